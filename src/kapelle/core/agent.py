@@ -1,0 +1,106 @@
+"""Agent configs (configured kinds of agent) and agents (live ones), with the table of an agent's states.
+
+    idle -> deploying -> active -> completing -> stopped
+                 |          |           |
+                 +----------+-----------+--> recovering -> active | stopped
+"""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+
+from kapelle.core.errors import IllegalTransition
+from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentConfig:
+    """A configured kind of agent: which program, with which model, prompt, tools and limits."""
+
+    name: str
+    program: str = "claude"
+    model: str | None = None
+    prompt: str = ""
+    """Text that is added to the program's own system prompt."""
+    technologies: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    """Tools the agent may use without asking, in the program's own notation, such as ``Bash(python3 *)``."""
+    deny: tuple[str, ...] = ()
+    permission_mode: str | None = None
+    max_turns: int | None = None
+    function: str | None = None
+    """For ``program: python``: the entry point of the function, ``package.module:function``."""
+    sandbox: str = "process"
+    env: tuple[tuple[str, str], ...] = ()
+    limit: int | None = None
+    """How many agents of this config may be live at once."""
+
+
+class AgentState(StrEnum):
+    """Where a live agent stands."""
+
+    IDLE = "idle"
+    DEPLOYING = "deploying"
+    ACTIVE = "active"
+    COMPLETING = "completing"
+    STOPPED = "stopped"
+    RECOVERING = "recovering"
+
+
+AGENT_TRANSITIONS: dict[AgentState, frozenset[AgentState]] = {
+    AgentState.IDLE: frozenset({AgentState.DEPLOYING, AgentState.STOPPED}),
+    AgentState.DEPLOYING: frozenset({AgentState.ACTIVE, AgentState.RECOVERING, AgentState.STOPPED}),
+    AgentState.ACTIVE: frozenset({AgentState.COMPLETING, AgentState.RECOVERING, AgentState.STOPPED}),
+    AgentState.COMPLETING: frozenset({AgentState.RECOVERING, AgentState.STOPPED}),
+    AgentState.RECOVERING: frozenset({AgentState.ACTIVE, AgentState.STOPPED}),
+    AgentState.STOPPED: frozenset(),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessRef:
+    """A process that can be told from every other, also after a restart of Kapelle or of the machine.
+
+    A pid alone is used again by the system; boot id, pid and start time together are not.
+    """
+
+    boot_id: str
+    pid: int
+    started: str
+    """The start time as the system gives it; only ever compared for equality."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agent:
+    """A live agent: one process on one host, working on one attempt."""
+
+    agent_id: AgentId
+    run_id: RunId
+    task_id: TaskId
+    attempt_id: AttemptId
+    term: int
+    config: str
+    host: str
+    state: AgentState = AgentState.DEPLOYING
+    folder: str = ""
+    """The folder on the host that holds spool, standard error and exit code."""
+    process: ProcessRef | None = None
+    offset: int = 0
+    """How many bytes of the spool have been read and committed."""
+    deadline_at: datetime
+    created_at: datetime
+    stopped_at: datetime | None = None
+    token: str = field(default="", repr=False)
+    """The agent's own token at the model gateway: worth nothing anywhere else."""
+
+
+def move(agent: Agent, to: AgentState, now: datetime) -> Agent:
+    """Return *agent* in the state *to*.
+
+    Raises:
+        IllegalTransition: the table has no such transition.
+    """
+    if to not in AGENT_TRANSITIONS[agent.state]:
+        raise IllegalTransition("agent", agent.agent_id, agent.state, to)
+    return replace(agent, state=to, stopped_at=now if to is AgentState.STOPPED else None)

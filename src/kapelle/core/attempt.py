@@ -1,0 +1,119 @@
+"""Attempts: one try at a task by one agent, and how it ended.
+
+An attempt is fenced by (term, number): a leader re-stamps what it adopts with its own term, and whatever arrives under an
+older stamp is refused.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from kapelle.core.conversation import NOT_THE_AGENTS_FAULT, Trouble, TurnEnded
+from kapelle.core.ids import AttemptId, PromptId, RunId, TaskId, WorkspaceId
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    GATE_FAILED = "gate_failed"
+    NO_WORK = "no_work"
+    WRONG_RESULT = "wrong_result"
+    AGENT_FAILED = "agent_failed"
+    TIMED_OUT = "timed_out"
+    BUDGET = "budget"
+    CONFLICT = "conflict"
+    SETUP_FAILED = "setup_failed"
+    LAUNCH_FAILED = "launch_failed"
+    LIMITED = "limited"
+    CREDENTIALS = "credentials"
+    UNREACHABLE = "unreachable"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+
+
+# Outcomes after which trying again can help and which use up one of the task's attempts.
+COUNTS = frozenset(
+    {
+        Outcome.GATE_FAILED,
+        Outcome.NO_WORK,
+        Outcome.WRONG_RESULT,
+        Outcome.AGENT_FAILED,
+        Outcome.TIMED_OUT,
+        Outcome.CONFLICT,
+        Outcome.SETUP_FAILED,
+        Outcome.LAUNCH_FAILED,
+    }
+)
+# Outcomes that are nobody's fault: the task tries again later without losing an attempt.
+TRIES_AGAIN_FREELY = frozenset({Outcome.LIMITED, Outcome.CREDENTIALS, Outcome.UNREACHABLE})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One try at a task by one agent."""
+
+    attempt_id: AttemptId
+    task_id: TaskId
+    run_id: RunId
+    number: int
+    term: int
+    config: str
+    """The name of the agent config."""
+    conversation_id: str
+    round: int = 0
+    gate_rounds: int = 0
+    """How often a failed check went back to the agent."""
+    merge_returns: int = 0
+    """How often the merge queue sent the change back."""
+    result_rounds: int = 0
+    """How often a wrong structured result went back."""
+    interruptions: int = 0
+    """How often the conversation was resumed after a crash or an error of the model API."""
+    tool_calls: int = 0
+    workspace_id: WorkspaceId | None = None
+    started_at: datetime
+    ended_at: datetime | None = None
+    outcome: Outcome | None = None
+
+
+class PromptState(StrEnum):
+    """How far a prompt got."""
+
+    PENDING = "pending"
+    SENT = "sent"
+    TAKEN = "taken"
+    ANSWERED = "answered"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptRecord:
+    """A prompt of an attempt: committed before it is sent, so that it is never sent twice under two ids."""
+
+    prompt_id: PromptId
+    attempt_id: AttemptId
+    round: int
+    text: str
+    state: PromptState = PromptState.PENDING
+
+
+def outcome_of(trouble: Trouble) -> Outcome:
+    """Return the outcome that a turn's *trouble* means for its attempt."""
+    if trouble in {Trouble.USAGE_LIMIT, Trouble.RATE_LIMITED}:
+        return Outcome.LIMITED
+    if trouble in {Trouble.LOGIN_EXPIRED, Trouble.INVALID_KEY}:
+        return Outcome.CREDENTIALS
+    if trouble is Trouble.BUDGET:
+        return Outcome.BUDGET
+    if trouble in NOT_THE_AGENTS_FAULT:
+        return Outcome.UNREACHABLE
+    return Outcome.AGENT_FAILED
+
+
+def claims_without_work(turn: TurnEnded, *, tool_calls: int, changed: bool, reads_only: bool, reports: bool) -> bool:
+    """Say whether a claim of success has nothing behind it.
+
+    From a driver that *reports* tool calls, no tool call and no change is never success, unless the task only reads.
+    """
+    return turn.trouble is None and reports and tool_calls == 0 and not changed and not reads_only

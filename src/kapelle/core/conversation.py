@@ -1,0 +1,143 @@
+"""What a driver's codec says about a conversation: typed events out of an agent's bytes.
+
+They are not facts of the log (see events.py): one line of a spool may become several facts, or none.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kapelle.core.budget import Usage
+from kapelle.core.ids import PromptId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """Something to say to an agent, known by its id before it is sent."""
+
+    prompt_id: PromptId
+    text: str
+
+
+class Trouble(StrEnum):
+    """Why a turn ended without an answer, in words that decide what is done next."""
+
+    OVERLOADED = "overloaded"
+    RATE_LIMITED = "rate_limited"
+    USAGE_LIMIT = "usage_limit"
+    LOGIN_EXPIRED = "login_expired"
+    INVALID_KEY = "invalid_key"
+    UNREACHABLE = "unreachable"
+    REFUSED = "refused"
+    CONTEXT_OVERFLOW = "context_overflow"
+    MAX_TURNS = "max_turns"
+    BUDGET = "budget"
+    INTERRUPTED = "interrupted"
+    API_ERROR = "api_error"
+    CRASHED = "crashed"
+
+
+# Troubles of the way to the model: the agent did nothing wrong, so the attempt is not counted as one that failed.
+NOT_THE_AGENTS_FAULT = frozenset(
+    {
+        Trouble.OVERLOADED,
+        Trouble.RATE_LIMITED,
+        Trouble.USAGE_LIMIT,
+        Trouble.LOGIN_EXPIRED,
+        Trouble.INVALID_KEY,
+        Trouble.UNREACHABLE,
+        Trouble.API_ERROR,
+        Trouble.INTERRUPTED,
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConversationStarted:
+    """The program is up and has opened (or resumed) the conversation."""
+
+    conversation_id: str
+    model: str = ""
+    tools: tuple[str, ...] = ()
+    version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptTaken:
+    """The program has read the prompt; a turn has started or will."""
+
+    prompt_id: PromptId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Said:
+    """A piece of the agent's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolCalled:
+    """The agent called a tool."""
+
+    call_id: str
+    tool: str
+    about: str = ""
+    """What it is called with, in one short line: a file, a command."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolReturned:
+    """A tool answered."""
+
+    call_id: str
+    failed: bool
+    about: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRetried:
+    """The program's own client tries a model call again."""
+
+    attempt: int
+    delay_s: float
+    status: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TurnEnded:
+    """The program has nothing more to do until it is prompted again."""
+
+    text: str = ""
+    trouble: Trouble | None = None
+    message: str = ""
+    """What the program said about the trouble."""
+    result: str | None = None
+    """The structured result, as JSON text, if one was asked for and given."""
+    turns: int = 0
+    cost_usd: float | None = None
+    """The conversation's cost so far by the program's own count; None when it does not count."""
+    usage: Usage | None = None
+    """The tokens of this turn by the program's own count."""
+    denied: tuple[str, ...] = ()
+    """Tools that were refused for want of permission."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unrecognised:
+    """Something the codec does not know: kept, never fatal."""
+
+    kind: str
+    raw: str
+    """At most the first 2,000 characters."""
+
+
+ConversationEvent = (
+    ConversationStarted
+    | PromptTaken
+    | Said
+    | ToolCalled
+    | ToolReturned
+    | ModelRetried
+    | TurnEnded
+    | Unrecognised
+)

@@ -1,0 +1,581 @@
+"""Every port on one page: what the engine asks of the world, and what each adapter owes in return.
+
+Rules for all of them. Methods are asynchronous unless the docstring says that they return at once. An adapter raises only
+errors of ``core.errors`` (``WorldError`` and below); what an agent, a command or a check does wrong is a value. Every act may
+be repeated with the same arguments after a crash: it then finds what it had done before. Paths are absolute and of type
+``str``.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from kapelle.core.agent import AgentConfig, ProcessRef
+from kapelle.core.budget import Usage
+from kapelle.core.conversation import ConversationEvent, Prompt
+from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId
+
+# --- Time and chance --------------------------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """The time. Returns at once."""
+
+    def now(self) -> datetime:
+        """Return the present in UTC, with its zone."""
+        ...
+
+
+class Chance(Protocol):
+    """Randomness. Returns at once."""
+
+    def bits(self, count: int) -> int:
+        """Return *count* random bits, unguessable by others."""
+        ...
+
+    def share(self) -> float:
+        """Return a random number in [0, 1)."""
+        ...
+
+    def uuid(self) -> str:
+        """Return a random UUID."""
+        ...
+
+
+# --- Starting processes: driver -> sandbox -> host --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """A process to start, as the driver wants it, as the sandbox changed it, as the host starts it."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: tuple[tuple[str, str], ...] = ()
+    """The whole environment: nothing is inherited."""
+    stdin: bool = False
+    """Whether the process is written to; otherwise its standard input is empty."""
+    limit: timedelta = timedelta(minutes=30)
+    """When it is ended by force, whether or not anybody watches."""
+    files: tuple[tuple[str, str], ...] = ()
+    """Files to write into the agent's folder before the start: (name, content). Readable by their owner alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """How a process ended."""
+
+    exit_code: int | None
+    """None when it was ended by force or its code is unknown; 128 + signal is given as it is by shells."""
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommandResult:
+    """What a command that ran to its end answered."""
+
+    exit_code: int | None
+    timed_out: bool
+    seconds: float
+    output_path: str
+    """Where the whole output (both streams, in order) is kept."""
+    output_hash: str
+    tail: str
+    """The last part of the output, decoded, at most 16,000 characters."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spool:
+    """A look at a process: new output and, once it has ended, how."""
+
+    data: bytes
+    ended: Ended | None
+    """None while it runs. Given only when all output up to the end has been read."""
+
+
+class Host(Protocol):
+    """A machine that runs agents and commands.
+
+    A process that was started outlives the host object and the leader; it is found again by its ``ProcessRef``. Its output goes
+    to an append-only spool in *folder*; its exit code is recorded there by a shim, not by the leader. When a process ends,
+    everything in its process group ends with it.
+    """
+
+    name: str
+
+    async def start(self, launch: Launch, folder: str) -> ProcessRef:
+        """Start *launch* in a process group of its own; keep spool, stderr and exit code in *folder*.
+
+        Raises:
+            HostFailed: the program cannot be started.
+        """
+        ...
+
+    async def look(self, process: ProcessRef, folder: str, offset: int, limit: int = 1 << 20) -> Spool:
+        """Return at most *limit* bytes of the spool from *offset* on, without waiting for more."""
+        ...
+
+    async def wait(self, process: ProcessRef, folder: str, offset: int) -> None:
+        """Return when the spool holds more than *offset* bytes or the process has ended."""
+        ...
+
+    async def write(self, process: ProcessRef, data: bytes) -> bool:
+        """Write *data* to the process's standard input, wholly or not at all.
+
+        Returns False when that is not possible any more: it has ended, or was started by an earlier leader.
+        """
+        ...
+
+    async def close_input(self, process: ProcessRef) -> None:
+        """Close the process's standard input; no effect when it is closed."""
+        ...
+
+    async def end(self, process: ProcessRef, folder: str, *, grace: timedelta) -> Ended:
+        """Ask the process to end, then end it and its whole group by force; also when it was started by an earlier leader."""
+        ...
+
+    async def run(
+        self, launch: Launch, output_path: str, on_output: Callable[[str], None] | None = None
+    ) -> CommandResult:
+        """Run a command to its end, all its output into one file; a time-out ends all its children."""
+        ...
+
+    async def leftovers(self, store_id: str) -> Sequence[ProcessRef]:
+        """Return the live processes that carry *store_id* in KAPELLE_STORE of their environment: group leaders only."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """What a sandbox may know about where a process works."""
+
+    workspace: str
+    """The directory that it may write."""
+    folder: str
+    """The agent's own folder on the host: configuration, temporary files."""
+    home: str
+    """The agent's home directory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SandboxCapabilities:
+    """What a sandbox isolates on this machine; the conformance suite tests what is declared."""
+
+    files: bool = False
+    network: bool = False
+    pids: bool = False
+    limits: bool = False
+
+
+class Sandbox(Protocol):
+    """Isolation round a process."""
+
+    name: str
+    capabilities: SandboxCapabilities
+
+    async def wrap(self, launch: Launch, place: Place) -> Launch:
+        """Return *launch* changed so that it runs inside the sandbox."""
+        ...
+
+
+# --- Drivers ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DriverCapabilities:
+    """What a driver's program can do; the engine asks these, never the driver's name."""
+
+    conversation: bool = False
+    """It can be prompted again in the same conversation, also after a restart of the program."""
+    reports_tools: bool = False
+    reports_cost: bool = False
+    structured_result: bool = False
+    uses_gateway: bool = False
+    fork: bool = False
+    interrupt: bool = False
+    immediate: bool = False
+    """No process at all: a task is done the moment it is placed (benchmarks)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelAccess:
+    """How an agent reaches its model: by the gateway's address, with a token of its own.
+
+    ``api_key`` is None when the program's own login is to be used (a subscription): then only the address is changed, and
+    with ``base_url`` None not even that (``gateway: off``).
+    """
+
+    base_url: str | None
+    api_key: str | None = field(default=None, repr=False)
+    headers: tuple[tuple[str, str], ...] = ()
+    own_login: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentOrder:
+    """Everything a driver needs to know to say how its program is started."""
+
+    agent_id: AgentId
+    config: AgentConfig
+    cwd: str
+    folder: str
+    home: str
+    """A directory that lives as long as the attempt: the program keeps its conversation there."""
+    conversation_id: str
+    resume: bool
+    """Whether the conversation exists already."""
+    fork_from: str | None = None
+    """Begin as a copy of this conversation."""
+    first_prompt: Prompt | None = None
+    """For programs that take their prompt by argument (``command``)."""
+    result_schema: str | None = None
+    budget_usd: float | None = None
+    timeout: timedelta = timedelta(minutes=30)
+    model: ModelAccess | None = None
+    env: tuple[tuple[str, str], ...] = ()
+    """What the workspace and the engine add: ports, names of task and run."""
+
+
+class Codec(Protocol):
+    """The protocol of one program, sans-I/O: bytes in, typed events out. Returns at once."""
+
+    def feed(self, data: bytes) -> Sequence[ConversationEvent]:
+        """Take the next bytes of the spool, cut anywhere; never raises, whatever they are."""
+        ...
+
+    def finish(self, ended: Ended) -> Sequence[ConversationEvent]:
+        """Take the end of the program; gives a TurnEnded if a prompt was left without one."""
+        ...
+
+    def prompt(self, prompt: Prompt) -> bytes:
+        """Return what to write so that *prompt* is taken; empty for a program that takes it by argument."""
+        ...
+
+    def interrupt(self) -> bytes:
+        """Return what to write to break off the running turn; empty when the program cannot."""
+        ...
+
+    def goodbye(self) -> bytes:
+        """Return what to write so that the program ends after its last turn; empty when closing its input is enough."""
+        ...
+
+
+class Driver(Protocol):
+    """How to start, feed and read one program. Everything returns at once except ``check``."""
+
+    name: str
+    capabilities: DriverCapabilities
+
+    def launch(self, order: AgentOrder) -> Launch:
+        """Return how the program is started for *order*.
+
+        Raises:
+            ProgramMissing: the program is not installed.
+        """
+        ...
+
+    def codec(self) -> Codec:
+        """Return a codec for one process, read from the beginning of its spool."""
+        ...
+
+    def problems(self, config: AgentConfig) -> Sequence[str]:
+        """Return what is wrong with *config* for this program, in words for people; empty when nothing is."""
+        ...
+
+
+# --- Workspaces and repositories --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RepositoryFacts:
+    """A repository that can be worked on."""
+
+    root: str
+    """The top directory of the operator's checkout."""
+    git_dir: str
+    """The common git directory: the same for all worktrees of a repository."""
+    branch: str | None
+    """The branch that is checked out at *root*, or None when HEAD is detached."""
+    head: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkspaceOrder:
+    """A workspace to prepare."""
+
+    workspace_id: WorkspaceId
+    path: str
+    """Where it is to be. It must be free, or hold this very workspace from before a crash."""
+    repository: str | None
+    """The root of the operator's checkout; None for a directory without git."""
+    base: str | None = None
+    copy: tuple[str, ...] = ()
+    """Files (globs, relative to the root) that are copied in although git does not know them, such as ``.env``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signature:
+    """Who did a piece of work, and for what."""
+
+    author: str
+    email: str
+    message: str
+    """The whole commit message, with its trailers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    """A commit and its tree."""
+
+    commit: str
+    tree: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conflict:
+    """One file that both sides changed in ways that do not fit."""
+
+    file: str
+    reason: str
+    """git's own word for it, such as ``content`` or ``modify/delete``."""
+
+
+class Workspaces(Protocol):
+    """Directories in which agents work: detached git worktrees. Host git trusts nothing that is in them."""
+
+    async def prepare(self, order: WorkspaceOrder) -> None:
+        """Make the workspace: a worktree at ``base`` with the files to copy in it.
+
+        Raises:
+            WorkspaceFailed: it cannot be made; the message says what to do.
+        """
+        ...
+
+    async def commit(self, path: str, repository: str, signature: Signature) -> Commit:
+        """Commit everything that git would not ignore (but nothing that was copied in) and return the head.
+
+        With nothing to commit, the head as it is. A merge that ``bring_in`` began is concluded with both parents.
+        """
+        ...
+
+    async def snapshot(self, path: str, repository: str, ref: str) -> str | None:
+        """Keep everything in the workspace that git would not ignore as a commit under *ref* (``refs/kapelle/...``).
+
+        Returns the commit, or None when there is nothing beyond what a branch of the repository holds already. Neither the
+        workspace nor its index is changed.
+        """
+        ...
+
+    async def bring_in(self, path: str, repository: str, commit: str) -> Sequence[Conflict]:
+        """Merge *commit* into the workspace; conflicts are left in the files with markers, for the agent to resolve."""
+        ...
+
+    async def leftover_markers(self, path: str, repository: str, base: str) -> Sequence[str]:
+        """Return the files changed since *base* that still hold conflict markers."""
+        ...
+
+    async def put(self, path: str, repository: str, commit: str) -> None:
+        """Make a clean workspace hold exactly *commit*; ignored files (build caches, dependencies) stay."""
+        ...
+
+    async def remove(self, path: str, repository: str | None) -> None:
+        """Remove the workspace and git's record of it; no effect when it is gone."""
+        ...
+
+    async def present(self, folder: str) -> Sequence[str]:
+        """Return the paths of all workspaces under *folder*, for finding those that no row knows."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Merged:
+    """What came of merging one commit onto another."""
+
+    commit: Commit | None
+    """None when there are conflicts."""
+    conflicts: tuple[Conflict, ...] = ()
+    unchanged: bool = False
+    """The commit was in already; ``commit`` is the one it was merged onto."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivered:
+    """What came of moving a target."""
+
+    moved: bool
+    reason: str = ""
+    """Why it was not moved, in words for people: the checkout has changes in the way, the target moved meanwhile."""
+    tip: str = ""
+    """Where the target is now."""
+
+
+class Repositories(Protocol):
+    """The git repositories that tasks change, and their refs. The operator's checkout is never made dirty."""
+
+    async def inspect(self, path: str) -> RepositoryFacts:
+        """Return the facts of the repository that *path* is in.
+
+        Raises:
+            RepositoryRefused: not a repository, a bare or empty one, or one that cannot be worked on safely.
+        """
+        ...
+
+    async def resolve(self, repository: str, name: str) -> str | None:
+        """Return the commit that *name* (a branch, tag or commit) stands for, or None."""
+        ...
+
+    async def tree(self, repository: str, commit: str) -> str:
+        """Return the tree of *commit*."""
+        ...
+
+    async def is_ancestor(self, repository: str, older: str, newer: str) -> bool:
+        """Say whether *newer* holds everything that *older* does."""
+        ...
+
+    async def changed(self, repository: str, base: str, head: str) -> Sequence[str]:
+        """Return the files in which *head* differs from *base*."""
+        ...
+
+    async def diff(self, repository: str, base: str, head: str, files: Sequence[str] = (), limit: int = 20_000) -> str:
+        """Return the differences as text, at most *limit* characters."""
+        ...
+
+    async def merge(self, repository: str, onto: str, commit: str, signature: Signature) -> Merged:
+        """Merge *commit* onto *onto* without touching any directory; always makes a merge commit, first parent *onto*."""
+        ...
+
+    async def move_ref(self, repository: str, ref: str, new: str, old: str | None) -> bool:
+        """Move *ref* to *new* if it is at *old* now (None: if it does not exist); returns whether it was."""
+        ...
+
+    async def delete_ref(self, repository: str, ref: str) -> None:
+        """Delete *ref*; no effect when it does not exist."""
+        ...
+
+    async def refs(self, repository: str, prefix: str) -> Sequence[tuple[str, str]]:
+        """Return (ref, commit) of all refs under *prefix*."""
+        ...
+
+    async def deliver(self, repository: str, target: str, commit: str, expected: str) -> Delivered:
+        """Move the branch *target* from *expected* to *commit*, its descendant.
+
+        At once when nobody has it checked out; otherwise by a fast-forward merge in that checkout, when git allows it.
+        """
+        ...
+
+
+# --- The model gateway ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Upstream:
+    """Where a run's model calls go: exactly one of a real API or a rehearsal."""
+
+    base_url: str = "https://api.anthropic.com"
+    credential: str | None = None
+    """A reference such as ``env:ANTHROPIC_API_KEY``, resolved by whoever leads. None: the agent's own login is passed on."""
+    rehearsal: str | None = None
+    """The path of a rehearsal file (the store's own copy of it)."""
+    log: str | None = None
+    """The path of the rehearsal's request log, which outlives the leader."""
+    record: str | None = None
+    """The path of a file to which the real model's replies are recorded as a rehearsal."""
+    bypass: bool = False
+    """``gateway: off``: agents reach the model without the gateway."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ticket:
+    """What an agent's token stands for at the gateway."""
+
+    token: str = field(repr=False)
+    agent_id: AgentId
+    run_id: RunId
+    task_id: TaskId
+    attempt_id: AttemptId
+    task: str
+    """The task's name."""
+    attempt: int
+    round: int
+    cwd: str
+    upstream: Upstream
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCall:
+    """One call to the model that has ended."""
+
+    call_id: str
+    agent_id: AgentId
+    run_id: RunId
+    task_id: TaskId
+    attempt_id: AttemptId
+    model: str
+    usage: Usage
+    cost_usd: float
+    status: int
+    seconds: float
+    error: str = ""
+    """The API's word for what went wrong, such as ``overloaded_error``; empty when it went well."""
+    priced: bool = True
+    """False when the price table does not know the model; the cost is then 0."""
+
+
+class Meter(Protocol):
+    """Who is asked before each model call and told after it. Returns at once."""
+
+    def admit(self, agent_id: AgentId) -> str | None:
+        """Return why *agent_id* may make no further call (a sentence for people), or None when it may."""
+        ...
+
+    def record(self, call: ModelCall) -> None:
+        """Book *call*."""
+        ...
+
+
+class Gateway(Protocol):
+    """The local reverse proxy between agents and models."""
+
+    async def start(self, meter: Meter) -> str:
+        """Listen, on the address of an earlier leader if there was one, and return the base URL.
+
+        Raises:
+            GatewayFailed: it cannot listen.
+        """
+        ...
+
+    def admit(self, ticket: Ticket) -> None:
+        """Let the token of *ticket* in, or change what it stands for (the round). Returns at once."""
+        ...
+
+    def dismiss(self, agent_id: AgentId) -> None:
+        """Refuse the agent's token from now on. Returns at once."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop listening; calls in flight are broken off."""
+        ...
+
+
+class Credentials(Protocol):
+    """References to secrets, resolved at the last moment. Returns at once."""
+
+    def resolve(self, reference: str) -> str | None:
+        """Return the secret that *reference* (``env:NAME``) stands for, or None when it is not to be had here."""
+        ...
+
+
+# --- Hints ------------------------------------------------------------------------------------------------------------
+
+
+class Hints(Protocol):
+    """Lossy wake-ups between the processes of one store; they carry no data."""
+
+    def ring(self) -> None:
+        """Wake everybody who listens. Returns at once; may be lost."""
+        ...
+
+    def listen(self) -> AsyncIterator[None]:
+        """Yield once for every wake-up; several may come as one."""
+        ...
