@@ -1,8 +1,8 @@
 """Agent configs (configured kinds of agent) and agents (live ones), with the table of an agent's states.
 
-    idle -> deploying -> active -> completing -> stopped
-                 |          |           |
-                 +----------+-----------+--> recovering -> active | stopped
+idle -> deploying -> active -> completing -> stopped
+             |          |           |
+             +----------+-----------+--> recovering -> active | stopped
 """
 
 from dataclasses import dataclass, field, replace

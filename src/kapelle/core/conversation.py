@@ -132,12 +132,5 @@ class Unrecognised:
 
 
 ConversationEvent = (
-    ConversationStarted
-    | PromptTaken
-    | Said
-    | ToolCalled
-    | ToolReturned
-    | ModelRetried
-    | TurnEnded
-    | Unrecognised
+    ConversationStarted | PromptTaken | Said | ToolCalled | ToolReturned | ModelRetried | TurnEnded | Unrecognised
 )

@@ -1,9 +1,9 @@
 """Tasks and runs: what is to be done, where it stands, and the table of its transitions.
 
-    pending -> assigned -> running -> validating -> merging -> completed
-       ^           |          |  ^        |  |         |
-       +--- retry -+----------+  +-round--+--+---------+
-    from any of them: failed, cancelled; before work is merged: rejected; from pending: skipped
+pending -> assigned -> running -> validating -> merging -> completed
+   ^           |          |  ^        |  |         |
+   +--- retry -+----------+  +-round--+--+---------+
+from any of them: failed, cancelled; before work is merged: rejected; from pending: skipped
 """
 
 from dataclasses import dataclass, field, replace

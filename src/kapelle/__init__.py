@@ -1,0 +1,1 @@
+"""Kapelle: run many coding agents in parallel, safely."""
