@@ -135,9 +135,7 @@ class Host(Protocol):
         """Ask the process to end, then end it and its whole group by force; also when it was started by an earlier leader."""
         ...
 
-    async def run(
-        self, launch: Launch, output_path: str, on_output: Callable[[str], None] | None = None
-    ) -> CommandResult:
+    async def run(self, launch: Launch, output_path: str, on_output: Callable[[str], None] | None = None) -> CommandResult:
         """Run a command to its end, all its output into one file; a time-out ends all its children."""
         ...
 

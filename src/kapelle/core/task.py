@@ -30,9 +30,7 @@ class TaskState(StrEnum):
     REJECTED = "rejected"
 
 
-TERMINAL = frozenset(
-    {TaskState.COMPLETED, TaskState.SKIPPED, TaskState.FAILED, TaskState.CANCELLED, TaskState.REJECTED}
-)
+TERMINAL = frozenset({TaskState.COMPLETED, TaskState.SKIPPED, TaskState.FAILED, TaskState.CANCELLED, TaskState.REJECTED})
 MEETS_A_NEED = frozenset({TaskState.COMPLETED, TaskState.SKIPPED})
 
 _ENDS = {TaskState.FAILED, TaskState.CANCELLED, TaskState.REJECTED}
@@ -40,9 +38,7 @@ TASK_TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
     TaskState.PENDING: frozenset({TaskState.ASSIGNED, TaskState.SKIPPED, *_ENDS}),
     TaskState.ASSIGNED: frozenset({TaskState.RUNNING, TaskState.PENDING, TaskState.FAILED, TaskState.CANCELLED}),
     TaskState.RUNNING: frozenset({TaskState.VALIDATING, TaskState.PENDING, TaskState.FAILED, TaskState.CANCELLED}),
-    TaskState.VALIDATING: frozenset(
-        {TaskState.RUNNING, TaskState.MERGING, TaskState.COMPLETED, TaskState.PENDING, *_ENDS}
-    ),
+    TaskState.VALIDATING: frozenset({TaskState.RUNNING, TaskState.MERGING, TaskState.COMPLETED, TaskState.PENDING, *_ENDS}),
     TaskState.MERGING: frozenset({TaskState.RUNNING, TaskState.COMPLETED, TaskState.PENDING, *_ENDS}),
     **{state: frozenset() for state in TERMINAL},
 }

@@ -1,0 +1,514 @@
+"""Every event: an immutable fact in the log, named in the past tense.
+
+The log is the one feed for the live view, reports, the API and plug-ins. An event is written in the transaction that changes
+the state it speaks of. ``KINDS`` maps the stable name of each kind (``task.completed``) to its class.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+from kapelle.core.budget import Usage
+from kapelle.core.gate import CheckState
+from kapelle.core.ids import AgentId, AttemptId, ChangeId, RunId, TaskId
+from kapelle.core.task import Failure, TaskState, Wait
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """A fact about a run; most are about one of its tasks."""
+
+    kind: ClassVar[str] = ""
+    run_id: RunId | None = None
+    task_id: TaskId | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """An event as it stands in the log."""
+
+    seq: int
+    at: datetime
+    term: int
+    event: Event
+
+
+# --- The leader -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeadTaken(Event):
+    """A process took the lead."""
+
+    kind: ClassVar[str] = "lead.taken"
+    term: int
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeadGivenUp(Event):
+    """The leader ended in order."""
+
+    kind: ClassVar[str] = "lead.given_up"
+    term: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RequestRefused(Event):
+    """A request could not be applied."""
+
+    kind: ClassVar[str] = "request.refused"
+    request_id: str
+    reason: str
+
+
+# --- Runs -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSubmitted(Event):
+    """A run was accepted, with all its tasks."""
+
+    kind: ClassVar[str] = "run.submitted"
+    name: str
+    tasks: int
+    principal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunPaused(Event):
+    """No new attempts of this run."""
+
+    kind: ClassVar[str] = "run.paused"
+    principal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResumed(Event):
+    """The pause was lifted."""
+
+    kind: ClassVar[str] = "run.resumed"
+    principal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunEnded(Event):
+    """Every task of the run is terminal and what was to be delivered is."""
+
+    kind: ClassVar[str] = "run.ended"
+    state: str
+    completed: int
+    failed: int
+    other: int
+
+
+# --- Tasks: one kind per state ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskSubmitted(Event):
+    """A task was accepted."""
+
+    kind: ClassVar[str] = "task.submitted"
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskWaited(Event):
+    """What a task waits for has changed."""
+
+    kind: ClassVar[str] = "task.waited"
+    waits_for: Wait | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskApproved(Event):
+    """A person let the task go on."""
+
+    kind: ClassVar[str] = "task.approved"
+    principal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskMoved(Event):
+    """A task went from one state to another; each subclass is one destination."""
+
+    kind: ClassVar[str] = "task.moved"
+    before: TaskState
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskReturned(TaskMoved):
+    """The task is pending again and will be tried again."""
+
+    kind: ClassVar[str] = "task.returned"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskAssigned(TaskMoved):
+    """The task has an agent."""
+
+    kind: ClassVar[str] = "task.assigned"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskStarted(TaskMoved):
+    """The agent has its prompt, the first or a further one."""
+
+    kind: ClassVar[str] = "task.started"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskValidating(TaskMoved):
+    """The agent says it is done; the gate looks at its work."""
+
+    kind: ClassVar[str] = "task.validating"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskMerging(TaskMoved):
+    """The change is in the merge queue."""
+
+    kind: ClassVar[str] = "task.merging"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskCompleted(TaskMoved):
+    """Done, and proven."""
+
+    kind: ClassVar[str] = "task.completed"
+    commit: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskSkipped(TaskMoved):
+    """Its ``when`` was false."""
+
+    kind: ClassVar[str] = "task.skipped"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskFailed(TaskMoved):
+    """It will not be tried again."""
+
+    kind: ClassVar[str] = "task.failed"
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskCancelled(TaskMoved):
+    """A person ended it."""
+
+    kind: ClassVar[str] = "task.cancelled"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskRejected(TaskMoved):
+    """A person refused it."""
+
+    kind: ClassVar[str] = "task.rejected"
+
+
+MOVED: dict[TaskState, type[TaskMoved]] = {
+    TaskState.PENDING: TaskReturned,
+    TaskState.ASSIGNED: TaskAssigned,
+    TaskState.RUNNING: TaskStarted,
+    TaskState.VALIDATING: TaskValidating,
+    TaskState.MERGING: TaskMerging,
+    TaskState.COMPLETED: TaskCompleted,
+    TaskState.SKIPPED: TaskSkipped,
+    TaskState.FAILED: TaskFailed,
+    TaskState.CANCELLED: TaskCancelled,
+    TaskState.REJECTED: TaskRejected,
+}
+
+
+# --- Attempts and agents ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptStarted(Event):
+    """A try at the task began."""
+
+    kind: ClassVar[str] = "attempt.started"
+    attempt_id: AttemptId
+    number: int
+    config: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptEnded(Event):
+    """The try ended."""
+
+    kind: ClassVar[str] = "attempt.ended"
+    attempt_id: AttemptId
+    outcome: str
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkspacePrepared(Event):
+    """The agent's directory is ready."""
+
+    kind: ClassVar[str] = "workspace.prepared"
+    path: str
+    base: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkspaceRemoved(Event):
+    """The agent's directory is gone; its work is merged or kept."""
+
+    kind: ClassVar[str] = "workspace.removed"
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotKept(Event):
+    """Unmerged work was kept under ``refs/kapelle/``."""
+
+    kind: ClassVar[str] = "snapshot.kept"
+    ref: str
+    commit: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentDeployed(Event):
+    """An agent's process was started."""
+
+    kind: ClassVar[str] = "agent.deployed"
+    agent_id: AgentId
+    config: str
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentAdopted(Event):
+    """A new leader found the agent alive and reads on."""
+
+    kind: ClassVar[str] = "agent.adopted"
+    agent_id: AgentId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentStopped(Event):
+    """An agent's process has ended."""
+
+    kind: ClassVar[str] = "agent.stopped"
+    agent_id: AgentId
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentReaped(Event):
+    """A process that carried this store's id without a live row was ended."""
+
+    kind: ClassVar[str] = "agent.reaped"
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptSent(Event):
+    """A prompt went to the agent."""
+
+    kind: ClassVar[str] = "prompt.sent"
+    prompt_id: str
+    round: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentSaid(Event):
+    """The agent wrote something."""
+
+    kind: ClassVar[str] = "agent.said"
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentUsedTool(Event):
+    """The agent called a tool."""
+
+    kind: ClassVar[str] = "agent.used_tool"
+    tool: str
+    about: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentToolFailed(Event):
+    """A tool answered the agent with an error."""
+
+    kind: ClassVar[str] = "agent.tool_failed"
+    about: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentWasRefused(Event):
+    """Tools were refused to the agent for want of permission."""
+
+    kind: ClassVar[str] = "agent.was_refused"
+    tools: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentAnswered(Event):
+    """The agent's turn ended."""
+
+    kind: ClassVar[str] = "agent.answered"
+    text: str = ""
+    trouble: str | None = None
+    turns: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentBabbled(Event):
+    """The agent's program wrote something that its driver does not know; kept for whoever looks."""
+
+    kind: ClassVar[str] = "agent.babbled"
+    what: str
+    raw: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCalled(Event):
+    """A call to the model ended."""
+
+    kind: ClassVar[str] = "model.called"
+    model: str
+    usage: Usage
+    cost_usd: float
+    status: int
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCallRetried(Event):
+    """The agent's program tries a model call again."""
+
+    kind: ClassVar[str] = "model.retried"
+    attempt: int
+    status: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetReached(Event):
+    """Nothing more may be spent under this budget."""
+
+    kind: ClassVar[str] = "budget.reached"
+    budget: str
+    limit_usd: float
+    spent_usd: float
+
+
+# --- Gates and merges -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckEnded(Event):
+    """A check of a gate ended."""
+
+    kind: ClassVar[str] = "check.ended"
+    gate: str
+    check: str
+    state: CheckState
+    exit_code: int | None = None
+    seconds: float = 0.0
+    tail: str = ""
+    where: str = "workspace"
+    """``workspace``, or ``merged`` for the merged tree."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatePassed(Event):
+    """A gate passed on a tree."""
+
+    kind: ClassVar[str] = "gate.passed"
+    gate: str
+    tree: str
+    receipt: str
+    reused: bool = False
+    where: str = "workspace"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GateFailed(Event):
+    """A required check of a gate failed."""
+
+    kind: ClassVar[str] = "gate.failed"
+    gate: str
+    tree: str
+    check: str
+    where: str = "workspace"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChangeQueued(Event):
+    """A change entered the merge queue."""
+
+    kind: ClassVar[str] = "change.queued"
+    change_id: ChangeId
+    target: str
+    head: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChangeConflicted(Event):
+    """A change does not fit what was merged meanwhile."""
+
+    kind: ClassVar[str] = "change.conflicted"
+    change_id: ChangeId
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChangeReturned(Event):
+    """A change went back to its agent."""
+
+    kind: ClassVar[str] = "change.returned"
+    change_id: ChangeId
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChangeMerged(Event):
+    """A change is on the integration ref, and its gate passed there."""
+
+    kind: ClassVar[str] = "change.merged"
+    change_id: ChangeId
+    target: str
+    commit: str
+    receipt: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetDelivered(Event):
+    """The target was moved."""
+
+    kind: ClassVar[str] = "target.delivered"
+    target: str
+    commit: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetHeldUp(Event):
+    """The target could not be moved; the work is safe on the integration ref."""
+
+    kind: ClassVar[str] = "target.held_up"
+    target: str
+    reason: str
+
+
+def _kinds() -> dict[str, type[Event]]:
+    found: dict[str, type[Event]] = {}
+    todo: list[type[Event]] = [Event]
+    while todo:
+        kind = todo.pop()
+        if kind.kind:
+            found[kind.kind] = kind
+        todo.extend(kind.__subclasses__())
+    return found
+
+
+KINDS: dict[str, type[Event]] = _kinds()

@@ -1,0 +1,81 @@
+"""Requests: what anybody may ask of the leader, who alone turns them into state."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from kapelle.core.ids import RequestId, RunId, TaskId
+from kapelle.core.run import RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submit:
+    """Accept a run. Its id is chosen by who asks, so that asking twice is asking once."""
+
+    run_id: RunId
+    spec: RunSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cancel:
+    """End a run, or one task of it."""
+
+    run_id: RunId
+    task_id: TaskId | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pause:
+    """Start no new attempts of a run."""
+
+    run_id: RunId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resume:
+    """Let a paused run go on."""
+
+    run_id: RunId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Approve:
+    """Let a task go on that waits for a person."""
+
+    run_id: RunId
+    task_id: TaskId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reject:
+    """Refuse a task that waits for a person."""
+
+    run_id: RunId
+    task_id: TaskId
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retry:
+    """Submit again, as a new run, what did not complete of a run (or one task of it and what needs that)."""
+
+    run_id: RunId
+    new_run_id: RunId
+    task_id: TaskId | None = None
+    base: str | None = None
+    """The commit of the target to begin from, found by who asks."""
+
+
+Body = Submit | Cancel | Pause | Resume | Approve | Reject | Retry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """Something asked of the leader, and what became of it."""
+
+    request_id: RequestId
+    body: Body
+    principal: str
+    asked_at: datetime
+    settled_at: datetime | None = None
+    refusal: str | None = None
+    """Why it was refused; None when it was done (or is not settled yet)."""

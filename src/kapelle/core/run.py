@@ -1,0 +1,108 @@
+"""Runs: one execution of a workflow, with everything it was submitted with, and the table of its states."""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+
+from kapelle.core.agent import AgentConfig
+from kapelle.core.errors import IllegalTransition
+from kapelle.core.gate import Gate
+from kapelle.core.ids import RunId
+from kapelle.core.merge import DeliveryMode
+from kapelle.core.ports import Upstream
+from kapelle.core.task import TaskSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkspaceRules:
+    """How each workspace of a repository is set up."""
+
+    copy: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    ports: int = 0
+    """How many TCP ports each workspace gets for itself, named by PORT, PORT_1, PORT_2, ..."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How much at once, and how much at all."""
+
+    agents: int | None = None
+    """Agents of this run that may be live at once."""
+    budget_usd: float | None = None
+    """What the whole run may spend."""
+    merge_returns: int = 3
+    """How often the merge queue sends a change back before the task fails."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSpec:
+    """A run as it was submitted: configuration is read once and kept, never read from an agent's tree."""
+
+    name: str
+    project: str = ""
+    repository: str | None = None
+    """The root of the operator's checkout; None for tasks without git."""
+    target: str | None = None
+    base: str | None = None
+    """The commit of the target at submission."""
+    inputs: str = "{}"
+    """JSON text."""
+    tasks: tuple[TaskSpec, ...]
+    phases: tuple[str, ...] = ()
+    configs: tuple[AgentConfig, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    workspace: WorkspaceRules = field(default_factory=WorkspaceRules)
+    limits: Limits = field(default_factory=Limits)
+    delivery: DeliveryMode = DeliveryMode.EACH
+    upstream: Upstream = field(default_factory=Upstream)
+
+    def config(self, name: str) -> AgentConfig:
+        """Return the agent config called *name*, which exists: the workflow was checked."""
+        return next(config for config in self.configs if config.name == name)
+
+    def gate(self, name: str | None) -> Gate | None:
+        """Return the gate called *name*, or None when a task names none."""
+        return next((gate for gate in self.gates if gate.name == name), None)
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    RUNNING = "running"
+    DELIVERING = "delivering"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+RUN_TERMINAL = frozenset({RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED})
+RUN_TRANSITIONS: dict[RunState, frozenset[RunState]] = {
+    RunState.RUNNING: frozenset({RunState.DELIVERING, *RUN_TERMINAL}),
+    RunState.DELIVERING: frozenset(RUN_TERMINAL),
+    **{state: frozenset() for state in RUN_TERMINAL},
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One execution of a workflow."""
+
+    run_id: RunId
+    spec: RunSpec
+    state: RunState = RunState.RUNNING
+    paused: bool = False
+    principal: str = ""
+    submitted_at: datetime
+    ended_at: datetime | None = None
+
+
+def move(run: Run, to: RunState, now: datetime) -> Run:
+    """Return *run* in the state *to*.
+
+    Raises:
+        IllegalTransition: the table has no such transition.
+    """
+    if to not in RUN_TRANSITIONS[run.state]:
+        raise IllegalTransition("run", run.run_id, run.state, to)
+    return replace(run, state=to, ended_at=now if to in RUN_TERMINAL else None)

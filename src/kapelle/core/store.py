@@ -1,0 +1,421 @@
+"""The store's port: durable state and the event log, changed together or not at all.
+
+``Store.transact`` runs a plain function in one transaction; the function gets a ``Tx`` and decides in pure code. Everything on
+``Tx`` returns at once (it runs where the database is) and sees what the same transaction wrote before. A function may be run
+again after a crash before its commit, so it does nothing but read, decide and write through its ``Tx``.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from kapelle.core.agent import Agent, ProcessRef
+from kapelle.core.attempt import Attempt, PromptRecord
+from kapelle.core.budget import Spend
+from kapelle.core.events import Entry, Event
+from kapelle.core.gate import Receipt
+from kapelle.core.ids import AgentId, AttemptId, ChangeId, PromptId, RequestId, RunId, TaskId, WorkspaceId
+from kapelle.core.merge import Change, Integration
+from kapelle.core.ports import ModelCall
+from kapelle.core.requests import Request
+from kapelle.core.run import Run, RunState
+from kapelle.core.task import Task, TaskState
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Edge:
+    """*task_id* needs *need_id*."""
+
+    task_id: TaskId
+    need_id: TaskId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkspaceRow:
+    """A directory that Kapelle made, and for whom."""
+
+    workspace_id: WorkspaceId
+    run_id: RunId
+    task_id: TaskId | None
+    """None for a workspace in which merged trees are gated."""
+    path: str
+    repository: str | None
+    base: str | None
+    first_port: int | None = None
+    ready: bool = False
+    """Whether set-up has been run in it."""
+    owned: bool = True
+    """False for ``workspace: path``: the directory is the user's and is never removed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overview:
+    """A run and how many of its tasks are in each state."""
+
+    run: Run
+    counts: tuple[tuple[TaskState, int], ...]
+    spend: Spend
+
+
+class RunTable(Protocol):
+    """Runs."""
+
+    def add(self, run: Run) -> None:
+        """Add *run*."""
+        ...
+
+    def get(self, run_id: RunId) -> Run | None:
+        """Return the run, or None."""
+        ...
+
+    def put(self, run: Run) -> None:
+        """Write everything of *run* but its spec, which never changes."""
+        ...
+
+    def open(self) -> Sequence[Run]:
+        """Return the runs that have not ended."""
+        ...
+
+    def overviews(self, run_ids: Sequence[RunId] | None = None, limit: int = 50) -> Sequence[Overview]:
+        """Return runs with their counts, the newest first; of *run_ids* when given."""
+        ...
+
+    def find(self, prefix: str) -> Sequence[RunId]:
+        """Return at most two runs whose id begins with *prefix*."""
+        ...
+
+
+class TaskTable(Protocol):
+    """Tasks and what they need."""
+
+    def add(self, tasks: Sequence[Task], edges: Sequence[Edge]) -> None:
+        """Add *tasks* with their needs; both ends of an edge are among them or in the store already."""
+        ...
+
+    def get(self, task_id: TaskId) -> Task | None:
+        """Return the task, or None."""
+        ...
+
+    def put(self, task: Task) -> None:
+        """Write everything of *task* but its spec, which never changes."""
+        ...
+
+    def due(self, now: datetime, limit: int) -> Sequence[Task]:
+        """Return pending tasks that could run now, by rank.
+
+        Their needs are met, their time has come, no approval is missing and their run is not paused.
+        """
+        ...
+
+    def next_due_at(self, now: datetime) -> datetime | None:
+        """Return when the next pending task comes due that is not yet, or None."""
+        ...
+
+    def of_run(self, run_id: RunId) -> Sequence[Task]:
+        """Return the run's tasks in the order of the workflow."""
+        ...
+
+    def in_state(self, state: TaskState, limit: int = 500) -> Sequence[Task]:
+        """Return tasks in *state*, which is neither pending nor terminal."""
+        ...
+
+    def needs(self, task_id: TaskId) -> Sequence[Task]:
+        """Return the tasks that *task_id* needs."""
+        ...
+
+    def needed_by(self, task_id: TaskId) -> Sequence[Task]:
+        """Return the tasks that need *task_id*."""
+        ...
+
+    def find(self, prefix: str, run_id: RunId | None = None) -> Sequence[Task]:
+        """Return at most two tasks whose id begins with *prefix* (or, in a run, whose name is it)."""
+        ...
+
+
+class AttemptTable(Protocol):
+    """Attempts and their prompts."""
+
+    def put(self, attempt: Attempt) -> None:
+        """Add or replace *attempt*."""
+        ...
+
+    def get(self, attempt_id: AttemptId) -> Attempt | None:
+        """Return the attempt, or None."""
+        ...
+
+    def of_task(self, task_id: TaskId) -> Sequence[Attempt]:
+        """Return the task's attempts, the first first."""
+        ...
+
+    def without_agent(self) -> Sequence[Attempt]:
+        """Return open attempts of running tasks for which no agent is live."""
+        ...
+
+    def put_prompt(self, prompt: PromptRecord) -> None:
+        """Add or replace *prompt*."""
+        ...
+
+    def prompts(self, attempt_id: AttemptId) -> Sequence[PromptRecord]:
+        """Return the attempt's prompts, the first first."""
+        ...
+
+    def prompt(self, prompt_id: PromptId) -> PromptRecord | None:
+        """Return the prompt, or None."""
+        ...
+
+
+class AgentTable(Protocol):
+    """Live agents and the workspaces they work in."""
+
+    def put(self, agent: Agent) -> None:
+        """Add or replace *agent*."""
+        ...
+
+    def get(self, agent_id: AgentId) -> Agent | None:
+        """Return the agent, or None."""
+        ...
+
+    def live(self) -> Sequence[Agent]:
+        """Return the agents that are not stopped."""
+        ...
+
+    def put_workspace(self, workspace: WorkspaceRow) -> None:
+        """Add or replace *workspace*."""
+        ...
+
+    def workspace(self, workspace_id: WorkspaceId) -> WorkspaceRow | None:
+        """Return the workspace, or None."""
+        ...
+
+    def workspaces(self) -> Sequence[WorkspaceRow]:
+        """Return all workspaces."""
+        ...
+
+    def drop_workspace(self, workspace_id: WorkspaceId) -> None:
+        """Forget a workspace that is gone."""
+        ...
+
+
+class ChangeTable(Protocol):
+    """The merge queue, the integration refs and the receipts."""
+
+    def put(self, change: Change) -> None:
+        """Add or replace *change*."""
+        ...
+
+    def get(self, change_id: ChangeId) -> Change | None:
+        """Return the change, or None."""
+        ...
+
+    def queued(self) -> Sequence[Change]:
+        """Return the queued changes of all targets."""
+        ...
+
+    def of_task(self, task_id: TaskId) -> Sequence[Change]:
+        """Return the task's changes, the first first."""
+        ...
+
+    def integration(self, repository: str, target: str) -> Integration | None:
+        """Return how far the target's queue has come, or None when nothing was merged yet."""
+        ...
+
+    def put_integration(self, integration: Integration) -> None:
+        """Add or replace *integration*."""
+        ...
+
+    def integrations(self) -> Sequence[Integration]:
+        """Return all integrations."""
+        ...
+
+    def put_receipt(self, receipt: Receipt) -> None:
+        """Add or replace *receipt*."""
+        ...
+
+    def receipt(self, key: str) -> Receipt | None:
+        """Return the receipt, or None."""
+        ...
+
+
+class Ledger(Protocol):
+    """Model calls and what they cost."""
+
+    def add(self, calls: Sequence[ModelCall], at: datetime) -> None:
+        """Book *calls*; one that is booked already is not booked again."""
+        ...
+
+    def by_task(self, run_id: RunId) -> dict[TaskId, Spend]:
+        """Return what each task of a run has spent."""
+        ...
+
+    def by_run(self) -> dict[RunId, Spend]:
+        """Return what each run that has not ended has spent."""
+        ...
+
+
+class RequestTable(Protocol):
+    """Requests."""
+
+    def open(self, limit: int = 100) -> Sequence[Request]:
+        """Return the requests that are not settled, the oldest first."""
+        ...
+
+    def settle(self, request_id: RequestId, at: datetime, refusal: str | None) -> None:
+        """Say what became of a request."""
+        ...
+
+    def get(self, request_id: RequestId) -> Request | None:
+        """Return the request, or None."""
+        ...
+
+
+class View(Protocol):
+    """What may be read."""
+
+    @property
+    def runs(self) -> RunTable:
+        """Runs."""
+        ...
+
+    @property
+    def tasks(self) -> TaskTable:
+        """Tasks."""
+        ...
+
+    @property
+    def attempts(self) -> AttemptTable:
+        """Attempts and prompts."""
+        ...
+
+    @property
+    def agents(self) -> AgentTable:
+        """Agents and workspaces."""
+        ...
+
+    @property
+    def changes(self) -> ChangeTable:
+        """The merge queue."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """Model calls."""
+        ...
+
+    @property
+    def requests(self) -> RequestTable:
+        """Requests."""
+        ...
+
+    def events(self, after: int = 0, *, run_id: RunId | None = None, limit: int = 1000) -> Sequence[Entry]:
+        """Return the events after the sequence number *after*, in order."""
+        ...
+
+    def last_seq(self) -> int:
+        """Return the sequence number of the newest event, 0 when there is none."""
+        ...
+
+
+class Tx(View, Protocol):
+    """A transaction of the leader."""
+
+    @property
+    def now(self) -> datetime:
+        """The time of everything in this transaction."""
+        ...
+
+    @property
+    def term(self) -> int:
+        """The leader's term."""
+        ...
+
+    def log(self, *events: Event) -> None:
+        """Append *events*, in this order."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lead:
+    """Who leads."""
+
+    term: int
+    holder: ProcessRef
+    renewed_at: datetime
+    given_up: bool = False
+
+
+class Store(Protocol):
+    """Durable state and the event log.
+
+    A commit is on disk when ``transact`` returns. Work is done one after the other, in the order of the calls.
+    """
+
+    store_id: str
+    """Names this store in everything it leaves in the world: environment of agents, refs, sockets."""
+
+    async def transact(self, work: Callable[[Tx], T], *, term: int) -> T:
+        """Run *work* in one transaction and return what it returned; whatever it raises undoes everything.
+
+        Raises:
+            LeadLost: *term* is not the present one; nothing was written.
+            StoreFailed: the store cannot be written.
+        """
+        ...
+
+    async def read(self, work: Callable[[View], T]) -> T:
+        """Run *work*, which only reads, on one consistent state."""
+        ...
+
+    async def ask(self, requests: Iterable[Request]) -> None:
+        """Append *requests*; anybody may. One that was asked already is not asked again."""
+        ...
+
+    async def close(self) -> None:
+        """Close the store; no effect when it is closed."""
+        ...
+
+
+class Leadership(Protocol):
+    """Who may write: one process at a time, known by its term."""
+
+    async def take(self, me: ProcessRef, now: datetime) -> int | None:
+        """Take the lead and return the new term, or return None at once when another process holds it."""
+        ...
+
+    async def renew(self, term: int, now: datetime) -> None:
+        """Say that this leader is alive.
+
+        Raises:
+            LeadLost: another process leads.
+        """
+        ...
+
+    async def give_up(self, term: int) -> None:
+        """Give the lead back; no effect when it is another's."""
+        ...
+
+    async def holder(self) -> Lead | None:
+        """Return who leads or led last, or None when nobody ever did."""
+        ...
+
+
+__all__ = [
+    "AgentTable",
+    "AttemptTable",
+    "ChangeTable",
+    "Edge",
+    "Lead",
+    "Leadership",
+    "Ledger",
+    "Overview",
+    "RequestTable",
+    "RunState",
+    "RunTable",
+    "Store",
+    "TaskTable",
+    "Tx",
+    "View",
+    "WorkspaceRow",
+]

@@ -1,0 +1,140 @@
+"""Prompts and conditions as Jinja2 templates, in its sandboxed environment: computation only, no way out.
+
+A template sees ``inputs``, ``tasks`` (what the task needs, by name), ``item`` (of ``foreach``), ``run`` and ``task``.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from kapelle.core.errors import UsageError
+
+KNOWN = ("inputs", "tasks", "item", "run", "task")
+
+
+class TemplateFailed(UsageError):
+    """A prompt or a condition could not be rendered."""
+
+    code = "KAP-110"
+    cause = "A template names something that is not there, such as a field that a structured result does not have."
+    remedy = "Mend the template; `kapelle validate FILE` finds most of these before anything runs."
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    # Prompts are text for a model, not HTML: nothing is escaped.
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": False}
+    return environment
+
+
+_ENVIRONMENT = _environment()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NeedView:
+    """What a template sees of a task that has ended: ``{{ tasks.NAME.summary }}``, ``{{ tasks.NAME.result.x }}``."""
+
+    name: str
+    state: str
+    summary: str
+    result: Any
+    commit: str | None
+    item: Any = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scope:
+    """Everything that a template may see."""
+
+    inputs: Mapping[str, Any]
+    tasks: Mapping[str, NeedView | Sequence[NeedView]]
+    run: str
+    task: str
+    item: Any = None
+
+    def names(self) -> dict[str, Any]:
+        """Return everything by the name a template knows it by."""
+        return {
+            "inputs": self.inputs,
+            "tasks": self.tasks,
+            "run": self.run,
+            "task": self.task,
+            "item": self.item,
+        }
+
+
+def render(text: str, scope: Scope) -> str:
+    """Return the template *text* filled in.
+
+    Raises:
+        TemplateFailed: it names something that is not there, or does something that is not allowed.
+    """
+    try:
+        return _ENVIRONMENT.from_string(text).render(scope.names())
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        raise TemplateFailed(f"the prompt of task {scope.task} cannot be rendered: {error}") from error
+
+
+def holds(expression: str, scope: Scope) -> bool:
+    """Say whether the condition *expression* (with or without braces) is true.
+
+    Raises:
+        TemplateFailed: as for ``render``.
+    """
+    bare = _bare(expression)
+    try:
+        compiled = _ENVIRONMENT.compile_expression(bare, undefined_to_none=False)
+        return bool(compiled(scope.names()))
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        raise TemplateFailed(f"the condition of task {scope.task} cannot be decided: {error}") from error
+
+
+def _bare(expression: str) -> str:
+    text = expression.strip()
+    if text.startswith("{{") and text.endswith("}}"):
+        return text[2:-2].strip()
+    return text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class References:
+    """What a template names."""
+
+    tasks: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    """Names that no template sees."""
+
+
+def references(text: str, *, expression: bool = False) -> References:
+    """Return what the template (or condition) *text* names.
+
+    Raises:
+        TemplateFailed: it is not a template at all; the message says in which of its lines.
+    """
+    source = "{{ " + _bare(text) + " }}" if expression else text
+    try:
+        tree = _ENVIRONMENT.parse(source)
+    except TemplateSyntaxError as error:
+        raise TemplateFailed(f"{error.message} (line {error.lineno} of the template)") from error
+    local = {name.name for name in tree.find_all(nodes.Name) if name.ctx in {"store", "param"}}
+    known = {*KNOWN, *local, *cast("dict[str, object]", _ENVIRONMENT.globals)}
+    names = [name.name for name in tree.find_all(nodes.Name) if name.ctx == "load"]
+    return References(
+        tasks=tuple(dict.fromkeys(_members(tree, "tasks"))),
+        inputs=tuple(dict.fromkeys(_members(tree, "inputs"))),
+        unknown=tuple(dict.fromkeys(name for name in names if name not in known)),
+    )
+
+
+def _members(tree: nodes.Template, of: str) -> Iterator[str]:
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        if not (isinstance(node.node, nodes.Name) and node.node.name == of):
+            continue
+        if isinstance(node, nodes.Getattr):
+            yield node.attr
+        elif isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
+            yield node.arg.value

@@ -1,0 +1,234 @@
+"""Workflows: a DAG of tasks as written, the mistakes in it, and the tasks that come of it."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+from kapelle.core.errors import Mistake
+from kapelle.core.task import TaskSpec, WorkspaceKind
+from kapelle.core.template import References, TemplateFailed, references
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkflowTask:
+    """A task of a workflow file, before ``foreach`` made several of it."""
+
+    spec: TaskSpec
+    foreach: tuple[str, ...] | None = None
+    """The items, each as JSON text."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """What a workflow may name that is not in its file."""
+
+    agents: frozenset[str]
+    gates: frozenset[str]
+    phases: tuple[str, ...]
+    inputs: frozenset[str]
+    in_repository: bool
+
+
+def closest(word: str, among: Iterable[str]) -> str:
+    """Return advice that names the likeliest of *among* for *word*, or lists them."""
+    known = sorted(among)
+    if near := get_close_matches(word, known, n=1, cutoff=0.6):
+        return f"write {near[0]}"
+    return f"one of: {', '.join(known)}" if known else "there is none yet"
+
+
+def mistakes(tasks: Sequence[WorkflowTask], around: Surroundings) -> list[Mistake]:
+    """Return every mistake in *tasks*, each with its path in the document (``("tasks", NAME, ...)``)."""
+    by_name = {task.spec.name: task.spec for task in tasks}
+    found: list[Mistake] = []
+    for task in tasks:
+        found += _names(task.spec, by_name, around)
+        found += _sense(task, around)
+        found += _templates(task, by_name, around)
+    found += _cycles(by_name)
+    return found
+
+
+def _names(spec: TaskSpec, by_name: Mapping[str, TaskSpec], around: Surroundings) -> list[Mistake]:
+    here = ("tasks", spec.name)
+    found: list[Mistake] = []
+    if not NAME.fullmatch(spec.name):
+        advice = "letters, digits, - and _, beginning with a letter, at most 64"
+        found.append(Mistake(message=f"{spec.name!r} is no name for a task", advice=advice, path=here))
+    for index, need in enumerate(spec.needs):
+        if need not in by_name:
+            advice = closest(need, (name for name in by_name if name != spec.name))
+            path = (*here, "needs", index)
+            found.append(Mistake(message=f"{spec.name} needs {need}, which is no task here", advice=advice, path=path))
+    if spec.agent not in around.agents:
+        message = f"there is no agent {spec.agent}" if spec.agent else f"{spec.name} names no agent"
+        found.append(Mistake(message=message, advice=closest(spec.agent, around.agents), path=(*here, "agent")))
+    if spec.gate is not None and spec.gate not in around.gates:
+        advice = closest(spec.gate, around.gates)
+        found.append(Mistake(message=f"there is no gate {spec.gate}", advice=advice, path=(*here, "gate")))
+    if spec.phase is not None and spec.phase not in around.phases:
+        advice = closest(spec.phase, around.phases) + "; phases are listed in project.yml or in the workflow"
+        found.append(Mistake(message=f"there is no phase {spec.phase}", advice=advice, path=(*here, "phase")))
+    return found
+
+
+def _sense(task: WorkflowTask, around: Surroundings) -> list[Mistake]:
+    spec, here, found = task.spec, ("tasks", task.spec.name), list[Mistake]()
+    if not spec.prompt.strip():
+        found.append(Mistake(message=f"{spec.name} has no prompt", advice="say what is to be done", path=here))
+    if spec.workspace is WorkspaceKind.WORKTREE and not around.in_repository:
+        advice = "run it inside a git repository, or write workspace: scratch (or path)"
+        found.append(Mistake(message=f"{spec.name} works in a worktree, and this is no repository", advice=advice, path=here))
+    if spec.workspace is WorkspaceKind.PATH and not spec.path:
+        found.append(Mistake(message=f"{spec.name} names no path", advice="add path: DIRECTORY", path=here))
+    if task.foreach is not None and not task.foreach:
+        found.append(
+            Mistake(message=f"foreach of {spec.name} is empty", advice="list at least one item", path=(*here, "foreach"))
+        )
+    if task.foreach is not None and len(set(task.foreach)) < len(task.foreach):
+        found.append(
+            Mistake(
+                message=f"foreach of {spec.name} names an item twice",
+                advice="remove one of them",
+                path=(*here, "foreach"),
+            )
+        )
+    return found
+
+
+def _templates(task: WorkflowTask, by_name: Mapping[str, TaskSpec], around: Surroundings) -> list[Mistake]:
+    spec, found = task.spec, list[Mistake]()
+    reachable = ancestors(spec.name, by_name)
+    texts = [("prompt", spec.prompt, False)]
+    if spec.when is not None:
+        texts.append(("when", spec.when, True))
+    for key, text, is_expression in texts:
+        path = ("tasks", spec.name, key)
+        try:
+            named = references(text, expression=is_expression)
+        except TemplateFailed as error:
+            advice = "see the Jinja2 syntax; a literal {{ is written {{ '{{' }}"
+            found.append(Mistake(message=f"the {key} of {spec.name} is no template: {error}", advice=advice, path=path))
+            continue
+        found += _named(named, key, task, reachable, by_name, around)
+    return found
+
+
+def _named(
+    named: References,
+    key: str,
+    task: WorkflowTask,
+    reachable: frozenset[str],
+    by_name: Mapping[str, TaskSpec],
+    around: Surroundings,
+) -> list[Mistake]:
+    name = task.spec.name
+    path = ("tasks", name, key)
+    found: list[Mistake] = []
+    for other in named.tasks:
+        if other in reachable:
+            continue
+        message = f"the {key} of {name} uses tasks.{other}, which is not among its needs"
+        advice = f"add {other} to needs of {name}" if other in by_name else closest(other, reachable)
+        found.append(Mistake(message=message, advice=advice, path=path))
+    for given in named.inputs:
+        if given not in around.inputs:
+            message = f"the {key} of {name} uses inputs.{given}, which is no input"
+            found.append(Mistake(message=message, advice=closest(given, around.inputs), path=path))
+    for word in named.unknown:
+        message = f"the {key} of {name} uses {word}, which no template sees"
+        advice = "templates see inputs, tasks, item, run and task"
+        found.append(Mistake(message=message, advice=advice, path=path))
+    return found
+
+
+def ancestors(name: str, by_name: Mapping[str, TaskSpec]) -> frozenset[str]:
+    """Return the names of all tasks that *name* needs, at any distance."""
+    seen: set[str] = set()
+    todo = [need for need in by_name[name].needs if need in by_name]
+    while todo:
+        need = todo.pop()
+        if need in seen:
+            continue
+        seen.add(need)
+        todo.extend(other for other in by_name[need].needs if other in by_name)
+    return frozenset(seen)
+
+
+def _cycles(by_name: Mapping[str, TaskSpec]) -> list[Mistake]:
+    found: list[Mistake] = []
+    done: set[str] = set()
+    for start in by_name:
+        if start in done:
+            continue
+        cycle = _cycle_from(start, by_name, done)
+        if cycle:
+            message = f"{' -> '.join(cycle)} is a circle: none of them could ever start"
+            advice = f"remove one of these needs, for example {cycle[1]} from {cycle[0]}"
+            found.append(Mistake(message=message, advice=advice, path=("tasks", cycle[0], "needs")))
+    return found
+
+
+def _cycle_from(start: str, by_name: Mapping[str, TaskSpec], done: set[str]) -> list[str]:
+    """Walk the needs of *start* depth first, without recursion; return the first circle as a path, or nothing."""
+    path: list[str] = [start]
+    rest: list[list[str]] = [list(by_name[start].needs)]
+    while path:
+        if not rest[-1]:
+            done.add(path.pop())
+            rest.pop()
+            continue
+        need = rest[-1].pop(0)
+        if need in path:
+            done.update(path)
+            return [*path[path.index(need) :], need]
+        if need in by_name and need not in done:
+            path.append(need)
+            rest.append(list(by_name[need].needs))
+    return []
+
+
+def expand(tasks: Sequence[WorkflowTask], phases: Sequence[str]) -> tuple[TaskSpec, ...]:
+    """Return the tasks of a run: each ``foreach`` made several, phases made needs.
+
+    A task of ``foreach`` is called ``NAME[item]``; who needs NAME needs all of them. A task of a phase also needs every task
+    of the phase before it that has any, since a phase starts when the one before is completed.
+    """
+    made: dict[str, list[TaskSpec]] = {}
+    for task in tasks:
+        made[task.spec.name] = _one_for_each(task)
+    by_phase = {phase: [spec.name for specs in made.values() for spec in specs if spec.phase == phase] for phase in phases}
+    result: list[TaskSpec] = []
+    for specs in made.values():
+        for spec in specs:
+            needs = [name for need in spec.needs for name in (other.name for other in made[need])]
+            needs += _earlier(spec.phase, phases, by_phase)
+            result.append(replace(spec, needs=tuple(dict.fromkeys(needs))))
+    return tuple(result)
+
+
+def _earlier(phase: str | None, phases: Sequence[str], by_phase: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    if phase is None:
+        return ()
+    for earlier in reversed(phases[: list(phases).index(phase)]):
+        if by_phase[earlier]:
+            return by_phase[earlier]
+    return ()
+
+
+def _one_for_each(task: WorkflowTask) -> list[TaskSpec]:
+    if task.foreach is None:
+        return [task.spec]
+    return [
+        replace(task.spec, name=f"{task.spec.name}[{label(item)}]", item=item, origin=task.spec.name) for item in task.foreach
+    ]
+
+
+def label(item: str) -> str:
+    """Return what a ``foreach`` item (JSON text) is called in the name of its task."""
+    value = json.loads(item)
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), sort_keys=True)
