@@ -121,7 +121,7 @@ def references(text: str, *, expression: bool = False) -> References:
     except TemplateSyntaxError as error:
         raise TemplateFailed(f"{error.message} (line {error.lineno} of the template)") from error
     local = {name.name for name in tree.find_all(nodes.Name) if name.ctx in {"store", "param"}}
-    known = {*KNOWN, *local, *cast("dict[str, object]", _ENVIRONMENT.globals)}
+    known = {*KNOWN, *local, *cast("dict[str, object]", _ENVIRONMENT.globals)}  # pyright: ignore[reportUnknownMemberType]
     names = [name.name for name in tree.find_all(nodes.Name) if name.ctx == "load"]
     return References(
         tasks=tuple(dict.fromkeys(_members(tree, "tasks"))),

@@ -1,0 +1,1 @@
+"""The world: one folder per port; families never import each other."""

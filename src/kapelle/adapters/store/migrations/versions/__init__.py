@@ -1,0 +1,1 @@
+"""One module per migration, never changed once it was released."""

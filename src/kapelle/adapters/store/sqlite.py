@@ -1,0 +1,212 @@
+"""The store on SQLite: one file, write-ahead logging, every commit synced to disk before it counts.
+
+One thread writes and one reads, each with its own connection, so the event loop never waits for a disk and readers see a
+consistent state while the leader writes. All transactions of this process are done one after the other by the writer.
+"""
+
+import asyncio
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from kapelle.adapters.store.statements import Statements
+from kapelle.adapters.store.tables import SqlTx, SqlView
+from kapelle.core.errors import LeadLost, StoreFailed
+from kapelle.core.ids import ALPHABET
+from kapelle.core.ports import Clock
+from kapelle.core.requests import Request
+from kapelle.core.store import Tx, View
+
+T = TypeVar("T")
+
+HEAD = "0001"
+"""The newest migration. Kept here so that a store that is up to date is opened without loading Alembic's scripts."""
+BUSY_MS = 15_000
+"""How long to wait for another process's transaction. Transactions take milliseconds; this is for a stopped machine."""
+
+
+def _engine(path: Path) -> Engine:
+    # Each engine is used by one thread only, which SQLite's own check would not know to be so when the pool is static.
+    engine = create_engine(f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False})
+
+    def prepare(connection: sqlite3.Connection, _: object) -> None:
+        # The driver's own idea of when a transaction begins is switched off: BEGIN is said where it is meant.
+        connection.isolation_level = None
+        for pragma in (
+            f"busy_timeout = {BUSY_MS}",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            "temp_store = MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    event.listen(engine, "connect", prepare)
+    return engine
+
+
+class SqliteStore:
+    """The store of one machine, in one file.
+
+    Open it with ``await SqliteStore.open(path, clock)``.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._writing = _engine(path)
+        self._reading = _engine(path)
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kapelle-store-writer")
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kapelle-store-reader")
+        self.statements = Statements(self._writing.dialect)
+        self.store_id = ""
+
+    @classmethod
+    async def open(cls, path: str, clock: Clock) -> "SqliteStore":
+        """Open the store at *path*, making or migrating it when needed.
+
+        Raises:
+            StoreFailed: the file cannot be read or written, or was made by a newer Kapelle.
+        """
+        place = Path(path)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StoreFailed(f"the folder {place.parent} of the store cannot be made: {error.strerror}") from error
+        store = cls(place, clock)
+        try:
+            store.store_id = await store.in_writer(store._migrate)  # its own constructor
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    def _migrate(self, connection: Connection) -> str:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            if _version(connection) != HEAD:
+                upgrade(connection)
+            identity = "".join(secrets.choice(ALPHABET) for _ in range(8))
+            self.statements.log.set_about.do(connection, name="store_id", value=identity)
+            found = str(self.statements.log.about.run(connection, name="store_id")[0][0])
+        except BaseException:
+            connection.exec_driver_sql("ROLLBACK")
+            raise
+        connection.exec_driver_sql("COMMIT")
+        return found
+
+    async def in_writer(self, work: Callable[[Connection], T]) -> T:
+        """Run *work* in the writer thread with its connection; it says BEGIN and COMMIT itself.
+
+        Raises:
+            StoreFailed: the database answered with an error.
+        """
+        return await self._in_thread(self._writer, self._writing, work)
+
+    async def _in_thread(self, thread: ThreadPoolExecutor, engine: Engine, work: Callable[[Connection], T]) -> T:
+        def call() -> T:
+            try:
+                with engine.connect() as connection:
+                    return work(connection)
+            except DatabaseError as error:
+                raise StoreFailed(f"the store {self._path} answered: {error.orig}") from error
+            except SQLAlchemyError as error:
+                raise StoreFailed(f"the store {self._path} cannot be used: {error}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(thread, call)
+
+    async def transact(self, work: Callable[[Tx], T], *, term: int) -> T:
+        """See ``core.store.Store``."""
+
+        def call(connection: Connection) -> T:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                self._fence(connection, term)
+                tx = SqlTx(connection, self.statements, now=self._clock.now(), term=term)
+                answer = work(tx)
+                tx.flush()
+                connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                # A COMMIT that failed (a full disk) may have ended the transaction already.
+                with suppress(DatabaseError):
+                    connection.exec_driver_sql("ROLLBACK")
+                raise
+            return answer
+
+        return await self.in_writer(call)
+
+    def _fence(self, connection: Connection, term: int) -> None:
+        rows = self.statements.log.term.run(connection)
+        if not rows or rows[0][0] != term:
+            raise LeadLost(f"term {term} is over; the present one is {rows[0][0] if rows else 'none'}")
+
+    async def read(self, work: Callable[[View], T]) -> T:
+        """See ``core.store.Store``."""
+
+        def call(connection: Connection) -> T:
+            connection.exec_driver_sql("BEGIN")
+            try:
+                return work(SqlView(connection, self.statements))
+            finally:
+                connection.exec_driver_sql("ROLLBACK")
+
+        return await self._in_thread(self._reader, self._reading, call)
+
+    async def ask(self, requests: Iterable[Request]) -> None:
+        """See ``core.store.Store``."""
+        asked = list(requests)
+
+        def call(connection: Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                view = SqlView(connection, self.statements)
+                for request in asked:
+                    view.requests.add(request)
+                connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                with suppress(DatabaseError):
+                    connection.exec_driver_sql("ROLLBACK")
+                raise
+
+        await self.in_writer(call)
+
+    async def close(self) -> None:
+        """See ``core.store.Store``."""
+        for thread, engine in ((self._writer, self._writing), (self._reader, self._reading)):
+            thread.submit(engine.dispose)
+            thread.shutdown(wait=True)
+
+
+def _version(connection: Connection) -> str | None:
+    known = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchall()
+    if not known:
+        return None
+    return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one())
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the database to the newest schema, inside the transaction that is open.
+
+    Raises:
+        StoreFailed: it was made by a newer Kapelle.
+    """
+    found = _version(connection)
+    if found is not None and found > HEAD:
+        raise StoreFailed(
+            f"the store was made by a newer Kapelle (schema {found}, this one knows {HEAD})",
+            remedy="Use that version again, or point KAPELLE_HOME at another folder.",
+        )
+    config = Config()
+    config.set_main_option("script_location", "kapelle.adapters.store:migrations")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

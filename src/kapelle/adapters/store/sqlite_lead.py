@@ -1,0 +1,99 @@
+"""Leadership on SQLite: a file lock that the kernel releases when its holder dies, and a term that every commit checks."""
+
+import fcntl
+import os
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from kapelle.adapters.store.rows import from_microseconds, to_microseconds
+from kapelle.adapters.store.sqlite import SqliteStore
+from kapelle.core.agent import ProcessRef
+from kapelle.core.errors import LeadLost, StoreFailed
+from kapelle.core.store import Lead
+
+
+class SqliteLeadership:
+    """Who leads the store of one machine.
+
+    The lock says who may lead now; the row says who it is and when it was last alive, for everybody else.
+    """
+
+    def __init__(self, store: SqliteStore, lock_path: str) -> None:
+        self._store = store
+        self._path = Path(lock_path)
+        self._held: int | None = None
+
+    async def take(self, me: ProcessRef, now: datetime) -> int | None:
+        """See ``core.store.Leadership``."""
+        if self._held is None:
+            self._held = self._lock()
+        if self._held is None:
+            return None
+        log = self._store.statements.log
+
+        def call(connection: Connection) -> int:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            rows = log.term.run(connection)
+            term = (rows[0][0] if rows else 0) + 1
+            log.take.do(
+                connection,
+                term=term,
+                boot_id=me.boot_id,
+                pid=me.pid,
+                started=me.started,
+                renewed_at=to_microseconds(now),
+                given_up=0,
+            )
+            connection.exec_driver_sql("COMMIT")
+            return term
+
+        try:
+            return await self._store.in_writer(call)
+        except BaseException:
+            self._unlock()
+            raise
+
+    async def renew(self, term: int, now: datetime) -> None:
+        """See ``core.store.Leadership``."""
+        log = self._store.statements.log
+        changed = await self._store.in_writer(
+            lambda connection: log.renew.do(connection, my_term=term, at=to_microseconds(now))
+        )
+        if changed == 0:
+            raise LeadLost(f"term {term} is over; another process leads")
+
+    async def give_up(self, term: int) -> None:
+        """See ``core.store.Leadership``."""
+        log = self._store.statements.log
+        try:
+            await self._store.in_writer(lambda connection: log.give_up.do(connection, my_term=term))
+        finally:
+            self._unlock()
+
+    async def holder(self) -> Lead | None:
+        """See ``core.store.Leadership``."""
+        rows = await self._store.in_writer(self._store.statements.log.lead.run)
+        if not rows:
+            return None
+        term, boot_id, pid, started, renewed_at, given_up = rows[0]
+        process = ProcessRef(boot_id=boot_id, pid=pid, started=started)
+        return Lead(term=term, holder=process, renewed_at=from_microseconds(renewed_at), given_up=bool(given_up))
+
+    def _lock(self) -> int | None:
+        try:
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreFailed(f"the lock file {self._path} cannot be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        return handle
+
+    def _unlock(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None

@@ -1,0 +1,261 @@
+"""The queries, each built once: shared by all transactions of a store."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, bindparam, exists, func, insert, literal_column, or_, select, text, update
+from sqlalchemy.engine import Dialect
+
+from kapelle.adapters.store import schema
+from kapelle.adapters.store.rows import Mapper, Statement, insert_into
+from kapelle.core.agent import Agent
+from kapelle.core.attempt import Attempt, PromptRecord
+from kapelle.core.gate import Receipt
+from kapelle.core.merge import Change, Integration
+from kapelle.core.run import Run
+from kapelle.core.store import Edge, WorkspaceRow
+from kapelle.core.task import Task
+
+
+class RunStatements:
+    """Runs."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        runs, tasks, calls = schema.runs, schema.tasks, schema.calls
+        self.rows = Mapper(Run, runs, dialect, frozen=("spec",))
+        columns = self.rows.columns
+        self.open = Statement(
+            select(*columns).where(text("ended_at IS NULL")).order_by(runs.c.submitted_at, runs.c.run_id), dialect
+        )
+        self.newest = Statement(
+            select(*columns).order_by(runs.c.submitted_at.desc(), runs.c.run_id).limit(bindparam("limit")), dialect
+        )
+        self.like = Statement(
+            select(runs.c.run_id).where(runs.c.run_id.like(bindparam("pattern"))).order_by(runs.c.run_id).limit(2), dialect
+        )
+        self.counts = Statement(
+            select(tasks.c.state, func.count()).where(tasks.c.run_id == bindparam("run_id")).group_by(tasks.c.state), dialect
+        )
+        self.hold = Statement(
+            update(tasks)
+            .where(tasks.c.run_id == bindparam("of_run"), tasks.c.state == literal_column("'pending'"))
+            .values(held=bindparam("to_held")),
+            dialect,
+        )
+        self.spend = Statement(select(*_sums()).where(calls.c.run_id == bindparam("run_id")), dialect)
+
+
+def _sums() -> list[ColumnElement[Any]]:
+    calls = schema.calls
+    whole = [calls.c.input_tokens, calls.c.output_tokens, calls.c.cache_read_tokens, calls.c.cache_write_tokens]
+    sums: list[ColumnElement[Any]] = [func.coalesce(func.sum(column), 0) for column in whole]
+    return [*sums, func.coalesce(func.sum(calls.c.cost_usd), 0.0), func.count()]
+
+
+class TaskStatements:
+    """Tasks and needs."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        tasks, needs = schema.tasks, schema.needs
+        self.rows = Mapper(
+            Task,
+            tasks,
+            dialect,
+            frozen=("spec", "name", "position", "held"),
+            extra={
+                "name": lambda task: task.spec.name,
+                "position": lambda _: 0,
+                "held": lambda _: 0,
+                "unapproved": lambda task: int(task.spec.approval and not task.approved),
+            },
+        )
+        self.needs = Mapper(Edge, needs, dialect)
+        columns = self.rows.columns
+        due = or_(tasks.c.due_at.is_(None), tasks.c.due_at <= bindparam("now"))
+        self.due = Statement(
+            select(*columns).where(text(schema.READY), due).order_by(tasks.c.rank, tasks.c.task_id).limit(bindparam("limit")),
+            dialect,
+        )
+        self.next_due = Statement(
+            select(func.min(tasks.c.due_at)).where(text(schema.LATER), tasks.c.due_at > bindparam("now")), dialect
+        )
+        self.of_run = Statement(
+            select(*columns).where(tasks.c.run_id == bindparam("run_id")).order_by(tasks.c.position), dialect
+        )
+        self.in_state = Statement(
+            select(*columns)
+            .where(text(schema.BUSY), tasks.c.state == bindparam("state"))
+            .order_by(tasks.c.rank)
+            .limit(bindparam("limit")),
+            dialect,
+        )
+        self.its_needs = Statement(
+            select(*columns)
+            .join(needs, needs.c.need_id == tasks.c.task_id)
+            .where(needs.c.task_id == bindparam("task_id"))
+            .order_by(tasks.c.position),
+            dialect,
+        )
+        self.needed_by = Statement(
+            select(*columns)
+            .join(needs, needs.c.task_id == tasks.c.task_id)
+            .where(needs.c.need_id == bindparam("task_id"))
+            .order_by(tasks.c.position),
+            dialect,
+        )
+        self.like = Statement(
+            select(*columns)
+            .where(tasks.c.task_id.like(bindparam("pattern")))
+            .order_by(tasks.c.submitted_at.desc(), tasks.c.position)
+            .limit(2),
+            dialect,
+        )
+        self.named = Statement(
+            select(*columns).where(tasks.c.run_id == bindparam("run_id"), tasks.c.name == bindparam("name")).limit(2), dialect
+        )
+
+
+class AttemptStatements:
+    """Attempts and prompts."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        attempts, prompts, agents, tasks = schema.attempts, schema.prompts, schema.agents, schema.tasks
+        self.rows = Mapper(Attempt, attempts, dialect)
+        self.prompt_rows = Mapper(PromptRecord, prompts, dialect)
+        columns = self.rows.columns
+        self.of_task = Statement(
+            select(*columns).where(attempts.c.task_id == bindparam("task_id")).order_by(attempts.c.number), dialect
+        )
+        agent_live = exists().where(and_(agents.c.attempt_id == attempts.c.attempt_id, text("agents.stopped_at IS NULL")))
+        self.without_agent = Statement(
+            select(*columns)
+            .join(tasks, tasks.c.attempt_id == attempts.c.attempt_id)
+            .where(text("attempts.ended_at IS NULL"), tasks.c.state == literal_column("'running'"), ~agent_live)
+            .order_by(tasks.c.rank),
+            dialect,
+        )
+        self.prompts = Statement(
+            select(*self.prompt_rows.columns).where(prompts.c.attempt_id == bindparam("attempt_id")).order_by(prompts.c.seq),
+            dialect,
+        )
+
+
+class AgentStatements:
+    """Agents and workspaces."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        agents, workspaces = schema.agents, schema.workspaces
+        self.rows = Mapper(Agent, agents, dialect)
+        self.workspace_rows = Mapper(WorkspaceRow, workspaces, dialect)
+        self.live = Statement(
+            select(*self.rows.columns).where(text("stopped_at IS NULL")).order_by(agents.c.created_at, agents.c.agent_id),
+            dialect,
+        )
+        self.workspaces = Statement(select(*self.workspace_rows.columns), dialect)
+        self.drop = Statement(workspaces.delete().where(workspaces.c.workspace_id == bindparam("workspace_id")), dialect)
+
+
+class ChangeStatements:
+    """The merge queue."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        changes, integrations = schema.changes, schema.integrations
+        self.rows = Mapper(Change, changes, dialect)
+        self.integration_rows = Mapper(Integration, integrations, dialect)
+        self.receipt_rows = Mapper(Receipt, schema.receipts, dialect)
+        self.queued = Statement(
+            select(*self.rows.columns)
+            .where(changes.c.state == literal_column("'queued'"))
+            .order_by(changes.c.rank, changes.c.change_id),
+            dialect,
+        )
+        self.of_task = Statement(
+            select(*self.rows.columns)
+            .where(changes.c.task_id == bindparam("task_id"))
+            .order_by(changes.c.ready_at, changes.c.change_id),
+            dialect,
+        )
+        columns = self.integration_rows.columns
+        self.integration = Statement(
+            select(*columns).where(
+                integrations.c.repository == bindparam("repository"), integrations.c.target == bindparam("target")
+            ),
+            dialect,
+        )
+        self.integrations = Statement(select(*columns), dialect)
+
+
+class LogStatements:
+    """Events, requests, model calls and the lead."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        events, requests, calls, lead, about = schema.events, schema.requests, schema.calls, schema.lead, schema.about
+        names = ("at", "term", "kind", "run_id", "task_id", "body")
+        self.log = Statement(insert(events).values({name: bindparam(name) for name in names}).inline(), dialect)
+        read = select(events.c.seq, *[events.c[name] for name in names]).where(events.c.seq > bindparam("after"))
+        self.events = Statement(read.order_by(events.c.seq).limit(bindparam("limit")), dialect)
+        of_run = read.where(events.c.run_id == bindparam("run_id"))
+        self.events_of_run = Statement(of_run.order_by(events.c.seq).limit(bindparam("limit")), dialect)
+        self.last_seq = Statement(select(func.coalesce(func.max(events.c.seq), 0)), dialect)
+
+        asked = ("request_id", "kind", "body", "principal", "asked_at")
+        self.ask = Statement(
+            insert_into(requests, dialect).values({name: bindparam(name) for name in asked}).on_conflict_do_nothing(), dialect
+        )
+        columns = [requests.c[name] for name in (*asked, "settled_at", "refusal")]
+        self.requests_open = Statement(
+            select(*columns).where(text("settled_at IS NULL")).order_by(requests.c.seq).limit(bindparam("limit")), dialect
+        )
+        self.request = Statement(select(*columns).where(requests.c.request_id == bindparam("request_id")), dialect)
+        self.settle = Statement(
+            update(requests)
+            .where(requests.c.request_id == bindparam("which"))
+            .values(settled_at=bindparam("at"), refusal=bindparam("because")),
+            dialect,
+        )
+
+        booked = [column.name for column in calls.c]
+        self.book = Statement(
+            insert_into(calls, dialect).values({name: bindparam(name) for name in booked}).on_conflict_do_nothing(), dialect
+        )
+        self.spend_by_task = Statement(
+            select(calls.c.task_id, *_sums()).where(calls.c.run_id == bindparam("run_id")).group_by(calls.c.task_id), dialect
+        )
+        self.spend_by_run = Statement(
+            select(calls.c.run_id, *_sums())
+            .join(schema.runs, schema.runs.c.run_id == calls.c.run_id)
+            .where(schema.runs.c.ended_at.is_(None))
+            .group_by(calls.c.run_id),
+            dialect,
+        )
+
+        held = ("term", "boot_id", "pid", "started", "renewed_at", "given_up")
+        self.lead = Statement(select(*[lead.c[name] for name in held]), dialect)
+        self.term = Statement(select(lead.c.term), dialect)
+        taken = insert_into(lead, dialect).values({"one": literal_column("1"), **{name: bindparam(name) for name in held}})
+        self.take = Statement(
+            taken.on_conflict_do_update(index_elements=[lead.c.one], set_={name: taken.excluded[name] for name in held}),
+            dialect,
+        )
+        self.renew = Statement(
+            update(lead).where(lead.c.term == bindparam("my_term")).values(renewed_at=bindparam("at")), dialect
+        )
+        self.give_up = Statement(
+            update(lead).where(lead.c.term == bindparam("my_term")).values(given_up=literal_column("1")), dialect
+        )
+        self.about = Statement(select(about.c.value).where(about.c.name == bindparam("name")), dialect)
+        self.set_about = Statement(
+            insert_into(about, dialect).values(name=bindparam("name"), value=bindparam("value")).on_conflict_do_nothing(),
+            dialect,
+        )
+
+
+class Statements:
+    """All queries of one dialect."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.runs = RunStatements(dialect)
+        self.tasks = TaskStatements(dialect)
+        self.attempts = AttemptStatements(dialect)
+        self.agents = AgentStatements(dialect)
+        self.changes = ChangeStatements(dialect)
+        self.log = LogStatements(dialect)

@@ -1,0 +1,324 @@
+"""The tables of the store's port, over one connection in one transaction."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import Connection
+
+from kapelle.adapters.store.rows import from_microseconds, to_microseconds
+from kapelle.adapters.store.statements import Statements
+from kapelle.core.agent import Agent
+from kapelle.core.attempt import Attempt, PromptRecord
+from kapelle.core.budget import Spend, Usage
+from kapelle.core.events import KINDS, Entry, Event
+from kapelle.core.gate import Receipt
+from kapelle.core.ids import AgentId, AttemptId, ChangeId, PromptId, RequestId, RunId, TaskId, WorkspaceId
+from kapelle.core.merge import Change, Integration
+from kapelle.core.ports import ModelCall
+from kapelle.core.requests import Approve, Body, Cancel, Pause, Reject, Request, Resume, Retry, Submit
+from kapelle.core.run import Run
+from kapelle.core.store import Edge, Overview, WorkspaceRow
+from kapelle.core.task import Task, TaskState
+
+BODIES: dict[str, type[Body]] = {kind.__name__: kind for kind in (Submit, Cancel, Pause, Resume, Approve, Reject, Retry)}
+_BODY_CODECS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in BODIES.items()}
+_EVENT_CODECS: dict[str, TypeAdapter[Any]] = {}
+
+
+def event_codec(kind: str) -> TypeAdapter[Any]:
+    """Return the codec of the events of *kind*; made when it is first needed, since most runs need few of them."""
+    if kind not in _EVENT_CODECS:
+        _EVENT_CODECS[kind] = TypeAdapter(KINDS[kind])
+    return _EVENT_CODECS[kind]
+
+
+def _spend(row: Sequence[Any]) -> Spend:
+    read, written, cached, cache_made, cost, calls = row
+    usage = Usage(input_tokens=read, output_tokens=written, cache_read_tokens=cached, cache_write_tokens=cache_made)
+    return Spend(usage=usage, cost_usd=float(cost), calls=calls)
+
+
+def _pattern(prefix: str) -> str:
+    # Ids hold no wildcard; whoever types one finds nothing rather than everything.
+    return "".join(letter for letter in prefix if letter not in "%_") + "%"
+
+
+class _Part:
+    def __init__(self, connection: Connection, statements: Statements) -> None:
+        self._at = connection
+        self._all = statements
+
+
+class SqlRuns(_Part):
+    """Runs."""
+
+    def add(self, run: Run) -> None:
+        self._all.runs.rows.add(self._at, [run])
+
+    def get(self, run_id: RunId) -> Run | None:
+        return self._all.runs.rows.get(self._at, run_id)
+
+    def put(self, run: Run) -> None:
+        self._all.runs.rows.put(self._at, run)
+        self._all.runs.hold.do(self._at, of_run=run.run_id, to_held=int(run.paused))
+
+    def open(self) -> Sequence[Run]:
+        return [self._all.runs.rows.load(row) for row in self._all.runs.open.run(self._at)]
+
+    def overviews(self, run_ids: Sequence[RunId] | None = None, limit: int = 50) -> Sequence[Overview]:
+        if run_ids is None:
+            runs = [self._all.runs.rows.load(row) for row in self._all.runs.newest.run(self._at, limit=limit)]
+        else:
+            runs = [run for run_id in run_ids for run in [self.get(run_id)] if run is not None]
+        return [self._overview(run) for run in runs]
+
+    def _overview(self, run: Run) -> Overview:
+        counts = tuple((TaskState(state), count) for state, count in self._all.runs.counts.run(self._at, run_id=run.run_id))
+        spend = _spend(self._all.runs.spend.run(self._at, run_id=run.run_id)[0])
+        return Overview(run=run, counts=counts, spend=spend)
+
+    def find(self, prefix: str) -> Sequence[RunId]:
+        return [RunId(row[0]) for row in self._all.runs.like.run(self._at, pattern=_pattern(prefix))]
+
+
+class SqlTasks(_Part):
+    """Tasks and needs."""
+
+    def add(self, tasks: Sequence[Task], edges: Sequence[Edge]) -> None:
+        rows = self._all.tasks.rows
+        values = [rows.values(task) | {"position": position} for position, task in enumerate(tasks)]
+        rows.add_values(self._at, values)
+        self._all.tasks.needs.add(self._at, edges)
+
+    def get(self, task_id: TaskId) -> Task | None:
+        return self._all.tasks.rows.get(self._at, task_id)
+
+    def put(self, task: Task) -> None:
+        self._all.tasks.rows.put(self._at, task)
+
+    def due(self, now: datetime, limit: int) -> Sequence[Task]:
+        return self._load(self._all.tasks.due.run(self._at, now=to_microseconds(now), limit=limit))
+
+    def next_due_at(self, now: datetime) -> datetime | None:
+        found = self._all.tasks.next_due.run(self._at, now=to_microseconds(now))[0][0]
+        return None if found is None else from_microseconds(found)
+
+    def of_run(self, run_id: RunId) -> Sequence[Task]:
+        return self._load(self._all.tasks.of_run.run(self._at, run_id=run_id))
+
+    def in_state(self, state: TaskState, limit: int = 500) -> Sequence[Task]:
+        return self._load(self._all.tasks.in_state.run(self._at, state=state.value, limit=limit))
+
+    def needs(self, task_id: TaskId) -> Sequence[Task]:
+        return self._load(self._all.tasks.its_needs.run(self._at, task_id=task_id))
+
+    def needed_by(self, task_id: TaskId) -> Sequence[Task]:
+        return self._load(self._all.tasks.needed_by.run(self._at, task_id=task_id))
+
+    def find(self, prefix: str, run_id: RunId | None = None) -> Sequence[Task]:
+        if run_id is not None:
+            named = self._load(self._all.tasks.named.run(self._at, run_id=run_id, name=prefix))
+            if named:
+                return named
+        found = self._load(self._all.tasks.like.run(self._at, pattern=_pattern(prefix)))
+        return [task for task in found if run_id is None or task.run_id == run_id]
+
+    def _load(self, rows: Sequence[Any]) -> list[Task]:
+        return [self._all.tasks.rows.load(row) for row in rows]
+
+
+class SqlAttempts(_Part):
+    """Attempts and prompts."""
+
+    def put(self, attempt: Attempt) -> None:
+        self._all.attempts.rows.put(self._at, attempt)
+
+    def get(self, attempt_id: AttemptId) -> Attempt | None:
+        return self._all.attempts.rows.get(self._at, attempt_id)
+
+    def of_task(self, task_id: TaskId) -> Sequence[Attempt]:
+        return [self._all.attempts.rows.load(row) for row in self._all.attempts.of_task.run(self._at, task_id=task_id)]
+
+    def without_agent(self) -> Sequence[Attempt]:
+        return [self._all.attempts.rows.load(row) for row in self._all.attempts.without_agent.run(self._at)]
+
+    def put_prompt(self, prompt: PromptRecord) -> None:
+        self._all.attempts.prompt_rows.put(self._at, prompt)
+
+    def prompts(self, attempt_id: AttemptId) -> Sequence[PromptRecord]:
+        rows = self._all.attempts.prompts.run(self._at, attempt_id=attempt_id)
+        return [self._all.attempts.prompt_rows.load(row) for row in rows]
+
+    def prompt(self, prompt_id: PromptId) -> PromptRecord | None:
+        return self._all.attempts.prompt_rows.get(self._at, prompt_id)
+
+
+class SqlAgents(_Part):
+    """Agents and workspaces."""
+
+    def put(self, agent: Agent) -> None:
+        self._all.agents.rows.put(self._at, agent)
+
+    def get(self, agent_id: AgentId) -> Agent | None:
+        return self._all.agents.rows.get(self._at, agent_id)
+
+    def live(self) -> Sequence[Agent]:
+        return [self._all.agents.rows.load(row) for row in self._all.agents.live.run(self._at)]
+
+    def put_workspace(self, workspace: WorkspaceRow) -> None:
+        self._all.agents.workspace_rows.put(self._at, workspace)
+
+    def workspace(self, workspace_id: WorkspaceId) -> WorkspaceRow | None:
+        return self._all.agents.workspace_rows.get(self._at, workspace_id)
+
+    def workspaces(self) -> Sequence[WorkspaceRow]:
+        return [self._all.agents.workspace_rows.load(row) for row in self._all.agents.workspaces.run(self._at)]
+
+    def drop_workspace(self, workspace_id: WorkspaceId) -> None:
+        self._all.agents.drop.do(self._at, workspace_id=workspace_id)
+
+
+class SqlChanges(_Part):
+    """The merge queue, the integration refs and the receipts."""
+
+    def put(self, change: Change) -> None:
+        self._all.changes.rows.put(self._at, change)
+
+    def get(self, change_id: ChangeId) -> Change | None:
+        return self._all.changes.rows.get(self._at, change_id)
+
+    def queued(self) -> Sequence[Change]:
+        return [self._all.changes.rows.load(row) for row in self._all.changes.queued.run(self._at)]
+
+    def of_task(self, task_id: TaskId) -> Sequence[Change]:
+        return [self._all.changes.rows.load(row) for row in self._all.changes.of_task.run(self._at, task_id=task_id)]
+
+    def integration(self, repository: str, target: str) -> Integration | None:
+        rows = self._all.changes.integration.run(self._at, repository=repository, target=target)
+        return self._all.changes.integration_rows.load(rows[0]) if rows else None
+
+    def put_integration(self, integration: Integration) -> None:
+        self._all.changes.integration_rows.put(self._at, integration)
+
+    def integrations(self) -> Sequence[Integration]:
+        return [self._all.changes.integration_rows.load(row) for row in self._all.changes.integrations.run(self._at)]
+
+    def put_receipt(self, receipt: Receipt) -> None:
+        self._all.changes.receipt_rows.put(self._at, receipt)
+
+    def receipt(self, key: str) -> Receipt | None:
+        return self._all.changes.receipt_rows.get(self._at, key)
+
+
+class SqlLedger(_Part):
+    """Model calls."""
+
+    def add(self, calls: Sequence[ModelCall], at: datetime) -> None:
+        rows: list[dict[str, Any]] = []
+        for call in calls:
+            row = {name: getattr(call, name) for name in ("call_id", "agent_id", "run_id", "task_id", "attempt_id", "model")}
+            row |= {name: getattr(call, name) for name in ("cost_usd", "status", "seconds", "error")}
+            rows.append({**row, **asdict(call.usage), "priced": int(call.priced), "at": to_microseconds(at)})
+        self._all.log.book.do_many(self._at, rows)
+
+    def by_task(self, run_id: RunId) -> dict[TaskId, Spend]:
+        rows = self._all.log.spend_by_task.run(self._at, run_id=run_id)
+        return {TaskId(row[0]): _spend(row[1:]) for row in rows}
+
+    def by_run(self) -> dict[RunId, Spend]:
+        return {RunId(row[0]): _spend(row[1:]) for row in self._all.log.spend_by_run.run(self._at)}
+
+
+class SqlRequests(_Part):
+    """Requests."""
+
+    def open(self, limit: int = 100) -> Sequence[Request]:
+        return [self._load(row) for row in self._all.log.requests_open.run(self._at, limit=limit)]
+
+    def settle(self, request_id: RequestId, at: datetime, refusal: str | None) -> None:
+        self._all.log.settle.do(self._at, which=request_id, at=to_microseconds(at), because=refusal)
+
+    def get(self, request_id: RequestId) -> Request | None:
+        rows = self._all.log.request.run(self._at, request_id=request_id)
+        return self._load(rows[0]) if rows else None
+
+    def add(self, request: Request) -> None:
+        """Append *request*, unless it was asked before."""
+        kind = type(request.body).__name__
+        self._all.log.ask.do(
+            self._at,
+            request_id=request.request_id,
+            kind=kind,
+            body=_BODY_CODECS[kind].dump_json(request.body).decode(),
+            principal=request.principal,
+            asked_at=to_microseconds(request.asked_at),
+        )
+
+    def _load(self, row: Sequence[Any]) -> Request:
+        request_id, kind, body, principal, asked_at, settled_at, refusal = row
+        return Request(
+            request_id=RequestId(request_id),
+            body=_BODY_CODECS[kind].validate_json(body),
+            principal=principal,
+            asked_at=from_microseconds(asked_at),
+            settled_at=None if settled_at is None else from_microseconds(settled_at),
+            refusal=refusal,
+        )
+
+
+class SqlView:
+    """What may be read, in one transaction."""
+
+    def __init__(self, connection: Connection, statements: Statements) -> None:
+        self._at = connection
+        self._all = statements
+        self.runs = SqlRuns(connection, statements)
+        self.tasks = SqlTasks(connection, statements)
+        self.attempts = SqlAttempts(connection, statements)
+        self.agents = SqlAgents(connection, statements)
+        self.changes = SqlChanges(connection, statements)
+        self.ledger = SqlLedger(connection, statements)
+        self.requests = SqlRequests(connection, statements)
+
+    def events(self, after: int = 0, *, run_id: RunId | None = None, limit: int = 1000) -> Sequence[Entry]:
+        if run_id is None:
+            rows = self._all.log.events.run(self._at, after=after, limit=limit)
+        else:
+            rows = self._all.log.events_of_run.run(self._at, after=after, run_id=run_id, limit=limit)
+        return [_entry(row) for row in rows]
+
+    def last_seq(self) -> int:
+        return int(self._all.log.last_seq.run(self._at)[0][0])
+
+
+def _entry(row: Sequence[Any]) -> Entry:
+    seq, at, term, kind, run_id, task_id, body = row
+    # The two ids are columns of their own and not in the body; the codec takes all fields together.
+    fields = {**json.loads(body), "run_id": run_id, "task_id": task_id}
+    return Entry(seq=seq, at=from_microseconds(at), term=term, event=event_codec(kind).validate_python(fields, strict=False))
+
+
+class SqlTx(SqlView):
+    """A transaction of the leader."""
+
+    def __init__(self, connection: Connection, statements: Statements, *, now: datetime, term: int) -> None:
+        super().__init__(connection, statements)
+        self.now = now
+        self.term = term
+        self._events: list[dict[str, Any]] = []
+
+    def log(self, *events: Event) -> None:
+        at = to_microseconds(self.now)
+        for event in events:
+            body = event_codec(event.kind).dump_json(event, exclude={"run_id", "task_id"}).decode()
+            ids = {"run_id": event.run_id, "task_id": event.task_id}
+            self._events.append({"at": at, "term": self.term, "kind": event.kind, "body": body, **ids})
+
+    def flush(self) -> None:
+        """Write the events that were logged: all at once, at the end of the transaction."""
+        self._all.log.log.do_many(self._at, self._events)
+        self._events = []
