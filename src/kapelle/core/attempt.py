@@ -71,6 +71,8 @@ class Attempt:
     interruptions: int = 0
     """How often the conversation was resumed after a crash or an error of the model API."""
     tool_calls: int = 0
+    own_cost_usd: float = 0.0
+    """The conversation's cost by the program's own count, as far as it was booked; used only without the gateway."""
     workspace_id: WorkspaceId | None = None
     started_at: datetime
     ended_at: datetime | None = None

@@ -4,7 +4,7 @@ Pure: the stage reads the due rows, this module plans, and the plan is committed
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -38,8 +38,8 @@ class Room:
     live: int = 0
     live_by_run: Counter[RunId] = field(default_factory=Counter[RunId])
     live_by_config: Counter[str] = field(default_factory=Counter[str])
-    run_limit: int | None = None
-    """Agents that may be live at once for one run."""
+    run_limits: Mapping[RunId, int] = field(default_factory=dict[RunId, int])
+    """Agents that may be live at once for one run, where that is bounded."""
     writing: tuple[str, ...] = ()
     """Globs of what live agents say they change."""
 
@@ -127,8 +127,9 @@ def _refusal(demand: Demand, room: Room, live: int, by_run: Counter[RunId], by_c
     if live >= room.slots:
         detail = f"all {room.slots} slots of {room.host} are taken"
         return Waiting(task_id=demand.task_id, wait=Wait.CAPACITY, detail=detail)
-    if room.run_limit is not None and by_run[demand.run_id] >= room.run_limit:
-        detail = f"{room.run_limit} agents of this run are live, its limit"
+    run_limit = room.run_limits.get(demand.run_id)
+    if run_limit is not None and by_run[demand.run_id] >= run_limit:
+        detail = f"{run_limit} agents of this run are live, its limit"
         return Waiting(task_id=demand.task_id, wait=Wait.CAPACITY, detail=detail)
     if demand.config_limit is not None and by_config[demand.config] >= demand.config_limit:
         detail = f"{demand.config_limit} agents of the kind {demand.config} are live, its limit"

@@ -92,6 +92,8 @@ class Run:
     spec: RunSpec
     state: RunState = RunState.RUNNING
     paused: bool = False
+    unfinished: int = 0
+    """How many of its tasks are not terminal yet."""
     principal: str = ""
     submitted_at: datetime
     ended_at: datetime | None = None

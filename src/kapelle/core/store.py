@@ -75,6 +75,10 @@ class RunTable(Protocol):
         """Write everything of *run* but its spec, which never changes."""
         ...
 
+    def pause(self, run: Run, *, paused: bool) -> None:
+        """Pause *run* or let it go on: while it is paused, none of its tasks is due."""
+        ...
+
     def open(self) -> Sequence[Run]:
         """Return the runs that have not ended."""
         ...

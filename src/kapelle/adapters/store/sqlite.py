@@ -13,8 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
@@ -206,6 +204,10 @@ def upgrade(connection: Connection) -> None:
             f"the store was made by a newer Kapelle (schema {found}, this one knows {HEAD})",
             remedy="Use that version again, or point KAPELLE_HOME at another folder.",
         )
+    # Alembic is loaded only for a store that is not up to date: it takes longer to load than most commands take to run.
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", "kapelle.adapters.store:migrations")
     config.attributes["connection"] = connection

@@ -36,10 +36,7 @@ class RunStatements:
             select(tasks.c.state, func.count()).where(tasks.c.run_id == bindparam("run_id")).group_by(tasks.c.state), dialect
         )
         self.hold = Statement(
-            update(tasks)
-            .where(tasks.c.run_id == bindparam("of_run"), tasks.c.state == literal_column("'pending'"))
-            .values(held=bindparam("to_held")),
-            dialect,
+            update(tasks).where(tasks.c.run_id == bindparam("of_run")).values(held=bindparam("to_held")), dialect
         )
         self.spend = Statement(select(*_sums()).where(calls.c.run_id == bindparam("run_id")), dialect)
 

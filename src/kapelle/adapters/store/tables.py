@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -64,7 +64,10 @@ class SqlRuns(_Part):
 
     def put(self, run: Run) -> None:
         self._all.runs.rows.put(self._at, run)
-        self._all.runs.hold.do(self._at, of_run=run.run_id, to_held=int(run.paused))
+
+    def pause(self, run: Run, *, paused: bool) -> None:
+        self.put(replace(run, paused=paused))
+        self._all.runs.hold.do(self._at, of_run=run.run_id, to_held=int(paused))
 
     def open(self) -> Sequence[Run]:
         return [self._all.runs.rows.load(row) for row in self._all.runs.open.run(self._at)]

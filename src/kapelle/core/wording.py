@@ -1,0 +1,88 @@
+"""What Kapelle says to agents: every text in one place."""
+
+from collections.abc import Sequence
+
+from kapelle.core.gate import CheckResult, CheckState, Gate
+
+TAIL = 6_000
+"""Characters of a check's output that go back to the agent: the end, where the reason usually stands."""
+
+
+def check_failed(gate: Gate | None, failing: CheckResult) -> str:
+    """Return the prompt for an agent whose work did not pass a check."""
+    how = {CheckState.TIMED_OUT: "ran out of time"}.get(failing.state, f"failed with exit code {failing.exit_code}")
+    name = f"{gate.name}/{failing.name}" if gate else failing.name
+    return (
+        f"Your work was checked and is not accepted yet: the check {name} {how}.\n\n"
+        f"Command: {failing.run}\n"
+        f"Output (its end):\n```\n{failing.tail[-TAIL:].strip()}\n```\n\n"
+        "Find the cause and mend it in this working directory, then say in one or two sentences what you did. "
+        "The same checks will be run again. Do not weaken or remove a check to make it pass."
+    )
+
+
+def result_wrong(problem: str) -> str:
+    """Return the prompt for an agent whose structured result does not fit its schema."""
+    return (
+        f"Your structured result was not accepted: {problem}\n\n"
+        "Give the result again, exactly as its schema asks. Nothing else needs to be done again."
+    )
+
+
+def conflict(target: str, files: Sequence[str], diff: str) -> str:
+    """Return the prompt for an agent whose change does not fit what was merged meanwhile."""
+    listed = "\n".join(f"- {name}" for name in files)
+    return (
+        f"Your change is in conflict with what was merged into {target} while you worked. That work has been merged into this "
+        f"working directory; these files hold conflict markers:\n{listed}\n\n"
+        f"What the others changed in them:\n```diff\n{diff.strip()}\n```\n\n"
+        "Resolve every conflict so that both intentions are kept, remove all markers (<<<<<<<, =======, >>>>>>>), and run the "
+        "tests. Do not commit and do not abort the merge: that is done for you. Then say in one or two sentences how you "
+        "resolved it."
+    )
+
+
+def broke_when_merged(target: str, gate: Gate, failing: CheckResult, diff: str) -> str:
+    """Return the prompt for an agent whose change merges cleanly and fails the gate on the merged tree."""
+    return (
+        f"Your change merges cleanly with what was merged into {target} while you worked, but the check "
+        f"{gate.name}/{failing.name} fails on the merged tree. The others' work has been merged into this working directory.\n\n"
+        f"Command: {failing.run}\n"
+        f"Output (its end):\n```\n{failing.tail[-TAIL:].strip()}\n```\n\n"
+        f"What the others changed:\n```diff\n{diff.strip()}\n```\n\n"
+        "Mend it so that both intentions are kept, run the checks, and say in one or two sentences what you did."
+    )
+
+
+def go_on() -> str:
+    """Return the prompt that lets a conversation go on after its program was cut off."""
+    return (
+        "You were cut off before your turn was over. Your working directory is as you left it. Look at what is done and what "
+        "is not, and go on with the task."
+    )
+
+
+def no_work() -> str:
+    """Return the prompt for an agent that claims success and has neither used a tool nor changed a file."""
+    return (
+        "You ended without using a single tool and without changing a file, so nothing was done. Do the task now; if it "
+        "cannot be done, say what stands in the way."
+    )
+
+
+def commit_message(name: str, summary: str, *, run_id: str, task_id: str, attempt: int, agent: str) -> str:
+    """Return the message of the commit that holds an agent's work, with trailers that say who did what."""
+    subject, _, _ = summary.strip().partition("\n")
+    subject = subject if len(subject) <= 68 else subject[:67].rstrip() + "…"
+    title = f"{name}: {subject}" if subject else name
+    body = f"\n\n{summary.strip()}" if summary.strip() not in {"", subject} else ""
+    return f"{title}{body}\n\n{_trailers(run_id, task_id, attempt, agent)}"
+
+
+def merge_message(name: str, target: str, *, run_id: str, task_id: str, attempt: int, agent: str) -> str:
+    """Return the message of the merge commit on the target."""
+    return f"Merge {name} into {target}\n\n{_trailers(run_id, task_id, attempt, agent)}"
+
+
+def _trailers(run_id: str, task_id: str, attempt: int, agent: str) -> str:
+    return f"Kapelle-Run: {run_id}\nKapelle-Task: {task_id}\nKapelle-Attempt: {attempt}\nKapelle-Agent: {agent}\n"

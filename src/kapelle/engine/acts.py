@@ -1,0 +1,84 @@
+"""Acts: what a stage has started in the world and not heard back from yet.
+
+An act is a coroutine with a key; a second act under the same key is not started. What it found out comes back as a
+``Finding``: a function that writes it down in the stage's next transaction. So everything durable is written in ``step``, in
+batches, and an act that is lost in a crash is simply due again.
+"""
+
+from asyncio import Event, Task, TaskGroup
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any
+
+from kapelle.core.store import Tx
+
+Finding = Callable[[Tx], None]
+
+
+class Acts:
+    """The acts of one stage, supervised by the leader's task group: an error that an act lets through ends the leader."""
+
+    def __init__(self, group: TaskGroup, wake: Callable[[], None]) -> None:
+        self._group = group
+        self._wake = wake
+        self._running: dict[Hashable, Task[None]] = {}
+        self._ended: list[Hashable] = []
+        self._findings: list[Finding] = []
+        self._quiet = Event()
+        self._quiet.set()
+
+    def start(self, key: Hashable, act: Coroutine[Any, Any, Finding | None]) -> bool:
+        """Start *act*, unless one with this key is there; say whether it was started."""
+        if key in self._running:
+            act.close()
+            return False
+        self._quiet.clear()
+        self._running[key] = self._group.create_task(self._run(key, act))
+        return True
+
+    async def _run(self, key: Hashable, act: Coroutine[Any, Any, Finding | None]) -> None:
+        try:
+            finding = await act
+            if finding is not None:
+                self._findings.append(finding)
+        finally:
+            # The key stays until its finding is taken: a decision that is being made just now does not know of it yet
+            # and would start the same act again.
+            self._ended.append(key)
+            if len(self._ended) == len(self._running):
+                self._quiet.set()
+            self._wake()
+
+    def report(self, finding: Finding) -> None:
+        """Hand over a finding of an act that goes on."""
+        self._findings.append(finding)
+        self._wake()
+
+    def running(self, key: Hashable) -> bool:
+        """Say whether an act with this key is running, or has ended and its finding was not taken yet."""
+        return key in self._running
+
+    def take(self) -> list[Finding]:
+        """Return the findings since the last call and forget the acts that have ended."""
+        for key in self._ended:
+            del self._running[key]
+        self._ended = []
+        found, self._findings = self._findings, []
+        return found
+
+    def give_back(self, findings: list[Finding]) -> None:
+        """Put *findings* back whose transaction failed."""
+        self._findings[:0] = findings
+
+    def cancel(self, key: Hashable) -> None:
+        """Break off the act with this key, if one is running."""
+        if key in self._running:
+            self._running[key].cancel()
+
+    def cancel_all(self) -> None:
+        """Break off every act."""
+        for task in self._running.values():
+            task.cancel()
+
+    async def settled(self) -> None:
+        """Wait until no act is running; tests use it in place of sleeping."""
+        await self._quiet.wait()

@@ -1,0 +1,131 @@
+"""The deploy act: a workspace, its set-up, and the agent's process, in this order; each step may be repeated."""
+
+from dataclasses import dataclass
+
+from kapelle.core.agent import Agent, ProcessRef
+from kapelle.core.attempt import Attempt
+from kapelle.core.conversation import Prompt
+from kapelle.core.errors import WorkspaceFailed
+from kapelle.core.merge import Integration
+from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess, Place, Ticket, WorkspaceOrder
+from kapelle.core.run import Run
+from kapelle.core.store import WorkspaceRow
+from kapelle.core.task import Task
+from kapelle.engine.rooms import port_names
+from kapelle.engine.world import World
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deployment:
+    """Everything about an agent that is to be started, or was."""
+
+    agent: Agent
+    task: Task
+    attempt: Attempt
+    run: Run
+    driver: Driver
+    workspace: WorkspaceRow
+    ticket: Ticket
+    access: ModelAccess | None
+    resume: bool = False
+    first_prompt: Prompt | None = None
+    integration: Integration | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deployed:
+    """An agent that was started."""
+
+    process: ProcessRef
+    base: str | None
+
+
+async def deploy(world: World, order: Deployment) -> Deployed | str:
+    """Start the agent of *order*; return why not, in words, when a set-up command failed.
+
+    Raises:
+        KapelleError: the workspace cannot be made or the program cannot be started.
+    """
+    base = order.workspace.base
+    if not order.workspace.ready:
+        base = await _base(world, order)
+        if order.workspace.owned:
+            await world.workspaces.prepare(
+                WorkspaceOrder(
+                    workspace_id=order.workspace.workspace_id,
+                    path=order.workspace.path,
+                    repository=order.workspace.repository,
+                    base=base,
+                    copy=order.run.spec.workspace.copy if order.workspace.repository is not None else (),
+                )
+            )
+        problem = await set_up(world, order.run, order.task, order.workspace)
+        if problem is not None:
+            return problem
+    home = world.folders.home(order.attempt.attempt_id)
+    launch = order.driver.launch(
+        AgentOrder(
+            agent_id=order.agent.agent_id,
+            config=order.run.spec.config(order.attempt.config),
+            cwd=order.workspace.path,
+            folder=order.agent.folder,
+            home=home,
+            conversation_id=order.attempt.conversation_id,
+            resume=order.resume,
+            first_prompt=order.first_prompt,
+            result_schema=order.task.spec.result_schema,
+            # The gateway counts more finely than the program itself; this is for when it is bypassed.
+            budget_usd=order.task.spec.budget_usd if order.access is not None and order.access.base_url is None else None,
+            timeout=order.task.spec.timeout,
+            model=order.access,
+            env=environment(world, order.run, order.task, order.workspace),
+        )
+    )
+    sandbox = world.sandboxes[order.run.spec.config(order.attempt.config).sandbox]
+    place = Place(workspace=order.workspace.path, folder=order.agent.folder, home=home)
+    process = await world.host.start(await sandbox.wrap(launch, place), order.agent.folder)
+    return Deployed(process=process, base=base)
+
+
+async def _base(world: World, order: Deployment) -> str | None:
+    """Return the commit to begin from: all that was merged so far, and all that the target holds."""
+    repository, target = order.workspace.repository, order.run.spec.target
+    if repository is None or target is None:
+        return None
+    tip = await world.repositories.resolve(repository, f"refs/heads/{target}")
+    if tip is None:
+        raise WorkspaceFailed(f"the branch {target} is gone", remedy=f"Make it again: git branch {target} COMMIT")
+    merged = order.integration.tip if order.integration is not None else None
+    if merged is None or await world.repositories.is_ancestor(repository, merged, tip):
+        return tip
+    return merged
+
+
+def environment(world: World, run: Run, task: Task | None, workspace: WorkspaceRow) -> tuple[tuple[str, str], ...]:
+    """Return what every process in *workspace* is told: where it belongs, and its ports. No secrets."""
+    names = [("KAPELLE_STORE", world.store.store_id), ("KAPELLE_RUN", run.run_id), ("KAPELLE_WORKSPACE", workspace.path)]
+    if task is not None:
+        names.append(("KAPELLE_TASK", task.name))
+    return (*names, *port_names(workspace.first_port, run.spec.workspace.ports))
+
+
+async def set_up(world: World, run: Run, task: Task | None, workspace: WorkspaceRow) -> str | None:
+    """Run the set-up commands in a new workspace of a repository; return what failed, in words, or None."""
+    if workspace.repository is None:
+        return None
+    folder = f"{world.folders.root}/setup/{workspace.workspace_id}"
+    for index, command in enumerate(run.spec.workspace.setup):
+        launch = Launch(
+            argv=("sh", "-c", command),
+            cwd=workspace.path,
+            env=environment(world, run, task, workspace),
+            limit=world.settings.setup_timeout,
+        )
+        place = Place(workspace=workspace.path, folder=folder, home=f"{folder}/home")
+        wrapped = await world.sandboxes["process"].wrap(launch, place)
+        output = world.folders.log(run.run_id, task.task_id if task else "gate", f"{workspace.workspace_id}-setup-{index}")
+        result = await world.host.run(wrapped, output)
+        if result.exit_code != 0:
+            how = "ran out of time" if result.timed_out else f"ended with exit code {result.exit_code}"
+            return f"the set-up command {command!r} {how}:\n{result.tail[-2000:].strip()}"
+    return None

@@ -1,0 +1,230 @@
+"""Dispatch: give agents to tasks that could run now, and agents back to attempts that lost theirs."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from kapelle.core.agent import Agent
+from kapelle.core.attempt import Attempt, Outcome, PromptRecord
+from kapelle.core.dispatch import Demand, Placement, Room, place
+from kapelle.core.events import AttemptEnded, AttemptStarted
+from kapelle.core.ids import AgentId, AttemptId, PromptId
+from kapelle.core.run import Run
+from kapelle.core.store import Tx
+from kapelle.core.task import Failure, Task, TaskState, Wait, advance
+from kapelle.core.template import TemplateFailed, holds, render
+from kapelle.engine.ending import finish, move, moved_event, run_of, wait
+from kapelle.engine.scope import scope_of
+from kapelle.engine.world import World
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Candidate:
+    demand: Demand
+    task: Task
+    run: Run
+    attempt: Attempt | None = None
+    """For a task that only needs its agent back."""
+
+
+class DispatchStage:
+    """Places tasks; everything it does is in the store, the next stage starts the agents."""
+
+    name = "dispatch"
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def step(self, now: datetime) -> datetime | None:
+        """See ``engine.stage.Stage``."""
+        placed, later = await self._world.store.transact(self._decide, term=self._world.term)
+        return now if placed else later
+
+    def _decide(self, tx: Tx) -> tuple[int, datetime | None]:
+        runs: dict[str, Run] = {}
+        returning, wake = self._returning(tx, runs)
+        due = self._due(tx, runs)
+        placed, waiting = place([candidate.demand for candidate in (*returning, *due)], self._room(tx, runs))
+        by_id = {candidate.task.task_id: candidate for candidate in (*returning, *due)}
+        for placement in placed:
+            self._place(tx, placement, by_id[placement.task_id])
+        for entry in waiting:
+            candidate = by_id[entry.task_id]
+            wait(tx, candidate.task, entry.wait, entry.detail, until=candidate.task.due_at)
+        later = [moment for moment in (wake, tx.tasks.next_due_at(tx.now)) if moment is not None]
+        # A full batch means that there may be more behind it: look again at once.
+        full = len(placed) == len(by_id) >= self._world.settings.batch
+        return (len(placed) if placed or full else 0), min(later, default=None)
+
+    def _run(self, tx: Tx, run_id: str, runs: dict[str, Run], task: Task) -> Run:
+        if run_id not in runs:
+            runs[run_id] = run_of(tx, task)
+        return runs[run_id]
+
+    def _returning(self, tx: Tx, runs: dict[str, Run]) -> tuple[list[_Candidate], datetime | None]:
+        found: list[_Candidate] = []
+        wake: datetime | None = None
+        for attempt in tx.attempts.without_agent():
+            task = tx.tasks.get(attempt.task_id)
+            if task is None:
+                continue
+            if task.due_at is not None and task.due_at > tx.now:
+                wake = task.due_at if wake is None else min(wake, task.due_at)
+                continue
+            run = self._run(tx, task.run_id, runs, task)
+            if self._held_up(tx, task, run):
+                continue
+            demand = self._demand(task, run, attempt.config, returning=True)
+            found.append(_Candidate(demand=demand, task=task, run=run, attempt=attempt))
+        return found, wake
+
+    def _due(self, tx: Tx, runs: dict[str, Run]) -> list[_Candidate]:
+        found: list[_Candidate] = []
+        for task in tx.tasks.due(tx.now, self._world.settings.batch):
+            run = self._run(tx, task.run_id, runs, task)
+            if task.spec.when is not None and not self._wanted(tx, task, run):
+                continue
+            if self._held_up(tx, task, run):
+                continue
+            demand = self._demand(task, run, task.spec.agent, returning=False)
+            found.append(_Candidate(demand=demand, task=task, run=run))
+        return found
+
+    def _wanted(self, tx: Tx, task: Task, run: Run) -> bool:
+        """Decide the task's ``when``; a task that is not wanted is skipped, one that cannot be decided fails."""
+        condition = task.spec.when or ""
+        try:
+            if holds(condition, scope_of(tx, run.spec, task)):
+                return True
+        except TemplateFailed as error:
+            finish(tx, task, TaskState.FAILED, failure=Failure(kind="template", message=str(error)))
+            return False
+        finish(tx, task, TaskState.SKIPPED, note=f"when: {condition} is false")
+        return False
+
+    def _held_up(self, tx: Tx, task: Task, run: Run) -> bool:
+        """Say whether something other than room keeps the task from an agent, and write down what."""
+        driver = self._world.drivers[run.spec.config(task.spec.agent).program]
+        reference = run.spec.upstream.credential
+        if not driver.capabilities.uses_gateway or reference is None or self._world.credentials.resolve(reference):
+            return False
+        wait(tx, task, Wait.CREDENTIALS, f"{reference} is not set where Kapelle leads", until=task.due_at)
+        return True
+
+    def _demand(self, task: Task, run: Run, config_name: str, *, returning: bool) -> Demand:
+        config = run.spec.config(config_name)
+        return Demand(
+            task_id=task.task_id,
+            run_id=task.run_id,
+            rank=task.rank,
+            config=config_name,
+            config_limit=config.limit,
+            writes=task.spec.writes,
+            returning=returning,
+            slotless=self._world.drivers[config.program].capabilities.immediate,
+        )
+
+    def _room(self, tx: Tx, runs: dict[str, Run]) -> Room:
+        live = tx.agents.live()
+        writing: list[str] = []
+        for agent in live:
+            task = tx.tasks.get(agent.task_id)
+            if task is not None:
+                writing.extend(task.spec.writes)
+        limits = {run.run_id: run.spec.limits.agents for run in runs.values() if run.spec.limits.agents is not None}
+        return Room(
+            host=self._world.host.name,
+            slots=self._world.settings.slots,
+            live=len(live),
+            live_by_run=Counter(agent.run_id for agent in live),
+            live_by_config=Counter(agent.config for agent in live),
+            run_limits=limits,
+            writing=tuple(writing),
+        )
+
+    def _place(self, tx: Tx, placement: Placement, candidate: _Candidate) -> None:
+        if candidate.demand.slotless:
+            self._do_at_once(tx, candidate.task)
+            return
+        if candidate.attempt is not None:
+            wait(tx, candidate.task, None)
+            self._deploy(tx, placement.host, candidate.task, candidate.attempt)
+            return
+        try:
+            text = render(candidate.task.spec.prompt, scope_of(tx, candidate.run.spec, candidate.task))
+        except TemplateFailed as error:
+            finish(tx, candidate.task, TaskState.FAILED, failure=Failure(kind="template", message=str(error)))
+            return
+        attempt, _ = self._begin(tx, candidate.task)
+        prompt_id = PromptId(self._world.chance.uuid())
+        tx.attempts.put_prompt(PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=0, text=text))
+        self._deploy(tx, placement.host, candidate.task, attempt)
+
+    def _begin(self, tx: Tx, task: Task) -> tuple[Attempt, Task]:
+        """Begin the task's next attempt; return it and the task as it is now."""
+        attempt = Attempt(
+            attempt_id=AttemptId(self._world.new_id("a")),
+            task_id=task.task_id,
+            run_id=task.run_id,
+            number=self._number(tx, task),
+            term=tx.term,
+            config=task.spec.agent,
+            conversation_id=self._world.chance.uuid(),
+            started_at=tx.now,
+        )
+        tx.attempts.put(attempt)
+        assigned = replace(
+            advance(task, TaskState.ASSIGNED, tx.now), attempts=task.attempts + 1, attempt_id=attempt.attempt_id, round=0
+        )
+        tx.tasks.put(assigned)
+        tx.log(
+            moved_event(assigned, task.state),
+            AttemptStarted(
+                run_id=task.run_id,
+                task_id=task.task_id,
+                attempt_id=attempt.attempt_id,
+                number=attempt.number,
+                config=attempt.config,
+            ),
+        )
+        return attempt, assigned
+
+    @staticmethod
+    def _number(tx: Tx, task: Task) -> int:
+        if task.attempts == 0 and task.waits_for is not Wait.RETRY:
+            return 1
+        earlier: Sequence[Attempt] = tx.attempts.of_task(task.task_id)
+        return 1 + max((attempt.number for attempt in earlier), default=0)
+
+    def _deploy(self, tx: Tx, host: str, task: Task, attempt: Attempt) -> None:
+        """Give the attempt an agent; it is started by the execute stage."""
+        agent_id = AgentId(self._world.new_id("g"))
+        tx.agents.put(
+            Agent(
+                agent_id=agent_id,
+                run_id=task.run_id,
+                task_id=task.task_id,
+                attempt_id=attempt.attempt_id,
+                term=tx.term,
+                config=attempt.config,
+                host=host,
+                folder=self._world.folders.agent(agent_id),
+                deadline_at=tx.now + task.spec.timeout,
+                created_at=tx.now,
+                token=f"kapelle-{self._world.chance.bits(160):040x}",
+            )
+        )
+
+    def _do_at_once(self, tx: Tx, task: Task) -> None:
+        """Take a task of a driver without process through all its states in this transaction (benchmarks)."""
+        attempt, current = self._begin(tx, task)
+        for state in (TaskState.RUNNING, TaskState.VALIDATING):
+            current = move(tx, current, state)
+        tx.attempts.put(replace(attempt, ended_at=tx.now, outcome=Outcome.SUCCEEDED))
+        tx.log(
+            AttemptEnded(
+                run_id=task.run_id, task_id=task.task_id, attempt_id=attempt.attempt_id, outcome=Outcome.SUCCEEDED.value
+            )
+        )
+        finish(tx, current, TaskState.COMPLETED)

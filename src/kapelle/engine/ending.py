@@ -1,0 +1,143 @@
+"""How attempts and tasks end, and what that means for those who need them: shared by all stages, inside their transactions."""
+
+from collections import deque
+from dataclasses import replace
+from datetime import datetime
+
+from kapelle.core.attempt import COUNTS, TRIES_AGAIN_FREELY, Attempt, Outcome
+from kapelle.core.errors import Defect
+from kapelle.core.events import MOVED, AttemptEnded, TaskCompleted, TaskFailed, TaskMoved, TaskWaited
+from kapelle.core.merge import ChangeState
+from kapelle.core.retry import delay
+from kapelle.core.run import Run
+from kapelle.core.store import Tx, View
+from kapelle.core.task import MEETS_A_NEED, TERMINAL, Failure, OnFailure, Task, TaskState, Wait, advance
+
+
+def run_of(tx: View, task: Task) -> Run:
+    """Return the run of *task*.
+
+    Raises:
+        Defect: it is not in the store, which the store forbids.
+    """
+    run = tx.runs.get(task.run_id)
+    if run is None:
+        raise Defect(f"task {task.task_id} belongs to run {task.run_id}, which is not in the store")
+    return run
+
+
+def move(tx: Tx, task: Task, to: TaskState, *, note: str = "") -> Task:
+    """Move *task* to a state that is not terminal, with its event; the caller may replace more and must not put it again."""
+    moved = advance(task, to, tx.now)
+    tx.tasks.put(moved)
+    tx.log(moved_event(moved, task.state, note))
+    return moved
+
+
+def moved_event(task: Task, before: TaskState, note: str = "") -> TaskMoved:
+    """Return the event that tells of a task's transition."""
+    if task.state is TaskState.COMPLETED:
+        return TaskCompleted(run_id=task.run_id, task_id=task.task_id, before=before, note=note, commit=task.commit)
+    if task.state is TaskState.FAILED:
+        return TaskFailed(run_id=task.run_id, task_id=task.task_id, before=before, note=note, failure=task.failure)
+    return MOVED[task.state](run_id=task.run_id, task_id=task.task_id, before=before, note=note)
+
+
+def wait(tx: Tx, task: Task, wait_for: Wait | None, detail: str = "", *, until: datetime | None = None) -> Task:
+    """Write down what *task* waits for; an event only when that is something new."""
+    if task.waits_for == wait_for and task.detail == detail and task.due_at == until:
+        return task
+    waiting = replace(task, waits_for=wait_for, detail=detail, due_at=until)
+    tx.tasks.put(waiting)
+    if task.waits_for != wait_for:
+        tx.log(TaskWaited(run_id=task.run_id, task_id=task.task_id, waits_for=wait_for, detail=detail))
+    return waiting
+
+
+def finish(tx: Tx, task: Task, to: TaskState, *, failure: Failure | None = None, note: str = "") -> None:
+    """Move *task* to a terminal state; let those go on whose needs are met by it, and fail those whose cannot be."""
+    todo: deque[tuple[Task, TaskState, Failure | None, str]] = deque([(task, to, failure, note)])
+    while todo:
+        ending, state, why, remark = todo.popleft()
+        fresh = tx.tasks.get(ending.task_id) if ending is not task else ending
+        if fresh is None or fresh.state in TERMINAL:
+            continue
+        ended = replace(advance(fresh, state, tx.now), failure=why)
+        tx.tasks.put(ended)
+        tx.log(moved_event(ended, fresh.state, remark))
+        _withdraw(tx, ended)
+        run = run_of(tx, ended)
+        tx.runs.put(replace(run, unfinished=run.unfinished - 1))
+        met = state in MEETS_A_NEED or (state is TaskState.FAILED and ended.spec.on_failure is OnFailure.CONTINUE)
+        for other in tx.tasks.needed_by(ended.task_id):
+            if other.state in TERMINAL:
+                continue
+            if met:
+                _met(tx, other)
+            else:
+                reason = (
+                    f"it needs {ended.name}, which was {state.value}"
+                    if state is not TaskState.FAILED
+                    else (f"it needs {ended.name}, which failed")
+                )
+                todo.append((other, TaskState.FAILED, Failure(kind="need_failed", message=reason), ""))
+
+
+def _met(tx: Tx, task: Task) -> None:
+    unmet = max(task.unmet - 1, 0)
+    waits = Wait.NEEDS if unmet else (Wait.APPROVAL if task.spec.approval and not task.approved else None)
+    tx.tasks.put(replace(task, unmet=unmet, waits_for=waits))
+    if waits is not task.waits_for:
+        tx.log(TaskWaited(run_id=task.run_id, task_id=task.task_id, waits_for=waits))
+
+
+def _withdraw(tx: Tx, task: Task) -> None:
+    """End what a terminal task still has open: its attempt, its change in the queue."""
+    if task.attempt_id is not None:
+        attempt = tx.attempts.get(task.attempt_id)
+        if attempt is not None and attempt.ended_at is None:
+            outcome = {
+                TaskState.COMPLETED: Outcome.SUCCEEDED,
+                TaskState.CANCELLED: Outcome.CANCELLED,
+                TaskState.REJECTED: Outcome.REJECTED,
+            }.get(task.state, Outcome.CANCELLED)
+            close(tx, attempt, outcome)
+    if task.state is not TaskState.COMPLETED:
+        for change in tx.changes.of_task(task.task_id):
+            if change.state is ChangeState.QUEUED:
+                tx.changes.put(replace(change, state=ChangeState.WITHDRAWN, ended_at=tx.now))
+
+
+def close(tx: Tx, attempt: Attempt, outcome: Outcome, message: str = "") -> None:
+    """End *attempt*; its agent and workspace are given back by the stages that own them."""
+    tx.attempts.put(replace(attempt, ended_at=tx.now, outcome=outcome))
+    tx.log(
+        AttemptEnded(
+            run_id=attempt.run_id,
+            task_id=attempt.task_id,
+            attempt_id=attempt.attempt_id,
+            outcome=outcome.value,
+            message=message,
+        )
+    )
+
+
+def give_up_attempt(tx: Tx, task: Task, attempt: Attempt, outcome: Outcome, message: str, *, chance: float) -> None:
+    """End *attempt* without success: the task tries again later, or fails when it has no attempt left.
+
+    *chance* is a random number in [0, 1) for the jitter of the delay.
+    """
+    close(tx, attempt, outcome, message)
+    counted = task.attempts if outcome in COUNTS else task.attempts - 1
+    again = outcome in TRIES_AGAIN_FREELY or (outcome in COUNTS and counted < task.spec.max_attempts)
+    if not again:
+        failure = Failure(kind=outcome.value, message=message)
+        finish(tx, replace(task, attempts=max(counted, 0)), TaskState.FAILED, failure=failure)
+        return
+    due_at = tx.now + delay(task.spec.retry, max(counted, 1), chance)
+    moved = advance(task, TaskState.PENDING, tx.now)
+    waiting = replace(
+        moved, attempts=max(counted, 0), due_at=due_at, waits_for=Wait.RETRY, detail=message, attempt_id=None, round=0
+    )
+    tx.tasks.put(waiting)
+    tx.log(moved_event(waiting, task.state, f"{outcome.value}: {message}"))

@@ -1,0 +1,324 @@
+"""Execute: start the agents that dispatch gave out, prompt them, read what they say, and stop those with nothing to do.
+
+Per agent there are at most four acts: *deploy* (workspace, set-up, start), *watch* (read the spool to its end), *send* (write
+one prompt) and *stop*. What they find is written down in ``step``; see ``turns.py`` for what it means.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from kapelle.core import agent as agents
+from kapelle.core.agent import Agent, AgentState
+from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState
+from kapelle.core.conversation import ConversationEvent, Prompt
+from kapelle.core.errors import KapelleError
+from kapelle.core.events import AgentAdopted, AgentDeployed, PromptSent, WorkspacePrepared
+from kapelle.core.ids import AgentId
+from kapelle.core.ports import Codec, Driver, Ended
+from kapelle.core.run import Run
+from kapelle.core.store import Tx, WorkspaceRow
+from kapelle.core.task import Task, TaskState
+from kapelle.engine.acts import Acts, Finding
+from kapelle.engine.deploy import Deployed, Deployment, deploy
+from kapelle.engine.ending import give_up_attempt, move, run_of
+from kapelle.engine.meter import EngineMeter, write_down
+from kapelle.engine.rooms import workspace_for
+from kapelle.engine.tickets import model_access, ticket_of
+from kapelle.engine.turns import Turns
+from kapelle.engine.world import World
+
+AT_WORK = frozenset({TaskState.ASSIGNED, TaskState.RUNNING, TaskState.VALIDATING})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Orders:
+    """What a transaction decided is to be done."""
+
+    deploy: tuple[Deployment, ...] = ()
+    watch: tuple[Deployment, ...] = ()
+    send: tuple[tuple[Agent, Driver, PromptRecord], ...] = ()
+    stop: tuple[tuple[Agent, Driver], ...] = ()
+
+
+class ExecuteStage:
+    """Looks after every live agent."""
+
+    name = "execute"
+
+    def __init__(self, world: World, acts: Acts, meter: EngineMeter, base_url: str) -> None:
+        self._world = world
+        self._acts = acts
+        self._meter = meter
+        self._base_url = base_url
+        self._turns = Turns(world)
+        self._codecs: dict[AgentId, Codec] = {}
+
+    async def step(self, now: datetime) -> datetime | None:
+        """See ``engine.stage.Stage``."""
+        findings = self._acts.take()
+        taken = self._meter.take()
+
+        def decide(tx: Tx) -> _Orders:
+            write_down(tx, taken)
+            for finding in findings:
+                finding(tx)
+            return self._decide(tx)
+
+        try:
+            orders = await self._world.store.transact(decide, term=self._world.term)
+        except BaseException:
+            self._acts.give_back(findings)
+            self._meter.give_back(taken)
+            raise
+        self._carry_out(orders)
+        return now if findings or orders.send else None
+
+    # --- Deciding, inside the transaction ---
+
+    def _decide(self, tx: Tx) -> _Orders:
+        found: list[_Orders] = [self._about(tx, agent) for agent in tx.agents.live()]
+        return _Orders(
+            deploy=tuple(entry for orders in found for entry in orders.deploy),
+            watch=tuple(entry for orders in found for entry in orders.watch),
+            send=tuple(entry for orders in found for entry in orders.send),
+            stop=tuple(entry for orders in found for entry in orders.stop),
+        )
+
+    def _about(self, tx: Tx, agent: Agent) -> _Orders:
+        task, attempt = tx.tasks.get(agent.task_id), tx.attempts.get(agent.attempt_id)
+        if task is None or attempt is None:
+            return _Orders()
+        if agent.term != tx.term:
+            agent, attempt = self._adopt(tx, agent, attempt)
+        if agent.state is AgentState.STOPPED:
+            return _Orders()
+        run = run_of(tx, task)
+        driver = self._world.drivers[run.spec.config(attempt.config).program]
+        wanted = attempt.ended_at is None and task.attempt_id == attempt.attempt_id and task.state in AT_WORK
+        if agent.process is None:
+            if wanted and not self._acts.running(("deploy", agent.agent_id)):
+                return self._to_deploy(tx, agent, task, attempt, run, driver)
+            if not wanted and not self._acts.running(("deploy", agent.agent_id)):
+                tx.agents.put(agents.move(agent, AgentState.STOPPED, tx.now))
+            return _Orders()
+        workspace = tx.agents.workspace(attempt.workspace_id) if attempt.workspace_id is not None else None
+        watch = self._deployment(agent, task, attempt, run, driver, workspace) if workspace is not None else None
+        watching = (watch,) if watch is not None else ()
+        if not wanted and agent.state is AgentState.ACTIVE:
+            agent = agents.move(agent, AgentState.COMPLETING, tx.now)
+            tx.agents.put(agent)
+        if agent.state is AgentState.COMPLETING:
+            return _Orders(watch=watching, stop=((agent, driver),))
+        return _Orders(watch=watching, send=self._to_send(tx, agent, task, attempt, driver))
+
+    def _adopt(self, tx: Tx, agent: Agent, attempt: Attempt) -> tuple[Agent, Attempt]:
+        """Take over what an earlier leader left: with this leader's term, or stopped when it was never started."""
+        attempt = replace(attempt, term=tx.term)
+        agent = replace(agent, term=tx.term)
+        if agent.process is None:
+            agent = agents.move(agent, AgentState.STOPPED, tx.now)
+        else:
+            tx.log(AgentAdopted(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent.agent_id))
+        tx.attempts.put(attempt)
+        tx.agents.put(agent)
+        return agent, attempt
+
+    def _to_deploy(self, tx: Tx, agent: Agent, task: Task, attempt: Attempt, run: Run, driver: Driver) -> _Orders:
+        workspace = tx.agents.workspace(attempt.workspace_id) if attempt.workspace_id is not None else None
+        if workspace is None:
+            workspace = workspace_for(self._world, tx, run, task)
+            attempt = replace(attempt, workspace_id=workspace.workspace_id)
+            tx.agents.put_workspace(workspace)
+            tx.attempts.put(attempt)
+        prompts = tx.attempts.prompts(attempt.attempt_id)
+        resume = any(prompt.state in {PromptState.TAKEN, PromptState.ANSWERED} for prompt in prompts)
+        first = next((prompt for prompt in prompts if prompt.state is PromptState.PENDING), None)
+        integration = None
+        if workspace.repository is not None and run.spec.target is not None:
+            integration = tx.changes.integration(workspace.repository, run.spec.target)
+        deployment = replace(
+            self._deployment(agent, task, attempt, run, driver, workspace),
+            resume=resume,
+            first_prompt=None if first is None else Prompt(prompt_id=first.prompt_id, text=first.text),
+            integration=integration,
+        )
+        return _Orders(deploy=(deployment,))
+
+    def _deployment(
+        self, agent: Agent, task: Task, attempt: Attempt, run: Run, driver: Driver, workspace: WorkspaceRow
+    ) -> Deployment:
+        return Deployment(
+            agent=agent,
+            task=task,
+            attempt=attempt,
+            run=run,
+            driver=driver,
+            workspace=workspace,
+            ticket=ticket_of(agent, task, attempt, run, workspace),
+            access=model_access(agent, run, self._base_url) if driver.capabilities.uses_gateway else None,
+        )
+
+    def _to_send(
+        self, tx: Tx, agent: Agent, task: Task, attempt: Attempt, driver: Driver
+    ) -> tuple[tuple[Agent, Driver, PromptRecord], ...]:
+        """Mark the next prompt as sent, before it is."""
+        if task.state is not TaskState.RUNNING or not driver.capabilities.conversation:
+            return ()
+        prompts = tx.attempts.prompts(attempt.attempt_id)
+        if any(prompt.state in {PromptState.SENT, PromptState.TAKEN} for prompt in prompts):
+            return ()
+        pending = next((prompt for prompt in prompts if prompt.state is PromptState.PENDING), None)
+        if pending is None:
+            return ()
+        sent = replace(pending, state=PromptState.SENT)
+        tx.attempts.put_prompt(sent)
+        tx.log(PromptSent(run_id=task.run_id, task_id=task.task_id, prompt_id=sent.prompt_id, round=sent.round, text=sent.text))
+        return ((agent, driver, sent),)
+
+    # --- Acting ---
+
+    def _carry_out(self, orders: _Orders) -> None:
+        for order in (*orders.deploy, *orders.watch):
+            # A repeated admission renews what the token stands for: the round.
+            self._admit(order)
+        for order in orders.deploy:
+            self._acts.start(("deploy", order.agent.agent_id), self._deploy(order))
+        for order in orders.watch:
+            self._acts.start(("watch", order.agent.agent_id), self._watch(order.agent, order.driver))
+        for agent, driver, prompt in orders.send:
+            self._acts.start(("send", prompt.prompt_id), self._send(agent, driver, prompt))
+        for agent, driver in orders.stop:
+            self._acts.start(("stop", agent.agent_id), self._stop(agent, driver))
+
+    def _admit(self, order: Deployment) -> None:
+        self._meter.open(
+            order.agent.agent_id,
+            run_id=order.run.run_id,
+            task_id=order.task.task_id,
+            task_name=order.task.name,
+            task_limit=order.task.spec.budget_usd,
+            run_name=order.run.spec.name,
+            run_limit=order.run.spec.limits.budget_usd,
+        )
+        if order.access is not None and order.access.base_url is not None:
+            self._world.gateway.admit(order.ticket)
+
+    async def _deploy(self, order: Deployment) -> Finding:
+        try:
+            deployed = await deploy(self._world, order)
+        except KapelleError as error:
+            return self._deployment_failed(order, Outcome.LAUNCH_FAILED, str(error))
+        if isinstance(deployed, str):
+            return self._deployment_failed(order, Outcome.SETUP_FAILED, deployed)
+        return self._deployed(order, deployed)
+
+    def _deployed(self, order: Deployment, deployed: Deployed) -> Finding:
+        def write(tx: Tx) -> None:
+            agent = tx.agents.get(order.agent.agent_id)
+            task = tx.tasks.get(order.task.task_id)
+            if agent is None or task is None:
+                return
+            tx.agents.put_workspace(replace(order.workspace, base=deployed.base, ready=True))
+            tx.agents.put(agents.move(replace(agent, process=deployed.process), AgentState.ACTIVE, tx.now))
+            run_id, task_id = task.run_id, task.task_id
+            if not order.workspace.ready:
+                tx.log(WorkspacePrepared(run_id=run_id, task_id=task_id, path=order.workspace.path, base=deployed.base or ""))
+            config = order.attempt.config
+            tx.log(
+                AgentDeployed(run_id=run_id, task_id=task_id, agent_id=agent.agent_id, config=config, pid=deployed.process.pid)
+            )
+            if not order.driver.capabilities.conversation and order.first_prompt is not None:
+                self._taken_by_argument(tx, task, order.first_prompt)
+            if task.state is TaskState.ASSIGNED and task.attempt_id == order.attempt.attempt_id:
+                move(tx, task, TaskState.RUNNING)
+
+        return write
+
+    @staticmethod
+    def _taken_by_argument(tx: Tx, task: Task, first: Prompt) -> None:
+        prompt = tx.attempts.prompt(first.prompt_id)
+        if prompt is not None:
+            tx.attempts.put_prompt(replace(prompt, state=PromptState.TAKEN))
+            run_id, task_id = task.run_id, task.task_id
+            tx.log(PromptSent(run_id=run_id, task_id=task_id, prompt_id=prompt.prompt_id, round=prompt.round, text=prompt.text))
+
+    def _deployment_failed(self, order: Deployment, outcome: Outcome, message: str) -> Finding:
+        def write(tx: Tx) -> None:
+            agent = tx.agents.get(order.agent.agent_id)
+            if agent is not None and agent.state is not AgentState.STOPPED:
+                tx.agents.put(agents.move(agent, AgentState.STOPPED, tx.now))
+            task, attempt = tx.tasks.get(order.task.task_id), tx.attempts.get(order.attempt.attempt_id)
+            if task is None or attempt is None or attempt.ended_at is not None:
+                return
+            give_up_attempt(tx, task, attempt, outcome, message, chance=self._world.chance.share())
+
+        return write
+
+    async def _watch(self, agent: Agent, driver: Driver) -> Finding | None:
+        """Read the agent's spool to its end; every piece is a finding."""
+        if agent.process is None:
+            return None
+        codec = driver.codec()
+        self._codecs[agent.agent_id] = codec
+        offset = await self._read_again(agent, codec)
+        try:
+            while True:
+                spool = await self._world.host.look(agent.process, agent.folder, offset)
+                said = list(codec.feed(spool.data)) if spool.data else []
+                offset += len(spool.data)
+                if spool.ended is not None:
+                    said.extend(codec.finish(spool.ended))
+                if said or spool.ended is not None:
+                    self._acts.report(self._read(agent.agent_id, offset, said, spool.ended))
+                if spool.ended is not None:
+                    return None
+                if not spool.data:
+                    await self._world.host.wait(agent.process, agent.folder, offset)
+        finally:
+            self._codecs.pop(agent.agent_id, None)
+            self._world.gateway.dismiss(agent.agent_id)
+            self._meter.close(agent.agent_id)
+
+    async def _read_again(self, agent: Agent, codec: Codec) -> int:
+        """Feed the codec what an earlier leader has read and written down already, so that it knows where it is."""
+        offset = 0
+        while offset < agent.offset and agent.process is not None:
+            spool = await self._world.host.look(agent.process, agent.folder, offset, agent.offset - offset)
+            if not spool.data:
+                break
+            codec.feed(spool.data)
+            offset += len(spool.data)
+        return offset
+
+    def _read(self, agent_id: AgentId, offset: int, said: Sequence[ConversationEvent], ended: Ended | None) -> Finding:
+        def write(tx: Tx) -> None:
+            self._turns.take_in(tx, agent_id, offset, said, ended)
+
+        return write
+
+    async def _send(self, agent: Agent, driver: Driver, prompt: PromptRecord) -> Finding | None:
+        codec = self._codecs.get(agent.agent_id) or driver.codec()
+        data = codec.prompt(Prompt(prompt_id=prompt.prompt_id, text=prompt.text))
+        if agent.process is not None and await self._world.host.write(agent.process, data):
+            return None
+
+        def write(tx: Tx) -> None:
+            # It cannot be spoken to any more (an earlier leader started it, or it has ended): another process will be.
+            current, record = tx.agents.get(agent.agent_id), tx.attempts.prompt(prompt.prompt_id)
+            if record is not None and record.state is PromptState.SENT:
+                tx.attempts.put_prompt(replace(record, state=PromptState.PENDING))
+            if current is not None and current.state is AgentState.ACTIVE:
+                tx.agents.put(agents.move(current, AgentState.COMPLETING, tx.now))
+
+        return write
+
+    async def _stop(self, agent: Agent, driver: Driver) -> None:
+        """End an agent; the watch act sees it end and writes that down."""
+        if agent.process is None:
+            return
+        codec = self._codecs.get(agent.agent_id) or driver.codec()
+        if goodbye := codec.goodbye():
+            await self._world.host.write(agent.process, goodbye)
+        await self._world.host.close_input(agent.process)
+        await self._world.host.end(agent.process, agent.folder, grace=self._world.settings.goodbye)

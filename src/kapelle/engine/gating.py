@@ -1,0 +1,88 @@
+"""Running a gate on a directory: shared by validate (the agent's workspace) and merge (the merged tree)."""
+
+from dataclasses import dataclass
+
+from kapelle.core.events import CheckEnded
+from kapelle.core.gate import Check, CheckResult, CheckState, Gate, Verdict, judge, receipt_key
+from kapelle.core.ports import Launch, Place
+from kapelle.core.run import Run
+from kapelle.core.store import Tx, WorkspaceRow
+from kapelle.core.task import Task
+from kapelle.engine.deploy import environment
+from kapelle.engine.world import World
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gating:
+    """What a gate said about a tree."""
+
+    gate: Gate
+    tree: str
+    key: str
+    verdict: Verdict
+    reused: bool = False
+    """A receipt for this very tree, gate and environment was there already; nothing was run."""
+
+
+def key_of(world: World, run: Run, gate: Gate, tree: str) -> str:
+    """Return the key of the receipt for *gate* on *tree* here."""
+    rules = run.spec.workspace
+    return receipt_key(tree, gate, f"{world.host.name}\n{rules.setup}\n{rules.copy}")
+
+
+async def run_gate(world: World, run: Run, task: Task | None, gate: Gate, workspace: WorkspaceRow, *, label: str) -> Verdict:
+    """Run the checks of *gate* in *workspace*, in order, until a required one fails; *label* names the logs."""
+    results: list[CheckResult] = []
+    for check in gate.checks:
+        result = await _run_check(world, run, task, check, workspace, label=label)
+        results.append(result)
+        if result.required and result.state is not CheckState.PASSED:
+            break
+    return judge(gate, results)
+
+
+async def _run_check(
+    world: World, run: Run, task: Task | None, check: Check, workspace: WorkspaceRow, *, label: str
+) -> CheckResult:
+    folder = f"{world.folders.root}/checks/{workspace.workspace_id}"
+    launch = Launch(
+        argv=("sh", "-c", check.run),
+        cwd=workspace.path,
+        env=environment(world, run, task, workspace),
+        limit=check.timeout,
+    )
+    place = Place(workspace=workspace.path, folder=folder, home=f"{folder}/home")
+    output = world.folders.log(run.run_id, task.task_id if task else "gate", f"{label}-{check.name}")
+    result = await world.host.run(await world.sandboxes["process"].wrap(launch, place), output)
+    state = CheckState.PASSED if result.exit_code == 0 else CheckState.FAILED
+    return CheckResult(
+        name=check.name,
+        run=check.run,
+        state=CheckState.TIMED_OUT if result.timed_out else state,
+        required=check.required,
+        exit_code=result.exit_code,
+        seconds=result.seconds,
+        log_hash=result.output_hash,
+        log_path=result.output_path,
+        tail=result.tail,
+    )
+
+
+def log_checks(tx: Tx, task: Task, gating: Gating, where: str) -> None:
+    """Log how each check ended."""
+    for check in gating.verdict.checks:
+        if check.state is CheckState.NOT_RUN:
+            continue
+        tx.log(
+            CheckEnded(
+                run_id=task.run_id,
+                task_id=task.task_id,
+                gate=gating.gate.name,
+                check=check.name,
+                state=check.state,
+                exit_code=check.exit_code,
+                seconds=check.seconds,
+                tail=check.tail[-4000:] if check.state is not CheckState.PASSED else "",
+                where=where,
+            )
+        )

@@ -1,0 +1,192 @@
+"""Leading: one process at a time turns requests into state and drives the agents.
+
+    follower --lock free--> leader --planned exit--> agents finish their turn within a bound --> lead given back
+        ^                      |
+        +----- LeadLost -------+   (stopped for too long: another took over; nothing more is written)
+
+A leader renews its row every few seconds. A follower that sees no renewal for ``STALE`` ends the holder (a stopped process
+keeps its lock), after making sure by boot id, pid and start time that it is that very process.
+"""
+
+from asyncio import Event, TaskGroup, timeout
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from kapelle.core.agent import ProcessRef
+from kapelle.core.attempt import PromptState
+from kapelle.core.events import LeadGivenUp
+from kapelle.core.store import Leadership, View
+from kapelle.engine.acts import Acts
+from kapelle.engine.dispatch import DispatchStage
+from kapelle.engine.execute import ExecuteStage
+from kapelle.engine.loop import Loop
+from kapelle.engine.merge import MergeStage
+from kapelle.engine.meter import EngineMeter
+from kapelle.engine.recover import RecoverStage
+from kapelle.engine.report import ReportStage
+from kapelle.engine.stage import Stage
+from kapelle.engine.submit import SubmitStage
+from kapelle.engine.validate import ValidateStage
+from kapelle.engine.world import World
+
+RENEW = timedelta(seconds=5)
+STALE = timedelta(seconds=30)
+
+
+@dataclass(kw_only=True, slots=True)
+class Stop:
+    """How a leader is asked to end."""
+
+    asked: Event = field(default_factory=Event)
+    """Finish in order: agents end their turn, nothing new is begun."""
+    at_once: Event = field(default_factory=Event)
+    """Do not wait for the agents' turns."""
+
+
+class Engine:
+    """All stages of one leader, over one world."""
+
+    def __init__(self, world: World, leadership: Leadership, me: ProcessRef) -> None:
+        self._world = world
+        self._leadership = leadership
+        self._me = me
+        self._loop = Loop(world.clock)
+
+    def wake(self) -> None:
+        """Let the stages look for work at once."""
+        self._loop.wake()
+
+    async def take(self) -> int | None:
+        """Take the lead and return the term, or None when another process holds it."""
+        return await self._leadership.take(self._me, self._world.clock.now())
+
+    async def apply_requests(self, term: int) -> None:
+        """Apply what was asked and give the lead back, without starting anything: for requests when nobody leads."""
+        try:
+            await SubmitStage(replace(self._world, term=term)).step(self._world.clock.now())
+        finally:
+            await self._leadership.give_up(term)
+
+    async def lead(self, term: int, stop: Stop, finished: Callable[[], Awaitable[bool]]) -> None:
+        """Lead until *stop* is asked or *finished* says that there is nothing left to wait for.
+
+        Raises:
+            LeadLost: another process took over.
+        """
+        world = replace(self._world, term=term)
+        meter = EngineMeter(self._loop.wake)
+        await world.store.read(meter.load)
+        base_url = await world.gateway.start(meter)
+        try:
+            async with _supervised() as group:
+                await self._drive(world, meter, base_url, group, stop, finished)
+        finally:
+            await world.gateway.stop()
+            await self._leadership.give_up(term)
+
+    async def _drive(
+        self,
+        world: World,
+        meter: EngineMeter,
+        base_url: str,
+        group: TaskGroup,
+        stop: Stop,
+        finished: Callable[[], Awaitable[bool]],
+    ) -> None:
+        acts = {name: Acts(group, self._loop.wake) for name in ("execute", "validate", "merge", "report")}
+        execute = ExecuteStage(world, acts["execute"], meter, base_url)
+        report = ReportStage(world, acts["report"])
+        everything: list[Stage] = [
+            RecoverStage(world, self._me),
+            SubmitStage(world),
+            DispatchStage(world),
+            execute,
+            ValidateStage(world, acts["validate"]),
+            MergeStage(world, acts["merge"]),
+            report,
+        ]
+        over = Event()
+        helpers = [
+            group.create_task(self._renew(world.term, over)),
+            group.create_task(self._listen(world)),
+            group.create_task(self._watch(finished, stop, over)),
+        ]
+        await self._loop.run(lambda: everything, over.is_set)
+        for entry in (acts["validate"], acts["merge"]):
+            entry.cancel_all()
+        await self._finish_turns(world, [SubmitStage(world), execute], stop)
+        await self._end_agents(world)
+        await self._tidy(execute, report, acts)
+        for task in helpers:
+            task.cancel()
+        await world.store.transact(lambda tx: tx.log(LeadGivenUp(term=tx.term)), term=world.term)
+
+    async def _finish_turns(self, world: World, stages: list[Stage], stop: Stop) -> None:
+        """Let agents finish their turn within a bound; nothing new is begun."""
+        deadline = world.clock.now() + world.settings.finish
+        while world.clock.now() < deadline and await world.store.read(_turns_running):
+            if await _set_within(stop.at_once, 0.2):
+                return
+            for stage in stages:
+                await stage.step(world.clock.now())
+
+    @staticmethod
+    async def _end_agents(world: World) -> None:
+        async with TaskGroup() as ending:
+            for agent in await world.store.read(lambda view: view.agents.live()):
+                if agent.process is not None:
+                    await world.host.close_input(agent.process)
+                    ending.create_task(world.host.end(agent.process, agent.folder, grace=world.settings.goodbye))
+
+    async def _tidy(self, execute: Stage, report: Stage, acts: Mapping[str, Acts]) -> None:
+        """Write down how the agents ended, and clear away what finished tasks leave behind."""
+        await acts["execute"].settled()
+        await execute.step(self._world.clock.now())
+        await report.step(self._world.clock.now())
+        await acts["report"].settled()
+        await report.step(self._world.clock.now())
+        for entry in acts.values():
+            entry.cancel_all()
+
+    async def _renew(self, term: int, over: Event) -> None:
+        while not over.is_set():
+            await self._leadership.renew(term, self._world.clock.now())
+            await _set_within(over, RENEW.total_seconds())
+
+    async def _listen(self, world: World) -> None:
+        async for _ in world.hints.listen():
+            self._loop.wake()
+
+    async def _watch(self, finished: Callable[[], Awaitable[bool]], stop: Stop, over: Event) -> None:
+        while not (stop.asked.is_set() or await finished()):
+            await _set_within(stop.asked, 0.1)
+        over.set()
+        self._loop.wake()
+
+
+async def _set_within(event: Event, seconds: float) -> bool:
+    """Wait for *event*, at most so long; say whether it is set."""
+    try:
+        async with timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _turns_running(view: View) -> bool:
+    open_states = {PromptState.SENT, PromptState.TAKEN}
+    prompts = [prompt for agent in view.agents.live() for prompt in view.attempts.prompts(agent.attempt_id)]
+    return any(prompt.state in open_states for prompt in prompts)
+
+
+@asynccontextmanager
+async def _supervised() -> AsyncIterator[TaskGroup]:
+    """Give a task group whose first error is raised as itself, not wrapped in a group."""
+    try:
+        async with TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors

@@ -1,0 +1,140 @@
+"""The meter: what has been spent, kept in memory so that the gateway can ask before every single call.
+
+Totals are read from the store when the lead is taken, calls are added as they end, and the execute stage writes them down
+with its next transaction. A budget is thus never passed by more than the calls that were in flight when it was reached.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kapelle.core.budget import Budget, exhausted
+from kapelle.core.events import BudgetReached, ModelCalled
+from kapelle.core.ids import AgentId, RunId, TaskId
+from kapelle.core.ports import ModelCall
+from kapelle.core.store import Tx, View
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Purse:
+    run_id: RunId
+    task_id: TaskId
+    task_name: str
+    task_limit: float | None
+    run_name: str
+    run_limit: float | None
+
+
+class EngineMeter:
+    """See ``core.ports.Meter``; all in the leader's event loop."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._by_task: dict[TaskId, float] = {}
+        self._by_run: dict[RunId, float] = {}
+        self._purses: dict[AgentId, _Purse] = {}
+        self._calls: list[ModelCall] = []
+        self._reached: list[tuple[_Purse, Budget]] = []
+        self._said: set[tuple[RunId, str]] = set()
+
+    def load(self, view: View) -> None:
+        """Take the totals of all runs that have not ended from the store."""
+        for run_id, spend in view.ledger.by_run().items():
+            self._by_run[run_id] = spend.cost_usd
+            for task_id, part in view.ledger.by_task(run_id).items():
+                self._by_task[task_id] = part.cost_usd
+
+    def open(
+        self,
+        agent_id: AgentId,
+        *,
+        run_id: RunId,
+        task_id: TaskId,
+        task_name: str,
+        task_limit: float | None,
+        run_name: str,
+        run_limit: float | None,
+    ) -> None:
+        """Let the calls of an agent be counted against the budgets of its task and run, in US dollars."""
+        self._purses[agent_id] = _Purse(
+            run_id=run_id,
+            task_id=task_id,
+            task_name=task_name,
+            task_limit=task_limit,
+            run_name=run_name,
+            run_limit=run_limit,
+        )
+
+    def close(self, agent_id: AgentId) -> None:
+        """Forget an agent; what it spent stays."""
+        self._purses.pop(agent_id, None)
+
+    def admit(self, agent_id: AgentId) -> str | None:
+        """See ``core.ports.Meter``."""
+        purse = self._purses.get(agent_id)
+        if purse is None:
+            return "this agent has been stopped"
+        empty = exhausted(self._budgets(purse))
+        if empty is None:
+            return None
+        if (purse.run_id, empty.name) not in self._said:
+            self._said.add((purse.run_id, empty.name))
+            self._reached.append((purse, empty))
+            self._wake()
+        return f"the budget of {empty.name} is spent (${empty.spent_usd:.2f} of ${empty.limit_usd:.2f})"
+
+    def _budgets(self, purse: _Purse) -> list[Budget]:
+        found: list[Budget] = []
+        if purse.task_limit is not None:
+            spent = self._by_task.get(purse.task_id, 0.0)
+            found.append(Budget(name=f"task {purse.task_name}", limit_usd=purse.task_limit, spent_usd=spent))
+        if purse.run_limit is not None:
+            spent = self._by_run.get(purse.run_id, 0.0)
+            found.append(Budget(name=f"run {purse.run_name}", limit_usd=purse.run_limit, spent_usd=spent))
+        return found
+
+    def record(self, call: ModelCall) -> None:
+        """See ``core.ports.Meter``."""
+        self._by_task[call.task_id] = self._by_task.get(call.task_id, 0.0) + call.cost_usd
+        self._by_run[call.run_id] = self._by_run.get(call.run_id, 0.0) + call.cost_usd
+        self._calls.append(call)
+        self._wake()
+
+    def take(self) -> tuple[list[ModelCall], list[tuple[_Purse, Budget]]]:
+        """Return what has to be written down since the last call."""
+        calls, self._calls = self._calls, []
+        reached, self._reached = self._reached, []
+        return calls, reached
+
+    def give_back(self, taken: tuple[list[ModelCall], list[tuple[_Purse, Budget]]]) -> None:
+        """Put back what could not be written."""
+        self._calls[:0] = taken[0]
+        self._reached[:0] = taken[1]
+
+
+def write_down(tx: Tx, taken: tuple[list[ModelCall], list[tuple[_Purse, Budget]]]) -> None:
+    """Write calls and budgets that were reached into the store, with their events."""
+    calls, reached = taken
+    if calls:
+        tx.ledger.add(calls, tx.now)
+    for call in calls:
+        tx.log(
+            ModelCalled(
+                run_id=call.run_id,
+                task_id=call.task_id,
+                model=call.model,
+                usage=call.usage,
+                cost_usd=call.cost_usd,
+                status=call.status,
+                error=call.error,
+            )
+        )
+    for purse, budget in reached:
+        tx.log(
+            BudgetReached(
+                run_id=purse.run_id,
+                task_id=purse.task_id,
+                budget=budget.name,
+                limit_usd=budget.limit_usd,
+                spent_usd=budget.spent_usd,
+            )
+        )

@@ -1,0 +1,137 @@
+"""Report: end runs whose tasks have all ended, and clear away what finished tasks leave behind."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from kapelle.core import run as runs
+from kapelle.core.errors import KapelleError
+from kapelle.core.events import RunEnded, SnapshotKept, WorkspaceRemoved
+from kapelle.core.merge import ChangeState, DeliveryMode
+from kapelle.core.run import Run, RunState
+from kapelle.core.store import Tx, WorkspaceRow
+from kapelle.core.task import TaskState
+from kapelle.engine.acts import Acts, Finding
+from kapelle.engine.world import World
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Clearing:
+    """A workspace that nobody needs any more."""
+
+    workspace: WorkspaceRow
+    ref: str
+    """Where what is not merged is kept."""
+    merged_tree: str | None
+    """The tree that was merged out of it, if one was."""
+
+
+class ReportStage:
+    """Ends runs and gives workspaces back."""
+
+    name = "report"
+
+    def __init__(self, world: World, acts: Acts) -> None:
+        self._world = world
+        self._acts = acts
+
+    async def step(self, now: datetime) -> datetime | None:
+        """See ``engine.stage.Stage``."""
+        findings = self._acts.take()
+
+        def decide(tx: Tx) -> tuple[int, list[_Clearing]]:
+            for finding in findings:
+                finding(tx)
+            return self._end_runs(tx), self._to_clear(tx)
+
+        try:
+            ended, clearing = await self._world.store.transact(decide, term=self._world.term)
+        except BaseException:
+            self._acts.give_back(findings)
+            raise
+        for order in clearing:
+            self._acts.start(order.workspace.workspace_id, self._clear(order))
+        return now if findings or ended else None
+
+    def _end_runs(self, tx: Tx) -> int:
+        changed = 0
+        for run in tx.runs.open():
+            if run.unfinished > 0:
+                continue
+            if run.state is RunState.RUNNING:
+                run = runs.move(run, RunState.DELIVERING, tx.now)
+                tx.runs.put(run)
+                changed += 1
+            if not self._to_deliver(tx, run):
+                self._end(tx, run)
+                changed += 1
+        return changed
+
+    @staticmethod
+    def _to_deliver(tx: Tx, run: Run) -> bool:
+        """Say whether the run still has work on its way to the target. One that is held up does not keep it open."""
+        if run.spec.delivery is DeliveryMode.NEVER or run.spec.repository is None or run.spec.target is None:
+            return False
+        integration = tx.changes.integration(run.spec.repository, run.spec.target)
+        return integration is not None and integration.tip != integration.delivered and not integration.held_up
+
+    @staticmethod
+    def _end(tx: Tx, run: Run) -> None:
+        counts = dict(tx.runs.overviews([run.run_id])[0].counts)
+        completed = counts.get(TaskState.COMPLETED, 0)
+        failed = counts.get(TaskState.FAILED, 0) + counts.get(TaskState.REJECTED, 0)
+        cancelled = counts.get(TaskState.CANCELLED, 0)
+        state = RunState.CANCELLED if cancelled else RunState.FAILED if failed else RunState.COMPLETED
+        tx.runs.put(runs.move(run, state, tx.now))
+        other = sum(counts.values()) - completed - failed
+        tx.log(RunEnded(run_id=run.run_id, state=state.value, completed=completed, failed=failed, other=other))
+
+    def _to_clear(self, tx: Tx) -> list[_Clearing]:
+        found: list[_Clearing] = []
+        live = {agent.attempt_id for agent in tx.agents.live()}
+        open_runs = {run.run_id for run in tx.runs.open()}
+        for row in tx.agents.workspaces():
+            if self._acts.running(row.workspace_id):
+                continue
+            if row.task_id is None:
+                if row.run_id not in open_runs:
+                    found.append(_Clearing(workspace=row, ref="", merged_tree=None))
+                continue
+            attempts = tx.attempts.of_task(row.task_id)
+            attempt = next((entry for entry in attempts if entry.workspace_id == row.workspace_id), None)
+            if attempt is None or attempt.ended_at is None or attempt.attempt_id in live:
+                continue
+            merged = [change for change in tx.changes.of_task(row.task_id) if change.state is ChangeState.MERGED]
+            ref = f"refs/kapelle/{self._world.store.store_id}/kept/{row.task_id}/{attempt.number}"
+            found.append(_Clearing(workspace=row, ref=ref, merged_tree=merged[-1].tree if merged else None))
+        return found
+
+    async def _clear(self, order: _Clearing) -> Finding | None:
+        row = order.workspace
+        kept: str | None = None
+        try:
+            if row.repository is not None and row.task_id is not None:
+                kept = await self._keep(order, row.repository)
+            if row.owned:
+                await self._world.workspaces.remove(row.path, row.repository)
+        except KapelleError:
+            # It stays where it is, with its row, and is tried again with the next change of anything.
+            return None
+
+        def write(tx: Tx) -> None:
+            tx.agents.drop_workspace(row.workspace_id)
+            if kept is not None:
+                tx.log(SnapshotKept(run_id=row.run_id, task_id=row.task_id, ref=order.ref, commit=kept))
+            if row.owned and row.task_id is not None:
+                tx.log(WorkspaceRemoved(run_id=row.run_id, task_id=row.task_id, path=row.path))
+
+        return write
+
+    async def _keep(self, order: _Clearing, repository: str) -> str | None:
+        """Keep what is in the workspace and not merged; return the commit that holds it, or None when nothing is."""
+        commit = await self._world.workspaces.snapshot(order.workspace.path, repository, order.ref)
+        if commit is None:
+            return None
+        if order.merged_tree is not None and await self._world.repositories.tree(repository, commit) == order.merged_tree:
+            await self._world.repositories.delete_ref(repository, order.ref)
+            return None
+        return commit

@@ -1,0 +1,201 @@
+"""Submit: turn requests into state. The only stage that anybody outside the leader speaks to."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from kapelle.core.errors import KapelleError, NotFound, NotPossibleNow
+from kapelle.core.events import (
+    RequestRefused,
+    RunPaused,
+    RunResumed,
+    RunSubmitted,
+    TaskApproved,
+    TaskSubmitted,
+)
+from kapelle.core.ids import RunId, TaskId
+from kapelle.core.requests import Approve, Cancel, Pause, Reject, Request, Resume, Retry, Submit
+from kapelle.core.run import RUN_TERMINAL, Run
+from kapelle.core.store import Edge, Tx
+from kapelle.core.task import TERMINAL, Failure, Task, TaskSpec, TaskState, Wait, rank
+from kapelle.engine.ending import finish, wait
+from kapelle.engine.world import World
+
+
+class SubmitStage:
+    """Applies requests in the order in which they were asked."""
+
+    name = "submit"
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def step(self, now: datetime) -> datetime | None:
+        """See ``engine.stage.Stage``."""
+        applied = await self._world.store.transact(self._decide, term=self._world.term)
+        return now if applied else None
+
+    def _decide(self, tx: Tx) -> int:
+        waiting = tx.requests.open()
+        for request in waiting:
+            refusal = None
+            try:
+                self._apply(tx, request)
+            except KapelleError as error:
+                refusal = str(error)
+                run_id = request.body.run_id
+                tx.log(RequestRefused(run_id=run_id, request_id=request.request_id, reason=refusal))
+            tx.requests.settle(request.request_id, tx.now, refusal)
+        return len(waiting)
+
+    def _apply(self, tx: Tx, request: Request) -> None:
+        match request.body:
+            case Submit() as body:
+                self._submit(tx, body, request.principal)
+            case Cancel() as body:
+                self._cancel(tx, body)
+            case Pause() as body:
+                run = _open_run(tx, body.run_id)
+                tx.runs.pause(run, paused=True)
+                tx.log(RunPaused(run_id=run.run_id, principal=request.principal))
+            case Resume() as body:
+                run = _open_run(tx, body.run_id)
+                tx.runs.pause(run, paused=False)
+                tx.log(RunResumed(run_id=run.run_id, principal=request.principal))
+            case Approve() as body:
+                self._approve(tx, body, request.principal)
+            case Reject() as body:
+                task = _waiting_for_approval(tx, body.task_id)
+                message = body.reason or "a person refused it"
+                finish(tx, task, TaskState.REJECTED, failure=Failure(kind="rejected", message=message), note=message)
+            case Retry() as body:
+                self._retry(tx, body, request.principal)
+
+    def _submit(self, tx: Tx, body: Submit, principal: str) -> None:
+        if tx.runs.get(body.run_id) is not None:
+            return
+        ids = {spec.name: TaskId(self._world.new_id("t")) for spec in body.spec.tasks}
+        self._accept(tx, Run(run_id=body.run_id, spec=body.spec, principal=principal, submitted_at=tx.now), ids, {})
+
+    def _accept(self, tx: Tx, run: Run, ids: dict[str, TaskId], before: dict[str, Task]) -> None:
+        """Add *run* with its tasks; *before* are tasks of an earlier run, by name, that are needed and have ended."""
+        specs = run.spec.tasks
+        tx.runs.add(replace(run, unfinished=len(specs)))
+        tasks = [_task(tx, run.run_id, ids[spec.name], spec, ids, before.get(spec.name)) for spec in specs]
+        edges = [Edge(task_id=ids[spec.name], need_id=ids[need]) for spec in specs for need in spec.needs if need in ids]
+        edges += [
+            Edge(task_id=ids[spec.name], need_id=before[need].task_id)
+            for spec in specs
+            for need in spec.needs
+            if need not in ids and need in before
+        ]
+        tx.tasks.add(tasks, edges)
+        tx.log(RunSubmitted(run_id=run.run_id, name=run.spec.name, tasks=len(specs), principal=run.principal))
+        tx.log(*[TaskSubmitted(run_id=run.run_id, task_id=task.task_id, name=task.name) for task in tasks])
+
+    def _cancel(self, tx: Tx, body: Cancel) -> None:
+        run = _open_run(tx, body.run_id)
+        failure = Failure(kind="cancelled", message="a person cancelled it")
+        if body.task_id is not None:
+            task = tx.tasks.get(body.task_id)
+            if task is None:
+                raise NotFound(f"there is no task {body.task_id}")
+            if task.state in TERMINAL:
+                raise NotPossibleNow(f"task {task.name} has ended already: it was {task.state}")
+            finish(tx, task, TaskState.CANCELLED, failure=failure)
+            return
+        # From the end of the graph to its beginning: nothing then fails for want of what it needs.
+        for task in _dependents_first(tx, tx.tasks.of_run(run.run_id)):
+            if task.state not in TERMINAL:
+                finish(tx, task, TaskState.CANCELLED, failure=failure)
+
+    def _approve(self, tx: Tx, body: Approve, principal: str) -> None:
+        task = _waiting_for_approval(tx, body.task_id)
+        approved = replace(task, approved=True)
+        tx.tasks.put(approved)
+        tx.log(TaskApproved(run_id=task.run_id, task_id=task.task_id, principal=principal))
+        wait(tx, approved, Wait.NEEDS if task.unmet else None)
+
+    def _retry(self, tx: Tx, body: Retry, principal: str) -> None:
+        if tx.runs.get(body.new_run_id) is not None:
+            return
+        old = tx.runs.get(body.run_id)
+        if old is None:
+            raise NotFound(f"there is no run {body.run_id}")
+        tasks = tx.tasks.of_run(body.run_id)
+        chosen = _to_retry(tx, tasks, body.task_id)
+        if not chosen:
+            raise NotPossibleNow(f"nothing in run {old.spec.name} can be retried: all of it completed, or is still going on")
+        names = {task.name for task in chosen}
+        ended = {task.name: task for task in tasks if task.name not in names}
+        again = {task.name: task for task in chosen}
+        spec = replace(old.spec, tasks=tuple(task.spec for task in chosen), base=body.base or old.spec.base)
+        run = Run(run_id=body.new_run_id, spec=spec, principal=principal, submitted_at=tx.now)
+        ids = {name: TaskId(self._world.new_id("t")) for name in again}
+        self._accept(tx, run, ids, ended | again)
+
+
+def _task(tx: Tx, run_id: RunId, task_id: TaskId, spec: TaskSpec, ids: dict[str, TaskId], again: Task | None) -> Task:
+    unmet = sum(1 for need in spec.needs if need in ids)
+    approved = again is not None and again.approved
+    waits = Wait.NEEDS if unmet else (Wait.APPROVAL if spec.approval and not approved else None)
+    return Task(
+        task_id=task_id,
+        run_id=run_id,
+        spec=spec,
+        rank=rank(tx.now, spec.priority),
+        unmet=unmet,
+        waits_for=waits,
+        approved=approved,
+        submitted_at=tx.now,
+        retry_of=again.task_id if again is not None else None,
+    )
+
+
+def _open_run(tx: Tx, run_id: RunId) -> Run:
+    run = tx.runs.get(run_id)
+    if run is None:
+        raise NotFound(f"there is no run {run_id}")
+    if run.state in RUN_TERMINAL:
+        raise NotPossibleNow(f"run {run.spec.name} ({run_id}) has ended already: it was {run.state}")
+    return run
+
+
+def _waiting_for_approval(tx: Tx, task_id: TaskId) -> Task:
+    task = tx.tasks.get(task_id)
+    if task is None:
+        raise NotFound(f"there is no task {task_id}")
+    if task.state is not TaskState.PENDING or not task.spec.approval or task.approved:
+        raise NotPossibleNow(f"task {task.name} does not wait for an approval: it is {task.state}")
+    return task
+
+
+def _dependents_first(tx: Tx, tasks: Sequence[Task]) -> list[Task]:
+    needs = {task.task_id: [need.task_id for need in tx.tasks.needs(task.task_id)] for task in tasks}
+    depth: dict[TaskId, int] = {}
+    # Tasks come in the order of the file, which need not be one in which needs come first: go round until nothing changes.
+    changed = True
+    while changed:
+        changed = False
+        for task_id, its_needs in needs.items():
+            now = 1 + max((depth.get(need, 0) for need in its_needs if need in needs), default=0)
+            if depth.get(task_id) != now:
+                depth[task_id] = now
+                changed = True
+    return sorted(tasks, key=lambda task: -depth[task.task_id])
+
+
+def _to_retry(tx: Tx, tasks: Sequence[Task], only: TaskId | None) -> list[Task]:
+    """Return what is tried again: what ended without being completed, or *only* and whatever failed for want of it."""
+    again = [task for task in tasks if task.state in {TaskState.FAILED, TaskState.CANCELLED, TaskState.REJECTED}]
+    if only is None:
+        return again
+    wanted = {only}
+    grew = True
+    while grew:
+        grew = False
+        for task in again:
+            if task.task_id not in wanted and any(need.task_id in wanted for need in tx.tasks.needs(task.task_id)):
+                wanted.add(task.task_id)
+                grew = True
+    return [task for task in again if task.task_id in wanted]

@@ -1,0 +1,36 @@
+"""How an agent reaches its model, and what the gateway knows of it."""
+
+from kapelle.core.agent import Agent
+from kapelle.core.attempt import Attempt
+from kapelle.core.ports import ModelAccess, Ticket
+from kapelle.core.run import Run
+from kapelle.core.store import WorkspaceRow
+from kapelle.core.task import Task
+
+TOKEN_HEADER = "X-Kapelle-Token"  # noqa: S105  # the name of a header, not a token
+
+
+def ticket_of(agent: Agent, task: Task, attempt: Attempt, run: Run, workspace: WorkspaceRow) -> Ticket:
+    """Return what the agent's token stands for just now."""
+    return Ticket(
+        token=agent.token,
+        agent_id=agent.agent_id,
+        run_id=run.run_id,
+        task_id=task.task_id,
+        attempt_id=attempt.attempt_id,
+        task=task.name,
+        attempt=attempt.number,
+        round=attempt.round,
+        cwd=workspace.path,
+        upstream=run.spec.upstream,
+    )
+
+
+def model_access(agent: Agent, run: Run, base_url: str) -> ModelAccess:
+    """Return how the agent's program is told to reach its model."""
+    upstream = run.spec.upstream
+    if upstream.bypass:
+        return ModelAccess(base_url=None, own_login=True)
+    if upstream.rehearsal is None and upstream.credential is None:
+        return ModelAccess(base_url=base_url, own_login=True, headers=((TOKEN_HEADER, agent.token),))
+    return ModelAccess(base_url=base_url, api_key=agent.token)

@@ -1,0 +1,188 @@
+"""Turns: what an agent's words and its end mean for its attempt, written down inside a transaction.
+
+Shared by nobody: the execute stage owns it. It is a file of its own because it holds the rules, and the stage the acts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from kapelle.core import agent as agents
+from kapelle.core.agent import Agent, AgentState
+from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, outcome_of
+from kapelle.core.conversation import (
+    ConversationEvent,
+    ConversationStarted,
+    ModelRetried,
+    PromptTaken,
+    Said,
+    ToolCalled,
+    ToolReturned,
+    Trouble,
+    TurnEnded,
+    Unrecognised,
+)
+from kapelle.core.events import (
+    AgentAnswered,
+    AgentBabbled,
+    AgentSaid,
+    AgentStopped,
+    AgentToolFailed,
+    AgentUsedTool,
+    AgentWasRefused,
+    Event,
+    ModelCallRetried,
+)
+from kapelle.core.ids import AgentId, PromptId
+from kapelle.core.ports import Ended
+from kapelle.core.retry import RetryPolicy, delay
+from kapelle.core.store import Tx
+from kapelle.core.task import Task, TaskState, Wait, advance
+from kapelle.core.wording import go_on
+from kapelle.engine.ending import give_up_attempt, moved_event, run_of, wait
+from kapelle.engine.world import World
+
+# After an error of the model API the program has tried for minutes itself; then these delays between restarts.
+API_RETRY = RetryPolicy(initial=timedelta(seconds=10), factor=2.0, maximum=timedelta(minutes=10))
+
+WAITS = {Outcome.LIMITED: Wait.LIMIT, Outcome.CREDENTIALS: Wait.CREDENTIALS, Outcome.UNREACHABLE: Wait.RETRY}
+
+
+class Turns:
+    """Takes in what was read from one agent at a time."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def take_in(self, tx: Tx, agent_id: AgentId, offset: int, said: Sequence[ConversationEvent], ended: Ended | None) -> None:
+        """Write down what an agent said up to *offset* of its spool and, at last, how it ended."""
+        agent = tx.agents.get(agent_id)
+        if agent is None or agent.term != tx.term or agent.state is AgentState.STOPPED:
+            return
+        agent = replace(agent, offset=offset)
+        tx.agents.put(agent)
+        for event in said:
+            self._one(tx, agent, event)
+        if ended is not None:
+            self._ended(tx, agent, ended)
+
+    def _one(self, tx: Tx, agent: Agent, event: ConversationEvent) -> None:
+        fact: Event | None = None
+        run_id, task_id = agent.run_id, agent.task_id
+        match event:
+            case ConversationStarted():
+                pass
+            case PromptTaken(prompt_id=prompt_id):
+                _mark(tx, prompt_id, PromptState.TAKEN)
+            case Said(text=text):
+                fact = AgentSaid(run_id=run_id, task_id=task_id, text=text)
+            case ToolCalled(tool=tool, about=about):
+                attempt = tx.attempts.get(agent.attempt_id)
+                if attempt is not None:
+                    tx.attempts.put(replace(attempt, tool_calls=attempt.tool_calls + 1))
+                fact = AgentUsedTool(run_id=run_id, task_id=task_id, tool=tool, about=about)
+            case ToolReturned(failed=failed, about=about):
+                fact = AgentToolFailed(run_id=run_id, task_id=task_id, about=about) if failed else None
+            case ModelRetried(attempt=number, status=status):
+                fact = ModelCallRetried(run_id=run_id, task_id=task_id, attempt=number, status=status)
+            case Unrecognised(kind=kind, raw=raw):
+                fact = AgentBabbled(run_id=run_id, task_id=task_id, what=kind, raw=raw)
+            case TurnEnded():
+                self._turn_ended(tx, agent, event)
+        if fact is not None:
+            tx.log(fact)
+
+    def _turn_ended(self, tx: Tx, agent: Agent, turn: TurnEnded) -> None:
+        attempt = tx.attempts.get(agent.attempt_id)
+        task = tx.tasks.get(agent.task_id)
+        if attempt is None or task is None:
+            return
+        for prompt in tx.attempts.prompts(attempt.attempt_id):
+            if prompt.state is PromptState.TAKEN:
+                tx.attempts.put_prompt(replace(prompt, state=PromptState.ANSWERED))
+        run_id, task_id = agent.run_id, agent.task_id
+        trouble = None if turn.trouble is None else turn.trouble.value
+        tx.log(AgentAnswered(run_id=run_id, task_id=task_id, text=turn.text or turn.message, trouble=trouble, turns=turn.turns))
+        if turn.denied:
+            tx.log(AgentWasRefused(run_id=run_id, task_id=task_id, tools=turn.denied))
+        if attempt.ended_at is not None or task.attempt_id != attempt.attempt_id or task.state is not TaskState.RUNNING:
+            return
+        if turn.trouble is None:
+            attempt = replace(attempt, interruptions=0)
+            tx.attempts.put(attempt)
+            self._to_validation(tx, task, turn)
+        else:
+            self._trouble(tx, agent, attempt, task, turn.trouble, turn.message)
+
+    def _to_validation(self, tx: Tx, task: Task, turn: TurnEnded) -> None:
+        moved = replace(
+            advance(task, TaskState.VALIDATING, tx.now),
+            summary=turn.text.strip() or task.summary,
+            result=turn.result if turn.result is not None else task.result,
+        )
+        tx.tasks.put(moved)
+        tx.log(moved_event(moved, task.state))
+
+    def _trouble(self, tx: Tx, agent: Agent, attempt: Attempt, task: Task, trouble: Trouble, message: str) -> None:
+        """Decide whether the conversation is resumed or the attempt is over."""
+        outcome = outcome_of(trouble)
+        bound = self._world.settings.interruptions if outcome in WAITS else self._world.settings.crashes
+        resumable = outcome in WAITS or trouble is Trouble.CRASHED
+        driver = self._world.drivers[run_of(tx, task).spec.config(attempt.config).program]
+        if not (resumable and driver.capabilities.conversation and attempt.interruptions < bound):
+            text = message or f"the agent ended with {trouble.value}"
+            give_up_attempt(tx, task, attempt, _final(outcome), text, chance=self._world.chance.share())
+            return
+        count = attempt.interruptions + 1
+        resumed = replace(attempt, interruptions=count, round=attempt.round)
+        tx.attempts.put(resumed)
+        tx.attempts.put_prompt(
+            PromptRecord(
+                prompt_id=PromptId(self._world.chance.uuid()),
+                attempt_id=attempt.attempt_id,
+                round=attempt.round,
+                text=go_on(),
+            )
+        )
+        until = tx.now + delay(API_RETRY, count, self._world.chance.share()) if outcome in WAITS else tx.now
+        wait(tx, task, WAITS.get(outcome, Wait.RETRY), message, until=until)
+        # A fresh program for the same conversation: whatever state the old one was in is gone with it.
+        if agent.state is AgentState.ACTIVE:
+            tx.agents.put(agents.move(replace(agent), AgentState.COMPLETING, tx.now))
+
+    def _ended(self, tx: Tx, agent: Agent, ended: Ended) -> None:
+        """Write down that the agent's process is gone, and what that means if it was not done."""
+        current = tx.agents.get(agent.agent_id) or agent
+        tx.agents.put(agents.move(current, AgentState.STOPPED, tx.now))
+        tx.log(AgentStopped(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent.agent_id, exit_code=ended.exit_code))
+        attempt = tx.attempts.get(agent.attempt_id)
+        task = tx.tasks.get(agent.task_id)
+        if attempt is None or task is None or attempt.ended_at is not None or task.attempt_id != attempt.attempt_id:
+            return
+        if ended.timed_out and task.state in {TaskState.RUNNING, TaskState.ASSIGNED}:
+            minutes = task.spec.timeout.total_seconds() / 60
+            message = f"it ran longer than its time limit of {minutes:g} minutes"
+            give_up_attempt(tx, task, attempt, Outcome.TIMED_OUT, message, chance=self._world.chance.share())
+            return
+        for prompt in tx.attempts.prompts(attempt.attempt_id):
+            # Written and never read: the same prompt goes to the next process under the same id.
+            if prompt.state is PromptState.SENT:
+                tx.attempts.put_prompt(replace(prompt, state=PromptState.PENDING))
+        if task.state is TaskState.RUNNING and not _has_something_to_do(tx, attempt):
+            message = f"the agent's program ended (exit code {ended.exit_code}) without an answer"
+            self._trouble(tx, replace(current, state=AgentState.STOPPED), attempt, task, Trouble.CRASHED, message)
+
+
+def _final(outcome: Outcome) -> Outcome:
+    # Resumed as often as is sensible: from here on it is a failure like any other.
+    return Outcome.AGENT_FAILED if outcome in {Outcome.UNREACHABLE, Outcome.LIMITED} else outcome
+
+
+def _mark(tx: Tx, prompt_id: PromptId, state: PromptState) -> None:
+    prompt = tx.attempts.prompt(prompt_id)
+    if prompt is not None and prompt.state in {PromptState.PENDING, PromptState.SENT}:
+        tx.attempts.put_prompt(replace(prompt, state=state))
+
+
+def _has_something_to_do(tx: Tx, attempt: Attempt) -> bool:
+    return any(prompt.state is PromptState.PENDING for prompt in tx.attempts.prompts(attempt.attempt_id))

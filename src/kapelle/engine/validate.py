@@ -1,0 +1,287 @@
+"""Validate: commit what an agent left in its workspace, look whether it is work at all, and run the gate on it."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from kapelle.core.attempt import Attempt, Outcome, PromptRecord
+from kapelle.core.errors import KapelleError
+from kapelle.core.events import ChangeQueued, GateFailed, GatePassed
+from kapelle.core.gate import CheckResult, CheckState, Gate, Receipt, Verdict
+from kapelle.core.ids import ChangeId, PromptId
+from kapelle.core.merge import Change
+from kapelle.core.ports import Commit, Driver, Signature
+from kapelle.core.result import result_problem
+from kapelle.core.run import Run
+from kapelle.core.store import Tx, WorkspaceRow
+from kapelle.core.task import Task, TaskState, advance, rank
+from kapelle.core.wording import check_failed, commit_message, no_work, result_wrong
+from kapelle.engine.acts import Acts, Finding
+from kapelle.engine.ending import close, finish, give_up_attempt, moved_event, run_of
+from kapelle.engine.gating import Gating, key_of, log_checks, run_gate
+from kapelle.engine.world import World
+
+NO_GATE = Gate(name="none", checks=())
+AUTHOR_DOMAIN = "agents.kapelle.invalid"
+"""Agents have no mailbox; .invalid is reserved for names that shall never resolve (RFC 2606)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Order:
+    task: Task
+    attempt: Attempt
+    run: Run
+    driver: Driver
+    workspace: WorkspaceRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """What came of looking at an agent's work."""
+
+    gating: Gating
+    commit: Commit | None = None
+    changed: tuple[str, ...] = ()
+    complaint: str = ""
+    """What is wrong with the work itself, before any gate; in the words for the agent."""
+    outcome: Outcome = Outcome.GATE_FAILED
+    """What the attempt ends with if it may not go back to the agent."""
+
+
+class ValidateStage:
+    """Gates the work of tasks that are validating."""
+
+    name = "validate"
+
+    def __init__(self, world: World, acts: Acts) -> None:
+        self._world = world
+        self._acts = acts
+
+    async def step(self, now: datetime) -> datetime | None:
+        """See ``engine.stage.Stage``."""
+        findings = self._acts.take()
+
+        def decide(tx: Tx) -> list[_Order]:
+            for finding in findings:
+                finding(tx)
+            return self._decide(tx)
+
+        try:
+            orders = await self._world.store.transact(decide, term=self._world.term)
+        except BaseException:
+            self._acts.give_back(findings)
+            raise
+        for order in orders:
+            self._acts.start((order.task.task_id, order.attempt.attempt_id, order.task.round), self._validate(order))
+        return now if findings else None
+
+    def _decide(self, tx: Tx) -> list[_Order]:
+        orders: list[_Order] = []
+        for task in tx.tasks.in_state(TaskState.VALIDATING):
+            attempt = tx.attempts.get(task.attempt_id) if task.attempt_id is not None else None
+            if attempt is None or self._acts.running((task.task_id, attempt.attempt_id, task.round)):
+                continue
+            workspace = tx.agents.workspace(attempt.workspace_id) if attempt.workspace_id is not None else None
+            if workspace is None:
+                message = "its workspace is gone"
+                give_up_attempt(tx, task, attempt, Outcome.SETUP_FAILED, message, chance=self._world.chance.share())
+                continue
+            run = run_of(tx, task)
+            driver = self._world.drivers[run.spec.config(attempt.config).program]
+            orders.append(_Order(task=task, attempt=attempt, run=run, driver=driver, workspace=workspace))
+        return orders
+
+    # --- The act ---
+
+    async def _validate(self, order: _Order) -> Finding:
+        try:
+            found = await self._look(order)
+        except KapelleError as error:
+            message = str(error)
+
+            def failed(tx: Tx) -> None:
+                task, attempt = self._current(tx, order)
+                if task is not None and attempt is not None:
+                    chance = self._world.chance.share()
+                    give_up_attempt(tx, task, attempt, Outcome.SETUP_FAILED, message, chance=chance)
+
+            return failed
+
+        def write(tx: Tx) -> None:
+            task, attempt = self._current(tx, order)
+            if task is None or attempt is None:
+                return
+            if found.complaint or not found.gating.verdict.passed:
+                self._refused(tx, order, task, attempt, found)
+            else:
+                self._passed(tx, order, task, attempt, found)
+
+        return write
+
+    async def _look(self, order: _Order) -> _Found:
+        task, workspace = order.task, order.workspace
+        gate = order.run.spec.gate(task.spec.gate) or NO_GATE
+        commit: Commit | None = None
+        changed: tuple[str, ...] = ()
+        if workspace.repository is not None and workspace.base is not None:
+            commit = await self._world.workspaces.commit(workspace.path, workspace.repository, self._signature(order))
+            changed = tuple(await self._world.repositories.changed(workspace.repository, workspace.base, commit.commit))
+        tree = commit.tree if commit is not None else f"workspace:{workspace.workspace_id}:{order.task.round}"
+        key = key_of(self._world, order.run, gate, tree)
+        none = Gating(gate=gate, tree=tree, key=key, verdict=Verdict(passed=False, checks=()))
+        complaint, outcome = await self._complaint(order, changed)
+        if complaint:
+            return _Found(gating=none, commit=commit, changed=changed, complaint=complaint, outcome=outcome)
+        receipt = await self._world.store.read(lambda view: view.changes.receipt(key))
+        if receipt is not None and commit is not None:
+            verdict = Verdict(passed=True, checks=receipt.checks)
+            return _Found(gating=replace(none, verdict=verdict, reused=True), commit=commit, changed=changed)
+        label = f"{order.attempt.number}.{task.round}"
+        verdict = await run_gate(self._world, order.run, task, gate, workspace, label=label)
+        return _Found(gating=replace(none, verdict=verdict), commit=commit, changed=changed)
+
+    async def _complaint(self, order: _Order, changed: tuple[str, ...]) -> tuple[str, Outcome]:
+        """Return what is wrong with the work before any gate is asked, and the outcome that it means."""
+        task, workspace = order.task, order.workspace
+        if task.spec.reads_only and changed:
+            listed = ", ".join(changed[:10])
+            text = f"You were to read only, and these files are changed: {listed}. Put them back as they were."
+            return text, Outcome.AGENT_FAILED
+        claims = order.driver.capabilities.reports_tools and order.attempt.tool_calls == 0
+        if claims and not changed and not task.spec.reads_only:
+            return no_work(), Outcome.NO_WORK
+        if task.spec.result_schema is not None:
+            problem = result_problem(task.spec.result_schema, task.result)
+            if problem:
+                return result_wrong(problem), Outcome.WRONG_RESULT
+        if workspace.repository is not None and workspace.base is not None:
+            left = await self._world.workspaces.leftover_markers(workspace.path, workspace.repository, workspace.base)
+            if left:
+                return f"These files still hold conflict markers: {', '.join(left)}. Resolve them.", Outcome.CONFLICT
+        return "", Outcome.GATE_FAILED
+
+    def _signature(self, order: _Order) -> Signature:
+        message = commit_message(
+            order.task.name,
+            order.task.summary,
+            run_id=order.run.run_id,
+            task_id=order.task.task_id,
+            attempt=order.attempt.number,
+            agent=order.attempt.config,
+        )
+        name = order.attempt.config
+        return Signature(author=f"{name} (Kapelle)", email=f"{name}@{AUTHOR_DOMAIN}", message=message)
+
+    # --- Writing it down ---
+
+    @staticmethod
+    def _current(tx: Tx, order: _Order) -> tuple[Task | None, Attempt | None]:
+        """Return task and attempt as they are now, if they are still what was looked at."""
+        task, attempt = tx.tasks.get(order.task.task_id), tx.attempts.get(order.attempt.attempt_id)
+        if task is None or attempt is None or attempt.ended_at is not None:
+            return None, None
+        same = task.attempt_id == attempt.attempt_id and task.round == order.task.round
+        return (task, attempt) if same and task.state is TaskState.VALIDATING else (None, None)
+
+    def _passed(self, tx: Tx, order: _Order, task: Task, attempt: Attempt, found: _Found) -> None:
+        gating = found.gating
+        receipt = Receipt(
+            key=gating.key,
+            tree=gating.tree,
+            gate=gating.gate.name,
+            commit=found.commit.commit if found.commit else "",
+            checks=gating.verdict.checks,
+            tool_calls=attempt.tool_calls,
+            declared=task.spec.writes,
+            changed=found.changed,
+            made_at=tx.now,
+        )
+        tx.changes.put_receipt(receipt)
+        if not gating.reused:
+            log_checks(tx, task, gating, "workspace")
+        tx.log(
+            GatePassed(
+                run_id=task.run_id,
+                task_id=task.task_id,
+                gate=gating.gate.name,
+                tree=gating.tree,
+                receipt=gating.key,
+                reused=gating.reused,
+            )
+        )
+        if found.commit is None or not found.changed or order.run.spec.target is None:
+            close(tx, attempt, Outcome.SUCCEEDED)
+            finish(tx, task, TaskState.COMPLETED)
+            return
+        self._queue(tx, order, task, attempt, found.commit, gating)
+
+    def _queue(self, tx: Tx, order: _Order, task: Task, attempt: Attempt, commit: Commit, gating: Gating) -> None:
+        change = Change(
+            change_id=ChangeId(self._world.new_id("c")),
+            run_id=task.run_id,
+            task_id=task.task_id,
+            attempt_id=attempt.attempt_id,
+            repository=order.workspace.repository or "",
+            target=order.run.spec.target or "",
+            base=order.workspace.base or "",
+            head=commit.commit,
+            tree=commit.tree,
+            rank=rank(tx.now, task.spec.priority),
+            ready_at=tx.now,
+            receipt=gating.key,
+        )
+        tx.changes.put(change)
+        moved = advance(task, TaskState.MERGING, tx.now)
+        tx.tasks.put(moved)
+        tx.log(
+            moved_event(moved, task.state),
+            ChangeQueued(
+                run_id=task.run_id,
+                task_id=task.task_id,
+                change_id=change.change_id,
+                target=change.target,
+                head=change.head,
+            ),
+        )
+
+    def _refused(self, tx: Tx, order: _Order, task: Task, attempt: Attempt, found: _Found) -> None:
+        gating = found.gating
+        failing = gating.verdict.failing
+        if failing is not None:
+            log_checks(tx, task, gating, "workspace")
+            tx.log(
+                GateFailed(
+                    run_id=task.run_id,
+                    task_id=task.task_id,
+                    gate=gating.gate.name,
+                    tree=gating.tree,
+                    check=failing.name,
+                )
+            )
+        if found.complaint:
+            text, used, bound = found.complaint, attempt.result_rounds, self._world.settings.result_rounds
+            changed = replace(attempt, result_rounds=used + 1, round=attempt.round + 1)
+        else:
+            text = check_failed(gating.gate, failing or _no_check(gating.gate))
+            used, bound = attempt.gate_rounds, gating.gate.rounds
+            changed = replace(attempt, gate_rounds=used + 1, round=attempt.round + 1)
+        if not order.driver.capabilities.conversation or used >= bound:
+            chance = self._world.chance.share()
+            give_up_attempt(tx, task, attempt, found.outcome, _reason(found, failing), chance=chance)
+            return
+        tx.attempts.put(changed)
+        prompt_id = PromptId(self._world.chance.uuid())
+        tx.attempts.put_prompt(PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=changed.round, text=text))
+        back = replace(advance(task, TaskState.RUNNING, tx.now), round=changed.round)
+        tx.tasks.put(back)
+        tx.log(moved_event(back, task.state, _reason(found, failing)))
+
+
+def _no_check(gate: Gate) -> CheckResult:
+    return CheckResult(name=gate.name, run="", state=CheckState.FAILED)
+
+
+def _reason(found: _Found, failing: CheckResult | None) -> str:
+    if failing is None:
+        return found.complaint or f"the gate {found.gating.gate.name} did not pass"
+    how = "ran out of time" if failing.state is CheckState.TIMED_OUT else f"failed (exit code {failing.exit_code})"
+    return f"the check {found.gating.gate.name}/{failing.name} {how}"

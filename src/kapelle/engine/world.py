@@ -1,0 +1,100 @@
+"""Everything the engine needs of the world, handed over by whoever composes it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId, make_id
+from kapelle.core.ports import (
+    Chance,
+    Clock,
+    Credentials,
+    Driver,
+    Gateway,
+    Hints,
+    Host,
+    Repositories,
+    Sandbox,
+    Workspaces,
+)
+from kapelle.core.store import Store
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Folders:
+    """Where things are kept on this machine; all under one state directory, never inside a repository."""
+
+    root: str
+
+    def agent(self, agent_id: AgentId) -> str:
+        """Return the folder of a live agent: spool, standard error, exit code."""
+        return f"{self.root}/agents/{agent_id}"
+
+    def home(self, attempt_id: AttemptId) -> str:
+        """Return the home of an attempt's agents: the program keeps its conversation there."""
+        return f"{self.root}/homes/{attempt_id}"
+
+    @property
+    def workspaces(self) -> str:
+        """Return the folder that holds all workspaces."""
+        return f"{self.root}/workspaces"
+
+    def workspace(self, workspace_id: WorkspaceId, name: str) -> str:
+        """Return the path of a workspace; *name* is only there for people to recognise it."""
+        readable = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[:40]
+        return f"{self.workspaces}/{readable}-{workspace_id}"
+
+    def log(self, run_id: RunId, task_id: TaskId | str, name: str) -> str:
+        """Return the path of the output of a check or a set-up command."""
+        readable = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)[:60]
+        return f"{self.root}/logs/{run_id}/{task_id}/{readable}.log"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineSettings:
+    """The engine's own bounds."""
+
+    slots: int = 4
+    """Agents that may be live at once on this machine."""
+    batch: int = 300
+    """Tasks looked at in one step."""
+    goodbye: timedelta = timedelta(seconds=5)
+    """How long an agent may take to end by itself once it has nothing left to do."""
+    finish: timedelta = timedelta(seconds=60)
+    """How long agents may take to finish their turn on a planned exit."""
+    setup_timeout: timedelta = timedelta(minutes=15)
+    first_port: int = 20_000
+    last_port: int = 29_999
+    interruptions: int = 5
+    """How often in a row a conversation is resumed after errors of the model API before the task fails."""
+    crashes: int = 2
+    """How often an attempt's program may crash before the attempt counts as failed."""
+    result_rounds: int = 2
+    """How often a wrong structured result goes back to the agent."""
+    redeliver: timedelta = timedelta(seconds=15)
+    """How long to wait before a target that was held up is tried again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class World:
+    """The ports, as composed."""
+
+    store: Store
+    clock: Clock
+    chance: Chance
+    host: Host
+    drivers: Mapping[str, Driver]
+    sandboxes: Mapping[str, Sandbox]
+    workspaces: Workspaces
+    repositories: Repositories
+    gateway: Gateway
+    credentials: Credentials
+    hints: Hints
+    folders: Folders
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    term: int = 0
+    """The leader's term; every commit is checked against it."""
+
+    def new_id(self, prefix: str) -> str:
+        """Return a new id of the kind *prefix*."""
+        return make_id(prefix, self.chance.bits(64))
