@@ -7,6 +7,9 @@ from kapelle.core.gate import CheckResult, CheckState, Gate
 TAIL = 6_000
 """Characters of a check's output that go back to the agent: the end, where the reason usually stands."""
 
+SUBJECT = 68
+"""Characters of a commit's first line that come from the agent's summary."""
+
 
 def check_failed(gate: Gate | None, failing: CheckResult) -> str:
     """Return the prompt for an agent whose work did not pass a check."""
@@ -46,7 +49,8 @@ def broke_when_merged(target: str, gate: Gate, failing: CheckResult, diff: str) 
     """Return the prompt for an agent whose change merges cleanly and fails the gate on the merged tree."""
     return (
         f"Your change merges cleanly with what was merged into {target} while you worked, but the check "
-        f"{gate.name}/{failing.name} fails on the merged tree. The others' work has been merged into this working directory.\n\n"
+        f"{gate.name}/{failing.name} fails on the merged tree. The others' work has been merged into this working "
+        "directory.\n\n"
         f"Command: {failing.run}\n"
         f"Output (its end):\n```\n{failing.tail[-TAIL:].strip()}\n```\n\n"
         f"What the others changed:\n```diff\n{diff.strip()}\n```\n\n"
@@ -73,7 +77,7 @@ def no_work() -> str:
 def commit_message(name: str, summary: str, *, run_id: str, task_id: str, attempt: int, agent: str) -> str:
     """Return the message of the commit that holds an agent's work, with trailers that say who did what."""
     subject, _, _ = summary.strip().partition("\n")
-    subject = subject if len(subject) <= 68 else subject[:67].rstrip() + "…"
+    subject = subject if len(subject) <= SUBJECT else subject[: SUBJECT - 1].rstrip() + "…"
     title = f"{name}: {subject}" if subject else name
     body = f"\n\n{summary.strip()}" if summary.strip() not in {"", subject} else ""
     return f"{title}{body}\n\n{_trailers(run_id, task_id, attempt, agent)}"

@@ -9,7 +9,7 @@ keeps its lock), after making sure by boot id, pid and start time that it is tha
 """
 
 from asyncio import Event, TaskGroup, timeout
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -183,7 +183,7 @@ def _turns_running(view: View) -> bool:
 
 
 @asynccontextmanager
-async def _supervised() -> AsyncIterator[TaskGroup]:
+async def _supervised() -> AsyncGenerator[TaskGroup]:
     """Give a task group whose first error is raised as itself, not wrapped in a group."""
     try:
         async with TaskGroup() as group:

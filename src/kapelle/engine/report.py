@@ -58,8 +58,7 @@ class ReportStage:
             if run.unfinished > 0:
                 continue
             if run.state is RunState.RUNNING:
-                run = runs.move(run, RunState.DELIVERING, tx.now)
-                tx.runs.put(run)
+                tx.runs.put(runs.move(run, RunState.DELIVERING, tx.now))
                 changed += 1
             if not self._to_deliver(tx, run):
                 self._end(tx, run)

@@ -1,0 +1,1 @@
+"""The doors: thin, and the one place (compose) that picks adapters."""

@@ -1,0 +1,163 @@
+"""What every door does behind itself: ask the leader, lead when nobody does, follow, look things up."""
+
+from asyncio import Event, timeout
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from kapelle.core.agent import ProcessRef
+from kapelle.core.errors import Ambiguous, LeadLost, NotFound, NotPossibleNow, StoreFailed
+from kapelle.core.events import Entry
+from kapelle.core.ids import RequestId, RunId
+from kapelle.core.ports import Host
+from kapelle.core.requests import Body, Request
+from kapelle.core.run import RUN_TERMINAL, Run
+from kapelle.core.store import Leadership, View
+from kapelle.core.task import Task
+from kapelle.engine.leader import STALE, Engine, Stop
+from kapelle.engine.world import World
+
+ANSWER_WITHIN = 40.0
+"""Seconds a leader has to apply a request: longer than a follower takes to end one that is stopped."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What an id or a prefix of one stands for."""
+
+    run: Run
+    task: Task | None = None
+
+
+class Desk:
+    """One process's place at a store."""
+
+    def __init__(
+        self, world: World, leadership: Leadership, engine: Engine, me: ProcessRef, end_process: Callable[[ProcessRef], None]
+    ) -> None:
+        self.world = world
+        self._leadership = leadership
+        self._engine = engine
+        self._me = me
+        self._end_process = end_process
+        self._leading = False
+
+    @property
+    def host(self) -> Host:
+        """The machine that agents run on."""
+        return self.world.host
+
+    async def ask(self, body: Body, principal: str) -> None:
+        """Ask the leader for something and wait until it is done; with nobody leading, take the lead for just that.
+
+        Raises:
+            NotPossibleNow: it was refused; the message says why.
+            StoreFailed: the leader did not answer.
+        """
+        request = Request(
+            request_id=RequestId(self.world.new_id("q")), body=body, principal=principal, asked_at=self.world.clock.now()
+        )
+        await self.world.store.ask([request])
+        self.world.hints.ring()
+        self._engine.wake()
+        answered = False
+        try:
+            async with timeout(ANSWER_WITHIN):
+                answered = await self._answered(request.request_id)
+        except TimeoutError as error:
+            raise StoreFailed("the process that leads did not answer", remedy="`kapelle status` names it.") from error
+        if answered:
+            settled = await self.world.store.read(lambda view: view.requests.get(request.request_id))
+            if settled is not None and settled.refusal is not None:
+                raise NotPossibleNow(settled.refusal)
+
+    async def _answered(self, request_id: RequestId) -> bool:
+        while True:
+            settled = await self.world.store.read(lambda view: view.requests.get(request_id))
+            if settled is not None and settled.settled_at is not None:
+                return True
+            if not self._leading:
+                term = await self._engine.take()
+                if term is not None:
+                    await self._engine.apply_requests(term)
+                    continue
+                await self._relieve()
+            await _rest(0.05)
+
+    async def lead_or_follow(self, finished: Callable[[], Awaitable[bool]], stop: Stop) -> bool:
+        """Stay until *finished* or *stop*: lead when nobody else does, follow otherwise. Say whether it led at the end."""
+        while not stop.asked.is_set():
+            term = await self._engine.take()
+            if term is not None:
+                self._leading = True
+                try:
+                    await self._engine.lead(term, stop, finished)
+                except LeadLost:
+                    continue
+                finally:
+                    self._leading = False
+                return True
+            if await finished():
+                return False
+            await self._relieve()
+            await _rest(0.2)
+        return False
+
+    async def _relieve(self) -> None:
+        """End a leader that has shown no sign of life for too long (a stopped process keeps its lock)."""
+        lead = await self._leadership.holder()
+        if lead is None or lead.given_up or self.world.clock.now() - lead.renewed_at < STALE:
+            return
+        self._end_process(lead.holder)
+
+    async def ended(self, run_ids: Sequence[RunId]) -> bool:
+        """Say whether all of the runs have ended."""
+        runs = await self.world.store.read(lambda view: [view.runs.get(run_id) for run_id in run_ids])
+        return all(run is not None and run.state in RUN_TERMINAL for run in runs)
+
+    async def find(self, prefix: str) -> Found:
+        """Return the run or task that *prefix* (of an id) stands for.
+
+        Raises:
+            NotFound: nothing does.
+            Ambiguous: more than one thing does.
+        """
+        return await self.world.store.read(lambda view: _find(view, prefix))
+
+    async def events(self, after: int = 0, run_id: RunId | None = None) -> AsyncIterator[Entry]:
+        """Yield events after the sequence number *after*, for ever: those that are there, then new ones as they come."""
+        while True:
+            entries = await self.world.store.read(lambda view, since=after: view.events(since, run_id=run_id, limit=500))
+            for entry in entries:
+                after = entry.seq
+                yield entry
+            if not entries:
+                await _rest(0.1)
+
+    async def close(self) -> None:
+        """Leave."""
+        await self.world.store.close()
+
+
+def _find(view: View, prefix: str) -> Found:
+    runs = view.runs.find(prefix) if prefix.startswith("r") else view.runs.find(f"r-{prefix}")
+    tasks = view.tasks.find(prefix) if prefix.startswith("t") else view.tasks.find(f"t-{prefix}")
+    if len(runs) + len(tasks) > 1:
+        raise Ambiguous(f"{prefix} is the beginning of more than one id")
+    if runs:
+        run = view.runs.get(runs[0])
+        if run is not None:
+            return Found(run=run)
+    if tasks:
+        run = view.runs.get(tasks[0].run_id)
+        if run is not None:
+            return Found(run=run, task=tasks[0])
+    raise NotFound(f"nothing has the id {prefix}")
+
+
+async def _rest(seconds: float) -> None:
+    # Waiting for another process: there is nothing to be woken by.
+    try:
+        async with timeout(seconds):
+            await Event().wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,208 @@
+"""The files of a user, as models: workflow files, ``.kapelle/project.yml`` and ``.kapelle/agents.yml``.
+
+The JSON Schemas for editors are made from these; a field's description is what the editor shows.
+"""
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+from kapelle.core.durations import PATTERN, parse_duration
+from kapelle.core.merge import DeliveryMode
+from kapelle.core.task import OnFailure, Priority, WorkspaceKind
+
+
+def _duration(value: object) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, str):
+        return parse_duration(value)
+    raise ValueError(f"{value!r} is no duration; write it with its unit, for example 30s, 10m or 1h30m")
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration),
+    PlainSerializer(lambda value: f"{value.total_seconds():g}s"),
+    WithJsonSchema({"type": "string", "pattern": PATTERN, "examples": ["30s", "10m", "1h30m"]}),
+]
+
+
+def _list(value: object) -> object:
+    # One name may stand for a list of one.
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_list)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Model(BaseModel):
+    """What is not known is a mistake, not ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Retry(Model):
+    """When a failed attempt is tried again."""
+
+    initial: Duration = Field(default=timedelta(seconds=5), description="Delay after the first failure.")
+    factor: float = Field(default=2.0, ge=1, description="What each further delay is multiplied with.")
+    maximum: Duration = Field(default=timedelta(minutes=5), description="No delay is longer.")
+    jitter: float = Field(default=0.2, ge=0, le=1, description="Share of the delay that chance adds or takes away.")
+
+
+class Input(Model):
+    """A value that may be given when the workflow is run: `--input NAME=VALUE`."""
+
+    description: str = ""
+    default: Any = None
+    required: bool = False
+
+
+class Task(Model):
+    """One task."""
+
+    prompt: str = Field(
+        default="", description="What is to be done; a Jinja2 template. For `program: command` the command line."
+    )
+    needs: Names = Field(default_factory=list, description="Tasks that must be completed first.")
+    agent: str | None = Field(default=None, description="An agent of agents.yml.")
+    kind: str | None = Field(default=None, description="Kind of task; `assignment_rules` name the agents for it.")
+    priority: Priority | None = Field(default=None, description="Higher goes first; waiting makes up for it.")
+    gate: str | None = Field(default=None, description="A gate of agents.yml; `none` for no gate.")
+    timeout: Duration | None = Field(default=None, description="How long one attempt may take.")
+    max_attempts: int | None = Field(default=None, ge=1, le=100)
+    retry: Retry | None = None
+    budget_usd: Positive | None = Field(default=None, description="What the task may spend on model calls, in US dollars.")
+    reads_only: bool = Field(default=False, description="It changes nothing; a claim of success without a change is fine.")
+    result: dict[str, Any] | None = Field(default=None, description="JSON Schema of the structured result.")
+    writes: Names = Field(default_factory=list, description="Globs of what it will change.")
+    phase: str | None = None
+    estimate: Duration | None = None
+    approval: bool = Field(default=False, description="Waits until a person approves it.")
+    when: str | bool | None = Field(default=None, description="A Jinja2 expression; when false the task is skipped.")
+    foreach: list[Any] | str | None = Field(default=None, description="One task for each item; `{{ item }}` in the prompt.")
+    on_failure: OnFailure = Field(default=OnFailure.STOP, description="Whether those who need it fail with it.")
+    workspace: WorkspaceKind | None = Field(default=None, description="worktree (default in a repository), scratch or path.")
+    path: str | None = Field(default=None, description="The directory, for `workspace: path`.")
+
+
+class Defaults(Model):
+    """What tasks are when they do not say otherwise."""
+
+    agent: str | None = None
+    priority: Priority = Priority.NORMAL
+    gate: str | None = None
+    timeout: Duration = timedelta(minutes=30)
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    retry: Retry = Retry()
+    budget_usd: Positive | None = None
+    workspace: WorkspaceKind | None = None
+
+
+class Workflow(Model):
+    """A workflow file."""
+
+    name: str = Field(min_length=1, max_length=100)
+    description: str = ""
+    target: str | None = Field(default=None, description="The branch that changes go to; default: the current one.")
+    delivery: DeliveryMode | None = Field(default=None, description="When merged work goes to the target: each, end or never.")
+    budget_usd: Positive | None = Field(default=None, description="What the whole run may spend, in US dollars.")
+    phases: list[str] | None = Field(default=None, description="In order; each starts when the one before is completed.")
+    inputs: dict[str, Input | str | int | float | bool | None] = Field(default_factory=dict)
+    defaults: Defaults = Defaults()
+    tasks: dict[str, Task] = Field(min_length=1)
+
+
+class ProjectLimits(Model):
+    """How much at once, and how much at all."""
+
+    agents: int | None = Field(default=None, ge=1, description="Agents that may be live at once for one run.")
+    slots: int | None = Field(default=None, ge=1, description="Agents that may be live at once on this machine.")
+    budget_usd: Positive | None = Field(default=None, description="What one run may spend, in US dollars.")
+    merge_returns: int | None = Field(default=None, ge=0, description="How often a change goes back from the merge queue.")
+
+
+class Project(Model):
+    """`.kapelle/project.yml`."""
+
+    name: str = ""
+    description: str = ""
+    target: str | None = None
+    directories: dict[str, str] = Field(default_factory=dict, description="What is where, for people and prompts.")
+    phases: list[str] = Field(default_factory=list)
+    limits: ProjectLimits = ProjectLimits()
+    delivery: DeliveryMode | None = None
+    gateway: Literal["on", "off"] | bool | None = Field(
+        default=None, description="off: agents reach the model without the gateway."
+    )
+
+
+class Tools(Model):
+    """What an agent may use without asking, and what it may not use at all."""
+
+    allow: list[str] = Field(default_factory=list)
+    deny: list[str] = Field(default_factory=list)
+
+
+class Agent(Model):
+    """A configured kind of agent."""
+
+    program: str = Field(default="claude", description="claude, command, python, or a driver of a plug-in.")
+    model: str | None = None
+    prompt: str | None = Field(
+        default=None, description="File below .kapelle/ with text for the system prompt, or the text itself."
+    )
+    technologies: list[str] = Field(default_factory=list)
+    capabilities: list[str] = Field(default_factory=list)
+    tools: Tools = Field(default_factory=Tools)
+    permission_mode: str | None = None
+    max_turns: int | None = Field(default=None, ge=1)
+    function: str | None = Field(default=None, description="For `program: python`: package.module:function.")
+    sandbox: str = "process"
+    env: dict[str, str] = Field(default_factory=dict)
+    limit: int | None = Field(default=None, ge=1, description="Agents of this kind that may be live at once.")
+
+
+class Check(Model):
+    """One command of a gate."""
+
+    name: str
+    run: str
+    timeout: Duration = timedelta(minutes=10)
+    required: bool = True
+
+
+class Gate(Model):
+    """A named list of checks."""
+
+    checks: list[Check] = Field(min_length=1)
+    rounds: int = Field(default=2, ge=0, description="How often a failed check goes back to the agent.")
+
+
+class Workspace(Model):
+    """How each workspace is set up."""
+
+    copy_: list[str] = Field(default_factory=list, alias="copy", description="Files that git ignores and agents need.")
+    setup: list[str] = Field(default_factory=list, description="Commands, run once in each new workspace.")
+    ports: int = Field(default=0, ge=0, le=1000, description="TCP ports for each workspace: PORT, PORT_1, ...")
+
+
+class Agents(Model):
+    """`.kapelle/agents.yml`."""
+
+    agents: dict[str, Agent] = Field(default_factory=dict)
+    gates: dict[str, Gate] = Field(default_factory=dict)
+    assignment_rules: dict[str, Names] = Field(default_factory=dict)
+    workspace: Workspace = Workspace()
+
+
+SCHEMAS: dict[str, type[Model]] = {"workflow": Workflow, "project": Project, "agents": Agents}
+
+
+def json_schema(name: str) -> dict[str, Any]:
+    """Return the JSON Schema of the file *name*: workflow, project or agents."""
+    schema = SCHEMAS[name].model_json_schema(by_alias=True, mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": f"Kapelle {name} file"}

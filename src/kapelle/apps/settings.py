@@ -1,0 +1,270 @@
+"""Settings: each has one name, and comes from the first place that gives it a value.
+
+command line > environment (KAPELLE_*, also from .env) > .kapelle/project.yml > .kapelle/agents.yml > default
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dotenv import dotenv_values
+from platformdirs import user_state_path
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from kapelle.apps import models
+from kapelle.apps.documents import Document
+from kapelle.core.errors import FileInvalid, Mistake, UsageError
+from kapelle.core.merge import DeliveryMode
+
+FOLDER = ".kapelle"
+PROJECT_FILE = f"{FOLDER}/project.yml"
+AGENTS_FILE = f"{FOLDER}/agents.yml"
+
+
+class Settings(BaseModel):
+    """All settings, resolved."""
+
+    model_config = ConfigDict(frozen=True)
+
+    home: Path
+    target: str | None
+    delivery: DeliveryMode
+    slots: int
+    agents: int | None
+    budget_usd: float | None
+    merge_returns: int
+    gateway: bool
+    gateway_port: int | None
+    base_url: str
+    credential: str
+    copy_files: tuple[str, ...]
+    setup: tuple[str, ...]
+    ports: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One setting: what it is called, where it may be given, and what it is otherwise."""
+
+    name: str
+    about: str
+    variable: str
+    project: tuple[str, ...] = ()
+    """Keys that lead to it in project.yml."""
+    agents: tuple[str, ...] = ()
+    """Keys that lead to it in agents.yml."""
+    default: Any = None
+
+
+def _slots() -> int:
+    # An agent waits for its model most of the time, and its tools need a core while they run.
+    return max(2, 2 * (os.cpu_count() or 1))
+
+
+ALL: tuple[Setting, ...] = (
+    Setting(name="home", about="where state and workspaces are kept", variable="KAPELLE_HOME"),
+    Setting(name="target", about="branch that changes go to", variable="KAPELLE_TARGET", project=("target",)),
+    Setting(
+        name="delivery",
+        about="when merged work goes to the target: each, end or never",
+        variable="KAPELLE_DELIVERY",
+        project=("delivery",),
+        default="each",
+    ),
+    Setting(
+        name="slots",
+        about="agents that may be live at once on this machine",
+        variable="KAPELLE_SLOTS",
+        project=("limits", "slots"),
+    ),
+    Setting(
+        name="agents",
+        about="agents that may be live at once for one run",
+        variable="KAPELLE_AGENTS",
+        project=("limits", "agents"),
+    ),
+    Setting(
+        name="budget_usd",
+        about="what one run may spend, in US dollars",
+        variable="KAPELLE_BUDGET_USD",
+        project=("limits", "budget_usd"),
+    ),
+    Setting(
+        name="merge_returns",
+        about="how often the merge queue sends a change back to its agent",
+        variable="KAPELLE_MERGE_RETURNS",
+        project=("limits", "merge_returns"),
+        default=3,
+    ),
+    Setting(
+        name="gateway",
+        about="whether agents reach the model through the gateway",
+        variable="KAPELLE_GATEWAY",
+        project=("gateway",),
+        default=True,
+    ),
+    Setting(name="gateway_port", about="port of the gateway; any free one when not set", variable="KAPELLE_GATEWAY_PORT"),
+    Setting(
+        name="base_url",
+        about="address of the model API",
+        variable="ANTHROPIC_BASE_URL",
+        default="https://api.anthropic.com",
+    ),
+    Setting(
+        name="credential",
+        about="reference to the API key, never the key itself",
+        variable="KAPELLE_CREDENTIAL",
+        default="env:ANTHROPIC_API_KEY",
+    ),
+    Setting(
+        name="copy_files",
+        about="files copied into each workspace although git ignores them",
+        variable="KAPELLE_COPY",
+        agents=("workspace", "copy"),
+        default=(),
+    ),
+    Setting(
+        name="setup",
+        about="commands run once in each new workspace",
+        variable="KAPELLE_SETUP",
+        agents=("workspace", "setup"),
+        default=(),
+    ),
+    Setting(
+        name="ports",
+        about="TCP ports for each workspace",
+        variable="KAPELLE_PORTS",
+        agents=("workspace", "ports"),
+        default=0,
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """Where the value of a setting came from."""
+
+    setting: Setting
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """Everything that was read: settings with their origins, and the two files."""
+
+    root: Path
+    """The directory that holds .kapelle, or would."""
+    settings: Settings
+    origins: tuple[Origin, ...]
+    project: models.Project
+    agents: models.Agents
+    environment: Mapping[str, str]
+    """The environment together with .env."""
+
+
+def find_root(start: Path) -> Path:
+    """Return the nearest directory from *start* upwards that holds .kapelle or .git, or *start* itself."""
+    for folder in (start, *start.parents):
+        if (folder / FOLDER).is_dir() or (folder / ".git").exists():
+            return folder
+    return start
+
+
+def load(start: Path, *, given: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Configuration:
+    """Read the configuration for the directory *start*; *given* are values from the command line.
+
+    Raises:
+        FileInvalid: project.yml or agents.yml has mistakes; all of them are told together.
+        UsageError: a variable or a flag has a value that is not possible.
+    """
+    root = find_root(start.resolve())
+    process = dict(os.environ if environment is None else environment)
+    variables = {**{name: value for name, value in dotenv_values(root / ".env").items() if value is not None}, **process}
+    mistakes: list[Mistake] = []
+    project = _read(root / PROJECT_FILE, models.Project, mistakes) or models.Project()
+    agents = _read(root / AGENTS_FILE, models.Agents, mistakes) or models.Agents()
+    if mistakes:
+        raise FileInvalid(mistakes)
+    dotenv_only = {name for name in variables if name not in process}
+    origins = tuple(_origin(setting, given or {}, variables, dotenv_only, project, agents) for setting in ALL)
+    settings = _settings(origins)
+    return Configuration(root=root, settings=settings, origins=origins, project=project, agents=agents, environment=variables)
+
+
+T = TypeVar("T", bound=models.Model)
+
+
+def _read(path: Path, model: type[T], mistakes: list[Mistake]) -> T | None:
+    if not path.exists():
+        return None
+    try:
+        document = Document.read(path)
+    except FileInvalid as error:
+        mistakes.extend(error.mistakes)
+        return None
+    found, wrong = document.fit(model)
+    mistakes.extend(wrong)
+    return found
+
+
+def _origin(
+    setting: Setting,
+    given: Mapping[str, Any],
+    variables: Mapping[str, str],
+    dotenv_only: set[str],
+    project: models.Project,
+    agents: models.Agents,
+) -> Origin:
+    if given.get(setting.name) is not None:
+        return Origin(setting=setting, value=given[setting.name], source="command line")
+    if variables.get(setting.variable):
+        source = ".env" if setting.variable in dotenv_only else "environment"
+        return Origin(
+            setting=setting, value=_from_text(setting, variables[setting.variable]), source=f"{source} {setting.variable}"
+        )
+    for keys, model, file in ((setting.project, project, PROJECT_FILE), (setting.agents, agents, AGENTS_FILE)):
+        found = _dig(model, keys) if keys else None
+        if found is not None and (keys[-1] not in {"copy", "setup", "ports"} or _is_set(model, keys)):
+            return Origin(setting=setting, value=found, source=file)
+    default = setting.default
+    if setting.name == "home":
+        default = user_state_path("kapelle", appauthor=False)
+    if setting.name == "slots":
+        default = _slots()
+    return Origin(setting=setting, value=default, source="default")
+
+
+def _from_text(setting: Setting, text: str) -> Any:
+    if setting.name in {"copy_files", "setup"}:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text
+
+
+def _dig(model: Any, keys: tuple[str, ...]) -> Any:
+    for key in keys:
+        model = getattr(model, "copy_" if key == "copy" else key)
+    return model
+
+
+def _is_set(model: Any, keys: tuple[str, ...]) -> bool:
+    for key in keys[:-1]:
+        model = getattr(model, key)
+    return ("copy_" if keys[-1] == "copy" else keys[-1]) in model.model_fields_set
+
+
+def _settings(origins: tuple[Origin, ...]) -> Settings:
+    values = {origin.setting.name: origin.value for origin in origins}
+    if values["gateway"] in {"on", "off"}:
+        values["gateway"] = values["gateway"] == "on"
+    try:
+        return TypeAdapter(Settings).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        origin = next(entry for entry in origins if entry.setting.name == first["loc"][0])
+        raise UsageError(
+            f"{origin.setting.name} cannot be {origin.value!r} (from {origin.source}): {first['msg'].lower()}",
+            remedy=f"It is {origin.setting.about}. `kapelle config --explain` shows all settings.",
+        ) from error

@@ -1,0 +1,321 @@
+"""From a workflow file and a configuration to a run that can be submitted: everything checked, every mistake told at once."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from kapelle.apps import models
+from kapelle.apps.documents import Document
+from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
+from kapelle.core.agent import AgentConfig
+from kapelle.core.errors import FileInvalid, Mistake, UsageError
+from kapelle.core.gate import Check, Gate
+from kapelle.core.ports import Driver, RepositoryFacts, Upstream
+from kapelle.core.result import schema_problem
+from kapelle.core.retry import RetryPolicy
+from kapelle.core.run import Limits, RunSpec, WorkspaceRules
+from kapelle.core.task import TaskSpec, WorkspaceKind
+from kapelle.core.workflow import Surroundings, WorkflowTask, closest, expand, mistakes
+
+NO_GATE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """What a workflow is made into a run with."""
+
+    configuration: Configuration
+    drivers: Mapping[str, Driver]
+    sandboxes: frozenset[str]
+    repository: RepositoryFacts | None
+    """The repository, or None outside of one."""
+
+
+def read_workflow(path: Path) -> tuple[Document, models.Workflow]:
+    """Read the workflow file at *path*.
+
+    Raises:
+        FileMissing: it is not there.
+        FileInvalid: it does not fit the model; all mistakes are told.
+    """
+    document = Document.read(path)
+    workflow, wrong = document.fit(models.Workflow)
+    if workflow is None:
+        raise FileInvalid(wrong)
+    return document, workflow
+
+
+def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake]]:
+    """Return the agents of agents.yml, and what is wrong with them."""
+    found: list[AgentConfig] = []
+    wrong: list[Mistake] = []
+    path = shop.configuration.root / AGENTS_FILE
+    document = Document.read(path) if path.exists() else Document(str(path), None)
+    for name, agent in shop.configuration.agents.agents.items():
+        here = ("agents", name)
+        driver = shop.drivers.get(agent.program)
+        if driver is None:
+            advice = closest(agent.program, shop.drivers)
+            message = f"there is no driver for the program {agent.program}"
+            wrong.append(document.located(Mistake(message=message, advice=advice, path=(*here, "program"))))
+        if agent.sandbox not in shop.sandboxes:
+            message = f"there is no sandbox {agent.sandbox}"
+            advice = closest(agent.sandbox, shop.sandboxes)
+            wrong.append(document.located(Mistake(message=message, advice=advice, path=(*here, "sandbox"))))
+        prompt, problem = _system_prompt(shop.configuration.root, agent.prompt)
+        if problem:
+            advice = f"make the file below {FOLDER}/, or write the text itself with `prompt: |`"
+            wrong.append(document.located(Mistake(message=problem, advice=advice, path=(*here, "prompt"))))
+        config = _agent_config(name, agent, prompt)
+        for text in driver.problems(config) if driver is not None else ():
+            advice = "see the reference of agents.yml"
+            wrong.append(document.located(Mistake(message=text, advice=advice, path=here)))
+        found.append(config)
+    return tuple(found), wrong
+
+
+def _agent_config(name: str, agent: models.Agent, prompt: str) -> AgentConfig:
+    return AgentConfig(
+        name=name,
+        program=agent.program,
+        model=agent.model,
+        prompt=prompt,
+        technologies=tuple(agent.technologies),
+        capabilities=tuple(agent.capabilities),
+        allow=tuple(agent.tools.allow),
+        deny=tuple(agent.tools.deny),
+        permission_mode=agent.permission_mode,
+        max_turns=agent.max_turns,
+        function=agent.function,
+        sandbox=agent.sandbox,
+        env=tuple(agent.env.items()),
+        limit=agent.limit,
+    )
+
+
+def _system_prompt(root: Path, prompt: str | None) -> tuple[str, str]:
+    """Return the text of an agent's system prompt and what is wrong: a name without spaces is a file below .kapelle."""
+    if prompt is None:
+        return "", ""
+    if "\n" in prompt or " " in prompt.strip():
+        return prompt, ""
+    path = (root / FOLDER / prompt).resolve()
+    if not path.is_relative_to((root / FOLDER).resolve()):
+        return "", f"the prompt file {prompt} is outside of {FOLDER}"
+    try:
+        return path.read_text(encoding="utf-8"), ""
+    except (OSError, UnicodeDecodeError):
+        return "", f"the prompt file {FOLDER}/{prompt} cannot be read"
+
+
+def gates(configuration: Configuration) -> tuple[Gate, ...]:
+    """Return the gates of agents.yml."""
+    return tuple(
+        Gate(
+            name=name,
+            rounds=gate.rounds,
+            checks=tuple(
+                Check(name=check.name, run=check.run, timeout=check.timeout, required=check.required) for check in gate.checks
+            ),
+        )
+        for name, gate in configuration.agents.gates.items()
+    )
+
+
+def to_run(
+    document: Document, workflow: models.Workflow, shop: Workshop, *, inputs: Mapping[str, str], upstream: Upstream
+) -> RunSpec:
+    """Return the run that *workflow* means here.
+
+    Raises:
+        FileInvalid: the workflow or agents.yml has mistakes; all of them are told, each with its place.
+        UsageError: an input is unknown or missing.
+    """
+    configs, wrong = agent_configs(shop)
+    values = input_values(workflow, inputs)
+    phases = tuple(workflow.phases if workflow.phases is not None else shop.configuration.project.phases)
+    all_gates = gates(shop.configuration)
+    tasks: list[WorkflowTask] = []
+    for name, task in workflow.tasks.items():
+        made, problems = _task(name, task, workflow, shop, values)
+        tasks.append(made)
+        wrong.extend(document.located(problem) for problem in problems)
+    around = Surroundings(
+        agents=frozenset(config.name for config in configs),
+        gates=frozenset(gate.name for gate in all_gates),
+        phases=phases,
+        inputs=frozenset(workflow.inputs),
+        in_repository=shop.repository is not None,
+    )
+    wrong.extend(document.located(problem) for problem in mistakes(tasks, around))
+    if wrong:
+        raise FileInvalid(wrong)
+    return _spec(workflow, shop, expand(tasks, phases), phases, configs, all_gates, values, upstream)
+
+
+def _spec(
+    workflow: models.Workflow,
+    shop: Workshop,
+    tasks: tuple[TaskSpec, ...],
+    phases: tuple[str, ...],
+    configs: tuple[AgentConfig, ...],
+    all_gates: tuple[Gate, ...],
+    values: Mapping[str, Any],
+    upstream: Upstream,
+) -> RunSpec:
+    settings, repository = shop.configuration.settings, shop.repository
+    used = {spec.agent for spec in tasks}
+    return RunSpec(
+        name=workflow.name,
+        project=shop.configuration.project.name or shop.configuration.root.name,
+        repository=repository.root if repository is not None else None,
+        target=target_of(workflow, shop) if repository is not None else None,
+        base=repository.head if repository is not None else None,
+        inputs=json.dumps(dict(values), ensure_ascii=False),
+        tasks=tasks,
+        phases=phases,
+        configs=tuple(config for config in configs if config.name in used),
+        gates=all_gates,
+        workspace=WorkspaceRules(copy=settings.copy_files, setup=settings.setup, ports=settings.ports),
+        limits=Limits(
+            agents=settings.agents,
+            budget_usd=workflow.budget_usd or settings.budget_usd,
+            merge_returns=settings.merge_returns,
+        ),
+        delivery=workflow.delivery or settings.delivery,
+        upstream=upstream,
+    )
+
+
+def target_of(workflow: models.Workflow, shop: Workshop) -> str:
+    """Return the branch that changes go to.
+
+    Raises:
+        UsageError: none is named and the checkout is on none.
+    """
+    origin = next(entry for entry in shop.configuration.origins if entry.setting.name == "target")
+    override = origin.value if origin.source not in {PROJECT_FILE, "default"} else None
+    branch = shop.repository.branch if shop.repository is not None else None
+    target = override or workflow.target or shop.configuration.settings.target or branch
+    if target is None:
+        raise UsageError(
+            "the repository is on no branch (detached HEAD), so there is no target", remedy="Give --target BRANCH."
+        )
+    return target
+
+
+def input_values(workflow: models.Workflow, given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the value of every input.
+
+    Raises:
+        UsageError: one is given that the workflow does not know, or one that it requires is not.
+    """
+    for name in given:
+        if name not in workflow.inputs:
+            raise UsageError(f"the workflow has no input {name}", remedy=f"Use {closest(name, workflow.inputs)}.")
+    values: dict[str, Any] = {}
+    for name, entry in workflow.inputs.items():
+        declared = entry if isinstance(entry, models.Input) else models.Input(default=entry)
+        if name in given:
+            values[name] = given[name]
+        elif declared.required:
+            raise UsageError(f"the workflow needs the input {name}", remedy=f"Give it: --input {name}=VALUE")
+        else:
+            values[name] = declared.default
+    return values
+
+
+def _task(
+    name: str, task: models.Task, workflow: models.Workflow, shop: Workshop, values: Mapping[str, Any]
+) -> tuple[WorkflowTask, list[Mistake]]:
+    defaults, here, wrong = workflow.defaults, ("tasks", name), list[Mistake]()
+    agent = _agent_name(name, task, workflow, shop, wrong)
+    kind = task.workspace or defaults.workspace
+    if kind is None:
+        kind = WorkspaceKind.WORKTREE if shop.repository is not None else WorkspaceKind.SCRATCH
+    # Work outside of a repository, and reading, have nothing for a default gate to look at.
+    gated = kind is WorkspaceKind.WORKTREE and not task.reads_only
+    gate = task.gate if task.gate is not None else (defaults.gate if gated else None)
+    retry = task.retry or defaults.retry
+    schema = None if task.result is None else json.dumps(task.result)
+    if schema is not None and (problem := schema_problem(schema)):
+        advice = "see json-schema.org; for example {type: object, properties: {...}}"
+        wrong.append(
+            Mistake(message=f"the result of {name} is no JSON Schema: {problem}", advice=advice, path=(*here, "result"))
+        )
+    path = None
+    if task.path is not None:
+        path = str((shop.configuration.root / task.path).resolve())
+        if kind is WorkspaceKind.PATH and not Path(path).is_dir():
+            advice = "make the directory, or mend the path"
+            wrong.append(Mistake(message=f"{task.path} is no directory", advice=advice, path=(*here, "path")))
+    when = task.when
+    spec = TaskSpec(
+        name=name,
+        prompt=task.prompt,
+        needs=tuple(dict.fromkeys(task.needs)),
+        agent=agent,
+        priority=task.priority or defaults.priority,
+        gate=None if gate == NO_GATE else gate,
+        timeout=task.timeout or defaults.timeout,
+        max_attempts=task.max_attempts or defaults.max_attempts,
+        retry=RetryPolicy(initial=retry.initial, factor=retry.factor, maximum=retry.maximum, jitter=retry.jitter),
+        budget_usd=task.budget_usd or defaults.budget_usd,
+        reads_only=task.reads_only,
+        result_schema=schema,
+        writes=tuple(task.writes),
+        phase=task.phase,
+        estimate=task.estimate,
+        approval=task.approval,
+        when=str(when).lower() if isinstance(when, bool) else when,
+        on_failure=task.on_failure,
+        workspace=kind,
+        path=path,
+    )
+    return WorkflowTask(spec=spec, foreach=_items(name, task, values, wrong)), wrong
+
+
+def _items(name: str, task: models.Task, values: Mapping[str, Any], wrong: list[Mistake]) -> tuple[str, ...] | None:
+    if task.foreach is None:
+        return None
+    items: Any = task.foreach
+    if isinstance(items, str):
+        # The only expression that makes sense before anything has run: an input that is a list.
+        key = items.strip().removeprefix("{{").removesuffix("}}").strip().removeprefix("inputs.")
+        items = values.get(key)
+        if isinstance(items, str):
+            items = [part.strip() for part in items.split(",") if part.strip()]
+        if not isinstance(items, list):
+            message = f"foreach of {name} is neither a list nor an input that is one"
+            advice = "write foreach: [a, b] or foreach: '{{ inputs.NAME }}'"
+            wrong.append(Mistake(message=message, advice=advice, path=("tasks", name, "foreach")))
+            return ()
+    return tuple(json.dumps(item, ensure_ascii=False) for item in cast("list[Any]", items))
+
+
+def _agent_name(name: str, task: models.Task, workflow: models.Workflow, shop: Workshop, wrong: list[Mistake]) -> str:
+    if task.agent is not None:
+        return task.agent
+    rules, known = shop.configuration.agents.assignment_rules, shop.configuration.agents.agents
+    if task.kind is not None:
+        for candidate in rules.get(task.kind, ()):
+            if candidate in known:
+                return candidate
+        able = [agent for agent, config in known.items() if task.kind in config.capabilities]
+        if able:
+            return able[0]
+        message = f"no agent is assigned to tasks of the kind {task.kind}"
+        advice = f"{closest(task.kind, rules)}; or add it to assignment_rules in {AGENTS_FILE}"
+        wrong.append(Mistake(message=message, advice=advice, path=("tasks", name, "kind")))
+    if workflow.defaults.agent is not None:
+        return workflow.defaults.agent
+    return next(iter(known)) if len(known) == 1 else ""
+
+
+def single_task(prompt: str, *, agent: str | None, gate: str | None) -> tuple[Document, models.Workflow]:
+    """Return a workflow of one task, for a prompt given on the command line."""
+    content = {"name": "task", "tasks": {"task": {"prompt": prompt, "agent": agent, "gate": gate}}}
+    workflow = models.Workflow.model_validate(content)
+    return Document("command line", content), workflow
