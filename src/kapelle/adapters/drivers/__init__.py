@@ -1,0 +1,1 @@
+"""Drivers: how to start, feed and read the programs that agents are."""

@@ -1,0 +1,103 @@
+"""The CLI's stream-json, as far as it is used; whatever else a message holds is ignored."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class _Tolerant(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Usage(_Tolerant):
+    """Tokens."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int | None = 0
+    cache_creation_input_tokens: int | None = 0
+
+
+class Block(_Tolerant):
+    """A piece of a message."""
+
+    type: str
+    text: str = ""
+    id: str = ""
+    name: str = ""
+    input: Any = None
+    tool_use_id: str = ""
+    is_error: bool | None = False
+    content: Any = None
+
+
+class Content(_Tolerant):
+    """The inner message of the model's API."""
+
+    role: str = ""
+    content: str | list[Block] = ""
+
+
+class System(_Tolerant):
+    """``system/init``, ``system/api_retry`` and many more."""
+
+    type: Literal["system"]
+    subtype: str = ""
+    session_id: str = ""
+    model: str = ""
+    tools: list[str] = Field(default_factory=list)
+    claude_code_version: str = ""
+    attempt: int = 0
+    retry_delay_ms: float | None = 0
+    error_status: int | None = None
+
+
+class Assistant(_Tolerant):
+    """What the model said; one message per block."""
+
+    type: Literal["assistant"]
+    message: Content
+    parent_tool_use_id: str | None = None
+
+
+class User(_Tolerant):
+    """Results of tools, and prompts that are echoed with their uuid."""
+
+    type: Literal["user"]
+    message: Content
+    uuid: str = ""
+    isReplay: bool = False  # noqa: N815  # the CLI's name
+    parent_tool_use_id: str | None = None
+
+
+class Denial(_Tolerant):
+    """A tool that was refused."""
+
+    tool_name: str = ""
+
+
+class Result(_Tolerant):
+    """The end of a turn."""
+
+    type: Literal["result"]
+    subtype: str = ""
+    is_error: bool = False
+    result: str | None = ""
+    session_id: str = ""
+    num_turns: int = 0
+    total_cost_usd: float | None = None
+    usage: Usage | None = None
+    permission_denials: list[Denial] | None = None
+    terminal_reason: str | None = None
+    api_error_status: int | None = None
+    structured_output: Any = None
+    errors: list[str] | None = None
+
+
+Message = Annotated[System | Assistant | User | Result, Field(discriminator="type")]
+MESSAGE: TypeAdapter[System | Assistant | User | Result] = TypeAdapter(Message)
+KNOWN = frozenset({"system", "assistant", "user", "result"})
+EXPECTED = frozenset(
+    {"stream_event", "control_response", "control_request", "keep_alive", "command_lifecycle", "rate_limit_event"}
+)
+"""Kinds that are known to come and say nothing that is needed."""

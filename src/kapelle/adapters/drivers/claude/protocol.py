@@ -1,0 +1,202 @@
+"""The CLI's protocol, sans-I/O: bytes of the spool in, typed events out; prompts in, bytes for standard input out.
+
+Nothing that arrives is fatal. What is not understood becomes ``Unrecognised``.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from kapelle.adapters.drivers.claude.messages import EXPECTED, KNOWN, MESSAGE, Assistant, Result, System, User
+from kapelle.adapters.drivers.claude.trouble import trouble_of
+from kapelle.adapters.drivers.lines import Lines
+from kapelle.core.budget import Usage
+from kapelle.core.conversation import (
+    ConversationEvent,
+    ConversationStarted,
+    ModelRetried,
+    Prompt,
+    PromptTaken,
+    Said,
+    ToolCalled,
+    ToolReturned,
+    Trouble,
+    TurnEnded,
+    Unrecognised,
+)
+from kapelle.core.ids import PromptId
+from kapelle.core.ports import Ended
+
+KEPT = 2_000
+ABOUT = 160
+# What a tool is called with, in the order in which it tells most.
+TELLING = ("file_path", "notebook_path", "command", "pattern", "url", "query", "path", "description", "prompt", "skill")
+
+
+class ClaudeCodec:
+    """See ``core.ports.Codec``."""
+
+    def __init__(self) -> None:
+        self._lines = Lines()
+        self._open: set[str] = set()
+        """Prompts that were taken and not answered yet."""
+        self._answered = False
+        self._structured: str | None = None
+
+    def feed(self, data: bytes) -> Sequence[ConversationEvent]:
+        found: list[ConversationEvent] = []
+        for line in self._lines.feed(data):
+            if line is None:
+                found.append(Unrecognised(kind="too_long", raw=""))
+            elif line.strip():
+                found.extend(self._line(line))
+        return found
+
+    def finish(self, ended: Ended) -> Sequence[ConversationEvent]:
+        found: list[ConversationEvent] = []
+        rest = self._lines.rest()
+        if rest.strip():
+            found.extend(self._line(rest))
+        if self._open:
+            self._open.clear()
+            how = "ran out of time" if ended.timed_out else f"ended with exit code {ended.exit_code}"
+            found.append(TurnEnded(trouble=Trouble.CRASHED, message=f"claude {how} in the middle of its turn"))
+        return found
+
+    def prompt(self, prompt: Prompt) -> bytes:
+        content = {"role": "user", "content": [{"type": "text", "text": prompt.text}]}
+        message = {"type": "user", "uuid": prompt.prompt_id, "message": content, "parent_tool_use_id": None}
+        return json.dumps(message, ensure_ascii=False).encode(errors="replace") + b"\n"
+
+    def interrupt(self) -> bytes:
+        return _control("interrupt")
+
+    def goodbye(self) -> bytes:
+        # Undocumented; it ends an idle process at once. Closing the input, which always follows, ends it as well.
+        return _control("end_session")
+
+    def _line(self, line: bytes) -> list[ConversationEvent]:
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
+            return [_unrecognised("no_json", line)]
+        kind = cast("dict[str, Any]", content).get("type") if isinstance(content, dict) else None
+        if kind in EXPECTED:
+            return []
+        if kind not in KNOWN:
+            return [_unrecognised(str(kind), line)]
+        try:
+            message = MESSAGE.validate_python(content)
+        except ValidationError:
+            return [_unrecognised(str(kind), line)]
+        match message:
+            case System():
+                return self._system(message)
+            case Assistant():
+                return self._assistant(message)
+            case User():
+                return self._user(message)
+            case Result():
+                return [self._result(message)]
+
+    def _system(self, message: System) -> list[ConversationEvent]:
+        if message.subtype == "init":
+            started = ConversationStarted(
+                conversation_id=message.session_id,
+                model=message.model,
+                tools=tuple(message.tools),
+                version=message.claude_code_version,
+            )
+            return [started]
+        if message.subtype == "api_retry":
+            delay = (message.retry_delay_ms or 0) / 1000
+            return [ModelRetried(attempt=message.attempt, delay_s=delay, status=message.error_status)]
+        return []
+
+    def _assistant(self, message: Assistant) -> list[ConversationEvent]:
+        blocks = message.message.content
+        if isinstance(blocks, str):
+            return [Said(text=blocks)] if blocks.strip() else []
+        found: list[ConversationEvent] = []
+        for block in blocks:
+            if block.type == "text" and block.text.strip() and message.parent_tool_use_id is None:
+                found.append(Said(text=block.text))
+            elif block.type == "tool_use":
+                if block.name == "StructuredOutput":
+                    self._structured = json.dumps(block.input, ensure_ascii=False)
+                found.append(ToolCalled(call_id=block.id, tool=block.name, about=about(block.input)))
+        return found
+
+    def _user(self, message: User) -> list[ConversationEvent]:
+        blocks = message.message.content
+        if not isinstance(blocks, str):
+            results = [block for block in blocks if block.type == "tool_result"]
+            if results:
+                return [
+                    ToolReturned(call_id=block.tool_use_id, failed=bool(block.is_error), about=_text(block.content))
+                    for block in results
+                ]
+        if message.uuid and message.isReplay and message.parent_tool_use_id is None:
+            self._open.add(message.uuid)
+            return [PromptTaken(prompt_id=PromptId(message.uuid))]
+        return []
+
+    def _result(self, message: Result) -> TurnEnded:
+        self._open.clear()
+        self._answered = True
+        structured = None if message.structured_output is None else json.dumps(message.structured_output, ensure_ascii=False)
+        given, self._structured = structured or self._structured, None
+        usage = None
+        if message.usage is not None:
+            usage = Usage(
+                input_tokens=message.usage.input_tokens,
+                output_tokens=message.usage.output_tokens,
+                cache_read_tokens=message.usage.cache_read_input_tokens or 0,
+                cache_write_tokens=message.usage.cache_creation_input_tokens or 0,
+            )
+        trouble = trouble_of(message)
+        said = message.result or ""
+        return TurnEnded(
+            text="" if trouble else said,
+            trouble=trouble,
+            message=said or "; ".join(message.errors or ()) if trouble else "",
+            result=given,
+            turns=message.num_turns,
+            cost_usd=message.total_cost_usd,
+            usage=usage,
+            denied=tuple(dict.fromkeys(denial.tool_name for denial in message.permission_denials or ())),
+        )
+
+
+def about(arguments: Any) -> str:
+    """Return what a tool is called with, in one short line."""
+    if not isinstance(arguments, dict):
+        return ""
+    given = cast("dict[str, Any]", arguments)
+    for name in TELLING:
+        value = given.get(name)
+        if isinstance(value, str) and value.strip():
+            first, _, more = value.strip().partition("\n")
+            short = first if len(first) <= ABOUT and not more else first[: ABOUT - 1] + "…"
+            return short
+    return ""
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content[:ABOUT]
+    if isinstance(content, list):
+        parts = [cast("dict[str, Any]", part).get("text", "") for part in cast("list[Any]", content) if isinstance(part, dict)]
+        return " ".join(str(part) for part in parts)[:ABOUT]
+    return ""
+
+
+def _unrecognised(kind: str, line: bytes) -> Unrecognised:
+    return Unrecognised(kind=kind[:100], raw=line[:KEPT].decode(errors="replace"))
+
+
+def _control(subtype: str) -> bytes:
+    request = {"type": "control_request", "request_id": f"kapelle-{subtype}", "request": {"subtype": subtype}}
+    return json.dumps(request).encode() + b"\n"

@@ -1,0 +1,36 @@
+"""Lines out of bytes that are cut anywhere, with a bound for those that never end."""
+
+from collections.abc import Iterator
+
+LONGEST = 32 << 20
+"""Bytes of a line beyond which it is not a message any more; it is dropped to its end."""
+
+
+class Lines:
+    """Gives whole lines, without their newline, as bytes arrive."""
+
+    def __init__(self, longest: int = LONGEST) -> None:
+        self._longest = longest
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._dropping = False
+
+    def feed(self, data: bytes) -> Iterator[bytes | None]:
+        """Yield every line that *data* ends; None for one that was too long and dropped."""
+        *whole, rest = data.split(b"\n")
+        for part in whole:
+            self._add(part)
+            yield None if self._dropping else b"".join(self._parts)
+            self._parts, self._size, self._dropping = [], 0, False
+        self._add(rest)
+
+    def rest(self) -> bytes:
+        """Return what is left without a newline at the end."""
+        return b"" if self._dropping else b"".join(self._parts)
+
+    def _add(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._size > self._longest:
+            self._parts, self._dropping = [], True
+        elif part and not self._dropping:
+            self._parts.append(part)

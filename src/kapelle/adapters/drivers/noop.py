@@ -1,0 +1,23 @@
+"""A driver without a process: its tasks are done the moment they are placed. For benchmarks of the engine."""
+
+from collections.abc import Sequence
+
+from kapelle.adapters.drivers.command import CommandCodec
+from kapelle.core.agent import AgentConfig
+from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Launch
+
+
+class NoopDriver:
+    """See ``core.ports.Driver``."""
+
+    name = "noop"
+    capabilities = DriverCapabilities(immediate=True)
+
+    def launch(self, order: AgentOrder) -> Launch:
+        return Launch(argv=("true",), cwd=order.cwd)
+
+    def codec(self) -> Codec:
+        return CommandCodec()
+
+    def problems(self, config: AgentConfig) -> Sequence[str]:
+        return ()

@@ -1,0 +1,81 @@
+"""A Python function as an agent, in a process of its own."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any, cast
+
+from kapelle.adapters.drivers.lines import Lines
+from kapelle.core.agent import AgentConfig
+from kapelle.core.conversation import ConversationEvent, Prompt, Said, Trouble, TurnEnded
+from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Ended, Launch
+
+JOB = "task.json"
+
+
+class PythonDriver:
+    """See ``core.ports.Driver``."""
+
+    name = "python"
+    capabilities = DriverCapabilities(structured_result=True)
+
+    def launch(self, order: AgentOrder) -> Launch:
+        content = {
+            "function": order.config.function or "",
+            "prompt": order.first_prompt.text if order.first_prompt is not None else "",
+            "cwd": order.cwd,
+        }
+        path = f"{order.folder}/{JOB}"
+        argv = (sys.executable, "-m", "kapelle.adapters.drivers.python_runner", path)
+        env = {**dict(order.config.env), **dict(order.env)}
+        files = ((JOB, json.dumps(content)),)
+        return Launch(argv=argv, cwd=order.cwd, env=tuple(env.items()), limit=order.timeout, files=files)
+
+    def codec(self) -> Codec:
+        return PythonCodec()
+
+    def problems(self, config: AgentConfig) -> Sequence[str]:
+        module, _, name = (config.function or "").partition(":")
+        if not module or not name.isidentifier():
+            return ["program: python needs function: package.module:function"]
+        return ()
+
+
+class PythonCodec:
+    """What the function prints is text; the runner's last line is its answer."""
+
+    MARK = b"\x1ekapelle "
+
+    def __init__(self) -> None:
+        self._lines = Lines()
+        self._answer: dict[str, Any] | None = None
+
+    def feed(self, data: bytes) -> Sequence[ConversationEvent]:
+        found: list[ConversationEvent] = []
+        for line in self._lines.feed(data):
+            if line is None or not line.strip():
+                continue
+            if line.startswith(self.MARK):
+                self._answer = cast("dict[str, Any]", json.loads(line.removeprefix(self.MARK)))
+            else:
+                found.append(Said(text=line.decode(errors="replace").rstrip()[:2000]))
+        return found
+
+    def finish(self, ended: Ended) -> Sequence[ConversationEvent]:
+        if self._answer is None:
+            how = "ran out of time" if ended.timed_out else f"ended with exit code {ended.exit_code}"
+            return [TurnEnded(trouble=Trouble.CRASHED, message=f"the function's process {how} without an answer")]
+        if "error" in self._answer:
+            return [TurnEnded(trouble=Trouble.CRASHED, message=str(self._answer["error"]))]
+        value = self._answer.get("value")
+        text = value if isinstance(value, str) else ""
+        return [TurnEnded(text=text, result=None if value is None else json.dumps(value, ensure_ascii=False))]
+
+    def prompt(self, prompt: Prompt) -> bytes:
+        return b""
+
+    def interrupt(self) -> bytes:
+        return b""
+
+    def goodbye(self) -> bytes:
+        return b""

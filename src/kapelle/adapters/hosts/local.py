@@ -1,0 +1,239 @@
+"""This machine as a host: processes in groups of their own, output in spools, exit codes recorded by a shim."""
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+from kapelle.adapters.hosts.shim import SHIM
+from kapelle.adapters.system import processes
+from kapelle.core.agent import ProcessRef
+from kapelle.core.errors import HostFailed
+from kapelle.core.ports import CommandResult, Ended, Launch, Spool
+
+GROWTH = 0.03
+"""Seconds between looks at a spool that is waited for: short for a person, long for a processor."""
+PIPE_SIZE = 1 << 18
+TAIL = 16_000
+GONE = 0.02
+"""Seconds between looks at a process that is being ended."""
+
+
+class LocalHost:
+    """See ``core.ports.Host``."""
+
+    def __init__(self, name: str = "local") -> None:
+        self.name = name
+        self._inputs: dict[ProcessRef, int] = {}
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+
+    async def start(self, launch: Launch, folder: str) -> ProcessRef:
+        place = Path(folder)
+        try:
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for name in ("exit", "timed-out"):
+                (place / name).unlink(missing_ok=True)
+            for name, content in launch.files:
+                _write_private(place / name, content)
+            return self._spawn(launch, place)
+        except OSError as error:
+            raise HostFailed(f"{launch.argv[0]} cannot be started: {error.strerror or error}") from error
+
+    def _spawn(self, launch: Launch, place: Path) -> ProcessRef:
+        limit = f"{max(launch.limit.total_seconds(), 0.1):.3f}"
+        with (place / "spool").open("ab") as spool, (place / "stderr").open("ab") as stderr:
+            child = subprocess.Popen(
+                ["/bin/sh", "-c", SHIM, "kapelle-shim", str(place), limit, *launch.argv],
+                cwd=launch.cwd,
+                env=dict(launch.env),
+                stdin=subprocess.PIPE if launch.stdin else subprocess.DEVNULL,
+                stdout=spool,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        found = processes.reference(child.pid)
+        if found is None:
+            raise HostFailed(f"{launch.argv[0]} ended before it could be looked at")
+        self._children[child.pid] = child
+        if child.stdin is not None:
+            handle = os.dup(child.stdin.fileno())
+            child.stdin.close()
+            os.set_blocking(handle, False)
+            with suppress(OSError, AttributeError):
+                fcntl.fcntl(handle, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+            self._inputs[found] = handle
+        return found
+
+    async def look(self, process: ProcessRef, folder: str, offset: int, limit: int = 1 << 20) -> Spool:
+        # Asked before reading: what was written before the end is then surely read.
+        gone = not self._alive(process)
+        data = _read(Path(folder) / "spool", offset, limit)
+        if not gone or len(data) == limit:
+            return Spool(data=data, ended=None)
+        return Spool(data=data, ended=self._ended(process, Path(folder)))
+
+    async def wait(self, process: ProcessRef, folder: str, offset: int) -> None:
+        spool = Path(folder) / "spool"
+        while _size(spool) <= offset and self._alive(process):
+            await _rest(GROWTH)
+
+    async def write(self, process: ProcessRef, data: bytes) -> bool:
+        handle = self._inputs.get(process)
+        if handle is None or not self._alive(process):
+            return False
+        rest = memoryview(data)
+        try:
+            while rest:
+                try:
+                    rest = rest[os.write(handle, rest) :]
+                except BlockingIOError:
+                    if not self._alive(process):
+                        return False
+                    await _rest(GROWTH)
+        except OSError:
+            # The reader is gone; whatever part it got died with it.
+            return False
+        return True
+
+    async def close_input(self, process: ProcessRef) -> None:
+        handle = self._inputs.pop(process, None)
+        if handle is not None:
+            os.close(handle)
+
+    async def end(self, process: ProcessRef, folder: str, *, grace: timedelta) -> Ended:
+        await self.close_input(process)
+        patience = grace.total_seconds()
+        # First it may end by itself, since its input is closed; then it is asked; then it is made to.
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            if number is not None:
+                processes.signal_group(process, number)
+            deadline = time.monotonic() + (patience if number is not signal.SIGKILL else 10.0)
+            while self._alive(process) and time.monotonic() < deadline:
+                await _rest(GONE)
+            if not self._alive(process):
+                break
+        # Children that the leader of the group did not take with it.
+        processes.signal_group(process, signal.SIGKILL)
+        return self._ended(process, Path(folder))
+
+    async def run(self, launch: Launch, output_path: str, on_output: Callable[[str], None] | None = None) -> CommandResult:
+        output = Path(output_path)
+        folder = output.with_suffix(".d")
+        begun = time.monotonic()
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.mkdir(exist_ok=True, mode=0o700)
+            for name in ("exit", "timed-out"):
+                (folder / name).unlink(missing_ok=True)
+            limit = f"{max(launch.limit.total_seconds(), 0.1):.3f}"
+            with output.open("wb") as stream:
+                child = await asyncio.create_subprocess_exec(
+                    "/bin/sh",
+                    "-c",
+                    SHIM,
+                    "kapelle-shim",
+                    str(folder),
+                    limit,
+                    *launch.argv,
+                    cwd=launch.cwd,
+                    env=dict(launch.env),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=stream,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise HostFailed(f"{launch.argv[0]} cannot be started: {error.strerror or error}") from error
+        try:
+            await child.wait()
+        finally:
+            if child.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                await child.wait()
+        seconds = time.monotonic() - begun
+        code, timed_out = _recorded(folder)
+        for leaf in folder.iterdir():
+            leaf.unlink()
+        folder.rmdir()
+        digest, tail = await asyncio.to_thread(_digest, output)
+        if on_output is not None:
+            on_output(tail)
+        return CommandResult(
+            exit_code=None if timed_out else code,
+            timed_out=timed_out,
+            seconds=seconds,
+            output_path=output_path,
+            output_hash=digest,
+            tail=tail,
+        )
+
+    async def leftovers(self, store_id: str) -> Sequence[ProcessRef]:
+        return await asyncio.to_thread(processes.carrying, store_id)
+
+    def _alive(self, process: ProcessRef) -> bool:
+        child = self._children.get(process.pid)
+        if child is not None and child.poll() is not None:
+            # Our own child, waited for: nothing of it is left in the process table.
+            del self._children[process.pid]
+        return processes.alive(process)
+
+    def _ended(self, process: ProcessRef, folder: Path) -> Ended:
+        handle = self._inputs.pop(process, None)
+        if handle is not None:
+            os.close(handle)
+        code, timed_out = _recorded(folder)
+        return Ended(exit_code=code, timed_out=timed_out)
+
+
+def _recorded(folder: Path) -> tuple[int | None, bool]:
+    timed_out = (folder / "timed-out").exists()
+    try:
+        return int((folder / "exit").read_text()), timed_out
+    except (OSError, ValueError):
+        return None, timed_out
+
+
+def _write_private(path: Path, content: str) -> None:
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(content)
+
+
+def _read(path: Path, offset: int, limit: int) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            return stream.read(limit)
+    except FileNotFoundError:
+        return b""
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _digest(path: Path) -> tuple[str, str]:
+    whole = hashlib.sha256()
+    tail = b""
+    with path.open("rb") as stream:
+        while part := stream.read(1 << 20):
+            whole.update(part)
+            tail = (tail + part)[-4 * TAIL :]
+    return whole.hexdigest(), tail.decode(errors="replace")[-TAIL:]
+
+
+async def _rest(seconds: float) -> None:
+    # The system gives no portable sign that a file has grown.
+    await asyncio.sleep(seconds)

@@ -1,0 +1,111 @@
+"""Processes of this machine: told apart by boot id, pid and start time, never by the pid alone."""
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from kapelle.core.agent import ProcessRef
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+STORE_VARIABLE = "KAPELLE_STORE"
+
+
+def boot_id() -> str:
+    """Return what names this boot of the machine."""
+    with suppress(OSError):
+        return BOOT_ID.read_text().strip()
+    return f"boot-{psutil.boot_time():.0f}"
+
+
+def _started(process: psutil.Process) -> str:
+    # The kernel's own count of clock ticks where there is one: psutil turns it into a time of day, which moves when the
+    # clock is set.
+    with suppress(OSError, IndexError):
+        text = Path(f"/proc/{process.pid}/stat").read_text()
+        return text.rpartition(")")[2].split()[19]
+    return f"{process.create_time():.3f}"
+
+
+def reference(pid: int) -> ProcessRef | None:
+    """Return the reference of the live process *pid*, or None when there is none."""
+    try:
+        process = psutil.Process(pid)
+        started = _started(process)
+    except psutil.Error:
+        return None
+    return ProcessRef(boot_id=boot_id(), pid=pid, started=started)
+
+
+def me() -> ProcessRef:
+    """Return the reference of this very process."""
+    found = reference(os.getpid())
+    if found is None:
+        raise ProcessLookupError(os.getpid())
+    return found
+
+
+def alive(process: ProcessRef) -> bool:
+    """Say whether *process* is still there: that very one, and not as a zombie."""
+    if process.boot_id != boot_id():
+        return False
+    try:
+        found = psutil.Process(process.pid)
+        return _started(found) == process.started and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def signal_group(process: ProcessRef, number: signal.Signals) -> bool:
+    """Send a signal to the process group that *process* leads; say whether there was anything to send it to."""
+    if process.boot_id != boot_id():
+        return False
+    now = reference(process.pid)
+    if now is not None and now != process:
+        return False
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return False
+    return True
+
+
+def end_process(process: ProcessRef) -> None:
+    """End *process* at once, if it is still that very one; for a leader that was stopped and keeps its lock."""
+    if reference(process.pid) == process and process.boot_id == boot_id():
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+
+
+def carrying(store_id: str) -> list[ProcessRef]:
+    """Return the live leaders of process groups that carry *store_id* in their environment, and those without a leader."""
+    found: dict[int, ProcessRef] = {}
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid() or process.environ().get(STORE_VARIABLE) != store_id:
+                continue
+            group = os.getpgid(process.pid)
+        except (psutil.Error, OSError):
+            continue
+        if group == os.getpgrp():
+            continue
+        leader = reference(group) or reference(process.pid)
+        if leader is not None:
+            found[leader.pid] = leader
+    return list(found.values())
+
+
+def exit_watch(pid: int) -> int | None:
+    """Return a descriptor that becomes readable when *pid* ends, or None where the system has no such thing."""
+    opener: Callable[[int], int] | None = getattr(os, "pidfd_open", None)
+    if opener is None:
+        return None
+    try:
+        return opener(pid)
+    except OSError:
+        return None

@@ -1,0 +1,167 @@
+"""How things look: colours and tables in a terminal, plain lines in a pipe, JSON when asked."""
+
+import json
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kapelle.apps.views import RunReport, TaskReport
+from kapelle.core.durations import format_duration
+from kapelle.core.errors import FileInvalid, KapelleError
+from kapelle.core.run import RunState
+from kapelle.core.task import TaskState
+
+STATE_STYLES: dict[str, str] = {
+    TaskState.PENDING: "dim",
+    TaskState.ASSIGNED: "cyan",
+    TaskState.RUNNING: "cyan",
+    TaskState.VALIDATING: "blue",
+    TaskState.MERGING: "magenta",
+    TaskState.COMPLETED: "green",
+    TaskState.SKIPPED: "dim",
+    TaskState.FAILED: "bold red",
+    TaskState.CANCELLED: "yellow",
+    TaskState.REJECTED: "red",
+    RunState.DELIVERING: "magenta",
+}
+MARKS: dict[str, str] = {
+    TaskState.PENDING: "·",
+    TaskState.ASSIGNED: "◌",
+    TaskState.RUNNING: "▶",
+    TaskState.VALIDATING: "◆",
+    TaskState.MERGING: "⇄",
+    TaskState.COMPLETED: "✓",
+    TaskState.SKIPPED: "–",
+    TaskState.FAILED: "✗",
+    TaskState.CANCELLED: "■",
+    TaskState.REJECTED: "✗",
+}
+
+
+def out() -> Console:
+    """Return the console for results; width and colours follow where it goes."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def err() -> Console:
+    """Return the console for errors and notes."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print *value* as JSON: readable in a terminal, one line in a pipe."""
+    indent = 2 if sys.stdout.isatty() else None
+    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_error(error: KapelleError, *, as_json: bool) -> None:
+    """Tell what happened, why, and what to do next."""
+    if as_json:
+        mistakes = error.mistakes if isinstance(error, FileInvalid) else ()
+        content: dict[str, Any] = {"code": error.code, "message": str(error), "remedy": error.advice}
+        if mistakes:
+            content["mistakes"] = [
+                {
+                    "file": mistake.file,
+                    "line": mistake.line,
+                    "column": mistake.column,
+                    "message": mistake.message,
+                    "advice": mistake.advice,
+                }
+                for mistake in mistakes
+            ]
+        print_json({"error": content})
+        return
+    console = err()
+    if isinstance(error, FileInvalid):
+        for mistake in error.mistakes:
+            console.print(Text.assemble((f"{mistake.file}:{mistake.line}:{mistake.column}: ", "bold"), mistake.message))
+            console.print(Text(f"    → {mistake.advice}", style="green"))
+        count = len(error.mistakes)
+        console.print(Text(f"{count} mistake{'s' if count != 1 else ''}; nothing was submitted. [{error.code}]", style="red"))
+        return
+    console.print(Text.assemble(("Error: ", "bold red"), str(error), (f"  [{error.code}]", "dim")))
+    console.print(Text(f"  → {error.advice}", style="green"))
+
+
+def count_tokens(number: int) -> str:
+    """Return a number of tokens in few letters."""
+    if number < 1000:
+        return str(number)
+    return f"{number / 1000:.1f}k" if number < 1_000_000 else f"{number / 1_000_000:.1f}M"
+
+
+def money(usd: float) -> str:
+    """Return an amount of US dollars, to the cent or, below ten cents, more exactly."""
+    return f"${usd:.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.4f}"
+
+
+def state_text(state: str, note: str = "") -> Text:
+    """Return a state with its mark and colour."""
+    mark = MARKS.get(state, "")
+    text = Text(f"{mark} {state}".strip(), style=STATE_STYLES.get(state, ""))
+    return text.append(f" {note}", style="dim") if note else text
+
+
+def report_table(report: RunReport, now: datetime) -> Table:
+    """Return a run as a table: one row per task."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name, right in (
+        ("TASK", False),
+        ("STATE", False),
+        ("TRIES", True),
+        ("GATE", False),
+        ("TOKENS", True),
+        ("COST", True),
+        ("TIME", True),
+        ("COMMIT", False),
+    ):
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for entry in report.tasks:
+        table.add_row(*_row(entry, now))
+    return table
+
+
+def _row(entry: TaskReport, now: datetime) -> Iterable[Any]:
+    task = entry.task
+    note = f"({task.waits_for.value})" if task.waits_for is not None else ""
+    elapsed = entry.elapsed(now)
+    gate = Text(entry.gate, style="green" if "✓" in entry.gate else "dim")
+    if entry.merge_returns:
+        gate.append(f" ⇄{entry.merge_returns}", style="magenta")
+    return (
+        task.name,
+        state_text(task.state.value, note),
+        str(len(entry.attempts) or ""),
+        gate,
+        count_tokens(entry.spend.usage.total) if entry.spend.calls else "",
+        money(entry.spend.cost_usd) if entry.spend.calls else "",
+        format_duration(elapsed) if elapsed is not None else "",
+        (task.commit or "")[:10],
+    )
+
+
+def print_report(report: RunReport, now: datetime) -> None:
+    """Print a run: what it is, each task, the sum."""
+    console = out()
+    run = report.run
+    title = Text.assemble((run.spec.name, "bold"), f"  {run.run_id}  ", state_text(run.state.value))
+    if run.paused:
+        title.append("  paused", style="yellow")
+    console.print(title)
+    console.print(report_table(report, now))
+    ended = run.ended_at or now
+    elapsed = format_duration(ended - run.submitted_at)
+    tokens = count_tokens(report.spend.usage.total)
+    console.print(f"{report.done}/{len(report.tasks)} tasks · {tokens} tokens · {money(report.spend.cost_usd)} · {elapsed}")
+    for entry in report.tasks:
+        if entry.task.failure is not None:
+            console.print(Text.assemble((f"{entry.task.name}: ", "bold red"), entry.task.failure.message.strip()))
+    if report.held_up:
+        console.print(Text(f"{run.spec.target} was not moved: {report.held_up}", style="yellow"))

@@ -1,0 +1,239 @@
+"""`kapelle run` and `kapelle resume`: lead or follow, show what happens, end in order on Ctrl-C."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from kapelle.apps.cli.output import count_tokens, err, money, out, state_text
+from kapelle.apps.desk import Desk
+from kapelle.apps.views import RunReport, run_report
+from kapelle.core.durations import format_duration
+from kapelle.core.events import (
+    AgentUsedTool,
+    AttemptEnded,
+    ChangeConflicted,
+    ChangeMerged,
+    CheckEnded,
+    Entry,
+    Event,
+    GateFailed,
+    GatePassed,
+    RunEnded,
+    TargetDelivered,
+    TargetHeldUp,
+    TaskFailed,
+    TaskMoved,
+    TaskWaited,
+)
+from kapelle.core.gate import CheckState
+from kapelle.core.ids import RunId, TaskId
+from kapelle.core.task import TERMINAL
+from kapelle.engine.leader import Stop
+
+INTERRUPTED = 3
+
+
+class Watcher:
+    """Follows one run by its events and shows it: a live table in a terminal, plain lines elsewhere."""
+
+    def __init__(self, desk: Desk, run_id: RunId, *, live: bool) -> None:
+        self._desk = desk
+        self._run_id = run_id
+        self._live = live
+        self._tools: dict[TaskId, str] = {}
+        self._names: dict[TaskId, str] = {}
+        self._note = ""
+        self._seq = 0
+
+    def note(self, text: str) -> None:
+        """Show *text* below the table, or print it."""
+        self._note = text
+        if not self._live:
+            err().print(text)
+
+    async def show(self, over: asyncio.Event) -> None:
+        """Show the run until *over* is set."""
+        if self._live:
+            await self._show_live(over)
+        else:
+            await self._show_lines(over)
+
+    async def _report(self) -> RunReport | None:
+        return await self._desk.world.store.read(lambda view: run_report(view, self._run_id))
+
+    async def _entries(self) -> list[Entry]:
+        found = await self._desk.world.store.read(lambda view: view.events(self._seq, run_id=self._run_id, limit=500))
+        if found:
+            self._seq = found[-1].seq
+        return list(found)
+
+    async def _show_live(self, over: asyncio.Event) -> None:
+        with Live(console=out(), refresh_per_second=8, transient=True) as live:
+            while True:
+                last = over.is_set()
+                for entry in await self._entries():
+                    self._take(entry.event)
+                report = await self._report()
+                if report is not None:
+                    live.update(self._picture(report, self._desk.world.clock.now()))
+                if last:
+                    return
+                await _within(over, 0.15)
+
+    async def _show_lines(self, over: asyncio.Event) -> None:
+        while True:
+            last = over.is_set()
+            report = await self._report() if not self._names else None
+            if report is not None:
+                self._names = {entry.task.task_id: entry.task.name for entry in report.tasks}
+            for entry in await self._entries():
+                line = line_of(entry.event, self._names)
+                if line is not None:
+                    sys.stdout.write(f"{entry.at.astimezone():%H:%M:%S} {line}\n")
+            sys.stdout.flush()
+            if last:
+                return
+            await _within(over, 0.1)
+
+    def _take(self, event: Event) -> None:
+        if event.task_id is None:
+            return
+        if isinstance(event, AgentUsedTool):
+            self._tools[event.task_id] = f"{event.tool} {event.about}".strip()
+        elif isinstance(event, TaskMoved):
+            self._tools.pop(event.task_id, None)
+
+    def _picture(self, report: RunReport, now: datetime) -> Group:
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0), expand=True)
+        table.add_column("TASK", no_wrap=True, ratio=2, overflow="ellipsis")
+        table.add_column("STATE", no_wrap=True, min_width=12)
+        table.add_column("DOING", no_wrap=True, ratio=4, overflow="ellipsis")
+        table.add_column("TOKENS", no_wrap=True, justify="right")
+        table.add_column("COST", no_wrap=True, justify="right")
+        table.add_column("TIME", no_wrap=True, justify="right")
+        for entry in report.tasks:
+            task = entry.task
+            doing = self._tools.get(task.task_id, "")
+            if task.failure is not None:
+                doing = task.failure.message.splitlines()[0] if task.failure.message else task.failure.kind
+            elif task.state in TERMINAL:
+                doing = task.summary.splitlines()[0] if task.summary else ""
+            elif task.waits_for is not None:
+                doing = f"waits for {task.waits_for.value}" + (f": {task.detail.splitlines()[0]}" if task.detail else "")
+            elapsed = entry.elapsed(now)
+            table.add_row(
+                task.name,
+                state_text(task.state.value),
+                Text(doing, style="dim"),
+                count_tokens(entry.spend.usage.total) if entry.spend.calls else "",
+                money(entry.spend.cost_usd) if entry.spend.calls else "",
+                format_duration(elapsed) if elapsed is not None else "",
+            )
+        bar = ProgressBar(total=max(len(report.tasks), 1), completed=report.done, width=30)
+        head = Table.grid(padding=(0, 2))
+        elapsed = format_duration((report.run.ended_at or now) - report.run.submitted_at)
+        sums = f"{report.done}/{len(report.tasks)}  {count_tokens(report.spend.usage.total)} tokens  "
+        head.add_row(Text(report.run.spec.name, style="bold"), bar, f"{sums}{money(report.spend.cost_usd)}  {elapsed}")
+        parts = [head, Text(), table]
+        if self._note:
+            parts.append(Text(self._note, style="yellow"))
+        return Group(*parts)
+
+
+def line_of(event: Event, names: dict[TaskId, str]) -> str | None:
+    """Return one plain line about *event*, or None when it is too small to tell."""
+    name = names.get(event.task_id, "") if event.task_id is not None else ""
+    match event:
+        case TaskFailed(failure=failure):
+            return f"{name}: failed: {failure.message.splitlines()[0] if failure and failure.message else ''}"
+        case TaskMoved(note=note):
+            state = event.kind.removeprefix("task.")
+            return f"{name}: {state}" + (f" ({note.splitlines()[0]})" if note else "")
+        case TaskWaited(waits_for=waits, detail=detail) if waits is not None:
+            return f"{name}: waits for {waits.value}" + (f": {detail.splitlines()[0]}" if detail else "")
+        case AttemptEnded(outcome=outcome, message=message) if outcome != "succeeded":
+            return f"{name}: attempt ended: {outcome}" + (f": {message.splitlines()[0]}" if message else "")
+        case AgentUsedTool(tool=tool, about=about):
+            return f"{name}:   {tool} {about}".rstrip()
+        case CheckEnded(state=state, check=check, where=where, gate=gate) if state is not CheckState.PASSED:
+            return f"{name}: check {gate}/{check} {state.value} ({where})"
+        case GatePassed(gate=gate, reused=reused, where=where) if gate != "none":
+            return f"{name}: gate {gate} passed ({where}{', receipt reused' if reused else ''})"
+        case GateFailed(gate=gate, check=check, where=where):
+            return f"{name}: gate {gate} failed at {check} ({where})"
+        case ChangeConflicted(files=files):
+            return f"{name}: conflict in {', '.join(files)}"
+        case ChangeMerged(commit=commit, target=target):
+            return f"{name}: merged into {target} as {commit[:10]}"
+        case TargetDelivered(target=target, commit=commit):
+            return f"{target} is now {commit[:10]}"
+        case TargetHeldUp(target=target, reason=reason):
+            return f"{target} was not moved: {reason}"
+        case RunEnded(state=state, completed=completed, failed=failed):
+            return f"run {state}: {completed} completed, {failed} failed"
+        case _:
+            return None
+
+
+async def stay(desk: Desk, run_id: RunId, *, live: bool, quiet: bool = False) -> bool:
+    """Lead or follow until the run has ended; return False when a person interrupted it."""
+    stop, over = Stop(), asyncio.Event()
+    watcher = Watcher(desk, run_id, live=live)
+
+    async def finished() -> bool:
+        return await desk.ended([run_id])
+
+    async with asyncio.TaskGroup() as group:
+        showing = None if quiet else group.create_task(watcher.show(over))
+        with _signals(stop, watcher.note):
+            await _lead(desk, finished, stop)
+        over.set()
+        if showing is not None:
+            await showing
+    return await desk.ended([run_id])
+
+
+async def _lead(desk: Desk, finished: Callable[[], Awaitable[bool]], stop: Stop) -> None:
+    await desk.lead_or_follow(finished, stop)
+
+
+class _signals:  # noqa: N801  # used as a statement: with _signals(...)
+    """First Ctrl-C: end in order. Second: at once."""
+
+    def __init__(self, stop: Stop, note: Callable[[str], None]) -> None:
+        self._stop = stop
+        self._note = note
+
+    def _caught(self) -> None:
+        if self._stop.asked.is_set():
+            self._stop.at_once.set()
+            self._note("Stopping now.")
+            return
+        self._stop.asked.set()
+        self._note("Stopping: agents finish their turn (at most a minute). Ctrl-C again stops now.")
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._caught)
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+
+async def _within(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

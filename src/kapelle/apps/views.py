@@ -1,0 +1,166 @@
+"""What people and programs are told about runs and tasks: read from the store, the same for every door."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from kapelle.core.attempt import Attempt
+from kapelle.core.budget import Spend
+from kapelle.core.gate import CheckState, Receipt
+from kapelle.core.ids import RunId
+from kapelle.core.run import Run
+from kapelle.core.store import View
+from kapelle.core.task import TERMINAL, Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskReport:
+    """One task, as shown."""
+
+    task: Task
+    attempts: tuple[Attempt, ...]
+    spend: Spend
+    receipt: Receipt | None
+
+    @property
+    def gate(self) -> str:
+        """The gate's verdict in a word: its name and how often work went back to the agent."""
+        returns = sum(attempt.gate_rounds for attempt in self.attempts)
+        name = self.receipt.gate if self.receipt is not None else (self.task.spec.gate or "")
+        if not name or name == "none":
+            return ""
+        return f"{name} ✓" + (f" ↺{returns}" if returns else "") if self.receipt is not None else name
+
+    @property
+    def merge_returns(self) -> int:
+        """How often the merge queue sent the change back."""
+        return sum(attempt.merge_returns for attempt in self.attempts)
+
+    def elapsed(self, now: datetime) -> timedelta | None:
+        """Return the time from its first start to its end, or to *now*."""
+        if self.task.started_at is None:
+            return None
+        return (self.task.ended_at or now) - self.task.started_at
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunReport:
+    """One run with its tasks, as shown."""
+
+    run: Run
+    tasks: tuple[TaskReport, ...]
+    spend: Spend
+    delivered: str
+    """The target's commit, as far as is known."""
+    held_up: str
+
+    @property
+    def done(self) -> int:
+        """How many tasks have ended."""
+        return sum(1 for entry in self.tasks if entry.task.state in TERMINAL)
+
+
+def run_report(view: View, run_id: RunId) -> RunReport | None:
+    """Return what is to be told about a run, or None when there is none."""
+    run = view.runs.get(run_id)
+    if run is None:
+        return None
+    spends = view.ledger.by_task(run_id)
+    tasks = tuple(
+        TaskReport(
+            task=task,
+            attempts=tuple(view.attempts.of_task(task.task_id)),
+            spend=spends.get(task.task_id, Spend()),
+            receipt=_receipt(view, task),
+        )
+        for task in view.tasks.of_run(run_id)
+    )
+    integration = None
+    if run.spec.repository is not None and run.spec.target is not None:
+        integration = view.changes.integration(run.spec.repository, run.spec.target)
+    return RunReport(
+        run=run,
+        tasks=tasks,
+        spend=sum(spends.values(), Spend()),
+        delivered=integration.delivered if integration is not None else "",
+        held_up=integration.held_up if integration is not None else "",
+    )
+
+
+def _receipt(view: View, task: Task) -> Receipt | None:
+    for change in reversed(view.changes.of_task(task.task_id)):
+        if change.receipt is not None:
+            return view.changes.receipt(change.receipt)
+    return None
+
+
+def task_json(entry: TaskReport, now: datetime) -> dict[str, Any]:
+    """Return a task as JSON: stable names, times in ISO 8601, durations in seconds."""
+    task = entry.task
+    elapsed = entry.elapsed(now)
+    return {
+        "id": task.task_id,
+        "name": task.name,
+        "state": task.state.value,
+        "waits_for": task.waits_for.value if task.waits_for else None,
+        "detail": task.detail or None,
+        "agent": task.spec.agent,
+        "priority": task.spec.priority.value,
+        "attempts": len(entry.attempts),
+        "gate_rounds": sum(attempt.gate_rounds for attempt in entry.attempts),
+        "merge_returns": entry.merge_returns,
+        "gate": {
+            "name": entry.receipt.gate,
+            "passed": True,
+            "receipt": entry.receipt.key,
+            "checks": {
+                check.name: check.state.value for check in entry.receipt.checks if check.state is not CheckState.NOT_RUN
+            },
+        }
+        if entry.receipt is not None
+        else None,
+        "tokens": spend_json(entry.spend)["tokens"],
+        "cost_usd": round(entry.spend.cost_usd, 6),
+        "elapsed_s": round(elapsed.total_seconds(), 3) if elapsed is not None else None,
+        "commit": task.commit,
+        "summary": task.summary or None,
+        "result": None if task.result is None else json.loads(task.result),
+        "failure": None if task.failure is None else {"kind": task.failure.kind, "message": task.failure.message},
+        "submitted_at": task.submitted_at.isoformat(),
+        "ended_at": task.ended_at.isoformat() if task.ended_at else None,
+    }
+
+
+def spend_json(spend: Spend) -> dict[str, Any]:
+    """Return a spend as JSON."""
+    usage = spend.usage
+    return {
+        "tokens": {
+            "input": usage.input_tokens,
+            "output": usage.output_tokens,
+            "cache_read": usage.cache_read_tokens,
+            "cache_write": usage.cache_write_tokens,
+        },
+        "cost_usd": round(spend.cost_usd, 6),
+        "model_calls": spend.calls,
+    }
+
+
+def run_json(report: RunReport, now: datetime) -> dict[str, Any]:
+    """Return a run as JSON."""
+    run = report.run
+    return {
+        "id": run.run_id,
+        "name": run.spec.name,
+        "state": run.state.value,
+        "paused": run.paused,
+        "repository": run.spec.repository,
+        "target": run.spec.target,
+        "delivered": report.delivered or None,
+        "held_up": report.held_up or None,
+        "submitted_at": run.submitted_at.isoformat(),
+        "ended_at": run.ended_at.isoformat() if run.ended_at else None,
+        **spend_json(report.spend),
+        "tasks": [task_json(entry, now) for entry in report.tasks],
+    }
