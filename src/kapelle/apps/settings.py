@@ -14,7 +14,7 @@ from platformdirs import user_state_path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from kapelle.apps import models
-from kapelle.apps.documents import Document
+from kapelle.documents import Document
 from kapelle.core.errors import FileInvalid, Mistake, UsageError
 from kapelle.core.merge import DeliveryMode
 

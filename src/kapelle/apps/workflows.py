@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from kapelle.apps import models
-from kapelle.apps.documents import Document
+from kapelle.documents import Document
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import FileInvalid, Mistake, UsageError

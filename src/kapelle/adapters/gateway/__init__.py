@@ -1,0 +1,1 @@
+"""The model gateway: a local reverse proxy that holds the credentials, counts and bounds, or rehearses."""

@@ -1,0 +1,121 @@
+"""Answering requests from a rehearsal, over HTTP."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from kapelle.adapters.gateway import replies
+from kapelle.adapters.gateway.rehearsal import Answer, Caller, Fault, answer, cwd_of, fault_message
+from kapelle.adapters.gateway.rehearsal_file import Rehearsal, load_rehearsal
+from kapelle.adapters.gateway.request_log import RequestLog
+from kapelle.core.budget import Usage
+
+Booked = Callable[[int, str, Usage, str], None]
+"""Called once per request with status, model, usage and error."""
+
+
+class RehearsedUpstream:
+    """A rehearsal in the place of the model's API."""
+
+    def __init__(self, rehearsal: Rehearsal, log: RequestLog, now: Callable[[], datetime]) -> None:
+        self._rehearsal = rehearsal
+        self._log = log
+        self._now = now
+
+    @classmethod
+    def open(cls, path: Path, log: Path, now: Callable[[], datetime]) -> "RehearsedUpstream":
+        """Read the rehearsal at *path*, which goes on where *log* says.
+
+        Raises:
+            FileMissing: one of them cannot be read.
+            FileInvalid: the rehearsal has mistakes.
+        """
+        return cls(load_rehearsal(path), RequestLog(log), now)
+
+    async def respond(self, request: Request, body: bytes, caller: Caller, booked: Booked) -> Response:
+        """Answer a request of the Messages API."""
+        path = request.url.path
+        content = _mapping(body)
+        if path.endswith("/count_tokens"):
+            return Response(json.dumps({"input_tokens": len(body) // 4}), media_type="application/json")
+        if not path.endswith("/messages"):
+            return error(404, f"a rehearsal has no {path}")
+        caller = (
+            caller
+            if caller.cwd
+            else Caller(run=caller.run, task=caller.task, attempt=caller.attempt, round=caller.round, cwd=cwd_of(content))
+        )
+        found = answer(self._rehearsal, content, caller, self._log.counts, f"msg_{secrets.token_hex(12)}")
+        if isinstance(found, Fault):
+            self._log.consume(found.key)
+            return await self._fault(found, content, booked)
+        return await self._reply(found, streaming=bool(content.get("stream")), booked=booked)
+
+    async def _fault(self, fault: Fault, content: Mapping[str, Any], booked: Booked) -> Response:
+        turn, model = fault.turn, str(content.get("model", ""))
+        if turn.error is not None:
+            booked(turn.error, model, Usage(), replies.ERROR_TYPES.get(turn.error, "api_error"))
+            headers = {} if turn.retry_after is None else {"retry-after": f"{turn.retry_after:g}"}
+            if turn.usage_limit is not None:
+                reset = str(int(turn.usage_limit.timestamp()))
+                headers |= {"anthropic-ratelimit-unified-status": "rejected", "anthropic-ratelimit-unified-reset": reset}
+            body = replies.error_body(turn.error, fault_message(turn, self._now()))
+            return Response(body, status_code=turn.error, headers=headers, media_type="application/json")
+        if turn.stall is not None:
+            seconds = turn.stall.total_seconds()
+            booked(200, model, Usage(), "stalled")
+            return StreamingResponse(_stall(seconds), media_type="text/event-stream")
+        booked(200, model, Usage(), "cut")
+        return StreamingResponse(_cut(model), media_type="text/event-stream")
+
+    async def _reply(self, found: Answer, *, streaming: bool, booked: Booked) -> Response:
+        reply, turn = found.reply, found.turn
+        if turn.delay is not None:
+            await asyncio.sleep(turn.delay.total_seconds())
+        if not streaming:
+            booked(200, reply.model, reply.usage, "")
+            return Response(replies.whole(reply), media_type="application/json")
+        drip = turn.drip.total_seconds() if turn.drip is not None else 0.0
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for piece in replies.streamed(reply):
+                yield piece
+                if drip:
+                    await asyncio.sleep(drip)
+            booked(200, reply.model, reply.usage, "")
+
+        return StreamingResponse(pieces(), media_type="text/event-stream")
+
+
+async def _stall(seconds: float) -> AsyncIterator[bytes]:
+    yield b": nothing comes\n\n"
+    await asyncio.sleep(seconds)
+    raise ConnectionResetError("the rehearsed reply stalled")
+
+
+async def _cut(model: str) -> AsyncIterator[bytes]:
+    reply = replies.Reply(message_id="msg_cut", model=model, text="This will not be", tools=(), usage=Usage())
+    for index, piece in enumerate(replies.streamed(reply)):
+        if index == 3:  # noqa: PLR2004  # in the middle of its text
+            raise ConnectionResetError("the rehearsed reply was cut")
+        yield piece
+
+
+def error(status: int, message: str, kind: str | None = None) -> Response:
+    """Return an error in the API's own shape."""
+    return Response(replies.error_body(status, message, kind), status_code=status, media_type="application/json")
+
+
+def _mapping(body: bytes) -> Mapping[str, Any]:
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}

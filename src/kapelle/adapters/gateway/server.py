@@ -1,0 +1,281 @@
+"""The gateway: one small HTTP server on loopback, between agents and models."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+import httpx2
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from kapelle.adapters.gateway.counting import UsageCounter
+from kapelle.adapters.gateway.prices import PRICES
+from kapelle.adapters.gateway.recording import Recorder, ReplyReader
+from kapelle.adapters.gateway.rehearsal import Caller
+from kapelle.adapters.gateway.rehearse import RehearsedUpstream, error
+from kapelle.core.budget import Price, Usage, cost_usd, price_of
+from kapelle.core.errors import GatewayFailed, KapelleError
+from kapelle.core.ids import AgentId
+from kapelle.core.ports import Credentials, Meter, ModelCall, Ticket
+
+METHODS = ["GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"]
+# What belongs to one connection and not to the message, and what the gateway sets itself.
+NOT_FORWARDED = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "host",
+        "content-length",
+        "accept-encoding",
+        "content-encoding",
+    }
+)
+TOKEN_HEADER = "x-kapelle-token"  # noqa: S105  # the name of a header
+BUDGET_STATUS = 400
+"""A refusal that the CLI does not try again; its text begins with ``kapelle budget:``."""
+
+
+class ModelGateway:
+    """See ``core.ports.Gateway``."""
+
+    def __init__(
+        self,
+        *,
+        port_file: Path,
+        credentials: Credentials,
+        now: Callable[[], datetime],
+        new_id: Callable[[], str],
+        prices: Mapping[str, Price] = PRICES,
+        port: int | None = None,
+    ) -> None:
+        self._port_file = port_file
+        self._credentials = credentials
+        self._now = now
+        self._new_id = new_id
+        self._prices = prices
+        self._port = port
+        self._tickets: dict[str, Ticket] = {}
+        self._rehearsals: dict[str, RehearsedUpstream] = {}
+        self._recorders: dict[str, Recorder] = {}
+        self._meter: Meter | None = None
+        self._client: httpx2.AsyncClient | None = None
+        self._server: uvicorn.Server | None = None
+        self._serving: asyncio.Future[None] | None = None
+
+    # --- The port ---
+
+    async def start(self, meter: Meter) -> str:
+        self._meter = meter
+        listener = self._listen()
+        self._client = httpx2.AsyncClient(timeout=httpx2.Timeout(None, connect=10.0), follow_redirects=False)
+        app = Starlette(routes=[Route("/{path:path}", self._handle, methods=METHODS)])
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        self._server = _QuietServer(config)
+        # The server lives as long as the gateway, not as long as a scope: it is awaited in stop().
+        self._serving = asyncio.ensure_future(self._server.serve(sockets=[listener]))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    def admit(self, ticket: Ticket) -> None:
+        self._tickets[ticket.token] = ticket
+
+    def dismiss(self, agent_id: AgentId) -> None:
+        for token in [token for token, ticket in self._tickets.items() if ticket.agent_id == agent_id]:
+            del self._tickets[token]
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving
+        if self._client is not None:
+            await self._client.aclose()
+        self._server, self._serving, self._client = None, None, None
+
+    def _listen(self) -> socket.socket:
+        """Listen where an earlier leader did, so that agents who outlived it find the gateway again."""
+        wanted = self._port or self._remembered()
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", wanted or 0))
+        except OSError as error_:
+            if self._port is not None:
+                listener.close()
+                raise GatewayFailed(f"port {self._port} cannot be listened on: {error_.strerror}") from error_
+            # Somebody else took the port meanwhile. Agents who outlived the leader end by themselves; new ones go on.
+            listener.bind(("127.0.0.1", 0))
+        listener.listen(256)
+        listener.setblocking(False)
+        self._port_file.parent.mkdir(parents=True, exist_ok=True)
+        self._port_file.write_text(str(listener.getsockname()[1]))
+        return listener
+
+    def _remembered(self) -> int | None:
+        try:
+            return int(self._port_file.read_text())
+        except (OSError, ValueError):
+            return None
+
+    # --- Requests ---
+
+    async def _handle(self, request: Request) -> Response:
+        ticket = self._ticket(request)
+        if ticket is None:
+            if request.method == "HEAD":
+                return Response(status_code=200)
+            return error(401, "this token is not known to the Kapelle gateway (its agent was stopped)")
+        if self._meter is not None and request.url.path.endswith("/messages"):
+            refusal = self._meter.admit(ticket.agent_id)
+            if refusal is not None:
+                return error(BUDGET_STATUS, f"kapelle budget: {refusal}", "invalid_request_error")
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            return Response(status_code=499)
+        if ticket.upstream.rehearsal is not None:
+            return await self._rehearse(request, body, ticket)
+        return await self._forward(request, body, ticket)
+
+    def _ticket(self, request: Request) -> Ticket | None:
+        bearer = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        for token in (request.headers.get("x-api-key"), request.headers.get(TOKEN_HEADER), bearer):
+            if token and token in self._tickets:
+                return self._tickets[token]
+        return None
+
+    async def _rehearse(self, request: Request, body: bytes, ticket: Ticket) -> Response:
+        path = ticket.upstream.rehearsal or ""
+        try:
+            if path not in self._rehearsals:
+                log = Path(ticket.upstream.log or f"{path}.log")
+                self._rehearsals[path] = RehearsedUpstream.open(Path(path), log, self._now)
+        except KapelleError as problem:
+            return error(500, str(problem))
+        begun = time.monotonic()
+
+        def booked(status: int, model: str, usage: Usage, kind: str) -> None:
+            self._book(ticket, model=model, usage=usage, status=status, begun=begun, kind=kind)
+
+        caller = Caller(run=ticket.run_id, task=ticket.task, attempt=ticket.attempt, round=ticket.round, cwd=ticket.cwd)
+        return await self._rehearsals[path].respond(request, body, caller, booked)
+
+    async def _forward(self, request: Request, body: bytes, ticket: Ticket) -> Response:
+        headers = {
+            name: value
+            for name, value in request.headers.items()
+            if name not in NOT_FORWARDED and not name.startswith("x-kapelle-")
+        }
+        headers["accept-encoding"] = "identity"
+        if ticket.upstream.credential is not None:
+            key = self._credentials.resolve(ticket.upstream.credential)
+            if key is None:
+                return error(401, f"{ticket.upstream.credential} is not set where Kapelle leads")
+            headers.pop("authorization", None)
+            headers["x-api-key"] = key
+        if self._client is None:
+            return error(503, "the gateway is stopping")
+        url = f"{ticket.upstream.base_url.rstrip('/')}{request.url.path}"
+        url += f"?{request.url.query}" if request.url.query else ""
+        begun = time.monotonic()
+        try:
+            sending = self._client.build_request(request.method, url, headers=headers, content=body)
+            response = await self._client.send(sending, stream=True)
+        except httpx2.HTTPError as problem:
+            if request.url.path.endswith("/messages"):
+                self._book(ticket, model="", usage=Usage(), status=502, begun=begun, kind="unreachable")
+            return error(502, f"the model API at {ticket.upstream.base_url} cannot be reached: {problem}")
+        passed = {name: value for name, value in response.headers.items() if name not in NOT_FORWARDED}
+        metered = request.url.path.endswith("/messages")
+        pieces = self._pass_on(response, ticket, begun) if metered else response.aiter_raw()
+        return StreamingResponse(pieces, status_code=response.status_code, headers=passed)
+
+    async def _pass_on(self, response: httpx2.Response, ticket: Ticket, begun: float) -> AsyncIterator[bytes]:
+        """Yield the reply as it comes, and count it."""
+        counter, reader, parts = UsageCounter(), ReplyReader(), list[bytes]()
+        streaming = response.headers.get("content-type", "").startswith("text/event-stream")
+        broken = ""
+        try:
+            async for piece in response.aiter_raw():
+                if streaming:
+                    counter.feed(piece)
+                    reader.feed(piece)
+                else:
+                    parts.append(piece)
+                yield piece
+        except httpx2.HTTPError:
+            broken = "cut"
+            raise
+        finally:
+            if not streaming:
+                counter.whole(b"".join(parts))
+                reader.whole(b"".join(parts))
+            with suppress(httpx2.HTTPError):
+                await response.aclose()
+            kind = counter.error or broken or ("" if counter.stopped else "cut")
+            status = response.status_code
+            self._book(ticket, model=counter.model, usage=counter.usage, status=status, begun=begun, kind=kind)
+            self._record(ticket, status, reader, counter)
+
+    def _record(self, ticket: Ticket, status: int, reader: ReplyReader, counter: UsageCounter) -> None:
+        path = ticket.upstream.record
+        if path is None:
+            return
+        recorder = self._recorders.setdefault(path, Recorder(Path(path)))
+        if status != 200:  # noqa: PLR2004  # OK
+            recorder.error(ticket, status)
+        elif counter.stopped:
+            usage = counter.usage
+            used = {
+                "input_tokens": usage.input_tokens,
+                "output_tokens": usage.output_tokens,
+                "cache_read_tokens": usage.cache_read_tokens,
+                "cache_write_tokens": usage.cache_write_tokens,
+            }
+            recorder.reply(ticket, reader, used)
+
+    def _book(self, ticket: Ticket, *, model: str, usage: Usage, status: int, begun: float, kind: str) -> None:
+        if self._meter is None:
+            return
+        price = price_of(model, self._prices)
+        self._meter.record(
+            ModelCall(
+                call_id=self._new_id(),
+                agent_id=ticket.agent_id,
+                run_id=ticket.run_id,
+                task_id=ticket.task_id,
+                attempt_id=ticket.attempt_id,
+                model=model,
+                usage=usage,
+                cost_usd=cost_usd(usage, price) if price is not None else 0.0,
+                status=status,
+                seconds=time.monotonic() - begun,
+                error=kind,
+                priced=price is not None,
+            )
+        )
+
+
+class _QuietServer(uvicorn.Server):
+    """A server that leaves signals to whoever runs the process."""
+
+    def install_signal_handlers(self) -> None:
+        """Leave them."""
+
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        """Leave them."""
+        from contextlib import nullcontext
+
+        return nullcontext()

@@ -1,0 +1,135 @@
+"""Running git: with an environment of our own, and without trust in anything that an agent may have written.
+
+Hooks and file-system monitors are off in every call: both would run programs that a repository names.
+"""
+
+import asyncio
+import os
+import shlex
+from asyncio.subprocess import PIPE
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kapelle.core.errors import GitFailed, ProgramMissing
+
+SAFE = (
+    "core.fsmonitor=false",
+    f"core.hooksPath={os.devnull}",
+    "commit.gpgsign=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "core.quotepath=false",
+    "advice.detachedHead=false",
+    # Worktrees of other users' repositories are worked on because the operator said so.
+    "safe.directory=*",
+)
+ERROR_LINES = 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GitResult:
+    """What git answered."""
+
+    code: int
+    out: bytes
+    error: str
+
+    @property
+    def text(self) -> str:
+        """The output as text, without the newline at its end."""
+        return self.out.decode(errors="surrogateescape").rstrip("\n")
+
+    @property
+    def lines(self) -> list[str]:
+        """The output's lines."""
+        return [line for line in self.text.split("\n") if line]
+
+    @property
+    def fields(self) -> list[str]:
+        """The output of a ``-z`` command."""
+        return [part.decode(errors="surrogateescape") for part in self.out.split(b"\0") if part]
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    # What the operator's shell says about git (GIT_DIR, GIT_INDEX_FILE, ...) is about another repository.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    settings = {"GIT_CONFIG_COUNT": str(len(SAFE))}
+    for index, entry in enumerate(SAFE):
+        name, _, value = entry.partition("=")
+        settings |= {f"GIT_CONFIG_KEY_{index}": name, f"GIT_CONFIG_VALUE_{index}": value}
+    return {**kept, **settings, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", **extra}
+
+
+class Git:
+    """The git program, called in one directory."""
+
+    def __init__(self, folder: str, *, git_dir: str | None = None, env: Mapping[str, str] | None = None) -> None:
+        self._folder = folder
+        self._env = dict(env or {})
+        if git_dir is not None:
+            # Said outright, so that a .git file that an agent rewrote leads nowhere.
+            self._env |= {"GIT_DIR": git_dir, "GIT_WORK_TREE": folder}
+
+    def having(self, **env: str) -> "Git":
+        """Return the same with more in its environment."""
+        copy = Git(self._folder)
+        copy._env = {**self._env, **env}  # its own class
+        return copy
+
+    async def ask(self, *arguments: str, given: bytes | None = None) -> GitResult:
+        """Run git and return what it answered, whatever that is.
+
+        Raises:
+            ProgramMissing: git is not installed.
+            GitFailed: the directory is gone.
+        """
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "git",
+                *arguments,
+                cwd=self._folder,
+                env=_environment(self._env),
+                stdin=PIPE if given is not None else asyncio.subprocess.DEVNULL,
+                stdout=PIPE,
+                stderr=PIPE,
+            )
+        except FileNotFoundError as error:
+            if os.path.isdir(self._folder):  # noqa: PTH112  # a str is at hand
+                raise ProgramMissing("git is not installed", remedy="Install git 2.38 or newer.") from error
+            raise GitFailed(f"the directory {self._folder} is gone") from error
+        try:
+            out, err = await process.communicate(given)
+        except BaseException:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            raise
+        return GitResult(code=process.returncode or 0, out=out, error=err.decode(errors="replace").strip())
+
+    async def do(self, *arguments: str, given: bytes | None = None) -> GitResult:
+        """Run git and return what it answered.
+
+        Raises:
+            GitFailed: it answered with an error.
+        """
+        result = await self.ask(*arguments, given=given)
+        if result.code != 0:
+            raise failed(arguments, result)
+        return result
+
+
+def failed(arguments: Sequence[str], result: GitResult) -> GitFailed:
+    """Return the error for a git command that answered with one."""
+    said = "\n".join((result.error or result.text).splitlines()[:ERROR_LINES])
+    return GitFailed(f"`git {shlex.join(arguments)}` ended with {result.code}: {said}")
+
+
+class Locks:
+    """One lock per repository: git itself fails when worktrees are added at the same time."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def of(self, repository: str) -> asyncio.Lock:
+        """Return the lock of *repository*."""
+        return self._locks.setdefault(repository, asyncio.Lock())

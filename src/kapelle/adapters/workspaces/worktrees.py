@@ -1,0 +1,256 @@
+"""Workspaces as detached git worktrees.
+
+Every git command is told its git directory outright, and that is found on the repository's own side: the ``.git`` file inside a
+workspace belongs to the agent.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from kapelle.adapters.system.git import Git, Locks, failed
+from kapelle.core.errors import GitFailed, WorkspaceFailed
+from kapelle.core.ports import Commit, Conflict, Signature, WorkspaceOrder
+
+COPIED = "kapelle-copied"
+"""A file in the worktree's private git directory that lists what was copied in: it is never committed."""
+
+
+class GitWorkspaces:
+    """See ``core.ports.Workspaces``."""
+
+    def __init__(self, locks: Locks | None = None) -> None:
+        self._locks = locks or Locks()
+
+    async def prepare(self, order: WorkspaceOrder) -> None:
+        path = Path(order.path)
+        if order.repository is None:
+            _make(path)
+            return
+        if order.base is None:
+            raise WorkspaceFailed(f"no commit is named for the workspace {order.path}")
+        async with self._locks.of(order.repository):
+            if not await self._is_whole(order.path, order.repository):
+                await self._discard(order.path, order.repository)
+                _make(path.parent)
+                await Git(order.repository).do("worktree", "add", "--detach", "--quiet", order.path, order.base)
+                self._copy_in(order, path)
+
+    async def _is_whole(self, path: str, repository: str) -> bool:
+        """Say whether the workspace is there from before, with everything copied in."""
+        git_dir = await _private_git_dir(path, repository)
+        return git_dir is not None and (git_dir / COPIED).exists() and Path(path).is_dir()
+
+    def _copy_in(self, order: WorkspaceOrder, path: Path) -> None:
+        root = Path(order.repository or "").resolve()
+        copied: list[str] = []
+        for pattern in order.copy:
+            for source in sorted(root.glob(pattern)):
+                real = source.resolve()
+                if not real.is_relative_to(root):
+                    raise WorkspaceFailed(
+                        f"{pattern} leads out of the repository (to {real})", remedy="Copy files of the repository only."
+                    )
+                goal = path / source.relative_to(root)
+                if goal.exists() or ".git" in goal.parts[len(path.parts) :]:
+                    continue
+                goal.parent.mkdir(parents=True, exist_ok=True)
+                if source.is_dir():
+                    shutil.copytree(source, goal, symlinks=True)
+                else:
+                    shutil.copy2(source, goal)
+                copied.append(str(source.relative_to(root)))
+        record = _recorded_git_dir(path, root)
+        if record is None:
+            raise WorkspaceFailed(f"git has no record of the worktree {path}")
+        (record / COPIED).write_text("\n".join(copied))
+
+    async def commit(self, path: str, repository: str, signature: Signature) -> Commit:
+        git, git_dir = await self._git(path, repository)
+        await self._add_all(git, git_dir)
+        tree = (await git.do("write-tree")).text
+        head = (await git.do("rev-parse", "HEAD")).text
+        merging = await git.ask("rev-parse", "--verify", "--quiet", "MERGE_HEAD")
+        parents = [head]
+        if merging.code == 0:
+            already = await git.ask("merge-base", "--is-ancestor", merging.text, head)
+            parents += [merging.text] if already.code != 0 else []
+        if len(parents) == 1 and tree == (await git.do("rev-parse", "HEAD^{tree}")).text:
+            await git.do("update-ref", "--no-deref", "HEAD", head)
+            return Commit(commit=head, tree=tree)
+        commit = await _commit_tree(git, tree, parents, signature)
+        # HEAD itself, also when the agent put it on a branch: that branch is none of ours.
+        await git.do("update-ref", "--no-deref", "HEAD", commit)
+        await git.ask("merge", "--quit")
+        return Commit(commit=commit, tree=tree)
+
+    async def snapshot(self, path: str, repository: str, ref: str) -> str | None:
+        if not Path(path).is_dir():
+            return None
+        git, git_dir = await self._git(path, repository)
+        with tempfile.TemporaryDirectory(prefix="kapelle-index-") as folder:
+            index = Path(folder) / "index"
+            if (git_dir / "index").exists():
+                shutil.copy2(git_dir / "index", index)
+            beside = git.having(GIT_INDEX_FILE=str(index))
+            await self._add_all(beside, git_dir, whatever=True)
+            tree = (await beside.do("write-tree")).text
+        head = (await git.do("rev-parse", "HEAD")).text
+        commit = head
+        if tree != (await git.do("rev-parse", "HEAD^{tree}")).text:
+            name = "Kapelle"
+            signature = Signature(author=name, email="snapshot@agents.kapelle.invalid", message=f"Snapshot of {path}\n")
+            commit = await _commit_tree(git, tree, [head], signature)
+        else:
+            holding = await git.do("for-each-ref", "--contains", head, "--count=1", "refs/heads", "refs/kapelle")
+            if holding.text:
+                return None
+        await git.do("update-ref", ref, commit)
+        return commit
+
+    async def bring_in(self, path: str, repository: str, commit: str) -> Sequence[Conflict]:
+        git, _ = await self._git(path, repository)
+        merging = await git.ask("rev-parse", "--verify", "--quiet", "MERGE_HEAD")
+        if merging.code == 0 and merging.text != commit:
+            await git.do("merge", "--abort")
+        if merging.code != 0 or merging.text != commit:
+            identity = _identity("Kapelle", "merge-queue@agents.kapelle.invalid")
+            arguments = ("merge", "--no-commit", "--no-ff", "--quiet", commit)
+            result = await git.having(**identity).ask(*arguments)
+            if result.code not in {0, 1}:
+                raise failed(arguments, result)
+        found = await git.do("diff", "--name-only", "--diff-filter=U", "-z")
+        return [Conflict(file=name, reason="content") for name in dict.fromkeys(found.fields)]
+
+    async def leftover_markers(self, path: str, repository: str, base: str) -> Sequence[str]:
+        git, _ = await self._git(path, repository)
+        said = await git.ask("diff", "--check", base, "HEAD")
+        lines = [line for line in said.lines if line.endswith("leftover conflict marker")]
+        return list(dict.fromkeys(line.rsplit(":", 2)[0] for line in lines))
+
+    async def put(self, path: str, repository: str, commit: str) -> None:
+        git, git_dir = await self._git(path, repository)
+        for operation in ("merge", "rebase", "cherry-pick", "revert"):
+            await git.ask(operation, "--quit")
+        await git.do("checkout", "--force", "--detach", "--quiet", commit)
+        kept = [argument for name in _copied(git_dir) for argument in ("-e", f"/{name}")]
+        await git.do("clean", "-ffdq", *kept)
+
+    async def remove(self, path: str, repository: str | None) -> None:
+        if repository is None:
+            _delete(Path(path))
+            return
+        async with self._locks.of(repository):
+            await self._discard(path, repository)
+
+    async def _discard(self, path: str, repository: str) -> None:
+        if Path(repository).is_dir():
+            await Git(repository).ask("worktree", "remove", "--force", "--force", path)
+        _delete(Path(path))
+        if Path(repository).is_dir():
+            await Git(repository).ask("worktree", "prune")
+
+    async def present(self, folder: str) -> Sequence[str]:
+        place = Path(folder)
+        return sorted(str(entry) for entry in place.iterdir() if entry.is_dir()) if place.is_dir() else []
+
+    async def _git(self, path: str, repository: str) -> tuple[Git, Path]:
+        git_dir = await _private_git_dir(path, repository)
+        if git_dir is None:
+            raise WorkspaceFailed(f"{path} is no worktree of {repository} (any more)")
+        return Git(path, git_dir=str(git_dir)), git_dir
+
+    @staticmethod
+    async def _add_all(git: Git, git_dir: Path, *, whatever: bool = False) -> None:
+        """Put everything that git would not ignore into the index, but nothing that was copied in.
+
+        A repository inside the workspace cannot be committed; it is refused, or left out when *whatever*.
+        """
+        without = [f":(exclude,literal,top){name}" for name in _copied(git_dir)]
+        await git.do("add", "--all", "--", ":/", *without)
+        nested = [line.split("\t", 1)[1] for line in (await git.do("ls-files", "--stage")).lines if line.startswith("160000 ")]
+        if not nested:
+            return
+        if not whatever:
+            raise WorkspaceFailed(
+                f"there is a git repository inside the workspace: {', '.join(nested)}",
+                remedy="An agent cloned or made it there. Let it use another directory, or add it to .gitignore.",
+            )
+        await git.do("rm", "--cached", "--quiet", "--force", "--", *nested)
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise WorkspaceFailed(f"the folder {path} cannot be made: {error.strerror}") from error
+
+
+def _delete(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()
+        return
+
+    def make_writable(function: object, name: str, _: object) -> None:
+        # Package managers leave folders that even their owner may not write.
+        Path(name).parent.chmod(0o700)
+        Path(name).chmod(0o700)
+        if callable(function):
+            function(name)
+
+    try:
+        shutil.rmtree(path, onerror=make_writable)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise WorkspaceFailed(f"{path} cannot be removed: {error.strerror}") from error
+
+
+async def _private_git_dir(path: str, repository: str) -> Path | None:
+    """Return the git directory of the worktree at *path*, as the repository knows it."""
+    try:
+        common = (await Git(repository).do("rev-parse", "--path-format=absolute", "--git-common-dir")).text
+    except GitFailed:
+        return None
+    return _find_record(Path(path), Path(common))
+
+
+def _recorded_git_dir(path: Path, root: Path) -> Path | None:
+    common = root / ".git"
+    if common.is_file():
+        # The operator's checkout is a linked worktree itself.
+        private = Path(common.read_text().removeprefix("gitdir:").strip())
+        common = (private / (private / "commondir").read_text().strip()).resolve()
+    return _find_record(path, common)
+
+
+def _find_record(path: Path, common: Path) -> Path | None:
+    worktrees = common / "worktrees"
+    wanted = os.path.realpath(path)
+    for record in worktrees.iterdir() if worktrees.is_dir() else ():
+        try:
+            pointed = (record / "gitdir").read_text().strip()
+        except OSError:
+            continue
+        if os.path.realpath(Path(pointed).parent) == wanted:
+            return record
+    return None
+
+
+def _copied(git_dir: Path) -> list[str]:
+    try:
+        return [line for line in (git_dir / COPIED).read_text().splitlines() if line]
+    except OSError:
+        return []
+
+
+def _identity(name: str, email: str) -> dict[str, str]:
+    return {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", name), ("EMAIL", email))}
+
+
+async def _commit_tree(git: Git, tree: str, parents: Iterable[str], signature: Signature) -> str:
+    named = [argument for parent in parents for argument in ("-p", parent)]
+    signed = git.having(**_identity(signature.author, signature.email))
+    return (await signed.do("commit-tree", tree, *named, given=signature.message.encode())).text
