@@ -11,7 +11,7 @@ from kapelle.core.ids import RequestId, RunId
 from kapelle.core.ports import Host
 from kapelle.core.requests import Body, Request
 from kapelle.core.run import RUN_TERMINAL, Run
-from kapelle.core.store import Leadership, View
+from kapelle.core.store import Lead, Leadership, View
 from kapelle.core.task import Task
 from kapelle.engine.leader import STALE, Engine, Stop
 from kapelle.engine.world import World
@@ -108,6 +108,13 @@ class Desk:
         if lead is None or lead.given_up or self.world.clock.now() - lead.renewed_at < STALE:
             return
         self._end_process(lead.holder)
+
+    async def leader(self) -> Lead | None:
+        """Return who leads, or None when nobody does."""
+        lead = await self._leadership.holder()
+        if lead is None or lead.given_up or self.world.clock.now() - lead.renewed_at > STALE:
+            return None
+        return lead
 
     async def ended(self, run_ids: Sequence[RunId]) -> bool:
         """Say whether all of the runs have ended."""

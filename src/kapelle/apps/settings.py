@@ -14,9 +14,9 @@ from platformdirs import user_state_path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from kapelle.apps import models
-from kapelle.documents import Document
 from kapelle.core.errors import FileInvalid, Mistake, UsageError
 from kapelle.core.merge import DeliveryMode
+from kapelle.documents import Document
 
 FOLDER = ".kapelle"
 PROJECT_FILE = f"{FOLDER}/project.yml"

@@ -3,10 +3,13 @@
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
+
+from pydantic_core import to_jsonable_python
 
 from kapelle.core.attempt import Attempt
 from kapelle.core.budget import Spend
+from kapelle.core.events import Entry
 from kapelle.core.gate import CheckState, Receipt
 from kapelle.core.ids import RunId
 from kapelle.core.run import Run
@@ -164,3 +167,10 @@ def run_json(report: RunReport, now: datetime) -> dict[str, Any]:
         **spend_json(report.spend),
         "tasks": [task_json(entry, now) for entry in report.tasks],
     }
+
+
+def entry_json(entry: Entry) -> dict[str, Any]:
+    """Return an event of the log as JSON: its kind, place and time, and its own fields."""
+    fields = cast("dict[str, Any]", to_jsonable_python(entry.event))
+    head = {"seq": entry.seq, "at": entry.at.isoformat(), "term": entry.term, "kind": entry.event.kind}
+    return {**head, **fields}

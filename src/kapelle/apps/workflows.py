@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from kapelle.apps import models
-from kapelle.documents import Document
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import FileInvalid, Mistake, UsageError
@@ -18,6 +17,7 @@ from kapelle.core.retry import RetryPolicy
 from kapelle.core.run import Limits, RunSpec, WorkspaceRules
 from kapelle.core.task import TaskSpec, WorkspaceKind
 from kapelle.core.workflow import Surroundings, WorkflowTask, closest, expand, mistakes
+from kapelle.documents import Document
 
 NO_GATE = "none"
 

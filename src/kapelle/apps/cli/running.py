@@ -13,27 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from kapelle.apps.cli.output import count_tokens, err, money, out, state_text
+from kapelle.apps.cli.telling import line_of
 from kapelle.apps.desk import Desk
 from kapelle.apps.views import RunReport, run_report
 from kapelle.core.durations import format_duration
-from kapelle.core.events import (
-    AgentUsedTool,
-    AttemptEnded,
-    ChangeConflicted,
-    ChangeMerged,
-    CheckEnded,
-    Entry,
-    Event,
-    GateFailed,
-    GatePassed,
-    RunEnded,
-    TargetDelivered,
-    TargetHeldUp,
-    TaskFailed,
-    TaskMoved,
-    TaskWaited,
-)
-from kapelle.core.gate import CheckState
+from kapelle.core.events import AgentUsedTool, Entry, Event, TaskMoved
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.task import TERMINAL
 from kapelle.engine.leader import Stop
@@ -49,7 +33,7 @@ class Watcher:
         self._run_id = run_id
         self._live = live
         self._tools: dict[TaskId, str] = {}
-        self._names: dict[TaskId, str] = {}
+        self._names: dict[str, str] = {}
         self._note = ""
         self._seq = 0
 
@@ -95,8 +79,7 @@ class Watcher:
             if report is not None:
                 self._names = {entry.task.task_id: entry.task.name for entry in report.tasks}
             for entry in await self._entries():
-                line = line_of(entry.event, self._names)
-                if line is not None:
+                for line in line_of(entry.event, self._names):
                     sys.stdout.write(f"{entry.at.astimezone():%H:%M:%S} {line}\n")
             sys.stdout.flush()
             if last:
@@ -146,41 +129,6 @@ class Watcher:
         if self._note:
             parts.append(Text(self._note, style="yellow"))
         return Group(*parts)
-
-
-def line_of(event: Event, names: dict[TaskId, str]) -> str | None:
-    """Return one plain line about *event*, or None when it is too small to tell."""
-    name = names.get(event.task_id, "") if event.task_id is not None else ""
-    match event:
-        case TaskFailed(failure=failure):
-            return f"{name}: failed: {failure.message.splitlines()[0] if failure and failure.message else ''}"
-        case TaskMoved(note=note):
-            state = event.kind.removeprefix("task.")
-            return f"{name}: {state}" + (f" ({note.splitlines()[0]})" if note else "")
-        case TaskWaited(waits_for=waits, detail=detail) if waits is not None:
-            return f"{name}: waits for {waits.value}" + (f": {detail.splitlines()[0]}" if detail else "")
-        case AttemptEnded(outcome=outcome, message=message) if outcome != "succeeded":
-            return f"{name}: attempt ended: {outcome}" + (f": {message.splitlines()[0]}" if message else "")
-        case AgentUsedTool(tool=tool, about=about):
-            return f"{name}:   {tool} {about}".rstrip()
-        case CheckEnded(state=state, check=check, where=where, gate=gate) if state is not CheckState.PASSED:
-            return f"{name}: check {gate}/{check} {state.value} ({where})"
-        case GatePassed(gate=gate, reused=reused, where=where) if gate != "none":
-            return f"{name}: gate {gate} passed ({where}{', receipt reused' if reused else ''})"
-        case GateFailed(gate=gate, check=check, where=where):
-            return f"{name}: gate {gate} failed at {check} ({where})"
-        case ChangeConflicted(files=files):
-            return f"{name}: conflict in {', '.join(files)}"
-        case ChangeMerged(commit=commit, target=target):
-            return f"{name}: merged into {target} as {commit[:10]}"
-        case TargetDelivered(target=target, commit=commit):
-            return f"{target} is now {commit[:10]}"
-        case TargetHeldUp(target=target, reason=reason):
-            return f"{target} was not moved: {reason}"
-        case RunEnded(state=state, completed=completed, failed=failed):
-            return f"run {state}: {completed} completed, {failed} failed"
-        case _:
-            return None
 
 
 async def stay(desk: Desk, run_id: RunId, *, live: bool, quiet: bool = False) -> bool:

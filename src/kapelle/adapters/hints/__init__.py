@@ -1,0 +1,1 @@
+"""Hints: lossy wake-ups between the processes of one store."""

@@ -1,0 +1,71 @@
+"""`pause`, `cancel`, `approve` and `reject`: requests to whoever leads."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kapelle.apps import compose
+from kapelle.apps.cli.common import Folder, Json, configuration, go, principal
+from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.desk import Found
+from kapelle.core.errors import UsageError
+from kapelle.core.requests import Approve, Body, Cancel, Pause, Reject
+
+Which = Annotated[str, typer.Argument(metavar="RUN|TASK", help="An id, or enough of its beginning.")]
+TaskOnly = Annotated[str, typer.Argument(metavar="TASK", help="An id, or enough of its beginning.")]
+
+
+def pause(which: Which, *, repository: Folder = None, json: Json = False) -> None:
+    """Start no new attempts of a run; agents at work finish theirs. `kapelle resume` goes on."""
+    go(_ask(which, lambda found: Pause(run_id=found.run.run_id), "Paused", repository=repository, as_json=json))
+
+
+def cancel(which: Which, *, repository: Folder = None, json: Json = False) -> None:
+    """End a run, or one task and what needs it. Work that is not merged is kept under refs/kapelle/."""
+
+    def body(found: Found) -> Body:
+        return Cancel(run_id=found.run.run_id, task_id=found.task.task_id if found.task is not None else None)
+
+    go(_ask(which, body, "Cancelled", repository=repository, as_json=json))
+
+
+def approve(which: TaskOnly, *, repository: Folder = None, json: Json = False) -> None:
+    """Let a task go on that waits for a person (`approval: true`)."""
+
+    def body(found: Found) -> Body:
+        if found.task is None:
+            raise UsageError(f"{which} is a run, not a task", remedy="`kapelle show RUN` lists its tasks.")
+        return Approve(run_id=found.run.run_id, task_id=found.task.task_id)
+
+    go(_ask(which, body, "Approved", repository=repository, as_json=json))
+
+
+def reject(
+    which: TaskOnly,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why; those who need the task are told.")] = "",
+    repository: Folder = None,
+    json: Json = False,
+) -> None:
+    """Refuse a task that waits for a person; what needs it fails."""
+
+    def body(found: Found) -> Body:
+        if found.task is None:
+            raise UsageError(f"{which} is a run, not a task", remedy="`kapelle show RUN` lists its tasks.")
+        return Reject(run_id=found.run.run_id, task_id=found.task.task_id, reason=reason)
+
+    go(_ask(which, body, "Rejected", repository=repository, as_json=json))
+
+
+async def _ask(which: str, body: Callable[[Found], Body], done: str, *, repository: Path | None, as_json: bool) -> None:
+    async with compose.open_desk(configuration(repository)) as desk:
+        found = await desk.find(which)
+        await desk.ask(body(found), principal())
+        name = found.task.name if found.task is not None else found.run.spec.name
+        identity = found.task.task_id if found.task is not None else found.run.run_id
+        if as_json:
+            print_json({"id": identity, "name": name, "done": done.lower()})
+        else:
+            out().print(f"{done} {name} ({identity}).")

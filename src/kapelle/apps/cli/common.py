@@ -1,0 +1,41 @@
+"""What the commands share: options, opening the desk, finding what an id stands for."""
+
+import asyncio
+import getpass
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from kapelle.apps.settings import Configuration, load
+from kapelle.core.errors import UsageError
+
+T = TypeVar("T")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Folder = Annotated[
+    Path | None, typer.Option("--repository", "-C", help="The repository; default: the current directory.", show_default=False)
+]
+
+
+def configuration(folder: Path | None, **given: Any) -> Configuration:
+    """Return the configuration for *folder* (default: the current directory)."""
+    place = folder or Path.cwd()
+    if not place.is_dir():
+        raise UsageError(f"{place} is no directory", remedy="Give the path of a repository with --repository.")
+    return load(place, given=given)
+
+
+def go(work: Coroutine[Any, Any, T]) -> T:
+    """Run *work* to its end."""
+    return asyncio.run(work)
+
+
+def principal() -> str:
+    """Return who is asking."""
+    try:
+        return f"person:{getpass.getuser()}"
+    except (OSError, KeyError):
+        return f"person:{os.getuid()}"

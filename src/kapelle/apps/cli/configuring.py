@@ -1,0 +1,154 @@
+"""`init`, `validate` and `config`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from kapelle.apps import compose, models
+from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.output import err, out, print_json
+from kapelle.apps.initialise import Plan, plan_for, write
+from kapelle.apps.settings import AGENTS_FILE, PROJECT_FILE
+from kapelle.apps.upstream import choose_upstream
+from kapelle.apps.workflows import Workshop, agent_configs, gates, read_workflow, to_run
+from kapelle.core.errors import FileInvalid, UsageError, WouldOverwrite
+
+
+def init(
+    folder: Annotated[Path | None, typer.Argument(help="The repository; default: the current directory.")] = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write files anew that are there already.")] = False,
+    json: Json = False,
+) -> None:
+    """Write .kapelle/project.yml, .kapelle/agents.yml and prompts, after a look at what the repository is."""
+    place = (folder or Path.cwd()).resolve()
+    if not place.is_dir():
+        raise UsageError(f"{place} is no directory", remedy="Give the path of a repository.")
+    plan = plan_for(place)
+    if not (yes or json) and sys.stdin.isatty():
+        plan = _talk(plan)
+    existing = plan.existing()
+    if existing and not force:
+        names = ", ".join(str(path.relative_to(plan.root)) for path in existing)
+        asked = not yes and not json and sys.stdin.isatty()
+        if not (asked and typer.confirm(f"{names} would be overwritten. Write anew?", default=False)):
+            raise WouldOverwrite(f"{names} would be overwritten")
+    written = write(plan, verify=lambda: _verify(plan.root))
+    if json:
+        print_json({"written": [str(path.relative_to(plan.root)) for path in written], "looks_like": plan.kind.name})
+        return
+    console = out()
+    console.print(f"This looks like {plan.kind.description}.")
+    for path in written:
+        console.print(Text(f"  wrote {path.relative_to(plan.root)}", style="green"))
+    console.print("Next: kapelle run --prompt 'what is to be done'")
+
+
+def _talk(plan: Plan) -> Plan:
+    err().print(f"This looks like {plan.kind.description}.")
+    name = typer.prompt("Name of the project", default=plan.name)
+    test = typer.prompt("Command that tests it (empty: none)", default=plan.test or "", show_default=True)
+    return plan.having(name=name, test=test or None)
+
+
+def _verify(root: Path) -> None:
+    """Read back what was written, as every other command will."""
+    found = configuration(root)
+    shop = Workshop(configuration=found, drivers=compose.drivers(), sandboxes=frozenset(compose.sandboxes()), repository=None)
+    _, wrong = agent_configs(shop)
+    if wrong:
+        raise FileInvalid(wrong)
+
+
+def validate(
+    file: Annotated[Path | None, typer.Argument(help="A workflow file; without one the configuration is checked.")] = None,
+    *,
+    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help="NAME=VALUE.")] = None,
+    schema: Annotated[str | None, typer.Option("--schema", help="Print a JSON Schema: workflow, project or agents.")] = None,
+    repository: Folder = None,
+    json: Json = False,
+) -> None:
+    """Check a workflow file (or the configuration); every mistake is told with its place. Nothing is submitted."""
+    if schema is not None:
+        if schema not in models.SCHEMAS:
+            raise UsageError(f"there is no schema {schema}", remedy=f"One of: {', '.join(models.SCHEMAS)}.")
+        print_json(models.json_schema(schema))
+        return
+    go(_validate(repository, file, inputs or [], as_json=json))
+
+
+async def _validate(folder: Path | None, file: Path | None, inputs: list[str], *, as_json: bool) -> None:
+    found = configuration(folder)
+    is_repository = any((place / ".git").exists() for place in (found.root, *found.root.parents))
+    shop = Workshop(
+        configuration=found,
+        drivers=compose.drivers(),
+        sandboxes=frozenset(compose.sandboxes()),
+        repository=await compose.repositories().inspect(str(found.root)) if is_repository else None,
+    )
+    if file is None:
+        configs, wrong = agent_configs(shop)
+        if wrong:
+            raise FileInvalid(wrong)
+        summary: dict[str, Any] = {
+            "agents": [config.name for config in configs],
+            "gates": [gate.name for gate in gates(found)],
+        }
+        words = f"{len(configs)} agents, {len(summary['gates'])} gates, no mistakes"
+    else:
+        document, workflow = read_workflow(file)
+        given = dict(text.partition("=")[::2] for text in inputs)
+        spec = to_run(document, workflow, shop, inputs=given, upstream=choose_upstream(found, rehearse=None, record=None))
+        summary = {"name": spec.name, "tasks": [task.name for task in spec.tasks], "target": spec.target}
+        words = f"{file}: {len(spec.tasks)} tasks, no mistakes"
+    print_json(summary) if as_json else out().print(words)
+
+
+def config(
+    *,
+    explain: Annotated[bool, typer.Option("--explain", help="Say where each value came from.")] = False,
+    repository: Folder = None,
+    json: Json = False,
+) -> None:
+    """Show every setting, its value and, with --explain, where it came from and how to change it."""
+    found = configuration(repository)
+    if json:
+        print_json(
+            [
+                {
+                    "name": origin.setting.name,
+                    "value": _shown(getattr(found.settings, origin.setting.name)),
+                    "source": origin.source,
+                    "about": origin.setting.about,
+                    "variable": origin.setting.variable,
+                }
+                for origin in found.origins
+            ]
+        )
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("SETTING", "VALUE", *(("FROM", "WHAT IT IS", "VARIABLE", "FILE") if explain else ())):
+        table.add_column(name, overflow="fold")
+    for origin in found.origins:
+        setting = origin.setting
+        value = _shown(getattr(found.settings, setting.name))
+        row = [setting.name, "" if value is None else str(value)]
+        if explain:
+            keys = (PROJECT_FILE, setting.project) if setting.project else (AGENTS_FILE, setting.agents)
+            place = f"{keys[0].rpartition('/')[2]}: {'.'.join(keys[1])}" if keys[1] else ""
+            row += [origin.source, setting.about, setting.variable, place]
+        table.add_row(*row)
+    out().print(table)
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return list(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return value

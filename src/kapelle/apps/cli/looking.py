@@ -1,0 +1,252 @@
+"""`status`, `list`, `show`, `logs` and `events`: what there is, read from the store; nothing is changed."""
+
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from kapelle.apps import compose
+from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.output import count_tokens, money, out, print_json, print_report, state_text
+from kapelle.apps.cli.telling import line_of
+from kapelle.apps.desk import Desk, Found
+from kapelle.apps.views import TaskReport, entry_json, run_json, run_report, spend_json, task_json
+from kapelle.core.durations import format_duration
+from kapelle.core.errors import NotFound
+from kapelle.core.events import Entry
+from kapelle.core.ids import RunId
+from kapelle.core.store import Overview, View
+from kapelle.core.task import TERMINAL, TaskState
+
+Which = Annotated[str, typer.Argument(metavar="RUN|TASK", help="An id, or enough of its beginning.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many at most.")]
+
+
+def status(*, repository: Folder = None, json: Json = False) -> None:
+    """Who leads, what runs, and what waits for you."""
+    go(_status(repository, as_json=json))
+
+
+def list_runs(*, limit: Limit = 20, repository: Folder = None, json: Json = False) -> None:
+    """The runs, the newest first."""
+    go(_list(repository, limit, as_json=json))
+
+
+def show(which: Which, *, repository: Folder = None, json: Json = False) -> None:
+    """A run with its tasks, or one task with its attempts, checks and changes."""
+    go(_show(repository, which, as_json=json))
+
+
+def logs(
+    which: Which,
+    *,
+    prompts: Annotated[bool, typer.Option("--prompts", help="Show the prompts in full.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more is said.")] = False,
+    repository: Folder = None,
+    json: Json = False,
+) -> None:
+    """What a task's agents said and did, and what its checks printed."""
+    go(_logs(repository, which, prompts=prompts, follow=follow, as_json=json))
+
+
+def events(
+    which: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Default: all runs.")] = None,
+    *,
+    after: Annotated[int, typer.Option("--after", min=0, help="Only those after this sequence number.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more happens.")] = False,
+    repository: Folder = None,
+    json: Json = False,
+) -> None:
+    """The event log: every fact, in order. With --json one event per line."""
+    go(_events(repository, which, after=after, follow=follow, as_json=json))
+
+
+async def _status(folder: Path | None, *, as_json: bool) -> None:
+    async with compose.open_desk(configuration(folder)) as desk:
+        lead = await desk.leader()
+        overviews = await desk.world.store.read(lambda view: view.runs.overviews([run.run_id for run in view.runs.open()]))
+        live = await desk.world.store.read(lambda view: view.agents.live())
+        waiting = await desk.world.store.read(_waiting)
+        if as_json:
+            print_json(
+                {
+                    "leader": {"pid": lead.holder.pid, "term": lead.term} if lead is not None else None,
+                    "agents": len(live),
+                    "slots": desk.world.settings.slots,
+                    "runs": [_overview_json(entry) for entry in overviews],
+                    "waiting_for_approval": [{"id": task_id, "name": name} for task_id, name in waiting],
+                }
+            )
+            return
+        console = out()
+        leads = f"process {lead.holder.pid} leads (term {lead.term})" if lead is not None else "nobody leads"
+        console.print(f"{leads} · {len(live)}/{desk.world.settings.slots} agents live")
+        if overviews:
+            console.print(_overview_table(overviews, desk.world.clock.now()))
+            if lead is None:
+                console.print(Text("Nothing goes on while nobody leads: kapelle resume", style="yellow"))
+        else:
+            console.print("No run is open.")
+        for task_id, name in waiting:
+            console.print(Text(f"{name} waits for your approval: kapelle approve {task_id}", style="yellow"))
+
+
+def _waiting(view: View) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for run in view.runs.open():
+        for task in view.tasks.of_run(run.run_id):
+            if task.state is TaskState.PENDING and task.spec.approval and not task.approved and task.unmet == 0:
+                found.append((task.task_id, task.name))
+    return found
+
+
+def _overview_json(entry: Overview) -> dict[str, Any]:
+    run = entry.run
+    return {
+        "id": run.run_id,
+        "name": run.spec.name,
+        "state": run.state.value,
+        "paused": run.paused,
+        "tasks": {state.value: count for state, count in entry.counts},
+        **spend_json(entry.spend),
+        "submitted_at": run.submitted_at.isoformat(),
+        "ended_at": run.ended_at.isoformat() if run.ended_at else None,
+    }
+
+
+def _overview_table(overviews: Sequence[Overview], now: datetime) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("RUN", "NAME", "STATE", "DONE", "COST", "AGE"):
+        table.add_column(name, no_wrap=True, justify="right" if name in {"DONE", "COST", "AGE"} else "left")
+    for entry in overviews:
+        run, counts = entry.run, dict(entry.counts)
+        done = sum(count for state, count in counts.items() if state in TERMINAL)
+        state = state_text(run.state.value, "(paused)" if run.paused else "")
+        age = format_duration(now - run.submitted_at)
+        cost = money(entry.spend.cost_usd) if entry.spend.calls else ""
+        table.add_row(run.run_id, run.spec.name, state, f"{done}/{sum(counts.values())}", cost, age)
+    return table
+
+
+async def _list(folder: Path | None, limit: int, *, as_json: bool) -> None:
+    async with compose.open_desk(configuration(folder)) as desk:
+        overviews = await desk.world.store.read(lambda view: view.runs.overviews(limit=limit))
+        if as_json:
+            print_json([_overview_json(entry) for entry in overviews])
+        elif overviews:
+            out().print(_overview_table(overviews, desk.world.clock.now()))
+        else:
+            out().print("There are no runs yet. `kapelle run WORKFLOW` starts one.")
+
+
+async def _show(folder: Path | None, which: str, *, as_json: bool) -> None:
+    async with compose.open_desk(configuration(folder)) as desk:
+        found = await desk.find(which)
+        report = await desk.world.store.read(lambda view: run_report(view, found.run.run_id))
+        if report is None:
+            raise NotFound(f"nothing has the id {which}")
+        now = desk.world.clock.now()
+        if found.task is None:
+            print_json(run_json(report, now)) if as_json else print_report(report, now)
+            return
+        entry = next(entry for entry in report.tasks if entry.task.task_id == found.task.task_id)
+        print_json(task_json(entry, now)) if as_json else _print_task(entry, found, now)
+
+
+def _print_task(entry: TaskReport, found: Found, now: datetime) -> None:
+    console, task = out(), entry.task
+    note = f"({task.waits_for.value})" if task.waits_for is not None else ""
+    console.print(Text.assemble((task.name, "bold"), f"  {task.task_id}  ", state_text(task.state.value, note)))
+    console.print(f"run {found.run.run_id} ({found.run.spec.name}) · agent {task.spec.agent} · {task.spec.priority.value}")
+    if task.detail:
+        console.print(Text(task.detail, style="dim"))
+    if task.failure is not None:
+        console.print(Text(f"{task.failure.kind}: {task.failure.message}", style="red"))
+    if task.summary:
+        console.print(Text(task.summary))
+    if task.result is not None:
+        console.print(Text(f"result: {task.result}"))
+    for attempt in entry.attempts:
+        ended = format_duration((attempt.ended_at or now) - attempt.started_at)
+        outcome = attempt.outcome.value if attempt.outcome is not None else "open"
+        console.print(
+            f"attempt {attempt.number}: {outcome} · {ended} · {attempt.tool_calls} tool calls · "
+            f"{attempt.gate_rounds} back from the gate · {attempt.merge_returns} back from the merge queue"
+        )
+    if entry.receipt is not None:
+        console.print(f"gate {entry.receipt.gate}: passed on tree {entry.receipt.tree[:10]}")
+        for check in entry.receipt.checks:
+            console.print(f"  {check.name}: {check.state.value} ({check.seconds:.1f}s)  {check.run}")
+    spend = entry.spend
+    if spend.calls:
+        tokens = count_tokens(spend.usage.total)
+        console.print(f"{spend.calls} model calls · {tokens} tokens · {money(spend.cost_usd)}")
+    if task.commit:
+        console.print(f"commit {task.commit}")
+
+
+async def _logs(folder: Path | None, which: str, *, prompts: bool, follow: bool, as_json: bool) -> None:
+    async with compose.open_desk(configuration(folder)) as desk:
+        found = await desk.find(which)
+        names = await _names(desk, found.run.run_id)
+        async for entry in _entries(desk, found.run.run_id, 0, follow=follow):
+            if found.task is not None and entry.event.task_id != found.task.task_id:
+                continue
+            if as_json:
+                print_json(entry_json(entry))
+                continue
+            for line in line_of(entry.event, names, whole=True, prompts=prompts):
+                _print_line(entry, line)
+
+
+def _print_line(entry: Entry, line: str) -> None:
+    sys.stdout.write(f"{entry.at.astimezone():%H:%M:%S} {line}\n")
+    sys.stdout.flush()
+
+
+async def _names(desk: Desk, run_id: RunId | None) -> dict[str, str]:
+    if run_id is None:
+        return {}
+    tasks = await desk.world.store.read(lambda view: view.tasks.of_run(run_id))
+    return {task.task_id: task.name for task in tasks}
+
+
+async def _entries(desk: Desk, run_id: RunId | None, after: int, *, follow: bool) -> AsyncIterator[Entry]:
+    if follow:
+        async for entry in desk.events(after, run_id):
+            yield entry
+        return
+    while True:
+        found = await desk.world.store.read(lambda view, since=after: view.events(since, run_id=run_id, limit=500))
+        for entry in found:
+            after = entry.seq
+            yield entry
+        if not found:
+            return
+
+
+async def _events(folder: Path | None, which: str | None, *, after: int, follow: bool, as_json: bool) -> None:
+    async with compose.open_desk(configuration(folder)) as desk:
+        run_id = (await desk.find(which)).run.run_id if which is not None else None
+        names = await _names(desk, run_id)
+        async for entry in _entries(desk, run_id, after, follow=follow):
+            if as_json:
+                print_json(entry_json(entry))
+                continue
+            name = names.get(entry.event.task_id or "", entry.event.task_id or entry.event.run_id or "")
+            details = " ".join(f"{key}={value}" for key, value in _details(entry))
+            sys.stdout.write(f"{entry.seq:>6} {entry.at.astimezone():%H:%M:%S.%f} {entry.event.kind:<20} {name} {details}\n")
+            sys.stdout.flush()
+
+
+def _details(entry: Entry) -> Iterator[tuple[str, str]]:
+    for key, value in entry_json(entry).items():
+        if key in {"seq", "at", "term", "kind", "run_id", "task_id"} or value in ("", None, [], {}):
+            continue
+        text = " ".join(str(value).split())
+        yield key, text if len(text) <= 80 else f"{text[:79]}…"  # noqa: PLR2004  # one line of a terminal

@@ -1,0 +1,261 @@
+"""`run`, `submit`, `resume` and `retry`."""
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kapelle.apps import compose
+from kapelle.apps.cli.common import Folder, Json, configuration, go, principal
+from kapelle.apps.cli.output import err, out, print_json, print_report
+from kapelle.apps.cli.running import INTERRUPTED, stay
+from kapelle.apps.desk import Desk
+from kapelle.apps.settings import Configuration
+from kapelle.apps.upstream import choose_upstream
+from kapelle.apps.views import run_json, run_report
+from kapelle.apps.workflows import Workshop, read_workflow, single_task, to_run
+from kapelle.core.errors import RepositoryRefused, UsageError
+from kapelle.core.ids import RunId
+from kapelle.core.ports import RepositoryFacts
+from kapelle.core.requests import Resume, Retry, Submit
+from kapelle.core.run import RunSpec, RunState
+
+File = Annotated[Path | None, typer.Argument(help="A workflow file.", show_default=False)]
+Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help="Run one task with this prompt in place of a file.")]
+AgentName = Annotated[str | None, typer.Option("--agent", help="The agent for --prompt.")]
+GateName = Annotated[str | None, typer.Option("--gate", help="The gate for --prompt.")]
+Inputs = Annotated[list[str] | None, typer.Option("--input", "-i", help="NAME=VALUE, for the workflow's inputs.")]
+Rehearse = Annotated[Path | None, typer.Option("--rehearse", help="Let this rehearsal file answer in place of the model.")]
+Record = Annotated[Path | None, typer.Option("--record", help="Write what the model says as a rehearsal to this file.")]
+Target = Annotated[str | None, typer.Option("--target", help="The branch that changes go to.")]
+Delivery = Annotated[str | None, typer.Option("--delivery", help="each, end or never.")]
+Agents = Annotated[int | None, typer.Option("--agents", min=1, help="Agents that may be live at once for this run.")]
+Budget = Annotated[float | None, typer.Option("--budget-usd", min=0.000001, help="What the run may spend.")]
+GatewaySwitch = Annotated[bool | None, typer.Option("--gateway/--no-gateway", help="Reach the model through the gateway.")]
+
+
+def run(
+    file: File = None,
+    *,
+    prompt: Prompt = None,
+    agent: AgentName = None,
+    gate: GateName = None,
+    inputs: Inputs = None,
+    rehearse: Rehearse = None,
+    record: Record = None,
+    target: Target = None,
+    delivery: Delivery = None,
+    agents: Agents = None,
+    budget_usd: Budget = None,
+    gateway: GatewaySwitch = None,
+    repository: Folder = None,
+    json: Json = False,
+) -> None:
+    """Run a workflow (or one task) and stay until it has ended.
+
+    Exit code 0 when everything completed, 1 when something failed, 2 when nothing was started, 3 when interrupted.
+    """
+    given = {"target": target, "delivery": delivery, "agents": agents, "budget_usd": budget_usd, "gateway": gateway}
+    found = configuration(_folder(repository, file), **given)
+    raise typer.Exit(go(_run(found, _Wanted(file, prompt, agent, gate, inputs, rehearse, record), as_json=json)))
+
+
+def submit(
+    file: File = None,
+    *,
+    prompt: Prompt = None,
+    agent: AgentName = None,
+    gate: GateName = None,
+    inputs: Inputs = None,
+    rehearse: Rehearse = None,
+    record: Record = None,
+    target: Target = None,
+    delivery: Delivery = None,
+    agents: Agents = None,
+    budget_usd: Budget = None,
+    gateway: GatewaySwitch = None,
+    repository: Folder = None,
+    json: Json = False,
+) -> None:
+    """Submit a workflow (or one task) and return at once; whoever leads works on it (`kapelle resume`)."""
+    given = {"target": target, "delivery": delivery, "agents": agents, "budget_usd": budget_usd, "gateway": gateway}
+    found = configuration(_folder(repository, file), **given)
+    go(_submit_only(found, _Wanted(file, prompt, agent, gate, inputs, rehearse, record), as_json=json))
+
+
+def resume(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Default: all that have not ended.")] = None,
+    *,
+    repository: Folder = None,
+    json: Json = False,
+) -> None:
+    """Go on with what was interrupted: lift a pause, lead when nobody does, stay until it has ended."""
+    raise typer.Exit(go(_resume(configuration(repository), run_id, as_json=json)))
+
+
+def retry(
+    which: Annotated[str, typer.Argument(metavar="RUN|TASK")],
+    *,
+    repository: Folder = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Submit it and return at once.")] = False,
+    json: Json = False,
+) -> None:
+    """Submit again, as a new run, what did not complete of a run (or one task and what failed for want of it)."""
+    raise typer.Exit(go(_retry(configuration(repository), which, wait=not no_wait, as_json=json)))
+
+
+class _Wanted:
+    """What the command line asks for."""
+
+    def __init__(
+        self,
+        file: Path | None,
+        prompt: str | None,
+        agent: str | None,
+        gate: str | None,
+        inputs: list[str] | None,
+        rehearse: Path | None,
+        record: Path | None,
+    ) -> None:
+        if (file is None) == (prompt is None):
+            raise UsageError("give either a workflow file or --prompt", remedy="For example: kapelle run workflow.yml")
+        if rehearse is not None and record is not None:
+            raise UsageError("a rehearsal cannot be recorded", remedy="Leave out --rehearse or --record.")
+        self.file = file
+        self.prompt = prompt or ""
+        self.agent = agent
+        self.gate = gate
+        self.inputs = _pairs(inputs or [])
+        self.rehearse = rehearse
+        self.record = record
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{text!r} is no input", remedy="Write --input NAME=VALUE.")
+        pairs[name] = value
+    return pairs
+
+
+def _folder(repository: Path | None, file: Path | None) -> Path | None:
+    """Return where to look for the configuration: where the person is, not where the file lies."""
+    del file
+    return repository
+
+
+async def _facts(found: Configuration) -> RepositoryFacts | None:
+    """Return the repository that the person is in, or None outside of one."""
+    if not any((folder / ".git").exists() for folder in (found.root, *found.root.parents)):
+        return None
+    return await compose.repositories().inspect(str(found.root))
+
+
+async def _spec(found: Configuration, wanted: _Wanted) -> RunSpec:
+    """Check everything and return the run; nothing is written."""
+    try:
+        facts = await _facts(found)
+    except RepositoryRefused:
+        raise
+    shop = Workshop(
+        configuration=found,
+        drivers=compose.drivers(),
+        sandboxes=frozenset(compose.sandboxes()),
+        repository=facts,
+    )
+    if wanted.file is not None:
+        document, workflow = read_workflow(wanted.file)
+    else:
+        document, workflow = single_task(wanted.prompt, agent=wanted.agent, gate=wanted.gate)
+    if wanted.rehearse is not None:
+        compose.load_rehearsal(wanted.rehearse)
+    spec = to_run(document, workflow, shop, inputs=wanted.inputs, upstream=choose_upstream(found, rehearse=None, record=None))
+    models = any(compose.drivers()[config.program].capabilities.uses_gateway for config in spec.configs)
+    upstream = choose_upstream(found, rehearse=wanted.rehearse, record=wanted.record, needs_model=models)
+    return replace(spec, upstream=upstream)
+
+
+async def _submit(desk: Desk, found: Configuration, spec: RunSpec) -> RunId:
+    run_id = RunId(desk.world.new_id("r"))
+    if spec.upstream.rehearsal is not None:
+        # The run keeps a copy of its own: what is edited later does not change a run that was accepted.
+        folder = found.settings.home / "rehearsals"
+        folder.mkdir(parents=True, exist_ok=True)
+        copy = folder / f"{run_id}.yml"
+        shutil.copyfile(spec.upstream.rehearsal, copy)
+        spec = replace(spec, upstream=replace(spec.upstream, rehearsal=str(copy), log=str(folder / f"{run_id}.log")))
+    await desk.ask(Submit(run_id=run_id, spec=spec), principal())
+    return run_id
+
+
+async def _run(found: Configuration, wanted: _Wanted, *, as_json: bool) -> int:
+    spec = await _spec(found, wanted)
+    async with compose.open_desk(found) as desk:
+        run_id = await _submit(desk, found, spec)
+        if not as_json and not sys.stdout.isatty():
+            out().print(f"run {run_id}: {spec.name}, {len(spec.tasks)} tasks")
+        return await _stay(desk, run_id, as_json=as_json)
+
+
+async def _stay(desk: Desk, run_id: RunId, *, as_json: bool) -> int:
+    ended = await stay(desk, run_id, live=sys.stdout.isatty() and not as_json, quiet=as_json)
+    report = await desk.world.store.read(lambda view: run_report(view, run_id))
+    if report is None:
+        return 1
+    now = desk.world.clock.now()
+    if as_json:
+        print_json(run_json(report, now))
+    else:
+        print_report(report, now)
+    if not ended:
+        if not as_json:
+            err().print(f"Interrupted. Nothing is lost: `kapelle resume {run_id}` goes on.")
+        return INTERRUPTED
+    return 0 if report.run.state is RunState.COMPLETED else 1
+
+
+async def _submit_only(found: Configuration, wanted: _Wanted, *, as_json: bool) -> None:
+    spec = await _spec(found, wanted)
+    async with compose.open_desk(found) as desk:
+        run_id = await _submit(desk, found, spec)
+        if as_json:
+            print_json({"id": run_id, "name": spec.name, "tasks": len(spec.tasks)})
+            return
+        out().print(f"Submitted {run_id} ({spec.name}, {len(spec.tasks)} tasks).")
+        lead = await desk.leader()
+        if lead is None:
+            err().print(f"Nobody leads just now. `kapelle resume {run_id}` works on it.")
+
+
+async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) -> int:
+    async with compose.open_desk(found) as desk:
+        if prefix is not None:
+            runs = [(await desk.find(prefix)).run]
+        else:
+            runs = list(await desk.world.store.read(lambda view: view.runs.open()))
+        if not runs:
+            out().print("There is nothing to resume.") if not as_json else print_json([])
+            return 0
+        for entry in runs:
+            if entry.paused:
+                await desk.ask(Resume(run_id=entry.run_id), principal())
+        codes = [await _stay(desk, entry.run_id, as_json=as_json) for entry in runs]
+        return max(codes)
+
+
+async def _retry(found: Configuration, which: str, *, wait: bool, as_json: bool) -> int:
+    async with compose.open_desk(found) as desk:
+        target = await desk.find(which)
+        new = RunId(desk.world.new_id("r"))
+        task_id = target.task.task_id if target.task is not None else None
+        await desk.ask(Retry(run_id=target.run.run_id, new_run_id=new, task_id=task_id), principal())
+        if wait:
+            return await _stay(desk, new, as_json=as_json)
+        content: dict[str, Any] = {"id": new, "retry_of": target.run.run_id}
+        print_json(content) if as_json else out().print(f"Submitted {new}.")
+        return 0

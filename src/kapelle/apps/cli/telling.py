@@ -1,0 +1,112 @@
+"""Events in words: the lines of `run` in a pipe and of `logs`."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from kapelle.core.events import (
+    AgentAnswered,
+    AgentSaid,
+    AgentToolFailed,
+    AgentUsedTool,
+    AgentWasRefused,
+    AttemptEnded,
+    BudgetReached,
+    ChangeConflicted,
+    ChangeMerged,
+    ChangeReturned,
+    CheckEnded,
+    Event,
+    GateFailed,
+    GatePassed,
+    ModelCallRetried,
+    PromptSent,
+    RunEnded,
+    SnapshotKept,
+    TargetDelivered,
+    TargetHeldUp,
+    TaskFailed,
+    TaskMoved,
+    TaskWaited,
+)
+from kapelle.core.gate import CheckState
+
+Words = Callable[[Event], str | None]
+
+
+def line_of(event: Event, names: Mapping[str, str], *, whole: bool = False, prompts: bool = False) -> Iterator[str]:
+    """Yield the lines that tell of *event*; none when it is too small to tell. *whole* adds what agents and checks said."""
+    name = names.get(event.task_id, event.task_id) if event.task_id is not None else None
+    lead = f"{name}: " if name else ""
+    text = _told(event) or (_said(event, prompts=prompts) if whole else None)
+    if text is None:
+        return
+    for number, line in enumerate(text.splitlines()):
+        yield f"{lead if number == 0 else ' ' * len(lead)}{line}"
+
+
+def _first(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else ""
+
+
+def _told(event: Event) -> str | None:
+    match event:
+        case TaskFailed(failure=failure):
+            return f"failed: {_first(failure.message)}" if failure is not None else "failed"
+        case TaskMoved(note=note):
+            state = "pending again" if event.kind == "task.returned" else event.kind.removeprefix("task.")
+            return f"{state} ({_first(note)})" if note else state
+        case TaskWaited(waits_for=waits, detail=detail) if waits is not None:
+            return f"waits for {waits.value}" + (f": {_first(detail)}" if detail else "")
+        case AttemptEnded(outcome=outcome, message=message) if outcome != "succeeded":
+            return f"attempt ended: {outcome}" + (f": {_first(message)}" if message else "")
+        case AgentUsedTool(tool=tool, about=about):
+            return f"  {tool} {about}".rstrip()
+        case AgentWasRefused(tools=tools):
+            return f"  was refused: {', '.join(tools)}"
+        case ModelCallRetried(attempt=attempt, status=status):
+            return f"  model call is tried again ({attempt}. time, {status or 'no answer'})"
+        case BudgetReached(budget=budget, limit_usd=limit):
+            return f"the budget of {budget} is spent (${limit:.2f})"
+        case _:
+            return _proven(event)
+
+
+def _proven(event: Event) -> str | None:
+    match event:
+        case CheckEnded(state=state, check=check, where=where, gate=gate) if state is not CheckState.PASSED:
+            return f"check {gate}/{check} {state.value} ({where})"
+        case GatePassed(gate=gate, reused=reused, where=where) if gate != "none":
+            return f"gate {gate} passed ({where}{', receipt reused' if reused else ''})"
+        case GateFailed(gate=gate, check=check, where=where):
+            return f"gate {gate} failed at {check} ({where})"
+        case ChangeConflicted(files=files):
+            return f"conflict in {', '.join(files)}"
+        case ChangeReturned(reason=reason):
+            return f"back to its agent: {_first(reason)}"
+        case ChangeMerged(commit=commit, target=target):
+            return f"merged into {target} as {commit[:10]}"
+        case TargetDelivered(target=target, commit=commit):
+            return f"{target} is now {commit[:10]}"
+        case TargetHeldUp(target=target, reason=reason):
+            return f"{target} was not moved: {reason}"
+        case SnapshotKept(ref=ref):
+            return f"unmerged work is kept under {ref}"
+        case RunEnded(state=state, completed=completed, failed=failed):
+            return f"run {state}: {completed} completed, {failed} failed"
+        case _:
+            return None
+
+
+def _said(event: Event, *, prompts: bool) -> str | None:
+    match event:
+        case PromptSent(text=text, round=round_):
+            return f"prompt (round {round_}):\n{text}" if prompts else f"prompt (round {round_}): {_first(text)}"
+        case AgentSaid(text=text):
+            return f"  | {text}"
+        case AgentToolFailed(about=about):
+            return f"  tool failed: {_first(about)}"
+        case AgentAnswered(trouble=trouble, text=text) if trouble is not None:
+            return f"  turn ended: {trouble}: {_first(text)}"
+        case CheckEnded(tail=tail) if tail:
+            return tail
+        case _:
+            return None

@@ -1,0 +1,133 @@
+"""Composing: the only file that picks adapters. Built-in ones come in by the same door as plug-ins: entry points."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from kapelle.adapters.gateway.prices import PRICES, read_prices
+from kapelle.adapters.gateway.rehearsal_file import load_rehearsal, rehearsal_schema
+from kapelle.adapters.gateway.server import ModelGateway
+from kapelle.adapters.gateway.standalone import serve_rehearsal
+from kapelle.adapters.hints.files import FileHints
+from kapelle.adapters.store.sqlite import SqliteStore
+from kapelle.adapters.store.sqlite_lead import SqliteLeadership
+from kapelle.adapters.system import processes
+from kapelle.adapters.system.git import Locks
+from kapelle.adapters.workspaces.repositories import GitRepositories
+from kapelle.adapters.workspaces.worktrees import GitWorkspaces
+from kapelle.apps.clock import EnvironmentCredentials, SystemChance, SystemClock
+from kapelle.apps.desk import Desk
+from kapelle.apps.settings import Configuration
+from kapelle.core.errors import ProgramMissing
+from kapelle.core.ids import make_id
+from kapelle.core.ports import Driver, Host, Repositories, Sandbox
+from kapelle.engine.leader import Engine
+from kapelle.engine.world import EngineSettings, Folders, World
+
+GROUP = "kapelle.adapters"
+PRICES_VARIABLE = "KAPELLE_PRICES"
+
+
+def _named(kind: str) -> dict[str, EntryPoint]:
+    prefix = f"{kind}:"
+    return {entry.name.removeprefix(prefix): entry for entry in entry_points(group=GROUP) if entry.name.startswith(prefix)}
+
+
+class _Lazy(Mapping[str, Any]):
+    """Adapters of one kind by name, made when they are first asked for: most commands need few of them."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._entries = _named(kind)
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            if name not in self._entries:
+                raise KeyError(name)
+            self._made[name] = self._entries[name].load()()
+        return self._made[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def drivers() -> Mapping[str, Driver]:
+    """Return all drivers, those of plug-ins among them."""
+    return _Lazy("driver")
+
+
+def sandboxes() -> Mapping[str, Sandbox]:
+    """Return all sandboxes, those of plug-ins among them."""
+    return _Lazy("sandbox")
+
+
+def repositories() -> Repositories:
+    """Return how git repositories are reached."""
+    return GitRepositories()
+
+
+def _host() -> Host:
+    hosts = _Lazy("host")
+    if "local" not in hosts:
+        raise ProgramMissing("Kapelle is not installed as a package", remedy="Install it: pip install -e .")
+    return hosts["local"]
+
+
+@asynccontextmanager
+async def open_desk(configuration: Configuration) -> AsyncIterator[Desk]:
+    """Open the store of *configuration* and everything round it; close it at the end.
+
+    Raises:
+        StoreFailed: the store cannot be opened.
+    """
+    home: Path = configuration.settings.home
+    clock, chance = SystemClock(), SystemChance()
+    store = await SqliteStore.open(str(home / "store.db"), clock)
+    try:
+        credentials = EnvironmentCredentials(dict(configuration.environment))
+        own_prices = configuration.environment.get(PRICES_VARIABLE)
+        locks = Locks()
+        world = World(
+            store=store,
+            clock=clock,
+            chance=chance,
+            host=_host(),
+            drivers=drivers(),
+            sandboxes=sandboxes(),
+            workspaces=GitWorkspaces(locks),
+            repositories=GitRepositories(),
+            gateway=ModelGateway(
+                port_file=home / "gateway.port",
+                credentials=credentials,
+                now=clock.now,
+                new_id=lambda: make_id("m", chance.bits(64)),
+                prices=read_prices(Path(own_prices)) if own_prices else PRICES,
+                port=configuration.settings.gateway_port,
+            ),
+            credentials=credentials,
+            hints=FileHints(home / "hints"),
+            folders=Folders(root=str(home)),
+            settings=EngineSettings(slots=configuration.settings.slots),
+        )
+        leadership = SqliteLeadership(store, str(home / "lead.lock"))
+        me = processes.me()
+        yield Desk(world, leadership, Engine(world, leadership, me), me, processes.end_process)
+    finally:
+        await store.close()
+
+
+__all__ = [
+    "drivers",
+    "load_rehearsal",
+    "open_desk",
+    "rehearsal_schema",
+    "repositories",
+    "sandboxes",
+    "serve_rehearsal",
+]
