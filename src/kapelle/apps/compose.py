@@ -1,6 +1,6 @@
 """Composing: the only file that picks adapters. Built-in ones come in by the same door as plug-ins: entry points."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -80,7 +80,7 @@ def _host() -> Host:
 
 
 @asynccontextmanager
-async def open_desk(configuration: Configuration) -> AsyncIterator[Desk]:
+async def open_desk(configuration: Configuration) -> AsyncGenerator[Desk]:
     """Open the store of *configuration* and everything round it; close it at the end.
 
     Raises:

@@ -58,16 +58,9 @@ def plan_for(root: Path) -> Plan:
 
 
 def _look(root: Path) -> Kind:
-    for name, look in (
-        ("pyproject.toml", _python),
-        ("setup.py", _python),
-        ("package.json", _node),
-        ("Cargo.toml", lambda _: _RUST),
-        ("go.mod", lambda _: _GO),
-        ("Makefile", _make),
-    ):
+    for name, look in _LOOKS:
         if (root / name).exists():
-            return look(root)
+            return look if isinstance(look, Kind) else look(root)
     if any(root.glob("*.py")) or any(root.glob("*/*.py")):
         return _python(root)
     return Kind(name="other", description="a repository of no kind that init knows", technologies=(), tools=("Bash(git *)",))
@@ -138,6 +131,17 @@ def _make(root: Path) -> Kind:
     )
 
 
+# The first of these files that is there says what a repository is.
+_LOOKS: tuple[tuple[str, Kind | Callable[[Path], Kind]], ...] = (
+    ("pyproject.toml", _python),
+    ("setup.py", _python),
+    ("package.json", _node),
+    ("Cargo.toml", _RUST),
+    ("go.mod", _GO),
+    ("Makefile", _make),
+)
+
+
 def _text(value: str) -> str:
     # A JSON string is a YAML string, with everything quoted that needs it.
     return json.dumps(value, ensure_ascii=False)
@@ -193,9 +197,8 @@ def _agents(plan: Plan) -> str:
     if given:
         lines += ["gates:", "  default:", "    checks:"]
         for name, command, timeout, required in given:
-            lines.append(
-                f"      - {{name: {name}, run: {_text(command or '')}, timeout: {timeout}, required: {str(required).lower()}}}"
-            )
+            run, must = _text(command or ""), str(required).lower()
+            lines.append(f"      - {{name: {name}, run: {run}, timeout: {timeout}, required: {must}}}")
         lines += ["    rounds: 2   # how often a failed check goes back to the agent", ""]
     lines.append("assignment_rules:   # kind of task -> agents, the first that there is")
     lines += [f"  {capability}: [{name}]" for name, capabilities in AGENTS for capability in capabilities]

@@ -49,6 +49,6 @@ def logged_in(found: Configuration) -> bool:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if isinstance(content, dict) and content.get("oauthAccount"):
+        if isinstance(content, dict) and "oauthAccount" in content:
             return os.name == "posix"
     return False

@@ -123,8 +123,10 @@ class Turns:
         tx.tasks.put(moved)
         tx.log(moved_event(moved, task.state))
 
-    def _trouble(self, tx: Tx, agent: Agent, attempt: Attempt, task: Task, trouble: Trouble, message: str) -> None:
-        """Decide whether the conversation is resumed or the attempt is over."""
+    def _trouble(
+        self, tx: Tx, agent: Agent, attempt: Attempt, task: Task, trouble: Trouble, message: str, *, unread: bool = False
+    ) -> None:
+        """Decide whether the conversation is resumed or the attempt is over; *unread* says that a prompt waits already."""
         outcome = outcome_of(trouble)
         bound = self._world.settings.interruptions if outcome in WAITS else self._world.settings.crashes
         resumable = outcome in WAITS or trouble is Trouble.CRASHED
@@ -136,19 +138,16 @@ class Turns:
         count = attempt.interruptions + 1
         resumed = replace(attempt, interruptions=count, round=attempt.round)
         tx.attempts.put(resumed)
-        tx.attempts.put_prompt(
-            PromptRecord(
-                prompt_id=PromptId(self._world.chance.uuid()),
-                attempt_id=attempt.attempt_id,
-                round=attempt.round,
-                text=go_on(),
-            )
-        )
+        if not unread:
+            prompt_id = PromptId(self._world.chance.uuid())
+            record = PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=go_on())
+            tx.attempts.put_prompt(record)
         until = tx.now + delay(API_RETRY, count, self._world.chance.share()) if outcome in WAITS else tx.now
         wait(tx, task, WAITS.get(outcome, Wait.RETRY), message, until=until)
         # A fresh program for the same conversation: whatever state the old one was in is gone with it.
-        if agent.state is AgentState.ACTIVE:
-            tx.agents.put(agents.move(replace(agent), AgentState.COMPLETING, tx.now))
+        live = tx.agents.get(agent.agent_id)
+        if live is not None and live.state is AgentState.ACTIVE:
+            tx.agents.put(agents.move(live, AgentState.COMPLETING, tx.now))
 
     def _ended(self, tx: Tx, agent: Agent, ended: Ended) -> None:
         """Write down that the agent's process is gone, and what that means if it was not done."""
@@ -164,13 +163,22 @@ class Turns:
             message = f"it ran longer than its time limit of {minutes:g} minutes"
             give_up_attempt(tx, task, attempt, Outcome.TIMED_OUT, message, chance=self._world.chance.share())
             return
+        if task.state is not TaskState.RUNNING or current.state is AgentState.COMPLETING:
+            self._take_back(tx, attempt)
+            return
+        # It was neither told to end nor done. That counts, or a program that ends at once would be started for ever.
+        message = f"the agent's program ended (exit code {ended.exit_code}) without an answer"
+        self._trouble(tx, current, attempt, task, Trouble.CRASHED, message, unread=self._take_back(tx, attempt))
+
+    @staticmethod
+    def _take_back(tx: Tx, attempt: Attempt) -> bool:
+        """Let prompts that were written and never read go to the next process, under the same id; say if there are any."""
+        unread = False
         for prompt in tx.attempts.prompts(attempt.attempt_id):
-            # Written and never read: the same prompt goes to the next process under the same id.
             if prompt.state is PromptState.SENT:
                 tx.attempts.put_prompt(replace(prompt, state=PromptState.PENDING))
-        if task.state is TaskState.RUNNING and not _has_something_to_do(tx, attempt):
-            message = f"the agent's program ended (exit code {ended.exit_code}) without an answer"
-            self._trouble(tx, replace(current, state=AgentState.STOPPED), attempt, task, Trouble.CRASHED, message)
+            unread = unread or prompt.state in {PromptState.SENT, PromptState.PENDING}
+        return unread
 
 
 def _final(outcome: Outcome) -> Outcome:
@@ -182,7 +190,3 @@ def _mark(tx: Tx, prompt_id: PromptId, state: PromptState) -> None:
     prompt = tx.attempts.prompt(prompt_id)
     if prompt is not None and prompt.state in {PromptState.PENDING, PromptState.SENT}:
         tx.attempts.put_prompt(replace(prompt, state=state))
-
-
-def _has_something_to_do(tx: Tx, attempt: Attempt) -> bool:
-    return any(prompt.state is PromptState.PENDING for prompt in tx.attempts.prompts(attempt.attempt_id))

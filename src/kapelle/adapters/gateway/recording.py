@@ -1,64 +1,14 @@
 """Recording: what the real model said, written as a rehearsal that says it again."""
 
 import io
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from ruamel.yaml import YAML
 
+from kapelle.adapters.gateway.reading import ReplyReader
 from kapelle.core.ports import Ticket
-
-
-@dataclass(kw_only=True, slots=True)
-class _Block:
-    kind: str
-    name: str = ""
-    text: str = ""
-
-
-@dataclass(kw_only=True, slots=True)
-class ReplyReader:
-    """Puts a reply together from its server-sent events, cut anywhere, or from one JSON body."""
-
-    blocks: dict[int, _Block] = field(default_factory=dict[int, _Block])
-    _rest: bytes = b""
-
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes of a streamed reply."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                self._event(_mapping(line[5:]))
-
-    def whole(self, body: bytes) -> None:
-        """Take a reply that was not streamed."""
-        for index, block in enumerate(cast("Sequence[Mapping[str, Any]]", _mapping(body).get("content") or ())):
-            if block.get("type") == "text":
-                self.blocks[index] = _Block(kind="text", text=str(block.get("text", "")))
-            elif block.get("type") == "tool_use":
-                text = json.dumps(block.get("input") or {})
-                self.blocks[index] = _Block(kind="tool_use", name=str(block.get("name", "")), text=text)
-
-    def _event(self, event: Mapping[str, Any]) -> None:
-        index = int(event.get("index") or 0)
-        if event.get("type") == "content_block_start":
-            block = cast("Mapping[str, Any]", event.get("content_block") or {})
-            self.blocks[index] = _Block(kind=str(block.get("type", "")), name=str(block.get("name", "")))
-        elif event.get("type") == "content_block_delta" and index in self.blocks:
-            delta = cast("Mapping[str, Any]", event.get("delta") or {})
-            self.blocks[index].text += str(delta.get("text") or delta.get("partial_json") or "")
-
-    def said(self) -> str:
-        """Return the text of the reply."""
-        return "".join(block.text for block in self.blocks.values() if block.kind == "text")
-
-    def tools(self) -> list[dict[str, Any]]:
-        """Return the tool calls, as a rehearsal writes them."""
-        calls = [block for block in self.blocks.values() if block.kind == "tool_use"]
-        return [{block.name: _mapping(block.text.encode())} for block in calls]
 
 
 class Recorder:
@@ -68,16 +18,16 @@ class Recorder:
         self._path = path
         self._rules: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
 
-    def reply(self, ticket: Ticket, reader: ReplyReader, usage: Mapping[str, int]) -> None:
+    def reply(self, ticket: Ticket, reader: ReplyReader) -> None:
         """Add a reply of the model."""
         turn: dict[str, Any] = {}
-        if said := reader.said():
+        if said := reader.text:
             turn["say"] = _literal(said, ticket.cwd)
-        if tools := reader.tools():
+        if tools := [{name: dict(arguments)} for name, arguments in reader.tools]:
             turn["tools"] = _literal_all(tools, ticket.cwd)
         if not turn:
             turn["say"] = ""
-        turn["usage"] = dict(usage)
+        turn["usage"] = asdict(reader.usage)
         self._add(ticket, turn)
 
     def error(self, ticket: Ticket, status: int) -> None:
@@ -119,11 +69,3 @@ def _literal_all(value: Any, cwd: str) -> Any:
     if isinstance(value, list):
         return [_literal_all(inner, cwd) for inner in cast("list[Any]", value)]
     return value
-
-
-def _mapping(data: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(data or b"{}")
-    except ValueError:
-        return {}
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}

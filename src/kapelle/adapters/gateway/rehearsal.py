@@ -6,7 +6,7 @@ counted in the request log.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -15,12 +15,13 @@ from typing import Any, cast
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from kapelle.adapters.gateway.asking import Asked
+from kapelle.adapters.gateway.reading import CHARACTERS_PER_TOKEN
 from kapelle.adapters.gateway.rehearsal_file import Rehearsal, Rule, Turn, dumps
 from kapelle.adapters.gateway.replies import Reply, ToolUse
 from kapelle.core.budget import Usage
 
 _TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,69 +52,23 @@ class Answer:
     turn: Turn
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Conversation:
-    prompt: str
-    prompts: int
-    replies: int
-    size: int
-    has_tools: bool
-
-
-def _read(body: Mapping[str, Any]) -> _Conversation:
-    """Return what the request says about where the conversation is."""
-    prompt, prompts, replies, size, was_assistant = "", 0, 0, 0, False
-    for message in cast("Sequence[Mapping[str, Any]]", body.get("messages") or ()):
-        role, content = message.get("role"), message.get("content")
-        size += len(str(content))
-        if role == "assistant":
-            replies += 0 if was_assistant else 1
-            was_assistant = True
-            continue
-        if role != "user":
-            continue
-        was_assistant = False
-        text = _prompt_text(content)
-        if text is not None:
-            prompt, prompts, replies = text, prompts + 1, 0
-    return _Conversation(prompt=prompt, prompts=prompts, replies=replies, size=size, has_tools=bool(body.get("tools")))
-
-
-def _prompt_text(content: Any) -> str | None:
-    """Return what a person said in a user message, or None when it only holds results of tools or reminders."""
-    if isinstance(content, str):
-        return None if _is_reminder(content) else content
-    texts: list[str] = []
-    for block in cast("Sequence[Mapping[str, Any]]", content or ()):
-        if block.get("type") == "tool_result":
-            return None
-        text = block.get("text")
-        if block.get("type") == "text" and isinstance(text, str) and not _is_reminder(text):
-            texts.append(text)
-    return "\n".join(texts) if texts else None
-
-
-def _is_reminder(text: str) -> bool:
-    return text.lstrip().startswith("<system-reminder>")
-
-
-def answer(
-    rehearsal: Rehearsal, body: Mapping[str, Any], caller: Caller, consumed: Mapping[str, int], message_id: str
-) -> Answer | Fault:
+def answer(rehearsal: Rehearsal, asked: Asked, caller: Caller, consumed: Mapping[str, int], message_id: str) -> Answer | Fault:
     """Return what the script says to a request.
 
     *consumed* says how often each fault happened already; *message_id* names the reply.
     """
-    talk = _read(body)
-    model = str(body.get("model") or "rehearsal")
-    if not talk.has_tools:
-        # A question on the side (a title, a summary) of a program's own: it has no turn in the script.
-        return _reply(Turn(say="Rehearsal"), caller, talk, model, message_id)
-    round_ = caller.round if caller.round is not None else max(talk.prompts - 1, 0)
+    if asked.on_the_side:
+        # A question of the program's own: it has no turn in the script.
+        return _reply(Turn(say="Rehearsal"), caller, asked, message_id)
+    round_ = _round(caller, asked)
     for index, rule in enumerate(rehearsal.rules):
-        if _fits(rule, caller, round_, talk.prompt):
-            return _turn(rule, index, caller, talk, model, consumed, message_id)
-    return _reply(rehearsal.otherwise, caller, talk, model, message_id)
+        if _fits(rule, caller, round_, asked.prompt):
+            return _turn(rule, index, caller, asked, consumed, message_id)
+    return _reply(rehearsal.otherwise, caller, asked, message_id)
+
+
+def _round(caller: Caller, asked: Asked) -> int:
+    return caller.round if caller.round is not None else max(asked.prompts - 1, 0)
 
 
 def _fits(rule: Rule, caller: Caller, round_: int, prompt: str) -> bool:
@@ -131,34 +86,33 @@ def _turn(
     rule: Rule,
     rule_index: int,
     caller: Caller,
-    talk: _Conversation,
-    model: str,
+    asked: Asked,
     consumed: Mapping[str, int],
     message_id: str,
 ) -> Answer | Fault:
     replies = 0
     for index, turn in enumerate(rule.turns):
         if turn.is_reply:
-            if replies == talk.replies:
-                return _reply(turn, caller, talk, model, message_id)
+            if replies == asked.replies:
+                return _reply(turn, caller, asked, message_id)
             replies += 1
             continue
         key = f"{caller.run}/{caller.task}/{caller.attempt}/{rule_index}/{index}"
         # A fault comes up when every reply before it was given, and no reply after it.
-        if replies == talk.replies and consumed.get(key, 0) < turn.times:
+        if replies == asked.replies and consumed.get(key, 0) < turn.times:
             return Fault(turn=turn, key=key)
-    text = f"(rehearsal: rule {rule_index + 1} has no turn left for reply {talk.replies + 1})"
-    return _reply(Turn(say=text), caller, talk, model, message_id)
+    text = f"(rehearsal: rule {rule_index + 1} has no turn left for reply {asked.replies + 1})"
+    return _reply(Turn(say=text), caller, asked, message_id)
 
 
-def _reply(turn: Turn, caller: Caller, talk: _Conversation, model: str, message_id: str) -> Answer:
+def _reply(turn: Turn, caller: Caller, asked: Asked, message_id: str) -> Answer:
     names = {
         "cwd": caller.cwd,
         "task": caller.task,
         "attempt": caller.attempt,
         "run": caller.run,
-        "round": caller.round if caller.round is not None else max(talk.prompts - 1, 0),
-        "prompt": talk.prompt,
+        "round": _round(caller, asked),
+        "prompt": asked.prompt,
     }
     text = _fill(turn.say or "", names)
     tools = [
@@ -175,8 +129,10 @@ def _reply(turn: Turn, caller: Caller, talk: _Conversation, model: str, message_
         )
     else:
         said = len(text) + sum(len(tool.arguments) for tool in tools)
-        usage = Usage(input_tokens=talk.size // CHARACTERS_PER_TOKEN, output_tokens=said // CHARACTERS_PER_TOKEN + 1)
-    return Answer(reply=Reply(message_id=message_id, model=model, text=text, tools=tools, usage=usage), turn=turn)
+        usage = Usage(input_tokens=asked.characters // CHARACTERS_PER_TOKEN, output_tokens=said // CHARACTERS_PER_TOKEN + 1)
+    return Answer(
+        reply=Reply(message_id=message_id, model=asked.model or "rehearsal", text=text, tools=tools, usage=usage), turn=turn
+    )
 
 
 def _fill(text: str, names: Mapping[str, Any]) -> str:
@@ -206,23 +162,3 @@ def fault_message(turn: Turn, now: datetime) -> str:
         return f"You've hit your usage limit. It resets at {turn.usage_limit.astimezone(UTC):%Y-%m-%dT%H:%MZ}."
     texts = {401: "invalid x-api-key", 429: "rate limit reached (rehearsed)", 529: "Overloaded"}
     return texts.get(turn.error or 0, f"rehearsed error {turn.error} at {now:%H:%M:%S}")
-
-
-CWD = re.compile(r"(?:Primary working directory|Working directory|cwd)[:\s]+(/[^\n<]+)")
-
-
-def cwd_of(body: Mapping[str, Any]) -> str:
-    """Return the working directory that the CLI names in its own system prompt, or an empty string."""
-    found = CWD.search(str_of(body.get("system"))) or CWD.search(str_of(body.get("messages")))
-    return found.group(1).strip() if found else ""
-
-
-def str_of(content: Any) -> str:
-    """Return all text in *content*."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, dict):
-        return str_of(list(cast("dict[str, Any]", content).values()))
-    if isinstance(content, list):
-        return "\n".join(str_of(part) for part in cast("list[Any]", content))
-    return ""

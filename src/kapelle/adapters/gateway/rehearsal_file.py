@@ -4,7 +4,7 @@ import json
 import re
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from jinja2 import TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -66,7 +66,7 @@ class Turn(Model):
     """One reply of the model, or something that happens in place of one."""
 
     say: str | None = None
-    tools: list[dict[str, dict[str, Any]]] = Field(default_factory=list, description="Tool calls: {NAME: {arguments}}.")
+    tools: list[dict[str, dict[str, Any]]] = Field(default=[], description="Tool calls: {NAME: {arguments}}.")
     usage: UsageGiven | None = None
     delay: Duration | None = Field(default=None, description="Before the reply begins.")
     drip: Duration | None = Field(default=None, description="Between the pieces of the reply.")
@@ -105,13 +105,13 @@ class Turn(Model):
         return self
 
 
-def _strings(value: Any) -> list[str]:
+def _strings(value: object) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
-        return [text for inner in value.values() for text in _strings(inner)]
+        return [text for inner in cast("dict[str, object]", value).values() for text in _strings(inner)]
     if isinstance(value, list):
-        return [text for inner in value for text in _strings(inner)]
+        return [text for inner in cast("list[object]", value) for text in _strings(inner)]
     return []
 
 
@@ -125,7 +125,7 @@ class Rule(Model):
 class Rehearsal(Model):
     """A rehearsal file."""
 
-    rules: list[Rule] = Field(default_factory=list)
+    rules: list[Rule] = []
     otherwise: Turn = Turn(say="Nothing to do here.")
 
 

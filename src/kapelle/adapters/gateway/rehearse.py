@@ -3,16 +3,17 @@
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from kapelle.adapters.gateway import replies
-from kapelle.adapters.gateway.rehearsal import Answer, Caller, Fault, answer, cwd_of, fault_message
+from kapelle.adapters.gateway.asking import read_request
+from kapelle.adapters.gateway.rehearsal import Answer, Caller, Fault, answer, fault_message
 from kapelle.adapters.gateway.rehearsal_file import Rehearsal, load_rehearsal
 from kapelle.adapters.gateway.request_log import RequestLog
 from kapelle.core.budget import Usage
@@ -42,24 +43,20 @@ class RehearsedUpstream:
     async def respond(self, request: Request, body: bytes, caller: Caller, booked: Booked) -> Response:
         """Answer a request of the Messages API."""
         path = request.url.path
-        content = _mapping(body)
         if path.endswith("/count_tokens"):
             return Response(json.dumps({"input_tokens": len(body) // 4}), media_type="application/json")
         if not path.endswith("/messages"):
             return error(404, f"a rehearsal has no {path}")
-        caller = (
-            caller
-            if caller.cwd
-            else Caller(run=caller.run, task=caller.task, attempt=caller.attempt, round=caller.round, cwd=cwd_of(content))
-        )
-        found = answer(self._rehearsal, content, caller, self._log.counts, f"msg_{secrets.token_hex(12)}")
+        asked = read_request(body)
+        caller = caller if caller.cwd else replace(caller, cwd=asked.cwd)
+        found = answer(self._rehearsal, asked, caller, self._log.counts, f"msg_{secrets.token_hex(12)}")
         if isinstance(found, Fault):
             self._log.consume(found.key)
-            return await self._fault(found, content, booked)
-        return await self._reply(found, streaming=bool(content.get("stream")), booked=booked)
+            return await self._fault(found, asked.model, booked)
+        return await self._reply(found, streaming=asked.streaming, booked=booked)
 
-    async def _fault(self, fault: Fault, content: Mapping[str, Any], booked: Booked) -> Response:
-        turn, model = fault.turn, str(content.get("model", ""))
+    async def _fault(self, fault: Fault, model: str, booked: Booked) -> Response:
+        turn = fault.turn
         if turn.error is not None:
             booked(turn.error, model, Usage(), replies.ERROR_TYPES.get(turn.error, "api_error"))
             headers = {} if turn.retry_after is None else {"retry-after": f"{turn.retry_after:g}"}
@@ -111,11 +108,3 @@ async def _cut(model: str) -> AsyncIterator[bytes]:
 def error(status: int, message: str, kind: str | None = None) -> Response:
     """Return an error in the API's own shape."""
     return Response(replies.error_body(status, message, kind), status_code=status, media_type="application/json")
-
-
-def _mapping(body: bytes) -> Mapping[str, Any]:
-    try:
-        content = json.loads(body)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -94,7 +94,7 @@ def streamed(reply: Reply, piece: int = 40) -> Iterator[bytes]:
         "cache_read_input_tokens": reply.usage.cache_read_tokens,
         "cache_creation_input_tokens": reply.usage.cache_write_tokens,
     }
-    message = {
+    message: dict[str, Any] = {
         "id": reply.message_id,
         "type": "message",
         "role": "assistant",
@@ -113,7 +113,7 @@ def streamed(reply: Reply, piece: int = 40) -> Iterator[bytes]:
                 delta = {"type": "text_delta", "text": text[start : start + piece]}
                 yield _event("content_block_delta", {"index": index, "delta": delta})
         else:
-            empty = {"type": "tool_use", "id": block["id"], "name": block["name"], "input": {}}
+            empty: dict[str, Any] = {"type": "tool_use", "id": block["id"], "name": block["name"], "input": {}}
             yield _event("content_block_start", {"index": index, "content_block": empty})
             delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
             yield _event("content_block_delta", {"index": index, "delta": delta})

@@ -3,8 +3,8 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from kapelle.adapters.gateway.counting import UsageCounter
-from kapelle.adapters.gateway.prices import PRICES
-from kapelle.adapters.gateway.recording import Recorder, ReplyReader
+from kapelle.adapters.gateway.prices import PRICES, cost_of
+from kapelle.adapters.gateway.reading import ReplyReader
+from kapelle.adapters.gateway.recording import Recorder
 from kapelle.adapters.gateway.rehearsal import Caller
 from kapelle.adapters.gateway.rehearse import RehearsedUpstream, error
-from kapelle.core.budget import Price, Usage, cost_usd, price_of
+from kapelle.core.budget import Price, Usage, price_of
 from kapelle.core.errors import GatewayFailed, KapelleError
 from kapelle.core.ids import AgentId
 from kapelle.core.ports import Credentials, Meter, ModelCall, Ticket
@@ -204,49 +204,45 @@ class ModelGateway:
 
     async def _pass_on(self, response: httpx2.Response, ticket: Ticket, begun: float) -> AsyncIterator[bytes]:
         """Yield the reply as it comes, and count it."""
-        counter, reader, parts = UsageCounter(), ReplyReader(), list[bytes]()
-        streaming = response.headers.get("content-type", "").startswith("text/event-stream")
+        reader = ReplyReader(streaming=response.headers.get("content-type", "").startswith("text/event-stream"))
         broken = ""
         try:
             async for piece in response.aiter_raw():
-                if streaming:
-                    counter.feed(piece)
-                    reader.feed(piece)
-                else:
-                    parts.append(piece)
+                reader.feed(piece)
                 yield piece
         except httpx2.HTTPError:
             broken = "cut"
             raise
         finally:
-            if not streaming:
-                counter.whole(b"".join(parts))
-                reader.whole(b"".join(parts))
+            reader.finish()
             with suppress(httpx2.HTTPError):
                 await response.aclose()
-            kind = counter.error or broken or ("" if counter.stopped else "cut")
+            kind = reader.error or broken or ("" if reader.complete else "cut")
             status = response.status_code
-            self._book(ticket, model=counter.model, usage=counter.usage, status=status, begun=begun, kind=kind)
-            self._record(ticket, status, reader, counter)
+            self._book(
+                ticket,
+                model=reader.model,
+                usage=reader.usage,
+                status=status,
+                begun=begun,
+                kind=kind,
+                hour_writes=reader.hour_writes,
+            )
+            self._record(ticket, status, reader)
 
-    def _record(self, ticket: Ticket, status: int, reader: ReplyReader, counter: UsageCounter) -> None:
+    def _record(self, ticket: Ticket, status: int, reader: ReplyReader) -> None:
         path = ticket.upstream.record
         if path is None:
             return
         recorder = self._recorders.setdefault(path, Recorder(Path(path)))
         if status != 200:  # noqa: PLR2004  # OK
             recorder.error(ticket, status)
-        elif counter.stopped:
-            usage = counter.usage
-            used = {
-                "input_tokens": usage.input_tokens,
-                "output_tokens": usage.output_tokens,
-                "cache_read_tokens": usage.cache_read_tokens,
-                "cache_write_tokens": usage.cache_write_tokens,
-            }
-            recorder.reply(ticket, reader, used)
+        elif reader.complete:
+            recorder.reply(ticket, reader)
 
-    def _book(self, ticket: Ticket, *, model: str, usage: Usage, status: int, begun: float, kind: str) -> None:
+    def _book(
+        self, ticket: Ticket, *, model: str, usage: Usage, status: int, begun: float, kind: str, hour_writes: int = 0
+    ) -> None:
         if self._meter is None:
             return
         price = price_of(model, self._prices)
@@ -259,7 +255,7 @@ class ModelGateway:
                 attempt_id=ticket.attempt_id,
                 model=model,
                 usage=usage,
-                cost_usd=cost_usd(usage, price) if price is not None else 0.0,
+                cost_usd=cost_of(usage, price, hour_writes=hour_writes) if price is not None else 0.0,
                 status=status,
                 seconds=time.monotonic() - begun,
                 error=kind,
@@ -271,11 +267,7 @@ class ModelGateway:
 class _QuietServer(uvicorn.Server):
     """A server that leaves signals to whoever runs the process."""
 
-    def install_signal_handlers(self) -> None:
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
         """Leave them."""
-
-    def capture_signals(self):  # type: ignore[no-untyped-def]
-        """Leave them."""
-        from contextlib import nullcontext
-
-        return nullcontext()
+        yield

@@ -1,5 +1,6 @@
 """A rehearsal served by itself: for any client of the Messages API, without Kapelle's engine."""
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,8 +66,8 @@ class _Announcing(uvicorn.Server):
         super().__init__(config)
         self._on_ready = on_ready
 
-    async def startup(self, sockets: list[object] | None = None) -> None:
-        await super().startup(sockets)  # type: ignore[arg-type]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
         for server in self.servers:
             for listener in server.sockets:
                 self._on_ready(listener.getsockname()[1])

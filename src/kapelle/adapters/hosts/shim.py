@@ -2,7 +2,8 @@
 
 Five lines of POSIX shell would do for the code alone. What else it does, and why:
 
-- A background job's standard input is /dev/null unless it is passed on (``<&0``).
+- A background job's standard input is /dev/null; some shells see to that before they look at ``<&0``, so it is passed on
+  under another number.
 - The watchdog must hold none of the process's streams, or readers would wait for it.
 - ``trap :`` and not ``trap ''``: an ignored signal stays ignored in what is started, a caught one does not.
 - ``wait`` returns when a signal was caught, with the child still there: ask again.
@@ -12,9 +13,10 @@ Five lines of POSIX shell would do for the code alone. What else it does, and wh
 SHIM = """
 folder=$1; limit=$2; shift 2
 trap : TERM INT HUP
-"$@" <&0 &
+exec 3<&0
+"$@" <&3 3<&- &
 child=$!
-exec </dev/null
+exec </dev/null 3<&-
 (
   exec >/dev/null 2>&1
   trap - TERM INT HUP

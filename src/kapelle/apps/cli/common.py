@@ -3,14 +3,16 @@
 import asyncio
 import getpass
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+from kapelle.apps import compose
 from kapelle.apps.settings import Configuration, load
 from kapelle.core.errors import UsageError
+from kapelle.core.ports import RepositoryFacts
 
 T = TypeVar("T")
 
@@ -39,3 +41,29 @@ def principal() -> str:
         return f"person:{getpass.getuser()}"
     except (OSError, KeyError):
         return f"person:{os.getuid()}"
+
+
+def pairs(texts: Iterable[str]) -> dict[str, str]:
+    """Return inputs that were given as ``NAME=VALUE``.
+
+    Raises:
+        UsageError: one is not written like that.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{text!r} is no input", remedy="Write --input NAME=VALUE.")
+        found[name] = value
+    return found
+
+
+async def repository_of(found: Configuration) -> RepositoryFacts | None:
+    """Return the repository that the person is in, or None outside of one.
+
+    Raises:
+        RepositoryRefused: it is one that Kapelle cannot work in.
+    """
+    if not any((folder / ".git").exists() for folder in (found.root, *found.root.parents)):
+        return None
+    return await compose.repositories().inspect(str(found.root))

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kapelle.apps import compose, models
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, configuration, go, pairs, repository_of
 from kapelle.apps.cli.output import err, out, print_json
 from kapelle.apps.initialise import Plan, plan_for, write
 from kapelle.apps.settings import AGENTS_FILE, PROJECT_FILE
@@ -84,12 +84,11 @@ def validate(
 
 async def _validate(folder: Path | None, file: Path | None, inputs: list[str], *, as_json: bool) -> None:
     found = configuration(folder)
-    is_repository = any((place / ".git").exists() for place in (found.root, *found.root.parents))
     shop = Workshop(
         configuration=found,
         drivers=compose.drivers(),
         sandboxes=frozenset(compose.sandboxes()),
-        repository=await compose.repositories().inspect(str(found.root)) if is_repository else None,
+        repository=await repository_of(found),
     )
     if file is None:
         configs, wrong = agent_configs(shop)
@@ -102,8 +101,8 @@ async def _validate(folder: Path | None, file: Path | None, inputs: list[str], *
         words = f"{len(configs)} agents, {len(summary['gates'])} gates, no mistakes"
     else:
         document, workflow = read_workflow(file)
-        given = dict(text.partition("=")[::2] for text in inputs)
-        spec = to_run(document, workflow, shop, inputs=given, upstream=choose_upstream(found, rehearse=None, record=None))
+        upstream = choose_upstream(found, rehearse=None, record=None)
+        spec = to_run(document, workflow, shop, inputs=pairs(inputs), upstream=upstream)
         summary = {"name": spec.name, "tasks": [task.name for task in spec.tasks], "target": spec.target}
         words = f"{file}: {len(spec.tasks)} tasks, no mistakes"
     print_json(summary) if as_json else out().print(words)

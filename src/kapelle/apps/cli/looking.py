@@ -99,9 +99,11 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
 def _waiting(view: View) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for run in view.runs.open():
-        for task in view.tasks.of_run(run.run_id):
-            if task.state is TaskState.PENDING and task.spec.approval and not task.approved and task.unmet == 0:
-                found.append((task.task_id, task.name))
+        found += [
+            (task.task_id, task.name)
+            for task in view.tasks.of_run(run.run_id)
+            if task.state is TaskState.PENDING and task.spec.approval and not task.approved and task.unmet == 0
+        ]
     return found
 
 

@@ -36,7 +36,7 @@ MARKS: dict[str, str] = {
     TaskState.VALIDATING: "◆",
     TaskState.MERGING: "⇄",
     TaskState.COMPLETED: "✓",
-    TaskState.SKIPPED: "–",
+    TaskState.SKIPPED: "-",
     TaskState.FAILED: "✗",
     TaskState.CANCELLED: "■",
     TaskState.REJECTED: "✗",
@@ -92,14 +92,16 @@ def print_error(error: KapelleError, *, as_json: bool) -> None:
 
 def count_tokens(number: int) -> str:
     """Return a number of tokens in few letters."""
-    if number < 1000:
+    thousand, million = 1_000, 1_000_000
+    if number < thousand:
         return str(number)
-    return f"{number / 1000:.1f}k" if number < 1_000_000 else f"{number / 1_000_000:.1f}M"
+    return f"{number / thousand:.1f}k" if number < million else f"{number / million:.1f}M"
 
 
 def money(usd: float) -> str:
     """Return an amount of US dollars, to the cent or, below ten cents, more exactly."""
-    return f"${usd:.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.4f}"
+    ten_cents = 0.1
+    return f"${usd:.2f}" if usd >= ten_cents or usd == 0 else f"${usd:.4f}"
 
 
 def state_text(state: str, note: str = "") -> Text:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kapelle.apps import compose
-from kapelle.apps.cli.common import Folder, Json, configuration, go, principal
+from kapelle.apps.cli.common import Folder, Json, configuration, go, pairs, principal, repository_of
 from kapelle.apps.cli.output import err, out, print_json, print_report
 from kapelle.apps.cli.running import INTERRUPTED, stay
 from kapelle.apps.desk import Desk
@@ -17,9 +17,8 @@ from kapelle.apps.settings import Configuration
 from kapelle.apps.upstream import choose_upstream
 from kapelle.apps.views import run_json, run_report
 from kapelle.apps.workflows import Workshop, read_workflow, single_task, to_run
-from kapelle.core.errors import RepositoryRefused, UsageError
+from kapelle.core.errors import UsageError
 from kapelle.core.ids import RunId
-from kapelle.core.ports import RepositoryFacts
 from kapelle.core.requests import Resume, Retry, Submit
 from kapelle.core.run import RunSpec, RunState
 
@@ -59,7 +58,7 @@ def run(
     Exit code 0 when everything completed, 1 when something failed, 2 when nothing was started, 3 when interrupted.
     """
     given = {"target": target, "delivery": delivery, "agents": agents, "budget_usd": budget_usd, "gateway": gateway}
-    found = configuration(_folder(repository, file), **given)
+    found = configuration(repository, **given)
     raise typer.Exit(go(_run(found, _Wanted(file, prompt, agent, gate, inputs, rehearse, record), as_json=json)))
 
 
@@ -82,7 +81,7 @@ def submit(
 ) -> None:
     """Submit a workflow (or one task) and return at once; whoever leads works on it (`kapelle resume`)."""
     given = {"target": target, "delivery": delivery, "agents": agents, "budget_usd": budget_usd, "gateway": gateway}
-    found = configuration(_folder(repository, file), **given)
+    found = configuration(repository, **given)
     go(_submit_only(found, _Wanted(file, prompt, agent, gate, inputs, rehearse, record), as_json=json))
 
 
@@ -128,40 +127,14 @@ class _Wanted:
         self.prompt = prompt or ""
         self.agent = agent
         self.gate = gate
-        self.inputs = _pairs(inputs or [])
+        self.inputs = pairs(inputs or [])
         self.rehearse = rehearse
         self.record = record
 
 
-def _pairs(texts: list[str]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"{text!r} is no input", remedy="Write --input NAME=VALUE.")
-        pairs[name] = value
-    return pairs
-
-
-def _folder(repository: Path | None, file: Path | None) -> Path | None:
-    """Return where to look for the configuration: where the person is, not where the file lies."""
-    del file
-    return repository
-
-
-async def _facts(found: Configuration) -> RepositoryFacts | None:
-    """Return the repository that the person is in, or None outside of one."""
-    if not any((folder / ".git").exists() for folder in (found.root, *found.root.parents)):
-        return None
-    return await compose.repositories().inspect(str(found.root))
-
-
 async def _spec(found: Configuration, wanted: _Wanted) -> RunSpec:
     """Check everything and return the run; nothing is written."""
-    try:
-        facts = await _facts(found)
-    except RepositoryRefused:
-        raise
+    facts = await repository_of(found)
     shop = Workshop(
         configuration=found,
         drivers=compose.drivers(),

@@ -179,8 +179,7 @@ def about(arguments: Any) -> str:
         value = given.get(name)
         if isinstance(value, str) and value.strip():
             first, _, more = value.strip().partition("\n")
-            short = first if len(first) <= ABOUT and not more else first[: ABOUT - 1] + "…"
-            return short
+            return first if len(first) <= ABOUT and not more else first[: ABOUT - 1] + "…"
     return ""
 
 
