@@ -122,7 +122,7 @@ class Desk:
         return all(run is not None and run.state in RUN_TERMINAL for run in runs)
 
     async def find(self, prefix: str) -> Found:
-        """Return the run or task that *prefix* (of an id) stands for.
+        """Return the run or task that *prefix* (of an id) stands for; or, by its name, the task in the newest run that has it.
 
         Raises:
             NotFound: nothing does.
@@ -158,7 +158,11 @@ def _find(view: View, prefix: str) -> Found:
         run = view.runs.get(tasks[0].run_id)
         if run is not None:
             return Found(run=run, task=tasks[0])
-    raise NotFound(f"nothing has the id {prefix}")
+    for overview in view.runs.overviews():
+        named = view.tasks.find(prefix, overview.run.run_id)
+        if named:
+            return Found(run=overview.run, task=named[0])
+    raise NotFound(f"nothing has the id or the name {prefix}")
 
 
 async def _rest(seconds: float) -> None:

@@ -501,14 +501,9 @@ class TargetHeldUp(Event):
 
 
 def _kinds() -> dict[str, type[Event]]:
-    found: dict[str, type[Event]] = {}
-    todo: list[type[Event]] = [Event]
-    while todo:
-        kind = todo.pop()
-        if kind.kind:
-            found[kind.kind] = kind
-        todo.extend(kind.__subclasses__())
-    return found
+    # Not by __subclasses__: with slots=True a dataclass is made anew, and the first one still counts as a subclass.
+    classes = [value for value in globals().values() if isinstance(value, type) and issubclass(value, Event)]
+    return {kind.kind: kind for kind in classes if kind.kind}
 
 
 KINDS: dict[str, type[Event]] = _kinds()

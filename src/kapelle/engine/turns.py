@@ -80,6 +80,7 @@ class Turns:
                 attempt = tx.attempts.get(agent.attempt_id)
                 if attempt is not None:
                     tx.attempts.put(replace(attempt, tool_calls=attempt.tool_calls + 1))
+                    about = _within_workspace(tx, attempt, about)
                 fact = AgentUsedTool(run_id=run_id, task_id=task_id, tool=tool, about=about)
             case ToolReturned(failed=failed, about=about):
                 fact = AgentToolFailed(run_id=run_id, task_id=task_id, about=about) if failed else None
@@ -179,6 +180,12 @@ class Turns:
                 tx.attempts.put_prompt(replace(prompt, state=PromptState.PENDING))
             unread = unread or prompt.state in {PromptState.SENT, PromptState.PENDING}
         return unread
+
+
+def _within_workspace(tx: Tx, attempt: Attempt, about: str) -> str:
+    """Return what a tool was called with, paths relative to the workspace: people know the file, not where it lies."""
+    workspace = tx.agents.workspace(attempt.workspace_id) if attempt.workspace_id is not None else None
+    return about.replace(f"{workspace.path}/", "") if workspace is not None else about
 
 
 def _final(outcome: Outcome) -> Outcome:

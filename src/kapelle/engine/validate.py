@@ -137,6 +137,9 @@ class ValidateStage:
             return _Found(gating=replace(none, verdict=verdict, reused=True), commit=commit, changed=changed)
         label = f"{order.attempt.number}.{task.round}"
         verdict = await run_gate(self._world, order.run, task, gate, workspace, label=label)
+        if commit is not None and workspace.repository is not None:
+            # What checks leave behind is no work of the agent: it must not be in the commit of a later round.
+            await self._world.workspaces.put(workspace.path, workspace.repository, commit.commit)
         return _Found(gating=replace(none, verdict=verdict), commit=commit, changed=changed)
 
     async def _complaint(self, order: _Order, changed: tuple[str, ...]) -> tuple[str, Outcome]:

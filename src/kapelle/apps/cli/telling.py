@@ -29,6 +29,9 @@ from kapelle.core.events import (
 )
 from kapelle.core.gate import CheckState
 
+LONGEST = 160
+"""Characters of what a tool was called with."""
+
 Words = Callable[[Event], str | None]
 
 
@@ -59,7 +62,7 @@ def _told(event: Event) -> str | None:
         case AttemptEnded(outcome=outcome, message=message) if outcome != "succeeded":
             return f"attempt ended: {outcome}" + (f": {_first(message)}" if message else "")
         case AgentUsedTool(tool=tool, about=about):
-            return f"  {tool} {about}".rstrip()
+            return f"  {tool} {about[:LONGEST]}".rstrip()
         case AgentWasRefused(tools=tools):
             return f"  was refused: {', '.join(tools)}"
         case ModelCallRetried(attempt=attempt, status=status):

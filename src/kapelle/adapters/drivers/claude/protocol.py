@@ -30,7 +30,7 @@ from kapelle.core.ids import PromptId
 from kapelle.core.ports import Ended
 
 KEPT = 2_000
-ABOUT = 160
+ABOUT = 400
 # What a tool is called with, in the order in which it tells most.
 TELLING = ("file_path", "notebook_path", "command", "pattern", "url", "query", "path", "description", "prompt", "skill")
 

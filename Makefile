@@ -1,0 +1,46 @@
+# Each verb sets up what it needs: .venv from locked requirements, and the programs that it runs.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix bench soak
+
+help:
+	@echo "make demo   the main job, without a key: real claude processes, rehearsed"
+	@echo "make test   every test, the fast ones first"
+	@echo "make check  formatting, lint, types, import contracts"
+	@echo "make fix    mend what can be mended by itself"
+	@echo "make bench  benchmarks; see bench/README.md"
+	@echo "make soak   the long tests"
+
+$(READY): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
+	@tools/setup $(VENV) $(PYTHON)
+
+demo: $(READY)
+	@tools/system-packages git
+	@$(BIN)/python examples/demo/run.py
+
+test: $(READY)
+	@tools/system-packages git tmux
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak" --cov --cov-report=term:skip-covered
+
+check: $(READY)
+	@$(BIN)/ruff format --check --quiet . || { echo "formatting: run make fix" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/pyright
+
+fix: $(READY)
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format --quiet .
+
+bench: $(READY)
+	@tools/system-packages git
+	@$(BIN)/python -m bench
+
+soak: $(READY)
+	@tools/system-packages git tmux
+	@$(BIN)/python -m pytest -m soak
