@@ -14,7 +14,7 @@ from kapelle.core.gate import CheckState, Receipt
 from kapelle.core.ids import RunId
 from kapelle.core.run import Run
 from kapelle.core.store import View
-from kapelle.core.task import TERMINAL, Task
+from kapelle.core.task import TERMINAL, Task, TaskState, Wait
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,9 @@ class TaskReport:
         name = self.receipt.gate if self.receipt is not None else (self.task.spec.gate or "")
         if not name or name == "none":
             return ""
-        return f"{name} ✓" + (f" ↺{returns}" if returns else "") if self.receipt is not None else name
+        # A task that changed nothing has no change with a receipt; completed, it passed all the same.
+        passed = self.receipt is not None or self.task.state is TaskState.COMPLETED
+        return f"{name} ✓" + (f" ↺{returns}" if returns else "") if passed else name
 
     @property
     def merge_returns(self) -> int:
@@ -57,6 +59,16 @@ class RunReport:
     delivered: str
     """The target's commit, as far as is known."""
     held_up: str
+
+    def waits_for(self, task: Task) -> str:
+        """Say in a few words what *task* waits for; empty when it does not wait."""
+        if task.waits_for is None:
+            return ""
+        if task.waits_for is Wait.NEEDS:
+            open_needs = [entry.task.name for entry in self.tasks if entry.task.state not in TERMINAL]
+            return "waits for " + ", ".join(name for name in open_needs if name in task.spec.needs)
+        detail = task.detail.splitlines()[0] if task.detail else ""
+        return f"waits for {task.waits_for.value}" + (f": {detail}" if detail else "")
 
     @property
     def done(self) -> int:

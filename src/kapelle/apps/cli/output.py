@@ -138,7 +138,7 @@ def _row(entry: TaskReport, now: datetime) -> Iterable[Any]:
     if entry.merge_returns:
         gate.append(f" ⇄{entry.merge_returns}", style="magenta")
     return (
-        task.name,
+        Text(task.name),
         state_text(task.state.value, note),
         str(len(entry.attempts) or ""),
         gate,

@@ -98,6 +98,7 @@ class Watcher:
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0), expand=True)
         table.add_column("TASK", no_wrap=True, ratio=2, overflow="ellipsis")
         table.add_column("STATE", no_wrap=True, min_width=12)
+        table.add_column("AGENT", no_wrap=True, max_width=12, overflow="ellipsis")
         table.add_column("DOING", no_wrap=True, ratio=4, overflow="ellipsis")
         table.add_column("TOKENS", no_wrap=True, justify="right")
         table.add_column("COST", no_wrap=True, justify="right")
@@ -110,11 +111,12 @@ class Watcher:
             elif task.state in TERMINAL:
                 doing = task.summary.splitlines()[0] if task.summary else ""
             elif task.waits_for is not None:
-                doing = f"waits for {task.waits_for.value}" + (f": {task.detail.splitlines()[0]}" if task.detail else "")
+                doing = report.waits_for(task)
             elapsed = entry.elapsed(now)
             table.add_row(
-                task.name,
+                Text(task.name),
                 state_text(task.state.value),
+                Text(task.spec.agent, style="dim"),
                 Text(doing, style="dim"),
                 count_tokens(entry.spend.usage.total) if entry.spend.calls else "",
                 money(entry.spend.cost_usd) if entry.spend.calls else "",
