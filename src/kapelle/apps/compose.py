@@ -116,8 +116,8 @@ async def open_desk(configuration: Configuration) -> AsyncGenerator[Desk]:
             settings=EngineSettings(slots=configuration.settings.slots),
         )
         leadership = SqliteLeadership(store, str(home / "lead.lock"))
-        me = processes.me()
-        yield Desk(world, leadership, Engine(world, leadership, me), me, processes.end_process)
+        engine = Engine(world, leadership, processes.me())
+        yield Desk(world, leadership, engine, alive=processes.alive, end_process=processes.end_process)
     finally:
         await store.close()
 

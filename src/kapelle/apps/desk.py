@@ -32,12 +32,18 @@ class Desk:
     """One process's place at a store."""
 
     def __init__(
-        self, world: World, leadership: Leadership, engine: Engine, me: ProcessRef, end_process: Callable[[ProcessRef], None]
+        self,
+        world: World,
+        leadership: Leadership,
+        engine: Engine,
+        *,
+        alive: Callable[[ProcessRef], bool],
+        end_process: Callable[[ProcessRef], None],
     ) -> None:
         self.world = world
         self._leadership = leadership
         self._engine = engine
-        self._me = me
+        self._alive = alive
         self._end_process = end_process
         self._leading = False
 
@@ -112,7 +118,7 @@ class Desk:
     async def leader(self) -> Lead | None:
         """Return who leads, or None when nobody does."""
         lead = await self._leadership.holder()
-        if lead is None or lead.given_up or self.world.clock.now() - lead.renewed_at > STALE:
+        if lead is None or lead.given_up or not self._alive(lead.holder):
             return None
         return lead
 

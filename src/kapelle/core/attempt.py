@@ -69,7 +69,9 @@ class Attempt:
     result_rounds: int = 0
     """How often a wrong structured result went back."""
     interruptions: int = 0
-    """How often the conversation was resumed after a crash or an error of the model API."""
+    """How often in a row the conversation was resumed after an error of the model API."""
+    crashes: int = 0
+    """How often the conversation was resumed after its program had ended in the middle of a turn."""
     tool_calls: int = 0
     own_cost_usd: float = 0.0
     """The conversation's cost by the program's own count, as far as it was booked; used only without the gateway."""

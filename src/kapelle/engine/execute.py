@@ -54,6 +54,10 @@ class ExecuteStage:
         self._turns = Turns(world)
         self._codecs: dict[AgentId, Codec] = {}
 
+    def leave(self) -> None:
+        """Take every agent that ends from now on as ended by this leader: it goes on where it was, and nothing is counted."""
+        self._turns.leaving = True
+
     async def step(self, now: datetime) -> datetime | None:
         """See ``engine.stage.Stage``."""
         findings = self._acts.take()

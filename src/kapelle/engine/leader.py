@@ -33,6 +33,8 @@ from kapelle.engine.world import World
 
 RENEW = timedelta(seconds=5)
 STALE = timedelta(seconds=30)
+AT_ONCE = timedelta(milliseconds=500)
+"""How long agents may take to end when a person does not want to wait."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -117,7 +119,8 @@ class Engine:
         for entry in (acts["validate"], acts["merge"]):
             entry.cancel_all()
         await self._finish_turns(world, [SubmitStage(world), execute], stop)
-        await self._end_agents(world)
+        execute.leave()
+        await self._end_agents(world, grace=AT_ONCE if stop.at_once.is_set() else world.settings.goodbye)
         await self._tidy(execute, report, acts)
         for task in helpers:
             task.cancel()
@@ -133,12 +136,12 @@ class Engine:
                 await stage.step(world.clock.now())
 
     @staticmethod
-    async def _end_agents(world: World) -> None:
+    async def _end_agents(world: World, *, grace: timedelta) -> None:
         async with TaskGroup() as ending:
             for agent in await world.store.read(lambda view: view.agents.live()):
                 if agent.process is not None:
                     await world.host.close_input(agent.process)
-                    ending.create_task(world.host.end(agent.process, agent.folder, grace=world.settings.goodbye))
+                    ending.create_task(world.host.end(agent.process, agent.folder, grace=grace))
 
     async def _tidy(self, execute: Stage, report: Stage, acts: Mapping[str, Acts]) -> None:
         """Write down how the agents ended, and clear away what finished tasks leave behind."""

@@ -23,6 +23,11 @@ class _Purse:
     run_name: str
     run_limit: float | None
 
+    @property
+    def limited(self) -> bool:
+        """Whether any budget holds for it."""
+        return self.task_limit is not None or self.run_limit is not None
+
 
 class EngineMeter:
     """See ``core.ports.Meter``; all in the leader's event loop."""
@@ -35,6 +40,8 @@ class EngineMeter:
         self._calls: list[ModelCall] = []
         self._reached: list[tuple[_Purse, Budget]] = []
         self._said: set[tuple[RunId, str]] = set()
+        self._unpriced: dict[AgentId, str] = {}
+        """Agents that were seen to call a model whose price is not known, and which."""
 
     def load(self, view: View) -> None:
         """Take the totals of all runs that have not ended from the store."""
@@ -67,12 +74,17 @@ class EngineMeter:
     def close(self, agent_id: AgentId) -> None:
         """Forget an agent; what it spent stays."""
         self._purses.pop(agent_id, None)
+        self._unpriced.pop(agent_id, None)
 
     def admit(self, agent_id: AgentId) -> str | None:
         """See ``core.ports.Meter``."""
         purse = self._purses.get(agent_id)
         if purse is None:
             return "this agent has been stopped"
+        if purse.limited and agent_id in self._unpriced:
+            # A budget that cannot be kept must not look as if it were.
+            model = self._unpriced[agent_id]
+            return f"there is a budget, and the price of {model} is not known; name a price table in KAPELLE_PRICES"
         empty = exhausted(self._budgets(purse))
         if empty is None:
             return None
@@ -96,6 +108,8 @@ class EngineMeter:
         """See ``core.ports.Meter``."""
         self._by_task[call.task_id] = self._by_task.get(call.task_id, 0.0) + call.cost_usd
         self._by_run[call.run_id] = self._by_run.get(call.run_id, 0.0) + call.cost_usd
+        if not call.priced and call.model:
+            self._unpriced[call.agent_id] = call.model
         self._calls.append(call)
         self._wake()
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 from kapelle.core import agent as agents
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, outcome_of
+from kapelle.core.budget import Usage
 from kapelle.core.conversation import (
     ConversationEvent,
     ConversationStarted,
@@ -34,7 +35,7 @@ from kapelle.core.events import (
     ModelCallRetried,
 )
 from kapelle.core.ids import AgentId, PromptId
-from kapelle.core.ports import Ended
+from kapelle.core.ports import Ended, ModelCall
 from kapelle.core.retry import RetryPolicy, delay
 from kapelle.core.store import Tx
 from kapelle.core.task import Task, TaskState, Wait, advance
@@ -53,6 +54,8 @@ class Turns:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.leaving = False
+        """Set on a planned exit: agents that end from now on were ended, and did not crash."""
 
     def take_in(self, tx: Tx, agent_id: AgentId, offset: int, said: Sequence[ConversationEvent], ended: Ended | None) -> None:
         """Write down what an agent said up to *offset* of its spool and, at last, how it ended."""
@@ -104,6 +107,7 @@ class Turns:
         run_id, task_id = agent.run_id, agent.task_id
         trouble = None if turn.trouble is None else turn.trouble.value
         tx.log(AgentAnswered(run_id=run_id, task_id=task_id, text=turn.text or turn.message, trouble=trouble, turns=turn.turns))
+        attempt = self._book_own_cost(tx, agent, attempt, turn)
         if turn.denied:
             tx.log(AgentWasRefused(run_id=run_id, task_id=task_id, tools=turn.denied))
         if attempt.ended_at is not None or task.attempt_id != attempt.attempt_id or task.state is not TaskState.RUNNING:
@@ -114,6 +118,31 @@ class Turns:
             self._to_validation(tx, task, turn)
         else:
             self._trouble(tx, agent, attempt, task, turn.trouble, turn.message)
+
+    def _book_own_cost(self, tx: Tx, agent: Agent, attempt: Attempt, turn: TurnEnded) -> Attempt:
+        """Book a turn by the program's own count: only where no gateway has counted its calls.
+
+        The program counts up over the whole conversation; what is booked is the difference.
+        """
+        run = tx.runs.get(agent.run_id)
+        if turn.cost_usd is None or run is None or not run.spec.upstream.bypass:
+            return attempt
+        call = ModelCall(
+            call_id=self._world.new_id("m"),
+            agent_id=agent.agent_id,
+            run_id=agent.run_id,
+            task_id=agent.task_id,
+            attempt_id=agent.attempt_id,
+            model=run.spec.config(attempt.config).model or "",
+            usage=turn.usage or Usage(),
+            cost_usd=max(0.0, turn.cost_usd - attempt.own_cost_usd),
+            status=200,
+            seconds=0.0,
+        )
+        tx.ledger.add([call], tx.now)
+        booked = replace(attempt, own_cost_usd=turn.cost_usd)
+        tx.attempts.put(booked)
+        return booked
 
     def _to_validation(self, tx: Tx, task: Task, turn: TurnEnded) -> None:
         moved = replace(
@@ -129,26 +158,36 @@ class Turns:
     ) -> None:
         """Decide whether the conversation is resumed or the attempt is over; *unread* says that a prompt waits already."""
         outcome = outcome_of(trouble)
-        bound = self._world.settings.interruptions if outcome in WAITS else self._world.settings.crashes
-        resumable = outcome in WAITS or trouble is Trouble.CRASHED
+        ended_by_us = self.leaving and trouble is Trouble.CRASHED
+        resumed = attempt if ended_by_us else self._counted(attempt, outcome, trouble)
         driver = self._world.drivers[run_of(tx, task).spec.config(attempt.config).program]
-        if not (resumable and driver.capabilities.conversation and attempt.interruptions < bound):
+        if resumed is None or not driver.capabilities.conversation:
             text = message or f"the agent ended with {trouble.value}"
             give_up_attempt(tx, task, attempt, _final(outcome), text, chance=self._world.chance.share())
             return
-        count = attempt.interruptions + 1
-        resumed = replace(attempt, interruptions=count, round=attempt.round)
         tx.attempts.put(resumed)
         if not unread:
             prompt_id = PromptId(self._world.chance.uuid())
             record = PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=go_on())
             tx.attempts.put_prompt(record)
-        until = tx.now + delay(API_RETRY, count, self._world.chance.share()) if outcome in WAITS else tx.now
-        wait(tx, task, WAITS.get(outcome, Wait.RETRY), message, until=until)
+        until = tx.now
+        if outcome in WAITS:
+            until += delay(API_RETRY, resumed.interruptions, self._world.chance.share())
+        if not ended_by_us:
+            wait(tx, task, WAITS.get(outcome, Wait.RETRY), message, until=until)
         # A fresh program for the same conversation: whatever state the old one was in is gone with it.
         live = tx.agents.get(agent.agent_id)
         if live is not None and live.state is AgentState.ACTIVE:
             tx.agents.put(agents.move(live, AgentState.COMPLETING, tx.now))
+
+    def _counted(self, attempt: Attempt, outcome: Outcome, trouble: Trouble) -> Attempt | None:
+        """Return *attempt* with one more interruption or crash, or None when it may not be resumed any more."""
+        if outcome in WAITS:
+            again = attempt.interruptions < self._world.settings.interruptions
+            return replace(attempt, interruptions=attempt.interruptions + 1) if again else None
+        if trouble is Trouble.CRASHED and attempt.crashes < self._world.settings.crashes:
+            return replace(attempt, crashes=attempt.crashes + 1)
+        return None
 
     def _ended(self, tx: Tx, agent: Agent, ended: Ended) -> None:
         """Write down that the agent's process is gone, and what that means if it was not done."""

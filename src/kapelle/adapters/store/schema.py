@@ -123,6 +123,7 @@ attempts = Table(
     _whole("merge_returns"),
     _whole("result_rounds"),
     _whole("interruptions"),
+    _whole("crashes"),
     _whole("tool_calls"),
     _real("own_cost_usd"),
     _text("workspace_id", null=True),

@@ -43,6 +43,10 @@ class Watcher:
         if not self._live:
             err().print(text)
 
+    async def skip(self) -> None:
+        """Tell only what happens from now on."""
+        self._seq = await self._desk.world.store.read(lambda view: view.last_seq())
+
     async def show(self, over: asyncio.Event) -> None:
         """Show the run until *over* is set."""
         if self._live:
@@ -133,13 +137,19 @@ class Watcher:
         return Group(*parts)
 
 
-async def stay(desk: Desk, run_id: RunId, *, live: bool, quiet: bool = False) -> bool:
-    """Lead or follow until the run has ended; return False when a person interrupted it."""
+async def stay(desk: Desk, run_id: RunId, *, live: bool, quiet: bool = False, resumed: bool = False) -> bool:
+    """Lead or follow until the run has ended; return False when a person interrupted it.
+
+    Of a run that is *resumed*, only what happens from now on is told.
+    """
     stop, over = Stop(), asyncio.Event()
     watcher = Watcher(desk, run_id, live=live)
 
     async def finished() -> bool:
         return await desk.ended([run_id])
+
+    if resumed:
+        await watcher.skip()
 
     async with asyncio.TaskGroup() as group:
         showing = None if quiet else group.create_task(watcher.show(over))

@@ -175,8 +175,8 @@ async def _run(found: Configuration, wanted: _Wanted, *, as_json: bool) -> int:
         return await _stay(desk, run_id, as_json=as_json)
 
 
-async def _stay(desk: Desk, run_id: RunId, *, as_json: bool) -> int:
-    ended = await stay(desk, run_id, live=sys.stdout.isatty() and not as_json, quiet=as_json)
+async def _stay(desk: Desk, run_id: RunId, *, as_json: bool, resumed: bool = False) -> int:
+    ended = await stay(desk, run_id, live=sys.stdout.isatty() and not as_json, quiet=as_json, resumed=resumed)
     report = await desk.world.store.read(lambda view: run_report(view, run_id))
     if report is None:
         return 1
@@ -217,7 +217,11 @@ async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) ->
         for entry in runs:
             if entry.paused:
                 await desk.ask(Resume(run_id=entry.run_id), principal())
-        codes = [await _stay(desk, entry.run_id, as_json=as_json) for entry in runs]
+        codes: list[int] = []
+        for entry in runs:
+            if not as_json and not sys.stdout.isatty():
+                out().print(f"run {entry.run_id}: {entry.spec.name} goes on")
+            codes.append(await _stay(desk, entry.run_id, as_json=as_json, resumed=True))
         return max(codes)
 
 

@@ -56,6 +56,7 @@ def upgrade() -> None:
         sa.Column("merge_returns", sa.Integer(), nullable=False),
         sa.Column("result_rounds", sa.Integer(), nullable=False),
         sa.Column("interruptions", sa.Integer(), nullable=False),
+        sa.Column("crashes", sa.Integer(), nullable=False),
         sa.Column("tool_calls", sa.Integer(), nullable=False),
         sa.Column("own_cost_usd", sa.Float(), nullable=False),
         sa.Column("workspace_id", sa.Text(), nullable=True),
