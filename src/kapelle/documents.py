@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -22,6 +23,8 @@ class Document:
     def __init__(self, file: str, content: Any) -> None:
         self.file = file
         self.content = content
+        self.mistakes: list[Mistake] = []
+        """What ``fit`` found wrong."""
 
     @classmethod
     def read(cls, path: Path) -> "Document":
@@ -83,17 +86,54 @@ class Document:
         return _plain(self.content)
 
     def fit(self, model: type[M]) -> tuple[M | None, list[Mistake]]:
-        """Return the content as *model*, or every reason why it is none."""
+        """Return the content as *model* and every reason why it is none.
+
+        Where it can be, a model is made of what remains without the mistakes, so that what else is wrong can be told with
+        them. With mistakes it is good for nothing else.
+        """
         content = self.plain()
         if content is None:
             content = {}
         if not isinstance(content, Mapping):
             advice = f"begin with one of: {', '.join(model.model_fields)}"
-            return None, [self.located(Mistake(message="the file holds no mapping of names to values", advice=advice))]
+            self.mistakes = [self.located(Mistake(message="the file holds no mapping of names to values", advice=advice))]
+            return None, self.mistakes
         try:
             return model.model_validate(content), []
         except ValidationError as error:
-            return None, [self.located(_mistake(entry, model)) for entry in error.errors()]
+            self.mistakes = [self.located(_mistake(entry, model)) for entry in error.errors()]
+        given = cast("Mapping[str, Any]", content)
+        try:
+            return model.model_validate(_without(given, [mistake.path for mistake in self.mistakes])), self.mistakes
+        except ValidationError:
+            return None, self.mistakes
+
+    def with_further(self, further: Sequence[Mistake]) -> list[Mistake]:
+        """Return all mistakes in the order of the file, less those of *further* that only follow from what ``fit`` found."""
+        broken = [tuple(mistake.path) for mistake in self.mistakes]
+        own = [self.located(mistake) for mistake in further if not _follows(tuple(mistake.path), broken)]
+        return sorted([*self.mistakes, *own], key=lambda mistake: (mistake.line, mistake.column))
+
+
+def _follows(path: tuple[str | int, ...], broken: Sequence[tuple[str | int, ...]]) -> bool:
+    """Say whether *path* is something broken, or holds it, or lies in it."""
+    return any(path[: len(other)] == other or (path and other[: len(path)] == path) for other in broken)
+
+
+def _without(content: Mapping[str, Any], paths: Sequence[Path_]) -> Mapping[str, Any]:
+    """Return *content* without what *paths* lead to; in a list, without the list."""
+    copy = cast("dict[str, Any]", _plain(content))
+    for path in paths:
+        node: Any = copy
+        for index, part in enumerate(path):
+            inner = cast("dict[Any, Any]", node).get(part) if isinstance(node, dict) else None
+            if isinstance(inner, dict) and index < len(path) - 1:
+                node = cast("dict[Any, Any]", inner)
+                continue
+            if isinstance(node, dict):
+                cast("dict[Any, Any]", node).pop(part, None)
+            break
+    return copy
 
 
 def _place_of(node: Any, part: str | int) -> tuple[tuple[int, int], Any] | None:
@@ -150,30 +190,33 @@ def _mistake(error: ErrorDetails, model: type[BaseModel]) -> Mistake:
 
 def _siblings(path: Path_, model: type[BaseModel]) -> list[str]:
     """Return the names that are known where *path* ends."""
-    current: Any = model
+    kind: Any = model
     for part in path[:-1]:
-        current = _step(current, part)
-        if current is None:
-            return []
-    fields = getattr(current, "model_fields", {})
-    return [field.alias or name for name, field in fields.items()]
+        kind = _step(kind, part)
+    for option in _options(kind):
+        if fields := getattr(option, "model_fields", None):
+            return [field.alias or name for name, field in fields.items()]
+    return []
 
 
 def _step(kind: Any, part: str | int) -> Any:
-    fields = getattr(kind, "model_fields", None)
-    if fields is not None:
-        by_name = {field.alias or name: field for name, field in fields.items()}
-        kind = by_name[str(part)].annotation if str(part) in by_name else None
-        return _model_in(kind)
-    return kind
-
-
-def _model_in(kind: Any) -> Any:
-    """Return the model that an annotation (optional, list or mapping of it) speaks of."""
-    if hasattr(kind, "model_fields"):
-        return kind
-    for inner in getattr(kind, "__args__", ()):
-        found = _model_in(inner)
-        if found is not None:
-            return found
+    """Return the type of what *part* leads to in something of the type *kind*."""
+    for option in _options(kind):
+        if fields := getattr(option, "model_fields", None):
+            by_name = {field.alias or name: field for name, field in fields.items()}
+            if str(part) in by_name:
+                return by_name[str(part)].annotation
+        elif get_origin(option) is dict:
+            return get_args(option)[1]
+        elif get_origin(option) is list:
+            return get_args(option)[0]
     return None
+
+
+def _options(kind: Any) -> list[Any]:
+    """Return what an annotation stands for: each side of a union, and what is inside of Annotated."""
+    if get_origin(kind) is Annotated:
+        return _options(get_args(kind)[0])
+    if get_origin(kind) in {Union, UnionType}:
+        return [inner for option in get_args(kind) for inner in _options(option)]
+    return [kind]

@@ -20,7 +20,7 @@ from kapelle.adapters.workspaces.worktrees import GitWorkspaces
 from kapelle.apps.clock import EnvironmentCredentials, SystemChance, SystemClock
 from kapelle.apps.desk import Desk
 from kapelle.apps.settings import Configuration
-from kapelle.core.errors import ProgramMissing
+from kapelle.core.errors import ProgramMissing, UsageError
 from kapelle.core.ids import make_id
 from kapelle.core.ports import Driver, Host, Repositories, Sandbox
 from kapelle.engine.leader import Engine
@@ -79,14 +79,24 @@ def _host() -> Host:
     return hosts["local"]
 
 
+def _make(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        remedy = "Name another one in KAPELLE_HOME."
+        raise UsageError(f"the state directory {home} cannot be made: {error.strerror}", remedy=remedy) from error
+
+
 @asynccontextmanager
 async def open_desk(configuration: Configuration) -> AsyncGenerator[Desk]:
     """Open the store of *configuration* and everything round it; close it at the end.
 
     Raises:
         StoreFailed: the store cannot be opened.
+        UsageError: the state directory cannot be made.
     """
     home: Path = configuration.settings.home
+    _make(home)
     clock, chance = SystemClock(), SystemChance()
     store = await SqliteStore.open(str(home / "store.db"), clock)
     try:

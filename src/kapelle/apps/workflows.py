@@ -34,11 +34,11 @@ class Workshop:
 
 
 def read_workflow(path: Path) -> tuple[Document, models.Workflow]:
-    """Read the workflow file at *path*.
+    """Read the workflow file at *path*; what is wrong with it so far is kept with the document.
 
     Raises:
         FileMissing: it is not there.
-        FileInvalid: it does not fit the model; all mistakes are told.
+        FileInvalid: it fits the model in no way; all mistakes are told.
     """
     document = Document.read(path)
     workflow, wrong = document.fit(models.Workflow)
@@ -134,14 +134,15 @@ def to_run(
         UsageError: an input is unknown or missing.
     """
     configs, wrong = agent_configs(shop)
-    values = input_values(workflow, inputs)
+    values = input_values(workflow, inputs) if not document.mistakes else {}
     phases = tuple(workflow.phases if workflow.phases is not None else shop.configuration.project.phases)
     all_gates = gates(shop.configuration)
     tasks: list[WorkflowTask] = []
+    further: list[Mistake] = []
     for name, task in workflow.tasks.items():
         made, problems = _task(name, task, workflow, shop, values)
         tasks.append(made)
-        wrong.extend(document.located(problem) for problem in problems)
+        further.extend(problems)
     around = Surroundings(
         agents=frozenset(config.name for config in configs),
         gates=frozenset(gate.name for gate in all_gates),
@@ -149,7 +150,8 @@ def to_run(
         inputs=frozenset(workflow.inputs),
         in_repository=shop.repository is not None,
     )
-    wrong.extend(document.located(problem) for problem in mistakes(tasks, around))
+    further.extend(mistakes(tasks, around))
+    wrong.extend(document.with_further(further))
     if wrong:
         raise FileInvalid(wrong)
     return _spec(workflow, shop, expand(tasks, phases), phases, configs, all_gates, values, upstream)
@@ -214,7 +216,9 @@ def input_values(workflow: models.Workflow, given: Mapping[str, str]) -> dict[st
     """
     for name in given:
         if name not in workflow.inputs:
-            raise UsageError(f"the workflow has no input {name}", remedy=f"Use {closest(name, workflow.inputs)}.")
+            raise UsageError(
+                f"the workflow has no input {name}", remedy=f"Leave it out; of its inputs: {closest(name, workflow.inputs)}."
+            )
     values: dict[str, Any] = {}
     for name, entry in workflow.inputs.items():
         declared = entry if isinstance(entry, models.Input) else models.Input(default=entry)

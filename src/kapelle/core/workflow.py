@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import pairwise
 
 from kapelle.core.errors import Mistake
 from kapelle.core.task import TaskSpec, WorkspaceKind
@@ -33,12 +34,16 @@ class Surroundings:
     in_repository: bool
 
 
-def closest(word: str, among: Iterable[str]) -> str:
-    """Return advice that names the likeliest of *among* for *word*, or lists them."""
+NO_AGENTS = "no agent is configured yet: `kapelle init` writes a beginning"
+NO_GATES = "no gate is configured yet; add it to gates in agents.yml"
+
+
+def closest(word: str, among: Iterable[str], otherwise: str = "there is none") -> str:
+    """Return advice that names the likeliest of *among* for *word*, or lists them; *otherwise* when there are none."""
     known = sorted(among)
     if near := get_close_matches(word, known, n=1, cutoff=0.6):
         return f"write {near[0]}"
-    return f"one of: {', '.join(known)}" if known else "there is none yet"
+    return f"one of: {', '.join(known)}" if known else otherwise
 
 
 def mistakes(tasks: Sequence[WorkflowTask], around: Surroundings) -> list[Mistake]:
@@ -49,7 +54,8 @@ def mistakes(tasks: Sequence[WorkflowTask], around: Surroundings) -> list[Mistak
         found += _names(task.spec, by_name, around)
         found += _sense(task, around)
         found += _templates(task, by_name, around)
-    found += _cycles(by_name)
+    # Phases are needs too, once the run is made: a task that needs one of a later phase would never start.
+    found += _cycles(by_name, {}) or _cycles(by_name, _phase_needs(by_name, around.phases))
     return found
 
 
@@ -66,9 +72,9 @@ def _names(spec: TaskSpec, by_name: Mapping[str, TaskSpec], around: Surroundings
             found.append(Mistake(message=f"{spec.name} needs {need}, which is no task here", advice=advice, path=path))
     if spec.agent not in around.agents:
         message = f"there is no agent {spec.agent}" if spec.agent else f"{spec.name} names no agent"
-        found.append(Mistake(message=message, advice=closest(spec.agent, around.agents), path=(*here, "agent")))
+        found.append(Mistake(message=message, advice=closest(spec.agent, around.agents, NO_AGENTS), path=(*here, "agent")))
     if spec.gate is not None and spec.gate not in around.gates:
-        advice = closest(spec.gate, around.gates)
+        advice = closest(spec.gate, around.gates, NO_GATES)
         found.append(Mistake(message=f"there is no gate {spec.gate}", advice=advice, path=(*here, "gate")))
     if spec.phase is not None and spec.phase not in around.phases:
         advice = closest(spec.phase, around.phases) + "; phases are listed in project.yml or in the workflow"
@@ -89,7 +95,7 @@ def _sense(task: WorkflowTask, around: Surroundings) -> list[Mistake]:
         found.append(
             Mistake(message=f"foreach of {spec.name} is empty", advice="list at least one item", path=(*here, "foreach"))
         )
-    if task.foreach is not None and len(set(task.foreach)) < len(task.foreach):
+    if task.foreach is not None and len({label(item) for item in task.foreach}) < len(task.foreach):
         found.append(
             Mistake(
                 message=f"foreach of {spec.name} names an item twice",
@@ -159,24 +165,34 @@ def ancestors(name: str, by_name: Mapping[str, TaskSpec]) -> frozenset[str]:
     return frozenset(seen)
 
 
-def _cycles(by_name: Mapping[str, TaskSpec]) -> list[Mistake]:
+def _phase_needs(by_name: Mapping[str, TaskSpec], phases: Sequence[str]) -> dict[str, Sequence[str]]:
+    by_phase = {phase: [name for name, spec in by_name.items() if spec.phase == phase] for phase in phases}
+    return {name: _earlier(spec.phase, phases, by_phase) for name, spec in by_name.items() if spec.phase in by_phase}
+
+
+def _cycles(by_name: Mapping[str, TaskSpec], more: Mapping[str, Sequence[str]]) -> list[Mistake]:
+    """Return every circle of the needs as written and *more* that come of phases."""
+    needs = {name: [*spec.needs, *more.get(name, ())] for name, spec in by_name.items()}
     found: list[Mistake] = []
     done: set[str] = set()
     for start in by_name:
-        if start in done:
-            continue
-        cycle = _cycle_from(start, by_name, done)
-        if cycle:
-            message = f"{' -> '.join(cycle)} is a circle: none of them could ever start"
-            advice = f"remove one of these needs, for example {cycle[1]} from {cycle[0]}"
-            found.append(Mistake(message=message, advice=advice, path=("tasks", cycle[0], "needs")))
+        while start not in done:
+            cycle = _cycle_from(start, needs, done)
+            if not cycle:
+                continue
+            # Phases alone make no circle: at least one of its needs was written by somebody.
+            who, what = next(pair for pair in pairwise(cycle) if pair[1] in by_name[pair[0]].needs)
+            note = ", since phases go in order" if more else ""
+            message = f"{' -> '.join(cycle)} is a circle: none of them could ever start{note}"
+            advice = f"remove one of these needs, for example {what} from {who}"
+            found.append(Mistake(message=message, advice=advice, path=("tasks", who, "needs")))
     return found
 
 
-def _cycle_from(start: str, by_name: Mapping[str, TaskSpec], done: set[str]) -> list[str]:
+def _cycle_from(start: str, needs: Mapping[str, Sequence[str]], done: set[str]) -> list[str]:
     """Walk the needs of *start* depth first, without recursion; return the first circle as a path, or nothing."""
     path: list[str] = [start]
-    rest: list[list[str]] = [list(by_name[start].needs)]
+    rest: list[list[str]] = [list(needs[start])]
     while path:
         if not rest[-1]:
             done.add(path.pop())
@@ -184,11 +200,12 @@ def _cycle_from(start: str, by_name: Mapping[str, TaskSpec], done: set[str]) -> 
             continue
         need = rest[-1].pop(0)
         if need in path:
-            done.update(path)
-            return [*path[path.index(need) :], need]
-        if need in by_name and need not in done:
+            cycle = path[path.index(need) :]
+            done.update(cycle)
+            return [*cycle, need]
+        if need in needs and need not in done:
             path.append(need)
-            rest.append(list(by_name[need].needs))
+            rest.append(list(needs[need]))
     return []
 
 

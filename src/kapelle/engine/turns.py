@@ -65,6 +65,9 @@ class Turns:
         agent = replace(agent, offset=offset)
         tx.agents.put(agent)
         for event in said:
+            if ended is not None and ended.timed_out and isinstance(event, TurnEnded) and event.trouble is not None:
+                # Its program did not break off: it was ended at its time limit, which _ended judges.
+                continue
             self._one(tx, agent, event)
         if ended is not None:
             self._ended(tx, agent, ended)

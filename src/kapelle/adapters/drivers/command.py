@@ -20,7 +20,8 @@ class CommandDriver:
     def launch(self, order: AgentOrder) -> Launch:
         command = order.first_prompt.text if order.first_prompt is not None else ""
         env = {**dict(order.config.env), **dict(order.env)}
-        argv = ("/bin/sh", "-c", command)
+        # What it says on either stream is told: the reason of a failure stands on the other one.
+        argv = ("/bin/sh", "-c", f"exec 2>&1\n{command}")
         return Launch(argv=argv, cwd=order.cwd, env=tuple(env.items()), limit=order.timeout)
 
     def codec(self) -> Codec:

@@ -26,7 +26,8 @@ class PythonDriver:
             "cwd": order.cwd,
         }
         path = f"{order.folder}/{JOB}"
-        argv = (sys.executable, "-m", "kapelle.adapters.drivers.python_runner", path)
+        # -B: a task that only reads must not leave compiled files behind.
+        argv = (sys.executable, "-B", "-m", "kapelle.adapters.drivers.python_runner", path)
         env = {**dict(order.config.env), **dict(order.env)}
         files = ((JOB, json.dumps(content)),)
         return Launch(argv=argv, cwd=order.cwd, env=tuple(env.items()), limit=order.timeout, files=files)

@@ -138,7 +138,7 @@ def load_rehearsal(path: Path) -> Rehearsal:
     """
     document = Document.read(path)
     rehearsal, mistakes = document.fit(Rehearsal)
-    if rehearsal is None:
+    if rehearsal is None or mistakes:
         raise FileInvalid(mistakes)
     return rehearsal
 

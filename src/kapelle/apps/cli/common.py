@@ -9,10 +9,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from kapelle.apps import compose
 from kapelle.apps.settings import Configuration, load
 from kapelle.core.errors import UsageError
-from kapelle.core.ports import RepositoryFacts
 
 T = TypeVar("T")
 
@@ -56,14 +54,3 @@ def pairs(texts: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"{text!r} is no input", remedy="Write --input NAME=VALUE.")
         found[name] = value
     return found
-
-
-async def repository_of(found: Configuration) -> RepositoryFacts | None:
-    """Return the repository that the person is in, or None outside of one.
-
-    Raises:
-        RepositoryRefused: it is one that Kapelle cannot work in.
-    """
-    if not any((folder / ".git").exists() for folder in (found.root, *found.root.parents)):
-        return None
-    return await compose.repositories().inspect(str(found.root))

@@ -9,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from kapelle.apps import compose, models
-from kapelle.apps.cli.common import Folder, Json, configuration, go, pairs, repository_of
+from kapelle.apps.cli.common import Folder, Json, configuration, go, pairs
 from kapelle.apps.cli.output import err, out, print_json
 from kapelle.apps.initialise import Plan, plan_for, write
+from kapelle.apps.runs import prepare, workshop
 from kapelle.apps.settings import AGENTS_FILE, PROJECT_FILE
-from kapelle.apps.upstream import choose_upstream
-from kapelle.apps.workflows import Workshop, agent_configs, gates, read_workflow, to_run
+from kapelle.apps.workflows import Workshop, agent_configs, gates, read_workflow
 from kapelle.core.errors import FileInvalid, UsageError, WouldOverwrite
 
 
@@ -84,14 +84,8 @@ def validate(
 
 async def _validate(folder: Path | None, file: Path | None, inputs: list[str], *, as_json: bool) -> None:
     found = configuration(folder)
-    shop = Workshop(
-        configuration=found,
-        drivers=compose.drivers(),
-        sandboxes=frozenset(compose.sandboxes()),
-        repository=await repository_of(found),
-    )
     if file is None:
-        configs, wrong = agent_configs(shop)
+        configs, wrong = agent_configs(await workshop(found))
         if wrong:
             raise FileInvalid(wrong)
         summary: dict[str, Any] = {
@@ -101,8 +95,7 @@ async def _validate(folder: Path | None, file: Path | None, inputs: list[str], *
         words = f"{len(configs)} agents, {len(summary['gates'])} gates, no mistakes"
     else:
         document, workflow = read_workflow(file)
-        upstream = choose_upstream(found, rehearse=None, record=None)
-        spec = to_run(document, workflow, shop, inputs=pairs(inputs), upstream=upstream)
+        spec = await prepare(found, document, workflow, inputs=pairs(inputs), check_only=True)
         summary = {"name": spec.name, "tasks": [task.name for task in spec.tasks], "target": spec.target}
         words = f"{file}: {len(spec.tasks)} tasks, no mistakes"
     print_json(summary) if as_json else out().print(words)

@@ -1,25 +1,24 @@
 """`run`, `submit`, `resume` and `retry`."""
 
-import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kapelle.apps import compose
-from kapelle.apps.cli.common import Folder, Json, configuration, go, pairs, principal, repository_of
+from kapelle.apps.cli.common import Folder, Json, configuration, go, pairs, principal
 from kapelle.apps.cli.output import err, out, print_json, print_report
 from kapelle.apps.cli.running import INTERRUPTED, stay
 from kapelle.apps.desk import Desk
+from kapelle.apps.runs import prepare
+from kapelle.apps.runs import submit as accept
 from kapelle.apps.settings import Configuration
-from kapelle.apps.upstream import choose_upstream
 from kapelle.apps.views import run_json, run_report
-from kapelle.apps.workflows import Workshop, read_workflow, single_task, to_run
+from kapelle.apps.workflows import read_workflow, single_task
 from kapelle.core.errors import UsageError
 from kapelle.core.ids import RunId
-from kapelle.core.requests import Resume, Retry, Submit
+from kapelle.core.requests import Resume, Retry
 from kapelle.core.run import RunSpec, RunState
 
 File = Annotated[Path | None, typer.Argument(help="A workflow file.", show_default=False)]
@@ -133,43 +132,17 @@ class _Wanted:
 
 
 async def _spec(found: Configuration, wanted: _Wanted) -> RunSpec:
-    """Check everything and return the run; nothing is written."""
-    facts = await repository_of(found)
-    shop = Workshop(
-        configuration=found,
-        drivers=compose.drivers(),
-        sandboxes=frozenset(compose.sandboxes()),
-        repository=facts,
-    )
     if wanted.file is not None:
         document, workflow = read_workflow(wanted.file)
     else:
         document, workflow = single_task(wanted.prompt, agent=wanted.agent, gate=wanted.gate)
-    if wanted.rehearse is not None:
-        compose.load_rehearsal(wanted.rehearse)
-    spec = to_run(document, workflow, shop, inputs=wanted.inputs, upstream=choose_upstream(found, rehearse=None, record=None))
-    models = any(compose.drivers()[config.program].capabilities.uses_gateway for config in spec.configs)
-    upstream = choose_upstream(found, rehearse=wanted.rehearse, record=wanted.record, needs_model=models)
-    return replace(spec, upstream=upstream)
-
-
-async def _submit(desk: Desk, found: Configuration, spec: RunSpec) -> RunId:
-    run_id = RunId(desk.world.new_id("r"))
-    if spec.upstream.rehearsal is not None:
-        # The run keeps a copy of its own: what is edited later does not change a run that was accepted.
-        folder = found.settings.home / "rehearsals"
-        folder.mkdir(parents=True, exist_ok=True)
-        copy = folder / f"{run_id}.yml"
-        shutil.copyfile(spec.upstream.rehearsal, copy)
-        spec = replace(spec, upstream=replace(spec.upstream, rehearsal=str(copy), log=str(folder / f"{run_id}.log")))
-    await desk.ask(Submit(run_id=run_id, spec=spec), principal())
-    return run_id
+    return await prepare(found, document, workflow, inputs=wanted.inputs, rehearse=wanted.rehearse, record=wanted.record)
 
 
 async def _run(found: Configuration, wanted: _Wanted, *, as_json: bool) -> int:
     spec = await _spec(found, wanted)
     async with compose.open_desk(found) as desk:
-        run_id = await _submit(desk, found, spec)
+        run_id = await accept(desk, found, spec, principal())
         if not as_json and not sys.stdout.isatty():
             out().print(f"run {run_id}: {spec.name}, {len(spec.tasks)} tasks")
         return await _stay(desk, run_id, as_json=as_json)
@@ -195,7 +168,7 @@ async def _stay(desk: Desk, run_id: RunId, *, as_json: bool, resumed: bool = Fal
 async def _submit_only(found: Configuration, wanted: _Wanted, *, as_json: bool) -> None:
     spec = await _spec(found, wanted)
     async with compose.open_desk(found) as desk:
-        run_id = await _submit(desk, found, spec)
+        run_id = await accept(desk, found, spec, principal())
         if as_json:
             print_json({"id": run_id, "name": spec.name, "tasks": len(spec.tasks)})
             return

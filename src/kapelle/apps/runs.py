@@ -1,0 +1,96 @@
+"""From what a person wants to a run that was accepted: the same for every door. Everything is checked before it is written."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from kapelle.apps import compose, models
+from kapelle.apps.desk import Desk
+from kapelle.apps.settings import Configuration
+from kapelle.apps.upstream import choose_upstream
+from kapelle.apps.workflows import Workshop, to_run
+from kapelle.core.errors import UsageError
+from kapelle.core.ids import RunId
+from kapelle.core.ports import RepositoryFacts
+from kapelle.core.requests import Submit
+from kapelle.core.run import RunSpec
+from kapelle.documents import Document
+
+# What the top of a bare repository holds.
+_BARE = ("HEAD", "objects", "refs")
+
+
+async def repository_of(found: Configuration) -> RepositoryFacts | None:
+    """Return the repository that the configuration was read in, or None outside of one.
+
+    Raises:
+        RepositoryRefused: it is one that Kapelle cannot work in.
+    """
+    inside = any((folder / ".git").exists() for folder in (found.root, *found.root.parents))
+    if not inside and not all((found.root / name).exists() for name in _BARE):
+        return None
+    return await compose.repositories().inspect(str(found.root))
+
+
+async def workshop(found: Configuration) -> Workshop:
+    """Return what workflows are made into runs with, here.
+
+    Raises:
+        RepositoryRefused: the repository is one that Kapelle cannot work in.
+    """
+    return Workshop(
+        configuration=found,
+        drivers=compose.drivers(),
+        sandboxes=frozenset(compose.sandboxes()),
+        repository=await repository_of(found),
+    )
+
+
+async def prepare(
+    found: Configuration,
+    document: Document,
+    workflow: models.Workflow,
+    *,
+    inputs: Mapping[str, str],
+    rehearse: Path | None = None,
+    record: Path | None = None,
+    check_only: bool = False,
+) -> RunSpec:
+    """Check everything and return the run; nothing is written. *check_only* asks for no way to reach a model.
+
+    Raises:
+        FileInvalid: the workflow, the configuration or the rehearsal has mistakes.
+        RepositoryRefused: the repository is one that Kapelle cannot work in.
+        CredentialsMissing: the run needs a model and there is no way to reach one.
+        UsageError: an input or the target is not possible.
+    """
+    shop = await workshop(found)
+    if rehearse is not None:
+        compose.load_rehearsal(rehearse)
+    spec = to_run(document, workflow, shop, inputs=inputs, upstream=choose_upstream(found, rehearse=rehearse, record=record))
+    if spec.repository is not None and spec.target is not None:
+        branch = await compose.repositories().resolve(spec.repository, f"refs/heads/{spec.target}")
+        if branch is None:
+            raise UsageError(
+                f"the repository {spec.repository} has no branch {spec.target}",
+                remedy=f"Make it (git branch {spec.target}) or name another with --target.",
+            )
+    if check_only or rehearse is not None:
+        return spec
+    models_needed = any(compose.drivers()[config.program].capabilities.uses_gateway for config in spec.configs)
+    return replace(spec, upstream=choose_upstream(found, rehearse=None, record=record, needs_model=models_needed))
+
+
+async def submit(desk: Desk, found: Configuration, spec: RunSpec, principal: str) -> RunId:
+    """Submit *spec* and return the id of its run once it was accepted."""
+    run_id = RunId(desk.world.new_id("r"))
+    if spec.upstream.rehearsal is not None:
+        # The run keeps a copy of its own: what is edited later does not change a run that was accepted.
+        folder = found.settings.home / "rehearsals"
+        folder.mkdir(parents=True, exist_ok=True)
+        copy = folder / f"{run_id}.yml"
+        shutil.copyfile(spec.upstream.rehearsal, copy)
+        spec = replace(spec, upstream=replace(spec.upstream, rehearsal=str(copy), log=str(folder / f"{run_id}.log")))
+    await desk.ask(Submit(run_id=run_id, spec=spec), principal)
+    return run_id
