@@ -1,30 +1,21 @@
 """Composing: the only file that picks adapters. Built-in ones come in by the same door as plug-ins: entry points."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kapelle.adapters.gateway.prices import PRICES, read_prices
-from kapelle.adapters.gateway.rehearsal_file import load_rehearsal, rehearsal_schema
-from kapelle.adapters.gateway.server import ModelGateway
-from kapelle.adapters.gateway.standalone import serve_rehearsal
-from kapelle.adapters.hints.files import FileHints
-from kapelle.adapters.store.sqlite import SqliteStore
-from kapelle.adapters.store.sqlite_lead import SqliteLeadership
-from kapelle.adapters.system import processes
-from kapelle.adapters.system.git import Locks
-from kapelle.adapters.workspaces.repositories import GitRepositories
-from kapelle.adapters.workspaces.worktrees import GitWorkspaces
-from kapelle.apps.clock import EnvironmentCredentials, SystemChance, SystemClock
-from kapelle.apps.desk import Desk
 from kapelle.apps.settings import Configuration
 from kapelle.core.errors import ProgramMissing, UsageError
 from kapelle.core.ids import make_id
 from kapelle.core.ports import Driver, Host, Repositories, Sandbox
-from kapelle.engine.leader import Engine
-from kapelle.engine.world import EngineSettings, Folders, World
+
+# Adapters are imported where they are composed: a command that opens no store does not wait for SQL and HTTP to load.
+if TYPE_CHECKING:
+    from kapelle.adapters.gateway.rehearsal_file import Rehearsal
+    from kapelle.adapters.gateway.standalone import Served
+    from kapelle.apps.desk import Desk
 
 GROUP = "kapelle.adapters"
 PRICES_VARIABLE = "KAPELLE_PRICES"
@@ -69,6 +60,8 @@ def sandboxes() -> Mapping[str, Sandbox]:
 
 def repositories() -> Repositories:
     """Return how git repositories are reached."""
+    from kapelle.adapters.workspaces.repositories import GitRepositories
+
     return GitRepositories()
 
 
@@ -88,13 +81,27 @@ def _make(home: Path) -> None:
 
 
 @asynccontextmanager
-async def open_desk(configuration: Configuration) -> AsyncGenerator[Desk]:
+async def open_desk(configuration: Configuration) -> "AsyncGenerator[Desk]":
     """Open the store of *configuration* and everything round it; close it at the end.
 
     Raises:
         StoreFailed: the store cannot be opened.
         UsageError: the state directory cannot be made.
     """
+    from kapelle.adapters.gateway.prices import PRICES, read_prices
+    from kapelle.adapters.gateway.server import ModelGateway
+    from kapelle.adapters.hints.files import FileHints
+    from kapelle.adapters.store.sqlite import SqliteStore
+    from kapelle.adapters.store.sqlite_lead import SqliteLeadership
+    from kapelle.adapters.system import processes
+    from kapelle.adapters.system.git import Locks
+    from kapelle.adapters.workspaces.repositories import GitRepositories
+    from kapelle.adapters.workspaces.worktrees import GitWorkspaces
+    from kapelle.apps.clock import EnvironmentCredentials, SystemChance, SystemClock
+    from kapelle.apps.desk import Desk
+    from kapelle.engine.leader import Engine
+    from kapelle.engine.world import EngineSettings, Folders, World
+
     home: Path = configuration.settings.home
     _make(home)
     clock, chance = SystemClock(), SystemChance()
@@ -132,12 +139,40 @@ async def open_desk(configuration: Configuration) -> AsyncGenerator[Desk]:
         await store.close()
 
 
-__all__ = [
-    "drivers",
-    "load_rehearsal",
-    "open_desk",
-    "rehearsal_schema",
-    "repositories",
-    "sandboxes",
-    "serve_rehearsal",
-]
+def load_rehearsal(path: Path) -> "Rehearsal":
+    """Read the rehearsal file at *path*.
+
+    Raises:
+        FileMissing: it cannot be read.
+        FileInvalid: it has mistakes.
+    """
+    from kapelle.adapters.gateway.rehearsal_file import load_rehearsal as load
+
+    return load(path)
+
+
+def rehearsal_schema() -> dict[str, Any]:
+    """Return the JSON Schema of rehearsal files."""
+    from kapelle.adapters.gateway.rehearsal_file import rehearsal_schema as schema
+
+    return schema()
+
+
+async def serve_rehearsal(
+    path: Path,
+    *,
+    host: str,
+    port: int,
+    log: Path,
+    on_request: "Callable[[Served], None]",
+    on_ready: Callable[[int], None],
+) -> None:
+    """Serve the rehearsal at *path* by itself until the process is interrupted.
+
+    Raises:
+        FileMissing: the file cannot be read.
+        FileInvalid: it has mistakes.
+    """
+    from kapelle.adapters.gateway.standalone import serve_rehearsal as serve
+
+    await serve(path, host=host, port=port, log=log, on_request=on_request, on_ready=on_ready)
