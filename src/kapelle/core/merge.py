@@ -70,6 +70,14 @@ class Integration:
     """Why the target could not be moved to the tip, when it could not."""
 
 
+def undelivered(integration: Integration | None) -> str | None:
+    """Return the commit that holds merged work which the target does not have yet, or None when it has all of it.
+
+    Once everything is delivered the target alone says what holds: a person may have taken work off it again.
+    """
+    return integration.tip if integration is not None and integration.tip != integration.delivered else None
+
+
 def order(changes: Iterable[Change]) -> list[Change]:
     """Return the queued *changes* in the order in which they are merged."""
     queued = [change for change in changes if change.state is ChangeState.QUEUED]

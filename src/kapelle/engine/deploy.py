@@ -6,7 +6,7 @@ from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt
 from kapelle.core.conversation import Prompt
 from kapelle.core.errors import WorkspaceFailed
-from kapelle.core.merge import Integration
+from kapelle.core.merge import Integration, undelivered
 from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess, Place, Ticket, WorkspaceOrder
 from kapelle.core.run import Run
 from kapelle.core.store import WorkspaceRow
@@ -95,7 +95,7 @@ async def _base(world: World, order: Deployment) -> str | None:
     tip = await world.repositories.resolve(repository, f"refs/heads/{target}")
     if tip is None:
         raise WorkspaceFailed(f"the branch {target} is gone", remedy=f"Make it again: git branch {target} COMMIT")
-    merged = order.integration.tip if order.integration is not None else None
+    merged = undelivered(order.integration)
     if merged is None or await world.repositories.is_ancestor(repository, merged, tip):
         return tip
     return merged

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from kapelle.core.attempt import Attempt
 from kapelle.core.errors import WorkspaceFailed
 from kapelle.core.gate import Verdict
-from kapelle.core.merge import Change, Integration
+from kapelle.core.merge import Change, Integration, undelivered
 from kapelle.core.ports import Commit, Signature, WorkspaceOrder
 from kapelle.core.run import Run
 from kapelle.core.store import WorkspaceRow
@@ -111,20 +111,20 @@ class Integrator:
 
     async def _onto(self, entry: Merging, target: str) -> str | Unmergeable:
         """Return the commit to merge onto: all that was merged and all that the target holds meanwhile."""
-        repository, integration = entry.change.repository, entry.integration
-        if integration is None or await self._world.repositories.is_ancestor(repository, integration.tip, target):
+        repository, tip = entry.change.repository, undelivered(entry.integration)
+        if tip is None or await self._world.repositories.is_ancestor(repository, tip, target):
             return target
-        if await self._world.repositories.is_ancestor(repository, target, integration.tip):
-            return integration.tip
+        if await self._world.repositories.is_ancestor(repository, target, tip):
+            return tip
         # The target moved on by itself while merged work was not delivered: bring both together first, and prove it.
         signature = Signature(author=MERGER, email=MERGER_EMAIL, message=f"Merge undelivered work into {entry.change.target}\n")
-        both = await self._world.repositories.merge(repository, target, integration.tip, signature)
+        both = await self._world.repositories.merge(repository, target, tip, signature)
         if both.commit is None:
             # A person must settle this; until then the queue goes on, on what it has proven.
-            return integration.tip
+            return tip
         gating, _ = await self._gate(entry, both.commit)
         if gating is not None and not gating.verdict.passed:
-            return integration.tip
+            return tip
         return both.commit.commit
 
     async def catch_up(self, integration: Integration, run: Run, room: WorkspaceRow) -> Integration:

@@ -14,12 +14,19 @@ from kapelle.core.errors import UsageError
 from kapelle.core.requests import Approve, Body, Cancel, Pause, Reject
 
 Which = Annotated[str, typer.Argument(metavar="RUN|TASK", help="An id, or enough of its beginning.")]
+RunOnly = Annotated[str, typer.Argument(metavar="RUN", help="An id, or enough of its beginning.")]
 TaskOnly = Annotated[str, typer.Argument(metavar="TASK", help="An id, or enough of its beginning.")]
 
 
-def pause(which: Which, *, repository: Folder = None, json: Json = False) -> None:
+def pause(which: RunOnly, *, repository: Folder = None, json: Json = False) -> None:
     """Start no new attempts of a run; agents at work finish theirs. `kapelle resume` goes on."""
-    go(_ask(which, lambda found: Pause(run_id=found.run.run_id), "Paused", repository=repository, as_json=json))
+
+    def body(found: Found) -> Body:
+        if found.task is not None:
+            raise UsageError(f"{which} is a task, and only runs can be paused", remedy=f"kapelle pause {found.run.run_id}")
+        return Pause(run_id=found.run.run_id)
+
+    go(_ask(which, body, "Paused", repository=repository, as_json=json))
 
 
 def cancel(which: Which, *, repository: Folder = None, json: Json = False) -> None:
