@@ -10,7 +10,7 @@ from kapelle.core.events import Entry
 from kapelle.core.ids import RequestId, RunId
 from kapelle.core.ports import Host
 from kapelle.core.requests import Body, Request
-from kapelle.core.run import RUN_TERMINAL, Run
+from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.store import Lead, Leadership, View
 from kapelle.core.task import Task
 from kapelle.engine.leader import STALE, Engine, Stop
@@ -123,9 +123,8 @@ class Desk:
         return lead
 
     async def ended(self, run_ids: Sequence[RunId]) -> bool:
-        """Say whether all of the runs have ended."""
-        runs = await self.world.store.read(lambda view: [view.runs.get(run_id) for run_id in run_ids])
-        return all(run is not None and run.state in RUN_TERMINAL for run in runs)
+        """Say whether there is nothing to wait for any more: each run has ended, or its target must be cleared by a person."""
+        return await self.world.store.read(lambda view: all(_at_rest(view, view.runs.get(run_id)) for run_id in run_ids))
 
     async def find(self, prefix: str) -> Found:
         """Return the run or task that *prefix* (of an id) stands for; or, by its name, the task in the newest run that has it.
@@ -149,6 +148,16 @@ class Desk:
     async def close(self) -> None:
         """Leave."""
         await self.world.store.close()
+
+
+def _at_rest(view: View, run: Run | None) -> bool:
+    if run is None or run.state in RUN_TERMINAL:
+        return run is not None
+    spec = run.spec
+    if run.state is not RunState.DELIVERING or spec.repository is None or spec.target is None:
+        return False
+    integration = view.changes.integration(spec.repository, spec.target)
+    return integration is not None and bool(integration.held_up)
 
 
 def _find(view: View, prefix: str) -> Found:

@@ -32,7 +32,6 @@ from kapelle.core.budget import Usage
 from kapelle.core.errors import KapelleError, NotFound, UsageError
 from kapelle.core.events import Entry
 from kapelle.core.ids import RunId, TaskId
-from kapelle.core.run import RUN_TERMINAL
 from kapelle.core.task import TERMINAL
 from kapelle.documents import Document
 from kapelle.engine.leader import Stop
@@ -321,15 +320,15 @@ class Orchestrator:
         return len(report.tasks) == 1
 
     async def run_result(self, run_id: str) -> RunResult:
-        """Wait until a run has ended and return how.
+        """Wait until a run has ended and return how; one whose target a person must clear first is not waited for.
 
         Raises:
             NotFound: there is no such run.
         """
         while True:
             report = await self._report(run_id)
-            if report.run.state in RUN_TERMINAL:
-                return self._run_result(report)
+            if await self._desk.ended([report.run.run_id]):
+                return self._run_result(await self._report(run_id))
             await asyncio.sleep(_LOOK)
 
     async def get_status(self) -> Status:

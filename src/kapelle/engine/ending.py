@@ -4,12 +4,13 @@ from collections import deque
 from dataclasses import replace
 from datetime import datetime
 
+from kapelle.core import run as runs
 from kapelle.core.attempt import COUNTS, TRIES_AGAIN_FREELY, Attempt, Outcome
 from kapelle.core.errors import Defect
-from kapelle.core.events import MOVED, AttemptEnded, TaskCompleted, TaskFailed, TaskMoved, TaskWaited
+from kapelle.core.events import MOVED, AttemptEnded, RunEnded, TaskCompleted, TaskFailed, TaskMoved, TaskWaited
 from kapelle.core.merge import ChangeState
 from kapelle.core.retry import delay
-from kapelle.core.run import Run
+from kapelle.core.run import Run, RunState
 from kapelle.core.store import Tx, View
 from kapelle.core.task import MEETS_A_NEED, TERMINAL, Failure, OnFailure, Task, TaskState, Wait, advance
 
@@ -141,3 +142,15 @@ def give_up_attempt(tx: Tx, task: Task, attempt: Attempt, outcome: Outcome, mess
     )
     tx.tasks.put(waiting)
     tx.log(moved_event(waiting, task.state, f"{outcome.value}: {message}"))
+
+
+def end_run(tx: Tx, run: Run, *, cancelled: bool = False) -> None:
+    """End *run*, whose tasks have all ended; *cancelled* when a person gave up its delivery."""
+    counts = dict(tx.runs.overviews([run.run_id])[0].counts)
+    completed = counts.get(TaskState.COMPLETED, 0)
+    failed = counts.get(TaskState.FAILED, 0) + counts.get(TaskState.REJECTED, 0)
+    cancelled = cancelled or bool(counts.get(TaskState.CANCELLED, 0))
+    state = RunState.CANCELLED if cancelled else RunState.FAILED if failed else RunState.COMPLETED
+    tx.runs.put(runs.move(run, state, tx.now))
+    other = sum(counts.values()) - completed - failed
+    tx.log(RunEnded(run_id=run.run_id, state=state.value, completed=completed, failed=failed, other=other))

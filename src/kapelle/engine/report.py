@@ -5,12 +5,12 @@ from datetime import datetime
 
 from kapelle.core import run as runs
 from kapelle.core.errors import KapelleError
-from kapelle.core.events import RunEnded, SnapshotKept, WorkspaceRemoved
+from kapelle.core.events import SnapshotKept, WorkspaceRemoved
 from kapelle.core.merge import ChangeState, DeliveryMode
 from kapelle.core.run import Run, RunState
 from kapelle.core.store import Tx, WorkspaceRow
-from kapelle.core.task import TaskState
 from kapelle.engine.acts import Acts, Finding
+from kapelle.engine.ending import end_run
 from kapelle.engine.world import World
 
 
@@ -61,28 +61,17 @@ class ReportStage:
                 tx.runs.put(runs.move(run, RunState.DELIVERING, tx.now))
                 changed += 1
             if not self._to_deliver(tx, run):
-                self._end(tx, run)
+                end_run(tx, run)
                 changed += 1
         return changed
 
     @staticmethod
     def _to_deliver(tx: Tx, run: Run) -> bool:
-        """Say whether the run still has work on its way to the target. One that is held up does not keep it open."""
+        """Say whether the run still has work on its way to the target; while it is held up the run stays open."""
         if run.spec.delivery is DeliveryMode.NEVER or run.spec.repository is None or run.spec.target is None:
             return False
         integration = tx.changes.integration(run.spec.repository, run.spec.target)
-        return integration is not None and integration.tip != integration.delivered and not integration.held_up
-
-    @staticmethod
-    def _end(tx: Tx, run: Run) -> None:
-        counts = dict(tx.runs.overviews([run.run_id])[0].counts)
-        completed = counts.get(TaskState.COMPLETED, 0)
-        failed = counts.get(TaskState.FAILED, 0) + counts.get(TaskState.REJECTED, 0)
-        cancelled = counts.get(TaskState.CANCELLED, 0)
-        state = RunState.CANCELLED if cancelled else RunState.FAILED if failed else RunState.COMPLETED
-        tx.runs.put(runs.move(run, state, tx.now))
-        other = sum(counts.values()) - completed - failed
-        tx.log(RunEnded(run_id=run.run_id, state=state.value, completed=completed, failed=failed, other=other))
+        return integration is not None and integration.tip != integration.delivered
 
     def _to_clear(self, tx: Tx) -> list[_Clearing]:
         found: list[_Clearing] = []

@@ -15,10 +15,10 @@ from kapelle.core.events import (
 )
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.requests import Approve, Cancel, Pause, Reject, Request, Resume, Retry, Submit
-from kapelle.core.run import RUN_TERMINAL, Run
+from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.store import Edge, Tx
 from kapelle.core.task import TERMINAL, Failure, Task, TaskSpec, TaskState, Wait, rank
-from kapelle.engine.ending import finish, wait
+from kapelle.engine.ending import end_run, finish, wait
 from kapelle.engine.world import World
 
 
@@ -60,6 +60,7 @@ class SubmitStage:
                 tx.log(RunPaused(run_id=run.run_id, principal=request.principal))
             case Resume() as body:
                 run = _open_run(tx, body.run_id)
+                _try_delivery_again(tx, run)
                 tx.runs.pause(run, paused=False)
                 tx.log(RunResumed(run_id=run.run_id, principal=request.principal))
             case Approve() as body:
@@ -103,6 +104,10 @@ class SubmitStage:
             if task.state in TERMINAL:
                 raise NotPossibleNow(f"task {task.name} has ended already: it was {task.state}")
             finish(tx, task, TaskState.CANCELLED, failure=failure)
+            return
+        if run.state is RunState.DELIVERING:
+            # What was merged stays on the integration ref; the target is left as it is.
+            end_run(tx, run, cancelled=True)
             return
         # From the end of the graph to its beginning: nothing then fails for want of what it needs.
         for task in _dependents_first(tx, tx.tasks.of_run(run.run_id)):
@@ -150,6 +155,16 @@ def _task(tx: Tx, run_id: RunId, task_id: TaskId, spec: TaskSpec, ids: dict[str,
         submitted_at=tx.now,
         retry_of=again.task_id if again is not None else None,
     )
+
+
+def _try_delivery_again(tx: Tx, run: Run) -> None:
+    """Forget why the run's target could not be moved: a person has seen to it."""
+    spec = run.spec
+    if spec.repository is None or spec.target is None:
+        return
+    integration = tx.changes.integration(spec.repository, spec.target)
+    if integration is not None and integration.held_up:
+        tx.changes.put_integration(replace(integration, held_up=""))
 
 
 def _open_run(tx: Tx, run_id: RunId) -> Run:

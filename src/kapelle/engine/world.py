@@ -71,7 +71,7 @@ class EngineSettings:
     """How often an attempt's program may crash before the attempt counts as failed."""
     result_rounds: int = 2
     """How often a wrong structured result goes back to the agent."""
-    redeliver: timedelta = timedelta(seconds=15)
+    redeliver: timedelta = timedelta(seconds=5)
     """How long to wait before a target that was held up is tried again."""
 
 

@@ -167,3 +167,5 @@ def print_report(report: RunReport, now: datetime) -> None:
             console.print(Text.assemble((f"{entry.task.name}: ", "bold red"), entry.task.failure.message.strip()))
     if report.held_up:
         console.print(Text(f"{run.spec.target} was not moved: {report.held_up}", style="yellow"))
+        if run.state is RunState.DELIVERING:
+            console.print(Text(f"What was merged is safe. `kapelle resume {run.run_id}` tries again.", style="yellow"))

@@ -188,7 +188,7 @@ async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) ->
             out().print("There is nothing to resume.") if not as_json else print_json([])
             return 0
         for entry in runs:
-            if entry.paused:
+            if entry.paused or entry.state is RunState.DELIVERING:
                 await desk.ask(Resume(run_id=entry.run_id), principal())
         codes: list[int] = []
         for entry in runs:
