@@ -17,6 +17,8 @@ R = TypeVar("R")
 Convert = Callable[[Any], Any]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+REMEMBERED = 256
+"""How many decoded values of a frozen field are kept."""
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -94,7 +96,8 @@ class _Field:
 class Mapper(Generic[R]):
     """How the dataclass *kind* is kept in *table*: fields and columns of the same name.
 
-    *frozen* fields are written by ``add`` and never by ``put``; *extra* columns are computed by functions of the object.
+    *frozen* fields are written by ``add`` and never by ``put``, and so are decoded once for each key; *extra* columns are
+    computed by functions of the object.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class Mapper(Generic[R]):
         names = [field.name for field in fields(kind) if field.name in table.c]  # pyright: ignore[reportArgumentType]
         self._fields = [_Field(name=name, to=to, back=back) for name in names for to, back in [_converters(hints[name])]]
         self._extra = dict(extra or {})
+        self._decoded: dict[str, dict[Any, Any]] = {name: {} for name in frozen}
         self.columns = [table.c[name] for name in names]
         self._keys = [column.name for column in table.primary_key] if "seq" not in table.c else [self._unique(table)]
         written = [*names, *self._extra]
@@ -143,14 +147,35 @@ class Mapper(Generic[R]):
 
     def values(self, thing: R) -> dict[str, Any]:
         """Return the columns of *thing*."""
-        row = {field.name: field.to(getattr(thing, field.name)) for field in self._fields}
-        for name, compute in self._extra.items():
-            row[name] = compute(thing)
+        return self._values(thing, [*(field.name for field in self._fields), *self._extra])
+
+    def _values(self, thing: R, names: Sequence[str]) -> dict[str, Any]:
+        wanted = frozenset(names)
+        row = {field.name: field.to(getattr(thing, field.name)) for field in self._fields if field.name in wanted}
+        row |= {name: compute(thing) for name, compute in self._extra.items() if name in wanted}
         return row
 
     def load(self, row: Sequence[Any]) -> R:
         """Return what *row*, selected by ``columns``, holds."""
-        return self.kind(**{field.name: field.back(value) for field, value in zip(self._fields, row, strict=True)})
+        pairs = list(zip(self._fields, row, strict=True))
+        if not self._decoded:
+            return self.kind(**{field.name: field.back(value) for field, value in pairs})
+        key = next(value for field, value in pairs if field.name == self._keys[0])
+        return self.kind(
+            **{
+                field.name: self._once(field, key, value) if field.name in self._decoded else field.back(value)
+                for field, value in pairs
+            }
+        )
+
+    def _once(self, field: _Field, key: Any, value: Any) -> Any:
+        """Return a frozen field, decoded when it is first seen: a run's specification may hold thousands of tasks."""
+        known = self._decoded[field.name]
+        if key not in known:
+            if len(known) >= REMEMBERED:
+                known.pop(next(iter(known)), None)
+            known[key] = field.back(value)
+        return known[key]
 
     def add(self, connection: Connection, things: Sequence[R]) -> None:
         """Insert *things*, none of which is there."""
@@ -162,10 +187,10 @@ class Mapper(Generic[R]):
 
     def put(self, connection: Connection, thing: R) -> None:
         """Insert or replace *thing*; with frozen fields it must be there and they stay."""
-        row = self.values(thing)
         if self._update is None:
-            self._put.do(connection, **row)
+            self._put.do(connection, **self.values(thing))
             return
+        row = self._values(thing, [*self._changing, *self._keys])
         changes = {f"new_{name}": row[name] for name in self._changing}
         self._update.do(connection, **changes, **{f"key_{key}": row[key] for key in self._keys})
 
