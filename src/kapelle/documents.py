@@ -1,6 +1,7 @@
 """YAML files with places: every mistake is told with its line and column, and all of them together."""
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
@@ -166,6 +167,9 @@ def _plain(node: Any) -> Any:
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
             return kind(node)
+    if isinstance(node, date):
+        # YAML knows times, JSON does not: whoever wants one reads it from the text.
+        return node.isoformat()
     return node
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kapelle.apps.prompts import PROMPTS
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE
-from kapelle.core.errors import KapelleError, StoreFailed
+from kapelle.core.errors import KapelleError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,7 +215,7 @@ def write(plan: Plan, *, verify: Callable[[], None]) -> list[Path]:
     """Write the files of *plan*, check them with *verify*, and undo everything when anything fails.
 
     Raises:
-        StoreFailed: a file cannot be written.
+        UsageError: a file cannot be written.
         KapelleError: what *verify* raises.
     """
     before = {path: path.read_bytes() if path.exists() else None for path in plan.files()}
@@ -228,7 +228,10 @@ def write(plan: Plan, *, verify: Callable[[], None]) -> list[Path]:
     except (OSError, KapelleError) as error:
         _undo(plan, before, had_folder=had_folder)
         if isinstance(error, OSError):
-            raise StoreFailed(f"{error.filename} cannot be written: {error.strerror}; everything was undone") from error
+            raise UsageError(
+                f"{error.filename} cannot be written ({error.strerror}); everything was undone",
+                remedy="Move it away or mend its permissions.",
+            ) from error
         raise
     return list(before)
 
@@ -238,7 +241,7 @@ def _undo(plan: Plan, before: dict[Path, bytes | None], *, had_folder: bool) -> 
         shutil.rmtree(plan.root / FOLDER, ignore_errors=True)
         return
     for path, content in before.items():
-        if content is None:
-            path.unlink(missing_ok=True)
-        else:
+        if content is None and path.is_file():
+            path.unlink()
+        elif content is not None:
             path.write_bytes(content)

@@ -3,10 +3,20 @@
 The JSON Schemas for editors are made from these; a field's description is what the editor shows.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+)
 
 from kapelle.core.durations import PATTERN, parse_duration
 from kapelle.core.merge import DeliveryMode
@@ -36,6 +46,20 @@ def _list(value: object) -> object:
 
 Names = Annotated[list[str], BeforeValidator(_list)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _once(names: Sequence[str], what: str) -> None:
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise ValueError(f"two {what} are called {twice[0]}; give each a name of its own")
+
+
+def _phases(value: list[str]) -> list[str]:
+    _once(value, "phases")
+    return value
+
+
+Phases = Annotated[list[str], AfterValidator(_phases)]
 
 
 class Model(BaseModel):
@@ -110,7 +134,7 @@ class Workflow(Model):
     target: str | None = Field(default=None, description="The branch that changes go to; default: the current one.")
     delivery: DeliveryMode | None = Field(default=None, description="When merged work goes to the target: each, end or never.")
     budget_usd: Positive | None = Field(default=None, description="What the whole run may spend, in US dollars.")
-    phases: list[str] | None = Field(default=None, description="In order; each starts when the one before is completed.")
+    phases: Phases | None = Field(default=None, description="In order; each starts when the one before is completed.")
     inputs: dict[str, Input | str | int | float | bool | None] = Field(default_factory=dict)
     defaults: Defaults = Defaults()
     tasks: dict[str, Task] = Field(min_length=1)
@@ -132,7 +156,7 @@ class Project(Model):
     description: str = ""
     target: str | None = None
     directories: dict[str, str] = Field(default_factory=dict, description="What is where, for people and prompts.")
-    phases: list[str] = Field(default_factory=list)
+    phases: Phases = Field(default_factory=list)
     limits: ProjectLimits = ProjectLimits()
     delivery: DeliveryMode | None = None
     gateway: Literal["on", "off"] | bool | None = Field(
@@ -180,6 +204,12 @@ class Gate(Model):
 
     checks: list[Check] = Field(min_length=1)
     rounds: int = Field(default=2, ge=0, description="How often a failed check goes back to the agent.")
+
+    @field_validator("checks")
+    @classmethod
+    def _named_once(cls, value: list[Check]) -> list[Check]:
+        _once([check.name for check in value], "checks")
+        return value
 
 
 class Workspace(Model):

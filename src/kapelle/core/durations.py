@@ -16,7 +16,10 @@ def parse_duration(text: str) -> timedelta:
     """
     if not re.match(PATTERN, text.strip()):
         raise ValueError(f"{text!r} is no duration; write for example 30s, 10m or 1h30m")
-    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)))
+    try:
+        return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)))
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is longer than any duration can be; write for example 30s, 10m or 1h30m") from error
 
 
 MINUTE, HOUR = 60, 3600

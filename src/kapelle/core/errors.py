@@ -131,6 +131,14 @@ class WouldOverwrite(UsageError):
     remedy = "Answer the question, or add --force to write them anew."
 
 
+class TemplateFailed(UsageError):
+    """A prompt or a condition could not be rendered."""
+
+    code = "KAP-110"
+    cause = "A template names something that is not there, such as a field that a structured result does not have."
+    remedy = "Mend the template; `kapelle validate FILE` finds most of these before anything runs."
+
+
 # --- Our world is wrong: a fault of the machine, of another program or of Kapelle. ------------------------------------
 
 

@@ -1,5 +1,6 @@
 """When to try again."""
 
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -21,7 +22,9 @@ def delay(policy: RetryPolicy, failures: int, chance: float) -> timedelta:
     *chance* is a random number in [0, 1); it spreads the delay evenly over ``1 - jitter`` to ``1 + jitter`` of its size.
     The result never exceeds ``maximum`` by more than the jitter.
     """
-    # The exponent is bounded before the power is taken: a float overflows long before a patient person gives up.
-    growth = policy.factor ** min(max(failures - 1, 0), 64)
+    try:
+        growth = policy.factor ** max(failures - 1, 0)
+    except OverflowError:
+        growth = sys.float_info.max  # a float overflows long before a patient person gives up
     plain = min(policy.initial.total_seconds() * growth, policy.maximum.total_seconds())
     return timedelta(seconds=plain * (1 + policy.jitter * (2 * chance - 1)))

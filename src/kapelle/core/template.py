@@ -7,25 +7,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, nodes
+from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from kapelle.core.errors import UsageError
+from kapelle.core.errors import TemplateFailed
 
 KNOWN = ("inputs", "tasks", "item", "run", "task")
 
 
-class TemplateFailed(UsageError):
-    """A prompt or a condition could not be rendered."""
+class _Environment(ImmutableSandboxedEnvironment):
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        # A task called `update`, or a field called `items`, is meant before the method of that name.
+        if isinstance(obj, Mapping) and attribute in obj:
+            return cast("Mapping[str, Any]", obj)[attribute]
+        return super().getattr(obj, attribute)
 
-    code = "KAP-110"
-    cause = "A template names something that is not there, such as a field that a structured result does not have."
-    remedy = "Mend the template; `kapelle validate FILE` finds most of these before anything runs."
 
-
-def _environment() -> ImmutableSandboxedEnvironment:
+def _environment() -> _Environment:
     # Prompts are text for a model, not HTML: nothing is escaped.
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    environment = _Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": False}
     return environment
 
@@ -74,8 +74,8 @@ def render(text: str, scope: Scope) -> str:
     """
     try:
         return _ENVIRONMENT.from_string(text).render(scope.names())
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-        raise TemplateFailed(f"the prompt of task {scope.task} cannot be rendered: {error}") from error
+    except Exception as error:  # filters and methods raise whatever they like
+        raise TemplateFailed(f"the prompt of task {scope.task} cannot be rendered: {_why(error)}") from error
 
 
 def holds(expression: str, scope: Scope) -> bool:
@@ -88,8 +88,12 @@ def holds(expression: str, scope: Scope) -> bool:
     try:
         compiled = _ENVIRONMENT.compile_expression(bare, undefined_to_none=False)
         return bool(compiled(scope.names()))
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-        raise TemplateFailed(f"the condition of task {scope.task} cannot be decided: {error}") from error
+    except Exception as error:  # as in render
+        raise TemplateFailed(f"the condition of task {scope.task} cannot be decided: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _bare(expression: str) -> str:
@@ -117,21 +121,27 @@ def references(text: str, *, expression: bool = False) -> References:
     """
     source = "{{ " + _bare(text) + " }}" if expression else text
     try:
+        if expression:
+            _ENVIRONMENT.compile_expression(_bare(text))  # refuses what is more than one expression
         tree = _ENVIRONMENT.parse(source)
+        free = meta.find_undeclared_variables(tree)
     except TemplateSyntaxError as error:
         raise TemplateFailed(f"{error.message} (line {error.lineno} of the template)") from error
-    local = {name.name for name in tree.find_all(nodes.Name) if name.ctx in {"store", "param"}}
-    known = {*KNOWN, *local, *cast("dict[str, object]", _ENVIRONMENT.globals)}  # pyright: ignore[reportUnknownMemberType]
-    names = [name.name for name in tree.find_all(nodes.Name) if name.ctx == "load"]
+    except Exception as error:  # nested too deeply, a number with too many digits
+        raise TemplateFailed(_why(error)) from error
+    names = [name.name for name in tree.find_all(nodes.Name)]
     return References(
         tasks=tuple(dict.fromkeys(_members(tree, "tasks"))),
         inputs=tuple(dict.fromkeys(_members(tree, "inputs"))),
-        unknown=tuple(dict.fromkeys(name for name in names if name not in known)),
+        unknown=tuple(dict.fromkeys(name for name in names if name in free and name not in KNOWN)),
     )
 
 
 def _members(tree: nodes.Template, of: str) -> Iterator[str]:
+    called = [call.node for call in tree.find_all(nodes.Call)]
     for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        if any(node is method for method in called):
+            continue  # tasks.items() and inputs.get("x") name no task and no input
         if not (isinstance(node.node, nodes.Name) and node.node.name == of):
             continue
         if isinstance(node, nodes.Getattr):

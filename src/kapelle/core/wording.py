@@ -76,7 +76,7 @@ def no_work() -> str:
 
 def commit_message(name: str, summary: str, *, run_id: str, task_id: str, attempt: int, agent: str) -> str:
     """Return the message of the commit that holds an agent's work, with trailers that say who did what."""
-    subject, _, _ = summary.strip().partition("\n")
+    subject = summary.strip().partition("\n")[0].rstrip()
     subject = subject if len(subject) <= SUBJECT else subject[: SUBJECT - 1].rstrip() + "…"
     title = f"{name}: {subject}" if subject else name
     body = f"\n\n{summary.strip()}" if summary.strip() not in {"", subject} else ""

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from kapelle.apps import compose, models
@@ -123,19 +122,20 @@ def config(
             ]
         )
         return
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("SETTING", "VALUE", *(("FROM", "WHAT IT IS", "VARIABLE", "FILE") if explain else ())):
-        table.add_column(name, overflow="fold")
+    console = out()
+    longest = max(len(origin.setting.name) for origin in found.origins)
     for origin in found.origins:
         setting = origin.setting
         value = _shown(getattr(found.settings, setting.name))
-        row = [setting.name, "" if value is None else str(value)]
-        if explain:
-            keys = (PROJECT_FILE, setting.project) if setting.project else (AGENTS_FILE, setting.agents)
-            place = f"{keys[0].rpartition('/')[2]}: {'.'.join(keys[1])}" if keys[1] else ""
-            row += [origin.source, setting.about, setting.variable, place]
-        table.add_row(*row)
-    out().print(table)
+        shown = "-" if value is None or value in ("", []) else str(value)
+        line = Text.assemble((f"{setting.name:<{longest}}  ", "bold"), shown)
+        if not explain:
+            console.print(line)
+            continue
+        console.print(line.append(f"  ({origin.source})", style="cyan"))
+        keys = (PROJECT_FILE, setting.project) if setting.project else (AGENTS_FILE, setting.agents)
+        places = [setting.variable, *([f"{'.'.join(keys[1])} in {keys[0]}"] if keys[1] else [])]
+        console.print(Text(f"    {setting.about}; set it by {' or '.join(places)}", style="dim"))
 
 
 def _shown(value: Any) -> Any:

@@ -43,9 +43,18 @@ MARKS: dict[str, str] = {
 }
 
 
+PIPE_WIDTH = 240
+
+
 def out() -> Console:
-    """Return the console for results; width and colours follow where it goes."""
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+    """Return the console for results: as wide as the terminal; in a pipe nothing is wrapped or cut."""
+    return Console(
+        width=None if sys.stdout.isatty() else PIPE_WIDTH,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=not sys.stdout.isatty(),
+    )
 
 
 def err() -> Console:

@@ -1,0 +1,56 @@
+"""What a template names, found before anything runs."""
+
+import pytest
+
+from kapelle.core.errors import TemplateFailed
+from kapelle.core.template import References, references
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain text", References()),
+        ("{{ tasks.plan.summary }} {{ tasks['api'].result.x }}", References(tasks=("plan", "api"))),
+        ("{{ inputs.issue }} {{ inputs['name'] }}", References(inputs=("issue", "name"))),
+        ("{{ tasks.b }}{{ tasks.a }}{{ tasks.b }}", References(tasks=("b", "a"))),
+        ("{{ tasks.plan.summary.upper() }}", References(tasks=("plan",))),
+        ("{% if inputs.a %}{{ tasks.b.summary }}{% endif %}", References(tasks=("b",), inputs=("a",))),
+        ("{{ item }} {{ run }} {{ task }}", References()),
+        ("{{ nobody }} {{ neither.this }} {{ nobody }}", References(unknown=("nobody", "neither"))),
+        ("{% for need in tasks.part %}{{ loop.index }} {{ need.summary }}{% endfor %}", References(tasks=("part",))),
+        ("{% for x in inputs.list %}{% endfor %}{{ x }}", References(inputs=("list",), unknown=("x",))),
+        ("{% set word = inputs.a %}{{ word }}", References(inputs=("a",))),
+        ("{% macro line(x) %}- {{ x }}{% endmacro %}{{ line(inputs.a) }}", References(inputs=("a",))),
+        ("{{ range(3) | list }}{% set n = namespace(x=1) %}{{ n.x }}", References()),
+        ("{% for name, need in tasks.items() %}{{ name }}{% endfor %}{{ inputs.get('a') }}", References()),
+        ("{# {{ tasks.commented }} #}{% raw %}{{ tasks.raw }}{% endraw %}", References()),
+    ],
+)
+def test_a_template_names_tasks_and_inputs_once_in_their_order(text: str, expected: References) -> None:
+    assert references(text) == expected
+
+
+@pytest.mark.parametrize("text", ["tasks.plan.result.risk == inputs.risk", "{{ tasks.plan.result.risk == inputs.risk }}"])
+def test_a_condition_names_them_too(text: str) -> None:
+    assert references(text, expression=True) == References(tasks=("plan",), inputs=("risk",))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("{{ tasks.plan", 1), ("ok\n{% if %}\n", 2), ("a\nb\n{{ inputs.x | nofilter }}", 3), ("{% endfor %}", 1)],
+)
+def test_what_is_no_template_is_told_with_its_line(text: str, line: int) -> None:
+    with pytest.raises(TemplateFailed, match=rf"\(line {line} of the template\)"):
+        references(text)
+
+
+@pytest.mark.parametrize("text", ["", "{{ }}", "1 +", "{{ inputs.a }} and {{ inputs.b }}", "{{ inputs.a }} == 1", "a b"])
+def test_what_is_not_one_expression_is_no_condition(text: str) -> None:
+    with pytest.raises(TemplateFailed):
+        references(text, expression=True)
+
+
+@pytest.mark.parametrize("text", ["{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "{{ " + "9" * 5000 + " }}"])
+def test_a_template_beyond_all_measure_is_a_mistake_and_no_crash(text: str) -> None:
+    with pytest.raises(TemplateFailed, match=r".+"):
+        references(text)
