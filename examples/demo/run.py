@@ -48,7 +48,7 @@ def prove(repository: Path, scratch: Path) -> bool:
 
 
 def main() -> int:
-    """Run the demo; 0 when everything was completed and every commit holds."""
+    """Run the demo; 0 when everything was completed and every commit holds. ``--remove`` leaves nothing to look at."""
     folder = Path(tempfile.mkdtemp(prefix="kapelle-demo-"))
     repository = make_repository(folder)
     print(f"Sample repository: {repository}\n")
@@ -61,6 +61,9 @@ def main() -> int:
     good = prove(repository, folder / "proof")
     clean = not git(repository, "status", "--porcelain")
     print(f"\nmain holds everything; its checkout is {'clean' if clean else 'DIRTY'}.")
+    if "--remove" in sys.argv[1:]:
+        shutil.rmtree(folder)
+        return 0 if good and clean else 1
     print(f"Look around:  cd {repository} && git log --graph")
     print(f"              KAPELLE_HOME={folder / 'state'} kapelle events   (what happened, one line each)")
     return 0 if good and clean else 1

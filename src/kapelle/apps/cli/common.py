@@ -13,6 +13,8 @@ from kapelle.apps.settings import Configuration, load
 from kapelle.core.errors import UsageError
 
 T = TypeVar("T")
+INTERRUPTED = 3
+"""The exit code of what a person broke off."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Folder = Annotated[
@@ -29,8 +31,11 @@ def configuration(folder: Path | None, **given: Any) -> Configuration:
 
 
 def go(work: Coroutine[Any, Any, T]) -> T:
-    """Run *work* to its end."""
-    return asyncio.run(work)
+    """Run *work* to its end; Ctrl-C ends it with exit code 3."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def principal() -> str:

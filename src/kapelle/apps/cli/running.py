@@ -22,8 +22,6 @@ from kapelle.core.ids import RunId, TaskId
 from kapelle.core.task import TERMINAL
 from kapelle.engine.leader import Stop
 
-INTERRUPTED = 3
-
 
 class Watcher:
     """Follows one run by its events and shows it: a live table in a terminal, plain lines elsewhere."""

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from kapelle.apps import compose
-from kapelle.apps.cli.common import Folder, Json, configuration, go, pairs, principal
+from kapelle.apps.cli.common import INTERRUPTED, Folder, Json, configuration, go, pairs, principal
 from kapelle.apps.cli.output import err, out, print_json, print_report
-from kapelle.apps.cli.running import INTERRUPTED, stay
+from kapelle.apps.cli.running import stay
 from kapelle.apps.desk import Desk
 from kapelle.apps.runs import prepare
 from kapelle.apps.runs import submit as accept

@@ -1,0 +1,127 @@
+"""A repository, a state directory and the command line on both: for tests of what a person sees. Everything in it is real."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def git(repository: Path, *arguments: str) -> str:
+    """Run git in *repository* and return what it says.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    done = subprocess.run(["git", "-C", str(repository), *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def make_repository(folder: Path) -> Path:
+    """Make *folder* a git repository whose first commit, on main, holds all that is in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "config", "user.name", "You")
+    git(folder, "config", "user.email", "you@example.org")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "--allow-empty", "-m", "begin")
+    return folder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Said:
+    """What a command said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Its output, read as JSON."""
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """A repository, a state directory of its own, and the command line on both."""
+
+    repository: Path
+    home: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of its commands: no key, no login, no setting but the state directory."""
+        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        return {**kept, "KAPELLE_HOME": str(self.home), "HOME": str(self.home.parent)}
+
+    def run(self, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Said:
+        """Run a command to its end, in a process of its own."""
+        done = subprocess.run(
+            [sys.executable, "-m", "kapelle", *arguments],
+            cwd=cwd or self.repository,
+            env={**self.environment, **(env or {})},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        return Said(code=done.returncode, out=done.stdout, err=done.stderr)
+
+    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+        """Start a command and leave it running; what it says comes by one pipe."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "kapelle", *arguments],
+            cwd=self.repository,
+            env={**self.environment, **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file beside the repository; *text* may be indented."""
+        path = self.repository.parent / name
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
+        return path
+
+    def git(self, *arguments: str) -> str:
+        """Run git in the repository and return what it says."""
+        return git(self.repository, *arguments)
+
+    def runs(self) -> int:
+        """Return how many runs were ever accepted."""
+        if not (self.home / "store.db").exists():
+            return 0
+        with closing(sqlite3.connect(self.home / "store.db")) as store:
+            return int(store.execute("select count(*) from runs").fetchone()[0])
+
+    def processes(self) -> list[str]:
+        """Return the command lines of whatever still runs on behalf of this state directory."""
+        found: list[str] = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("KAPELLE_WORKSPACE", "").startswith(str(self.home)):
+                    found.append(" ".join(process.cmdline())[:200])
+        return found
+
+
+def until(process: "subprocess.Popen[str]", text: str) -> str:
+    """Read what *process* says until *text* is in a line; return all of it.
+
+    Raises:
+        AssertionError: it ended without saying so.
+    """
+    said = ""
+    for line in process.stdout or ():
+        said += line
+        if text in line:
+            return said
+    raise AssertionError(f"it ended without saying {text!r}:\n{said}")

@@ -1,0 +1,45 @@
+"""What all tests share: their order, and the real parts that must be there."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kapelle.testing.places import Place, make_repository
+
+# The fast ones first: a slip is seen in seconds.
+ORDER = ("core", "engine", "apps", "conformance", "adapters", "simulation", "acceptance")
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(HERE).parts[0]
+        return ORDER.index(folder) if folder in ORDER else len(ORDER)
+
+    items.sort(key=place)
+
+
+@pytest.fixture
+def program() -> Callable[[str], str]:
+    """Return the path of a real program; without it the test fails in CI and is skipped, with the reason, elsewhere."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None and os.environ.get("CI") == "true":
+            pytest.fail(f"{name} is not installed; tools/system-packages installs it")
+        if path is None:
+            pytest.skip(f"{name} is not installed")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Return the demo's sample repository with one commit, and an empty state directory."""
+    repository = tmp_path / "shop"
+    shutil.copytree(HERE.parent / "examples" / "demo" / "repository", repository)
+    return Place(repository=make_repository(repository), home=tmp_path / "state")
