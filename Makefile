@@ -36,6 +36,7 @@ check: $(READY)
 fix: $(READY)
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format --quiet .
+	@$(BIN)/python tools/write-schemas
 
 bench: $(READY)
 	@tools/system-packages git
