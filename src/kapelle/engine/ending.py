@@ -8,7 +8,7 @@ from kapelle.core import run as runs
 from kapelle.core.attempt import COUNTS, TRIES_AGAIN_FREELY, Attempt, Outcome
 from kapelle.core.errors import Defect
 from kapelle.core.events import MOVED, AttemptEnded, RunEnded, TaskCompleted, TaskFailed, TaskMoved, TaskWaited
-from kapelle.core.merge import ChangeState
+from kapelle.core.merge import ChangeState, DeliveryMode
 from kapelle.core.retry import delay
 from kapelle.core.run import Run, RunState
 from kapelle.core.store import Tx, View
@@ -154,3 +154,26 @@ def end_run(tx: Tx, run: Run, *, cancelled: bool = False) -> None:
     tx.runs.put(runs.move(run, state, tx.now))
     other = sum(counts.values()) - completed - failed
     tx.log(RunEnded(run_id=run.run_id, state=state.value, completed=completed, failed=failed, other=other))
+
+
+def end_runs(tx: Tx) -> int:
+    """End every run whose tasks have all ended and whose work is where it should be; return how many runs moved."""
+    changed = 0
+    for run in tx.runs.open():
+        if run.unfinished > 0:
+            continue
+        if run.state is RunState.RUNNING:
+            tx.runs.put(runs.move(run, RunState.DELIVERING, tx.now))
+            changed += 1
+        if not _to_deliver(tx, run):
+            end_run(tx, run)
+            changed += 1
+    return changed
+
+
+def _to_deliver(tx: Tx, run: Run) -> bool:
+    """Say whether the run still has work on its way to the target; while it is held up the run stays open."""
+    if run.spec.delivery is DeliveryMode.NEVER or run.spec.repository is None or run.spec.target is None:
+        return False
+    integration = tx.changes.integration(run.spec.repository, run.spec.target)
+    return integration is not None and integration.tip != integration.delivered

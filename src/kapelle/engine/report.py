@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from kapelle.core import run as runs
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import SnapshotKept, WorkspaceRemoved
-from kapelle.core.merge import ChangeState, DeliveryMode
-from kapelle.core.run import Run, RunState
+from kapelle.core.merge import ChangeState
 from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.engine.acts import Acts, Finding
-from kapelle.engine.ending import end_run
+from kapelle.engine.ending import end_runs
 from kapelle.engine.world import World
 
 
@@ -41,7 +39,7 @@ class ReportStage:
         def decide(tx: Tx) -> tuple[int, list[_Clearing]]:
             for finding in findings:
                 finding(tx)
-            return self._end_runs(tx), self._to_clear(tx)
+            return end_runs(tx), self._to_clear(tx)
 
         try:
             ended, clearing = await self._world.store.transact(decide, term=self._world.term)
@@ -51,27 +49,6 @@ class ReportStage:
         for order in clearing:
             self._acts.start(order.workspace.workspace_id, self._clear(order))
         return now if findings or ended else None
-
-    def _end_runs(self, tx: Tx) -> int:
-        changed = 0
-        for run in tx.runs.open():
-            if run.unfinished > 0:
-                continue
-            if run.state is RunState.RUNNING:
-                tx.runs.put(runs.move(run, RunState.DELIVERING, tx.now))
-                changed += 1
-            if not self._to_deliver(tx, run):
-                end_run(tx, run)
-                changed += 1
-        return changed
-
-    @staticmethod
-    def _to_deliver(tx: Tx, run: Run) -> bool:
-        """Say whether the run still has work on its way to the target; while it is held up the run stays open."""
-        if run.spec.delivery is DeliveryMode.NEVER or run.spec.repository is None or run.spec.target is None:
-            return False
-        integration = tx.changes.integration(run.spec.repository, run.spec.target)
-        return integration is not None and integration.tip != integration.delivered
 
     def _to_clear(self, tx: Tx) -> list[_Clearing]:
         found: list[_Clearing] = []

@@ -18,7 +18,7 @@ from kapelle.core.requests import Approve, Cancel, Pause, Reject, Request, Resum
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.store import Edge, Tx
 from kapelle.core.task import TERMINAL, Failure, Task, TaskSpec, TaskState, Wait, rank
-from kapelle.engine.ending import end_run, finish, wait
+from kapelle.engine.ending import end_run, end_runs, finish, wait
 from kapelle.engine.world import World
 
 
@@ -46,6 +46,9 @@ class SubmitStage:
                 run_id = request.body.run_id
                 tx.log(RequestRefused(run_id=run_id, request_id=request.request_id, reason=refusal))
             tx.requests.settle(request.request_id, tx.now, refusal)
+        if waiting:
+            # With nobody leading this is all that happens: what was cancelled or refused is over then and there.
+            end_runs(tx)
         return len(waiting)
 
     def _apply(self, tx: Tx, request: Request) -> None:
