@@ -32,11 +32,12 @@ check: $(READY)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/pyright
+	@$(BIN)/python tools/write-reference --check
 
 fix: $(READY)
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format --quiet .
-	@$(BIN)/python tools/write-schemas
+	@$(BIN)/python tools/write-reference
 
 bench: $(READY)
 	@tools/system-packages git

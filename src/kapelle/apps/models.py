@@ -97,14 +97,14 @@ class Task(Model):
     priority: Priority | None = Field(default=None, description="Higher goes first; waiting makes up for it.")
     gate: str | None = Field(default=None, description="A gate of agents.yml; `none` for no gate.")
     timeout: Duration | None = Field(default=None, description="How long one attempt may take.")
-    max_attempts: int | None = Field(default=None, ge=1, le=100)
-    retry: Retry | None = None
+    max_attempts: int | None = Field(default=None, ge=1, le=100, description="How often it is tried before it fails.")
+    retry: Retry | None = Field(default=None, description="When a failed attempt is tried again.")
     budget_usd: Positive | None = Field(default=None, description="What the task may spend on model calls, in US dollars.")
     reads_only: bool = Field(default=False, description="It changes nothing; a claim of success without a change is fine.")
     result: dict[str, Any] | None = Field(default=None, description="JSON Schema of the structured result.")
     writes: Names = Field(default_factory=list, description="Globs of what it will change.")
-    phase: str | None = None
-    estimate: Duration | None = None
+    phase: str | None = Field(default=None, description="It starts when the phase before is completed.")
+    estimate: Duration | None = Field(default=None, description="How long it will probably take.")
     approval: bool = Field(default=False, description="Waits until a person approves it.")
     when: str | bool | None = Field(default=None, description="A Jinja2 expression; when false the task is skipped.")
     foreach: list[Any] | str | None = Field(default=None, description="One task for each item; `{{ item }}` in the prompt.")
@@ -129,15 +129,17 @@ class Defaults(Model):
 class Workflow(Model):
     """A workflow file."""
 
-    name: str = Field(min_length=1, max_length=100)
-    description: str = ""
+    name: str = Field(min_length=1, max_length=100, description="What people call it.")
+    description: str = Field(default="", description="For people.")
     target: str | None = Field(default=None, description="The branch that changes go to; default: the current one.")
     delivery: DeliveryMode | None = Field(default=None, description="When merged work goes to the target: each, end or never.")
     budget_usd: Positive | None = Field(default=None, description="What the whole run may spend, in US dollars.")
     phases: Phases | None = Field(default=None, description="In order; each starts when the one before is completed.")
-    inputs: dict[str, Input | str | int | float | bool | None] = Field(default_factory=dict)
-    defaults: Defaults = Defaults()
-    tasks: dict[str, Task] = Field(min_length=1)
+    inputs: dict[str, Input | str | int | float | bool | None] = Field(
+        default_factory=dict, description="Values that may be given at the start; a plain value is a default."
+    )
+    defaults: Defaults = Field(default=Defaults(), description="What tasks are when they do not say otherwise.")
+    tasks: dict[str, Task] = Field(min_length=1, description="By name.")
 
 
 class ProjectLimits(Model):

@@ -1,6 +1,8 @@
-"""Lines out of bytes that are cut anywhere, with a bound for those that never end."""
+"""Lines out of bytes that are cut anywhere, with a bound for those that never end; and the JSON in a line."""
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 LONGEST = 32 << 20
 """Bytes of a line beyond which it is not a message any more; it is dropped to its end."""
@@ -34,3 +36,22 @@ class Lines:
             self._parts, self._dropping = [], True
         elif part and not self._dropping:
             self._parts.append(part)
+
+
+def json_in(line: bytes) -> Any:
+    """Return the JSON in *line*.
+
+    Half a letter, as programs leave it that cut a text between the two escapes of one, becomes a question mark: it cannot be
+    written down.
+
+    Raises:
+        ValueError: it holds none, or one that is nested too deeply.
+    """
+    text = line.decode()
+    try:
+        content = json.loads(text)
+        if "\\ud" in text or "\\uD" in text:
+            content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return content

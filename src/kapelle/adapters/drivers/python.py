@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
-from kapelle.adapters.drivers.lines import Lines
+from kapelle.adapters.drivers.lines import Lines, json_in
 from kapelle.core.agent import AgentConfig
 from kapelle.core.conversation import ConversationEvent, Prompt, Said, Trouble, TurnEnded
 from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Ended, Launch
@@ -56,21 +56,39 @@ class PythonCodec:
         for line in self._lines.feed(data):
             if line is None or not line.strip():
                 continue
-            if line.startswith(self.MARK):
-                self._answer = cast("dict[str, Any]", json.loads(line.removeprefix(self.MARK)))
+            if (answer := self._answer_in(line)) is not None:
+                self._answer = answer
             else:
-                found.append(Said(text=line.decode(errors="replace").rstrip()[:2000]))
+                found.append(self._said(line))
         return found
 
+    def _answer_in(self, line: bytes) -> dict[str, Any] | None:
+        if not line.startswith(self.MARK):
+            return None
+        try:
+            answer = json_in(line.removeprefix(self.MARK))
+        except ValueError:
+            return None
+        return cast("dict[str, Any]", answer) if isinstance(answer, dict) else None
+
+    @staticmethod
+    def _said(line: bytes) -> Said:
+        return Said(text=line.decode(errors="replace").rstrip()[:2000])
+
     def finish(self, ended: Ended) -> Sequence[ConversationEvent]:
+        rest = self._lines.rest()
+        found: list[ConversationEvent] = [self._said(rest)] if rest.strip() else []
+        return [*found, self._ended(ended)]
+
+    def _ended(self, ended: Ended) -> TurnEnded:
         if self._answer is None:
             how = "ran out of time" if ended.timed_out else f"ended with exit code {ended.exit_code}"
-            return [TurnEnded(trouble=Trouble.CRASHED, message=f"the function's process {how} without an answer")]
+            return TurnEnded(trouble=Trouble.CRASHED, message=f"the function's process {how} without an answer")
         if "error" in self._answer:
-            return [TurnEnded(trouble=Trouble.CRASHED, message=str(self._answer["error"]))]
+            return TurnEnded(trouble=Trouble.CRASHED, message=str(self._answer["error"]))
         value = self._answer.get("value")
         text = value if isinstance(value, str) else ""
-        return [TurnEnded(text=text, result=None if value is None else json.dumps(value, ensure_ascii=False))]
+        return TurnEnded(text=text, result=None if value is None else json.dumps(value, ensure_ascii=False))
 
     def prompt(self, prompt: Prompt) -> bytes:
         return b""

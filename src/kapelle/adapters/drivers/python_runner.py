@@ -35,7 +35,8 @@ def _answer(task: dict[str, Any]) -> dict[str, Any]:
 def main() -> int:
     """Run the function named in the file given as the only argument."""
     answer = _answer(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    sys.stdout.write(f"\n{MARK}{json.dumps(answer, ensure_ascii=False)}\n")
+    # In ASCII, whatever the encoding of the standard output is.
+    sys.stdout.write(f"\n{MARK}{json.dumps(answer)}\n")
     sys.stdout.flush()
     return 1 if "error" in answer else 0
 

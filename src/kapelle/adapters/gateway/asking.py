@@ -78,14 +78,14 @@ def _prompts(said: object) -> list[str]:
         if any(block.get("type") == "tool_result" for block in blocks):
             # Text beside the result of a tool belongs to the tool: a skill, for example.
             return []
-        texts = [str(block.get("text")) for block in blocks if block.get("type") == "text"]
+        texts = [str(block.get("text") or "") for block in blocks if block.get("type") == "text"]
     again = go_on().strip()
     return [text.strip() for text in texts if text.strip() not in {"", again} and not _ASIDE.match(text)]
 
 
 def _made_up(said: object) -> bool:
     texts = [said] if isinstance(said, str) else [block.get("text") for block in json_objects(said)]
-    return bool(texts) and all(text in _NOT_SAID for text in texts)
+    return bool(texts) and all(isinstance(text, str) and text in _NOT_SAID for text in texts)
 
 
 def _cwd(content: Mapping[str, Any]) -> str:
@@ -97,14 +97,16 @@ def _cwd(content: Mapping[str, Any]) -> str:
 
 def _texts(value: object) -> Iterable[str]:
     """Yield every string in *value*: texts of system prompt and messages, in their order."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in cast("Mapping[str, object]", value).values():
-            yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in cast("list[object]", value):
-            yield from _texts(inner)
+    # Not by recursion: what was sent may be nested deeper than that goes.
+    todo = [value]
+    while todo:
+        inner = todo.pop()
+        if isinstance(inner, str):
+            yield inner
+        elif isinstance(inner, Mapping):
+            todo.extend(reversed(list(cast("Mapping[str, object]", inner).values())))
+        elif isinstance(inner, list):
+            todo.extend(reversed(cast("list[object]", inner)))
 
 
 def json_object(data: bytes | str) -> Mapping[str, Any]:

@@ -91,7 +91,8 @@ class ReplyReader:
             self._open(index, as_object(event.get("content_block")))
         elif kind == "content_block_delta" and isinstance(index, int) and index in self._blocks:
             delta = as_object(event.get("delta"))
-            self._blocks[index].parts.append(str(delta.get("text") or delta.get("partial_json") or ""))
+            part = delta.get("text") or delta.get("partial_json") or delta.get("thinking") or ""
+            self._blocks[index].parts.append(str(part))
         elif kind == "message_delta":
             self._counted_out = True
             self._use(event.get("usage"))

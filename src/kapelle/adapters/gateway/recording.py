@@ -1,14 +1,21 @@
 """Recording: what the real model said, written as a rehearsal that says it again."""
 
 import io
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from kapelle.adapters.gateway.reading import ReplyReader
 from kapelle.core.ports import Ticket
+
+# What a template would take for its own, or change: its marks, a brace before one of them or before a variable, and carriage
+# returns, which it makes newlines.
+_SPECIAL = re.compile(r"\{[{%#\r]+|\{\Z|\r[{%#\r]*")
+_BREAKS = re.compile("[\x85\u2028\u2029]")
 
 
 class Recorder:
@@ -52,20 +59,25 @@ class Recorder:
 
 def _literal(text: str, cwd: str) -> str:
     """Return *text* as a template that gives it back: braces quoted, the working directory as a variable."""
-    quoted = text.replace("{%", "{{ '{%' }}").replace("{#", "{{ '{#' }}") if "{{" not in text else _quote(text)
-    return quoted.replace(cwd, "{{ cwd }}") if cwd else quoted
+    parts = text.split(cwd) if cwd else [text]
+    return _whole("{{ cwd }}".join(_SPECIAL.sub(_quoted, part) for part in parts))
 
 
-def _quote(text: str) -> str:
-    parts = text.replace("{{", "\x00").replace("{%", "\x01").replace("{#", "\x02")
-    return parts.replace("\x00", "{{ '{{' }}").replace("\x01", "{{ '{%' }}").replace("\x02", "{{ '{#' }}")
+def _whole(text: str) -> str:
+    """Return *text* so that YAML keeps all of it: these line breaks come through only as escapes."""
+    return DoubleQuotedScalarString(text) if _BREAKS.search(text) else text
+
+
+def _quoted(found: re.Match[str]) -> str:
+    inner = found.group().replace("\r", "\\r")
+    return f"{{{{ '{inner}' }}}}"
 
 
 def _literal_all(value: Any, cwd: str) -> Any:
     if isinstance(value, str):
         return _literal(value, cwd)
     if isinstance(value, dict):
-        return {key: _literal_all(inner, cwd) for key, inner in cast("dict[str, Any]", value).items()}
+        return {_whole(key): _literal_all(inner, cwd) for key, inner in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
         return [_literal_all(inner, cwd) for inner in cast("list[Any]", value)]
     return value

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from kapelle.adapters.gateway.asking import Asked
@@ -140,7 +140,7 @@ def _fill(text: str, names: Mapping[str, Any]) -> str:
         return text
     try:
         return _TEMPLATES.from_string(text).render(names)
-    except TemplateError as error:
+    except Exception as error:  # noqa: BLE001  # whatever a template does is its author's mistake, and told where it shows
         return f"(rehearsal: {error})"
 
 

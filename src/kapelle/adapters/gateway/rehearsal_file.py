@@ -128,6 +128,13 @@ class Rehearsal(Model):
     rules: list[Rule] = []
     otherwise: Turn = Turn(say="Nothing to do here.")
 
+    @field_validator("otherwise")
+    @classmethod
+    def _is_reply(cls, value: Turn) -> Turn:
+        if not value.is_reply:
+            raise ValueError("a fault has a rule of its own; a rule without when fits everything")
+        return value
+
 
 def load_rehearsal(path: Path) -> Rehearsal:
     """Read the rehearsal file at *path*.

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+import httpx2
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -82,13 +84,34 @@ class RehearsedUpstream:
         drip = turn.drip.total_seconds() if turn.drip is not None else 0.0
 
         async def pieces() -> AsyncIterator[bytes]:
-            for piece in replies.streamed(reply):
-                yield piece
-                if drip:
-                    await asyncio.sleep(drip)
-            booked(200, reply.model, reply.usage, "")
+            kind = "cut"
+            try:
+                for piece in replies.streamed(reply):
+                    yield piece
+                    if drip:
+                        await asyncio.sleep(drip)
+                kind = ""
+            finally:
+                booked(200, reply.model, reply.usage, kind)
 
         return StreamingResponse(pieces(), media_type="text/event-stream")
+
+
+class _BrokenReplies(logging.Filter):
+    """Keeps replies that break off, in a rehearsal or at the upstream, out of the web server's log: they are booked."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether *record* is to be logged."""
+        problem = record.exc_info[1] if record.exc_info else None
+        return not isinstance(problem, ConnectionResetError | httpx2.HTTPError)
+
+
+_QUIET = _BrokenReplies()
+
+
+def log_no_broken_replies() -> None:
+    """See to it that a reply that breaks off does not print a traceback over whatever is on the screen."""
+    logging.getLogger("uvicorn.error").addFilter(_QUIET)
 
 
 async def _stall(seconds: float) -> AsyncIterator[bytes]:

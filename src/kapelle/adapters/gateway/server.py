@@ -1,6 +1,7 @@
 """The gateway: one small HTTP server on loopback, between agents and models."""
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
@@ -15,16 +16,18 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from kapelle.adapters.gateway.asking import read_request
 from kapelle.adapters.gateway.prices import PRICES, cost_of
 from kapelle.adapters.gateway.reading import ReplyReader
 from kapelle.adapters.gateway.recording import Recorder
 from kapelle.adapters.gateway.rehearsal import Caller
-from kapelle.adapters.gateway.rehearse import RehearsedUpstream, error
+from kapelle.adapters.gateway.rehearse import RehearsedUpstream, error, log_no_broken_replies
 from kapelle.core.budget import Price, Usage, price_of
 from kapelle.core.errors import GatewayFailed, KapelleError
 from kapelle.core.ids import AgentId
 from kapelle.core.ports import Credentials, Meter, ModelCall, Ticket
 
+_LOG = logging.getLogger("kapelle")
 METHODS = ["GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"]
 # What belongs to one connection and not to the message, and what the gateway sets itself.
 NOT_FORWARDED = frozenset(
@@ -44,6 +47,7 @@ NOT_FORWARDED = frozenset(
     }
 )
 TOKEN_HEADER = "x-kapelle-token"  # noqa: S105  # the name of a header
+HIGHEST_PORT = 65535
 BUDGET_STATUS = 400
 """A refusal that the CLI does not try again; its text begins with ``kapelle budget:``."""
 
@@ -83,6 +87,7 @@ class ModelGateway:
         self._client = httpx2.AsyncClient(timeout=httpx2.Timeout(None, connect=10.0), follow_redirects=False)
         app = Starlette(routes=[Route("/{path:path}", self._handle, methods=METHODS)])
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        log_no_broken_replies()
         self._server = _QuietServer(config)
         # The server lives as long as the gateway, not as long as a scope: it is awaited in stop().
         self._serving = asyncio.ensure_future(self._server.serve(sockets=[listener]))
@@ -125,9 +130,10 @@ class ModelGateway:
 
     def _remembered(self) -> int | None:
         try:
-            return int(self._port_file.read_text())
+            port = int(self._port_file.read_text())
         except (OSError, ValueError):
             return None
+        return port if 0 < port <= HIGHEST_PORT else None
 
     # --- Requests ---
 
@@ -187,7 +193,8 @@ class ModelGateway:
             headers["x-api-key"] = key
         if self._client is None:
             return error(503, "the gateway is stopping")
-        url = f"{ticket.upstream.base_url.rstrip('/')}{request.url.path}"
+        # With its escapes as they came: a slash in a name is not one between names.
+        url = f"{ticket.upstream.base_url.rstrip('/')}{request.scope['raw_path'].decode('latin-1')}"
         url += f"?{request.url.query}" if request.url.query else ""
         begun = time.monotonic()
         try:
@@ -199,10 +206,14 @@ class ModelGateway:
             return error(502, f"the model API at {ticket.upstream.base_url} cannot be reached: {problem}")
         passed = {name: value for name, value in response.headers.items() if name not in NOT_FORWARDED}
         metered = request.url.path.endswith("/messages")
-        pieces = self._pass_on(response, ticket, begun) if metered else response.aiter_raw()
+        # A rehearsal answers what is on the side by itself: a turn for it would shift all that follow.
+        recorded = ticket.upstream.record is not None and not read_request(body).on_the_side
+        pieces = self._pass_on(response, ticket, begun, recorded=recorded) if metered else response.aiter_raw()
         return StreamingResponse(pieces, status_code=response.status_code, headers=passed)
 
-    async def _pass_on(self, response: httpx2.Response, ticket: Ticket, begun: float) -> AsyncIterator[bytes]:
+    async def _pass_on(
+        self, response: httpx2.Response, ticket: Ticket, begun: float, *, recorded: bool
+    ) -> AsyncIterator[bytes]:
         """Yield the reply as it comes, and count it."""
         reader = ReplyReader(streaming=response.headers.get("content-type", "").startswith("text/event-stream"))
         broken = ""
@@ -214,9 +225,8 @@ class ModelGateway:
             broken = "cut"
             raise
         finally:
+            # Booked before anything is awaited: whoever gives up the call may not let this come to its end.
             reader.finish()
-            with suppress(httpx2.HTTPError):
-                await response.aclose()
             kind = reader.error or broken or ("" if reader.complete else "cut")
             status = response.status_code
             self._book(
@@ -228,17 +238,24 @@ class ModelGateway:
                 kind=kind,
                 hour_writes=reader.hour_writes,
             )
-            self._record(ticket, status, reader)
+            if recorded:
+                self._record(ticket, status, reader)
+            with suppress(httpx2.HTTPError):
+                await response.aclose()
 
     def _record(self, ticket: Ticket, status: int, reader: ReplyReader) -> None:
         path = ticket.upstream.record
         if path is None:
             return
         recorder = self._recorders.setdefault(path, Recorder(Path(path)))
-        if status != 200:  # noqa: PLR2004  # OK
-            recorder.error(ticket, status)
-        elif reader.complete:
-            recorder.reply(ticket, reader)
+        try:
+            if status != 200:  # noqa: PLR2004  # OK
+                recorder.error(ticket, status)
+            elif reader.complete:
+                recorder.reply(ticket, reader)
+        except OSError as problem:
+            # The reply itself is not to suffer.
+            _LOG.warning("the recording %s cannot be written: %s", path, problem.strerror)
 
     def _book(
         self, ticket: Ticket, *, model: str, usage: Usage, status: int, begun: float, kind: str, hour_writes: int = 0

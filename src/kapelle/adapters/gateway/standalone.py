@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kapelle.adapters.gateway.rehearsal import Caller
-from kapelle.adapters.gateway.rehearse import RehearsedUpstream
+from kapelle.adapters.gateway.rehearse import RehearsedUpstream, log_no_broken_replies
 from kapelle.core.budget import Usage
 
 
@@ -46,7 +46,7 @@ async def serve_rehearsal(
             return Response()
         task = request.headers.get("x-kapelle-task", "")
         attempt = request.headers.get("x-kapelle-attempt", "1")
-        caller = Caller(run="", task=task, attempt=int(attempt) if attempt.isdigit() else 1, round=None, cwd="")
+        caller = Caller(run="", task=task, attempt=int(attempt) if attempt.isdecimal() else 1, round=None, cwd="")
 
         def booked(status: int, model: str, usage: Usage, _: str) -> None:
             on_request(Served(task=task, status=status, model=model, usage=usage))
@@ -55,6 +55,7 @@ async def serve_rehearsal(
 
     app = Starlette(routes=[Route("/{path:path}", handle, methods=["GET", "POST", "HEAD"])])
     config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
+    log_no_broken_replies()
     server = _Announcing(config, on_ready)
     await server.serve()
 

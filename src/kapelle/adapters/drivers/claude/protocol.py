@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from kapelle.adapters.drivers.claude.messages import EXPECTED, KNOWN, MESSAGE, Assistant, Result, System, User
 from kapelle.adapters.drivers.claude.trouble import trouble_of
-from kapelle.adapters.drivers.lines import Lines
+from kapelle.adapters.drivers.lines import Lines, json_in
 from kapelle.core.budget import Usage
 from kapelle.core.conversation import (
     ConversationEvent,
@@ -42,7 +42,6 @@ class ClaudeCodec:
         self._lines = Lines()
         self._open: set[str] = set()
         """Prompts that were taken and not answered yet."""
-        self._answered = False
         self._structured: str | None = None
 
     def feed(self, data: bytes) -> Sequence[ConversationEvent]:
@@ -79,18 +78,20 @@ class ClaudeCodec:
 
     def _line(self, line: bytes) -> list[ConversationEvent]:
         try:
-            content = json.loads(line)
-        except (ValueError, RecursionError):
+            content = json_in(line)
+        except ValueError:
             return [_unrecognised("no_json", line)]
         kind = cast("dict[str, Any]", content).get("type") if isinstance(content, dict) else None
+        if not isinstance(kind, str):
+            return [_unrecognised("no_type", line)]
         if kind in EXPECTED:
             return []
         if kind not in KNOWN:
-            return [_unrecognised(str(kind), line)]
+            return [_unrecognised(kind, line)]
         try:
             message = MESSAGE.validate_python(content)
         except ValidationError:
-            return [_unrecognised(str(kind), line)]
+            return [_unrecognised(kind, line)]
         match message:
             case System():
                 return self._system(message)
@@ -145,7 +146,6 @@ class ClaudeCodec:
 
     def _result(self, message: Result) -> TurnEnded:
         self._open.clear()
-        self._answered = True
         structured = None if message.structured_output is None else json.dumps(message.structured_output, ensure_ascii=False)
         given, self._structured = structured or self._structured, None
         usage = None

@@ -20,7 +20,10 @@ BY_STATUS = {
 BY_TEXT: tuple[tuple[str, Trouble], ...] = (
     (r"kapelle budget:", Trouble.BUDGET),
     (r"prompt is too long|context (window|length|limit)|input length and `max_tokens`", Trouble.CONTEXT_OVERFLOW),
-    (r"usage limit|limit reached|out of (extra )?usage|limit will reset|hit your limit", Trouble.USAGE_LIMIT),
+    (
+        r"usage limit|(?<!rate )(?<!rate-)limit reached|out of (extra )?usage|limit will reset|hit your limit",
+        Trouble.USAGE_LIMIT,
+    ),
     (r"oauth token (has )?expired|please run /login|not logged in|login expired|session expired", Trouble.LOGIN_EXPIRED),
     (r"invalid api key|invalid x-api-key|authentication_error|invalid bearer", Trouble.INVALID_KEY),
     (r"credit balance is too low", Trouble.USAGE_LIMIT),
@@ -32,6 +35,8 @@ BY_TEXT: tuple[tuple[str, Trouble], ...] = (
 BY_SUBTYPE = {
     "error_max_turns": Trouble.MAX_TURNS,
     "error_max_budget_usd": Trouble.BUDGET,
+    # The model was asked again and again for a result that fits its schema: its own doing, not the API's.
+    "error_max_structured_output_retries": Trouble.MAX_TURNS,
 }
 
 

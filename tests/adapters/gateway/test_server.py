@@ -1,0 +1,344 @@
+"""The gateway in front of a rehearsal: tokens, budgets, its port."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from kapelle.adapters.gateway.prices import PRICES, cost_of
+from kapelle.adapters.gateway.reading import ReplyReader
+from kapelle.adapters.gateway.server import ModelGateway
+from kapelle.core.budget import Usage
+from kapelle.core.errors import GatewayFailed
+from kapelle.core.ids import AgentId
+from kapelle.core.ports import Ticket, Upstream
+
+KEY = {"x-api-key": "token-1"}
+ASKS = {
+    "model": "claude-sonnet-5-5",
+    "stream": True,
+    "tools": [{"name": "Bash"}],
+    "messages": [{"role": "user", "content": "Go."}],
+}
+PLAIN = {**ASKS, "stream": False}
+
+Make = Callable[..., ModelGateway]
+MakeTicket = Callable[..., Ticket]
+
+
+@pytest.fixture
+def rehearsed(tmp_path: Path, make_ticket: MakeTicket) -> Callable[..., Ticket]:
+    def make(script: str, **changes: Any) -> Ticket:
+        path = tmp_path / "rehearsal.yml"
+        path.write_text(script)
+        return make_ticket(upstream=Upstream(rehearsal=str(path), log=str(tmp_path / "requests.log")), **changes)
+
+    return make
+
+
+def error_of(response: httpx2.Response) -> dict[str, str]:
+    content = response.json()
+    assert content["type"] == "error"
+    return content["error"]
+
+
+def read(response: httpx2.Response) -> ReplyReader:
+    reader = ReplyReader(streaming=response.headers["content-type"].startswith("text/event-stream"))
+    reader.feed(response.content)
+    reader.finish()
+    return reader
+
+
+# --- Tokens ---
+
+
+async def test_an_unknown_token_is_refused(make_gateway: Make, meter: Any, client: httpx2.AsyncClient) -> None:
+    url = await make_gateway().start(meter)
+    for headers in ({}, {"x-api-key": "other"}, {"authorization": "Bearer sk-real"}, {"x-kapelle-token": ""}):
+        response = await client.post(f"{url}/v1/messages", json=ASKS, headers=headers)
+        assert response.status_code == 401
+        assert error_of(response)["type"] == "authentication_error"
+        assert "its agent was stopped" in error_of(response)["message"]
+    assert not meter.asked
+    assert not meter.calls
+
+
+async def test_a_token_is_found_where_a_program_can_put_it(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{turns: [{say: hello}]}]"))
+    beside_a_login = {"x-kapelle-token": "token-1", "authorization": "Bearer own-login"}
+    for headers in (KEY, {"authorization": "Bearer token-1"}, beside_a_login):
+        assert read(await client.post(f"{url}/v1/messages", json=ASKS, headers=headers)).text == "hello"
+
+
+async def test_anybody_may_ask_whether_it_is_there(make_gateway: Make, meter: Any, client: httpx2.AsyncClient) -> None:
+    url = await make_gateway().start(meter)
+    assert (await client.head(f"{url}/api/hello")).status_code == 200
+
+
+async def test_the_token_of_a_dismissed_agent_is_refused_and_that_of_another_is_not(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    script = "rules: [{turns: [{say: hello}]}]"
+    gateway.admit(rehearsed(script))
+    gateway.admit(rehearsed(script, token="token-2", agent_id=AgentId("g2")))  # noqa: S106
+    gateway.dismiss(AgentId("g1"))
+    assert (await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)).status_code == 401
+    assert (await client.post(f"{url}/v1/messages", json=ASKS, headers={"x-api-key": "token-2"})).status_code == 200
+
+
+async def test_a_ticket_admitted_again_changes_the_round(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    script = "rules: [{when: {round: 0}, turns: [{say: first}]}, {when: {round: 1}, turns: [{say: mended}]}]"
+    said = []
+    for round_ in (0, 1):
+        gateway.admit(rehearsed(script, round=round_))
+        said.append(read(await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)).text)
+    assert said == ["first", "mended"]
+
+
+# --- Budgets ---
+
+
+async def test_a_call_beyond_the_budget_is_refused_in_words_that_are_known_again(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{turns: [{say: hello}]}]"))
+    meter.refusal = "the budget of run shop is spent ($1.00 of $1.00)"
+    response = await client.post(f"{url}/v1/messages?beta=true", json=ASKS, headers=KEY)
+    assert response.status_code == 400
+    assert error_of(response)["message"] == "kapelle budget: the budget of run shop is spent ($1.00 of $1.00)"
+    assert meter.asked == ["g1"]
+    assert not meter.calls
+
+
+async def test_counting_tokens_costs_nothing_and_is_not_asked_for(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed(""))
+    meter.refusal = "spent"
+    response = await client.post(f"{url}/v1/messages/count_tokens", content=b"x" * 400, headers=KEY)
+    assert response.json() == {"input_tokens": 100}
+    assert not meter.asked
+    assert not meter.calls
+
+
+# --- What a rehearsal says ---
+
+
+@pytest.mark.parametrize("body", [ASKS, PLAIN])
+async def test_a_rehearsed_call_is_answered_and_booked_once(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket, body: dict[str, Any]
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    usage = Usage(input_tokens=1000, output_tokens=200, cache_read_tokens=30, cache_write_tokens=4)
+    given = "{input_tokens: 1000, output_tokens: 200, cache_read_tokens: 30, cache_write_tokens: 4}"
+    gateway.admit(rehearsed(f"rules: [{{turns: [{{say: '{{{{ cwd }}}}', tools: [{{Bash: {{}}}}], usage: {given}}}]}}]"))
+    reply = read(await client.post(f"{url}/v1/messages", json=body, headers=KEY))
+    assert (reply.text, reply.tools, reply.usage) == ("/w/slot-1", [("Bash", {})], usage)
+    call = await meter.booked()
+    assert meter.calls == [call]
+    assert (call.call_id, call.agent_id, call.run_id, call.task_id, call.attempt_id) == ("m1", "g1", "r1", "t1", "a1")
+    assert (call.model, call.usage, call.status, call.error, call.priced) == ("claude-sonnet-5-5", usage, 200, "", True)
+    assert call.cost_usd == pytest.approx(cost_of(usage, PRICES["claude-sonnet-5-5"]))
+    assert call.seconds >= 0
+
+
+async def test_a_model_without_a_price_is_booked_as_such(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{turns: [{say: hello}]}]"))
+    await client.post(f"{url}/v1/messages", json={**ASKS, "model": "gpt-9"}, headers=KEY)
+    call = await meter.booked()
+    assert (call.model, call.cost_usd, call.priced) == ("gpt-9", 0.0, False)
+
+
+async def test_the_directory_of_the_agent_is_known_from_its_ticket_or_its_words(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    body = {**ASKS, "system": "Working directory: /by/words"}
+    said = []
+    for cwd in ("/by/ticket", ""):
+        gateway.admit(rehearsed("rules: [{turns: [{say: '{{ cwd }}'}]}]", cwd=cwd))
+        said.append(read(await client.post(f"{url}/v1/messages", json=body, headers=KEY)).text)
+    assert said == ["/by/ticket", "/by/words"]
+
+
+async def test_a_rehearsed_error_has_the_shape_and_the_headers_of_the_api_and_is_booked(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{turns: [{error: 429, retry_after: 1.5, usage_limit: 2099-01-01T00:00:00Z}, {say: a}]}]"))
+    response = await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)
+    assert (response.status_code, error_of(response)["type"]) == (429, "rate_limit_error")
+    assert response.headers["retry-after"] == "1.5"
+    assert response.headers["anthropic-ratelimit-unified-status"] == "rejected"
+    assert response.headers["anthropic-ratelimit-unified-reset"] == "4070908800"
+    call = await meter.booked()
+    assert (call.status, call.error, call.usage, call.cost_usd) == (429, "rate_limit_error", Usage(), 0.0)
+
+
+@pytest.mark.parametrize(("fault", "kind"), [("cut: true", "cut"), ("stall: 1ms", "stalled")])
+async def test_a_reply_that_breaks_off_is_booked_once_and_quietly(
+    make_gateway: Make,
+    meter: Any,
+    client: httpx2.AsyncClient,
+    rehearsed: MakeTicket,
+    caplog: pytest.LogCaptureFixture,
+    fault: str,
+    kind: str,
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed(f"rules: [{{turns: [{{{fault}}}, {{say: hello}}]}}]"))
+    with pytest.raises(httpx2.RemoteProtocolError):
+        await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)
+    assert read(await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)).text == "hello"
+    assert [(await meter.booked()).error, (await meter.booked()).error] == [kind, ""]
+    assert len(meter.calls) == 2
+    assert not caplog.records
+
+
+async def test_a_reply_may_take_its_time(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{turns: [{say: hello, delay: 1ms, drip: 1ms}]}]"))
+    assert read(await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)).text == "hello"
+
+
+async def test_a_reply_that_the_agent_gives_up_is_booked_all_the_same(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{turns: [{say: hello, drip: 1h}]}]"))
+    async with client.stream("POST", f"{url}/v1/messages", json=ASKS, headers=KEY) as response:
+        await anext(response.aiter_raw())
+    call = await meter.booked()
+    assert (call.status, call.error) == (200, "cut")
+    assert meter.calls == [call]
+
+
+async def test_faults_that_happened_are_remembered_by_the_next_gateway(
+    make_gateway: Make, meter: Any, rehearsed: MakeTicket
+) -> None:
+    statuses = []
+    for _ in range(3):
+        gateway = make_gateway()
+        url = await gateway.start(meter)
+        gateway.admit(rehearsed("rules: [{turns: [{error: 529, times: 2}, {say: hello}]}]"))
+        async with httpx2.AsyncClient(trust_env=False) as own:
+            statuses.append((await own.post(f"{url}/v1/messages", json=ASKS, headers=KEY)).status_code)
+        await gateway.stop()
+    assert statuses == [529, 529, 200]
+
+
+async def test_a_rehearsal_that_cannot_be_used_says_why(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket, make_ticket: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{turns: [{}]}]"))
+    gateway.admit(make_ticket("token-2", upstream=Upstream(rehearsal="/nowhere.yml")))
+    response = await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)
+    assert response.status_code == 500
+    assert "rehearsal.yml:1:18" in error_of(response)["message"]
+    missing = await client.post(f"{url}/v1/messages", json=ASKS, headers={"x-api-key": "token-2"})
+    assert "/nowhere.yml cannot be read" in error_of(missing)["message"]
+
+
+async def test_a_request_that_makes_no_sense_is_answered_all_the_same(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{turns: [{say: hello}]}]"))
+    for body in (b"", b"{", b"\xff\x00", b"[]", b'{"messages": 3, "tools": {}}', b'{"model": ["x"]}'):
+        assert (await client.post(f"{url}/v1/messages", content=body, headers=KEY)).status_code == 200
+
+
+async def test_a_rehearsal_has_no_other_paths(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed(""))
+    response = await client.get(f"{url}/v1/models", headers=KEY)
+    assert (response.status_code, error_of(response)["type"]) == (404, "not_found_error")
+
+
+# --- Its port ---
+
+
+async def test_a_gateway_that_is_started_again_listens_on_the_same_address(
+    make_gateway: Make, meter: Any, tmp_path: Path
+) -> None:
+    first = make_gateway()
+    url = await first.start(meter)
+    await first.stop()
+    assert await make_gateway().start(meter) == url
+    assert url == f"http://127.0.0.1:{(tmp_path / 'state' / 'gateway.port').read_text()}"
+
+
+async def test_an_address_that_somebody_else_took_is_left_to_them(make_gateway: Make, meter: Any, tmp_path: Path) -> None:
+    port_file = tmp_path / "port"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        port_file.write_text(str(taken))
+        url = await make_gateway(port_file=port_file).start(meter)
+    assert not url.endswith(f":{taken}")
+    assert url.endswith(f":{port_file.read_text()}")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"70000", b"-1"])
+async def test_a_damaged_port_file_is_written_anew(make_gateway: Make, meter: Any, tmp_path: Path, content: bytes) -> None:
+    port_file = tmp_path / "port"
+    port_file.write_bytes(content)
+    url = await make_gateway(port_file=port_file).start(meter)
+    assert url.endswith(f":{int(port_file.read_text())}")
+
+
+async def test_a_port_that_was_asked_for_is_taken_or_refused(make_gateway: Make, meter: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        with pytest.raises(GatewayFailed, match=f"port {taken} cannot be listened on"):
+            await make_gateway(port=taken).start(meter)
+    assert (await make_gateway(port=taken).start(meter)).endswith(f":{taken}")
+
+
+async def test_a_gateway_listens_on_this_machine_alone(make_gateway: Make, meter: Any) -> None:
+    assert (await make_gateway().start(meter)).startswith("http://127.0.0.1:")
+
+
+async def test_a_gateway_may_be_stopped_at_once_and_twice(make_gateway: Make, meter: Any) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    await gateway.stop()
+    await gateway.stop()
+    with pytest.raises(httpx2.ConnectError):
+        async with httpx2.AsyncClient(trust_env=False) as own:
+            await own.get(url)
+    await make_gateway().stop()
