@@ -175,7 +175,8 @@ def _plain(node: Any) -> Any:
 
 def _mistake(error: ErrorDetails, model: type[BaseModel]) -> Mistake:
     path = tuple(part for part in error["loc"])
-    name = str(path[-1]) if path else ""
+    # Of a place in a list the list's name tells more than a number does.
+    name = next((str(part) for part in reversed(path) if isinstance(part, str)), "")
     kind, message = error["type"], error["msg"]
     if kind == "extra_forbidden":
         return Mistake(message=f"{name} means nothing here", advice=closest(name, _siblings(path, model)), path=path)

@@ -69,7 +69,7 @@ def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake
             advice = f"make the file below {FOLDER}/, or write the text itself with `prompt: |`"
             wrong.append(document.located(Mistake(message=problem, advice=advice, path=(*here, "prompt"))))
         config = _agent_config(name, agent, prompt)
-        for text in driver.problems(config) if driver is not None else ():
+        for text in driver.problems(config, gateway=shop.configuration.settings.gateway) if driver is not None else ():
             advice = "see the reference of agents.yml"
             wrong.append(document.located(Mistake(message=text, advice=advice, path=here)))
         found.append(config)

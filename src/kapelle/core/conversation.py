@@ -28,6 +28,7 @@ class Trouble(StrEnum):
     INVALID_KEY = "invalid_key"
     UNREACHABLE = "unreachable"
     REFUSED = "refused"
+    INVALID_REQUEST = "invalid_request"
     CONTEXT_OVERFLOW = "context_overflow"
     MAX_TURNS = "max_turns"
     BUDGET = "budget"

@@ -277,8 +277,11 @@ class Driver(Protocol):
         """Return a codec for one process, read from the beginning of its spool."""
         ...
 
-    def problems(self, config: AgentConfig) -> Sequence[str]:
-        """Return what is wrong with *config* for this program, in words for people; empty when nothing is."""
+    def problems(self, config: AgentConfig, *, gateway: bool = True) -> Sequence[str]:
+        """Return what is wrong with *config* for this program, in words for people; empty when nothing is.
+
+        *gateway* says whether the program reaches its model through the gateway.
+        """
         ...
 
 

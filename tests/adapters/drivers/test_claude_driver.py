@@ -223,3 +223,11 @@ def test_every_process_is_read_by_a_codec_of_its_own() -> None:
     driver = ClaudeDriver()
     assert isinstance(driver.codec(), ClaudeCodec)
     assert driver.codec() is not driver.codec()
+
+
+@pytest.mark.parametrize("mode", ["auto", "plan"])
+def test_a_mode_that_is_refused_behind_the_gateway_is_told_beforehand(mode: str) -> None:
+    config = AgentConfig(name="c", permission_mode=mode)
+    (problem,) = ClaudeDriver().problems(config)
+    assert "gateway: off" in problem
+    assert ClaudeDriver().problems(config, gateway=False) == []

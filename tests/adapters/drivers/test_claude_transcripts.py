@@ -202,8 +202,7 @@ def test_what_a_subagent_says_is_not_said_by_the_agent() -> None:
     assert len(of(PromptTaken, "subagent")) == 1
 
 
-def test_a_subagent_in_the_background_ends_a_turn_of_its_own() -> None:
-    first, second = of(TurnEnded, "background")
-    assert (first.text, second.text) == ("It counts.", "It said two.")
-    assert second.cost_usd > first.cost_usd
+def test_a_turn_is_not_over_while_a_subagent_is_at_work_in_the_background() -> None:
+    (ended,) = of(TurnEnded, "background")
+    assert ended.text == "It said two."
     assert len(of(PromptTaken, "background")) == 1

@@ -27,7 +27,7 @@ class CommandDriver:
     def codec(self) -> Codec:
         return CommandCodec()
 
-    def problems(self, config: AgentConfig) -> Sequence[str]:
+    def problems(self, config: AgentConfig, *, gateway: bool = True) -> Sequence[str]:
         unused = [name for name in ("model", "permission_mode", "max_turns") if getattr(config, name) is not None]
         return [f"{name} means nothing for program: command" for name in unused]
 

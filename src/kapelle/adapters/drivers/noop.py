@@ -19,5 +19,5 @@ class NoopDriver:
     def codec(self) -> Codec:
         return CommandCodec()
 
-    def problems(self, config: AgentConfig) -> Sequence[str]:
+    def problems(self, config: AgentConfig, *, gateway: bool = True) -> Sequence[str]:
         return ()

@@ -35,7 +35,7 @@ class PythonDriver:
     def codec(self) -> Codec:
         return PythonCodec()
 
-    def problems(self, config: AgentConfig) -> Sequence[str]:
+    def problems(self, config: AgentConfig, *, gateway: bool = True) -> Sequence[str]:
         module, _, name = (config.function or "").partition(":")
         if not module or not name.isidentifier():
             return ["program: python needs function: package.module:function"]

@@ -87,6 +87,8 @@ class Turn(Model):
     def _one_thing(self) -> "Turn":
         if self.error is not None and (self.say or self.tools):
             raise ValueError("a turn is either an error or a reply; make two turns of it")
+        if not self.is_reply and (self.say is not None or self.tools):
+            raise ValueError("a turn is either stall or cut, or a reply; make two turns of it")
         if self.is_reply and self.say is None and not self.tools:
             raise ValueError("the turn does nothing; give it say, tools, error, stall or cut")
         if (self.retry_after is not None or self.usage_limit is not None) and self.error is None:

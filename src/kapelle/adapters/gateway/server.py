@@ -84,7 +84,11 @@ class ModelGateway:
     async def start(self, meter: Meter) -> str:
         self._meter = meter
         listener = self._listen()
-        self._client = httpx2.AsyncClient(timeout=httpx2.Timeout(None, connect=10.0), follow_redirects=False)
+        self._client = httpx2.AsyncClient(
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
+            timeout=httpx2.Timeout(None, connect=10.0),
+            follow_redirects=False,
+        )
         app = Starlette(routes=[Route("/{path:path}", self._handle, methods=METHODS)])
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         log_no_broken_replies()

@@ -85,11 +85,13 @@ class ClaudeDriver:
     def codec(self) -> Codec:
         return ClaudeCodec()
 
-    def problems(self, config: AgentConfig) -> Sequence[str]:
+    def problems(self, config: AgentConfig, *, gateway: bool = True) -> Sequence[str]:
         found: list[str] = []
         mode = config.permission_mode
         if mode is not None and mode not in PERMISSION_MODES:
             found.append(f"claude has no permission mode {mode}; use one of {', '.join(PERMISSION_MODES)}")
+        elif gateway and mode in BEHIND_A_GATEWAY_REFUSED:
+            found.append(f"claude refuses permission_mode {mode} behind the gateway; use another, or gateway: off")
         if config.function is not None:
             found.append("function is for program: python")
         return found

@@ -38,6 +38,12 @@ class Content(_Tolerant):
     content: str | list[Block] = ""
 
 
+class BackgroundTask(_Tolerant):
+    """Something that the CLI runs beside the conversation: a subagent, a shell."""
+
+    task_type: str = ""
+
+
 class System(_Tolerant):
     """``system/init``, ``system/api_retry`` and many more."""
 
@@ -50,6 +56,7 @@ class System(_Tolerant):
     attempt: int = 0
     retry_delay_ms: float | None = 0
     error_status: int | None = None
+    tasks: list[BackgroundTask] = Field(default_factory=list["BackgroundTask"])
 
 
 class Assistant(_Tolerant):

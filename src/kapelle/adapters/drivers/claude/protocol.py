@@ -43,6 +43,8 @@ class ClaudeCodec:
         self._open: set[str] = set()
         """Prompts that were taken and not answered yet."""
         self._structured: str | None = None
+        self._subagents = 0
+        """Subagents at work in the background: what looks like the end of the turn meanwhile is none, files still change."""
 
     def feed(self, data: bytes) -> Sequence[ConversationEvent]:
         found: list[ConversationEvent] = []
@@ -100,7 +102,8 @@ class ClaudeCodec:
             case User():
                 return self._user(message)
             case Result():
-                return [self._result(message)]
+                trouble = trouble_of(message)
+                return [] if trouble is None and self._subagents else [self._result(message, trouble)]
 
     def _system(self, message: System) -> list[ConversationEvent]:
         if message.subtype == "init":
@@ -111,6 +114,10 @@ class ClaudeCodec:
                 version=message.claude_code_version,
             )
             return [started]
+        if message.subtype == "background_tasks_changed":
+            # A shell in the background (a server, say) may never end; nobody waits for it.
+            self._subagents = sum(1 for task in message.tasks if task.task_type != "local_bash")
+            return []
         if message.subtype == "api_retry":
             delay = (message.retry_delay_ms or 0) / 1000
             return [ModelRetried(attempt=message.attempt, delay_s=delay, status=message.error_status)]
@@ -144,7 +151,7 @@ class ClaudeCodec:
             return [PromptTaken(prompt_id=PromptId(message.uuid))]
         return []
 
-    def _result(self, message: Result) -> TurnEnded:
+    def _result(self, message: Result, trouble: Trouble | None) -> TurnEnded:
         self._open.clear()
         structured = None if message.structured_output is None else json.dumps(message.structured_output, ensure_ascii=False)
         given, self._structured = structured or self._structured, None
@@ -156,7 +163,6 @@ class ClaudeCodec:
                 cache_read_tokens=message.usage.cache_read_input_tokens or 0,
                 cache_write_tokens=message.usage.cache_creation_input_tokens or 0,
             )
-        trouble = trouble_of(message)
         said = message.result or ""
         return TurnEnded(
             text="" if trouble else said,

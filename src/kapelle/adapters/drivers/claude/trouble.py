@@ -17,6 +17,8 @@ BY_STATUS = {
     504: Trouble.UNREACHABLE,
     529: Trouble.OVERLOADED,
 }
+# Asked again, the same comes back: an unknown model, a request that the API does not take.
+PERMANENT = frozenset({400, 404, 405, 413, 422})
 BY_TEXT: tuple[tuple[str, Trouble], ...] = (
     (r"kapelle budget:", Trouble.BUDGET),
     (r"prompt is too long|context (window|length|limit)|input length and `max_tokens`", Trouble.CONTEXT_OVERFLOW),
@@ -55,7 +57,8 @@ def trouble_of(result: Result) -> Trouble | None:
     if result.api_error_status is not None:
         if result.api_error_status in {401, 403}:
             return Trouble.INVALID_KEY
-        return BY_STATUS.get(result.api_error_status, Trouble.API_ERROR)
+        permanent = Trouble.INVALID_REQUEST if result.api_error_status in PERMANENT else Trouble.API_ERROR
+        return BY_STATUS.get(result.api_error_status, permanent)
     if result.subtype == "error_during_execution":
         return Trouble.INTERRUPTED
     return Trouble.API_ERROR
