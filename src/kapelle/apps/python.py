@@ -345,7 +345,10 @@ class Orchestrator:
         )
 
     async def events(self, after: int | None = None, run_id: str | None = None) -> AsyncGenerator[Entry]:
-        """Yield the events of the log as they come, for ever: those after the sequence number *after*, or from now on."""
+        """Yield the events of the log as they come, for ever: those after the sequence number *after*.
+
+        Without one, those that come once the first is asked for.
+        """
         desk = self._desk
         since = await desk.world.store.read(lambda view: view.last_seq()) if after is None else after
         async for entry in desk.events(since, RunId(run_id) if run_id is not None else None):
