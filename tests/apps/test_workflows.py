@@ -209,14 +209,33 @@ def test_workspaces_are_set_up_as_configured(place: Place) -> None:
     assert ".env" not in place.git("ls-tree", "--name-only", "main").splitlines()
 
 
-def test_delivery_never_leaves_the_target_and_a_later_run_builds_on_what_was_merged(place: Place) -> None:
-    run(place, "delivery: never\ntasks: {one: {prompt: 'echo 1 > one.txt'}}\n")
+def test_delivery_never_leaves_the_target_also_when_a_later_run_delivers(place: Place) -> None:
+    tasks = "tasks: {one: {prompt: 'echo 1 > one.txt'}, more: {needs: [one], prompt: 'cat one.txt > more.txt'}}\n"
+    run(place, f"delivery: never\n{tasks}")
     assert place.git("log", "--format=%s", "main") == "begin"
 
-    code, _ = run(place, "tasks: {two: {prompt: 'cat one.txt > two.txt'}}\n")
+    code, _ = run(place, "tasks: {two: {prompt: 'echo 2 > two.txt'}}\n")
 
     assert code == 0
-    assert {"one.txt", "two.txt"} <= set(place.git("ls-tree", "--name-only", "main").splitlines())
+    files = place.git("ls-tree", "--name-only", "main").splitlines()
+    assert "two.txt" in files
+    assert "one.txt" not in files
+    (ref,) = place.git("for-each-ref", "--format=%(refname)", "refs/kapelle/*/integration/main@*").splitlines()
+    assert {"one.txt", "more.txt"} <= set(place.git("ls-tree", "--name-only", ref).splitlines())
+
+
+def test_what_was_cancelled_while_it_was_held_up_is_set_aside(place: Place) -> None:
+    (place.repository / "shop" / "cart.py").write_text("# mine, not committed\n", encoding="utf-8")
+    place.write("flow.yml", HEAD + "tasks: {one: {prompt: 'echo \"# theirs\" >> shop/cart.py'}}\n")
+    assert place.run("run", "../flow.yml").code == 1
+    assert place.run("cancel", place.run("list", "--json").json[0]["id"]).code == 0
+    place.git("checkout", "-q", "shop/cart.py")
+
+    run(place, "tasks: {two: {prompt: 'echo 2 > two.txt'}}\n")
+
+    assert "theirs" not in place.git("show", "main:shop/cart.py")
+    (ref,) = place.git("for-each-ref", "--format=%(refname)", "refs/kapelle/*/integration/main@*").splitlines()
+    assert "theirs" in place.git("show", f"{ref}:shop/cart.py")
 
 
 def test_delivery_at_the_end_moves_the_target_once(place: Place) -> None:

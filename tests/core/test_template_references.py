@@ -27,12 +27,21 @@ from kapelle.core.template import References, references
     ],
 )
 def test_a_template_names_tasks_and_inputs_once_in_their_order(text: str, expected: References) -> None:
-    assert references(text) == expected
+    found = references(text)
+    assert (found.tasks, found.inputs, found.unknown) == (expected.tasks, expected.inputs, expected.unknown)
 
 
 @pytest.mark.parametrize("text", ["tasks.plan.result.risk == inputs.risk", "{{ tasks.plan.result.risk == inputs.risk }}"])
 def test_a_condition_names_them_too(text: str) -> None:
-    assert references(text, expression=True) == References(tasks=("plan",), inputs=("risk",))
+    found = references(text, expression=True)
+    assert (found.tasks, found.inputs, found.fields) == (("plan",), ("risk",), (("plan", "result"),))
+
+
+def test_fields_of_tasks_and_the_item_are_named_too() -> None:
+    found = references("{{ tasks.a.sumary }}{{ tasks['b'].result.x }}{{ item }}{% for t in tasks.c %}{{ t.name }}{% endfor %}")
+    assert found.fields == (("a", "sumary"), ("b", "result"))
+    assert found.item
+    assert not references("{% for item in inputs.list %}{{ item }}{% endfor %}").item
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,10 @@ ANSWER_WITHIN = 40.0
 """Seconds a leader has to apply a request: longer than a follower takes to end one that is stopped."""
 
 
+SHORTEST = 4
+"""Letters of an id that must be given, besides its r- or t-."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
     """What an id or a prefix of one stands for."""
@@ -156,28 +160,27 @@ def _at_rest(view: View, run: Run | None) -> bool:
     spec = run.spec
     if run.state is not RunState.DELIVERING or spec.repository is None or spec.target is None:
         return False
-    integration = view.changes.integration(spec.repository, spec.target)
+    integration = view.changes.integration(spec.repository, spec.target, run.line)
     return integration is not None and bool(integration.held_up)
 
 
-def _find(view: View, prefix: str) -> Found:
-    runs = view.runs.find(prefix) if prefix.startswith("r") else view.runs.find(f"r-{prefix}")
-    tasks = view.tasks.find(prefix) if prefix.startswith("t") else view.tasks.find(f"t-{prefix}")
+def _find(view: View, word: str) -> Found:
+    """Names go first: a short one may well be the beginning of somebody's id, which nobody means."""
+    if not word.startswith(("r-", "t-")):
+        for overview in view.runs.overviews():
+            named = [task for task in view.tasks.find(word, overview.run.run_id) if task.name == word]
+            if named:
+                return Found(run=overview.run, task=named[0])
+        if len(word) < SHORTEST:
+            raise NotFound(f"nothing has the name {word}, and it is too short for an id")
+    runs = view.runs.find(word if word.startswith("r-") else f"r-{word}")
+    tasks = view.tasks.find(word if word.startswith("t-") else f"t-{word}")
     if len(runs) + len(tasks) > 1:
-        raise Ambiguous(f"{prefix} is the beginning of more than one id")
-    if runs:
-        run = view.runs.get(runs[0])
-        if run is not None:
-            return Found(run=run)
-    if tasks:
-        run = view.runs.get(tasks[0].run_id)
-        if run is not None:
-            return Found(run=run, task=tasks[0])
-    for overview in view.runs.overviews():
-        named = view.tasks.find(prefix, overview.run.run_id)
-        if named:
-            return Found(run=overview.run, task=named[0])
-    raise NotFound(f"nothing has the id or the name {prefix}")
+        raise Ambiguous(f"{word} is the beginning of more than one id")
+    run = view.runs.get(runs[0] if runs else tasks[0].run_id) if runs or tasks else None
+    if run is None:
+        raise NotFound(f"nothing has the id or the name {word}")
+    return Found(run=run, task=tasks[0] if tasks else None)
 
 
 async def _rest(seconds: float) -> None:

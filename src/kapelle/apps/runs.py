@@ -66,6 +66,11 @@ async def prepare(
         UsageError: an input or the target is not possible.
     """
     shop = await workshop(found)
+    if shop.repository is not None and found.settings.home.resolve().is_relative_to(shop.repository.root):
+        raise UsageError(
+            f"the state directory {found.settings.home} lies inside the repository",
+            remedy="Agents' workspaces would be in their own way. Name another place in KAPELLE_HOME.",
+        )
     if rehearse is not None:
         compose.load_rehearsal(rehearse)
     spec = to_run(document, workflow, shop, inputs=inputs, upstream=choose_upstream(found, rehearse=rehearse, record=record))

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from dotenv import dotenv_values
 from platformdirs import user_state_path
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from kapelle.apps import models
 from kapelle.core.errors import FileInvalid, Mistake, UsageError
@@ -31,17 +31,17 @@ class Settings(BaseModel):
     home: Path
     target: str | None
     delivery: DeliveryMode
-    slots: int
-    agents: int | None
-    budget_usd: float | None
-    merge_returns: int
+    slots: int = Field(ge=1)
+    agents: int | None = Field(ge=1)
+    budget_usd: float | None = Field(gt=0)
+    merge_returns: int = Field(ge=0)
     gateway: bool
-    gateway_port: int | None
+    gateway_port: int | None = Field(ge=1, le=65535)
     base_url: str
     credential: str
     copy_files: tuple[str, ...]
     setup: tuple[str, ...]
-    ports: int
+    ports: int = Field(ge=0, le=1000)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from kapelle.apps.settings import Configuration
-from kapelle.core.errors import CredentialsMissing
+from kapelle.core.errors import CredentialsMissing, UsageError
 from kapelle.core.ports import Upstream
 
 
@@ -14,6 +14,7 @@ def choose_upstream(found: Configuration, *, rehearse: Path | None, record: Path
 
     Raises:
         CredentialsMissing: the run needs a model and there is neither a key, nor a login, nor a rehearsal.
+        UsageError: what the model says is to be recorded, and the gateway is off.
     """
     settings = found.settings
     if rehearse is not None:
@@ -21,6 +22,8 @@ def choose_upstream(found: Configuration, *, rehearse: Path | None, record: Path
     recorded = str(record.resolve()) if record is not None else None
     kind, _, name = settings.credential.partition(":")
     has_key = kind == "env" and bool(found.environment.get(name))
+    if not settings.gateway and record is not None:
+        raise UsageError("without the gateway nothing can be recorded", remedy="Leave out --record, or --no-gateway.")
     if not settings.gateway:
         if needs_model and not has_key and not logged_in(found):
             raise CredentialsMissing(_message(settings.credential))

@@ -93,7 +93,7 @@ def run_report(view: View, run_id: RunId) -> RunReport | None:
     )
     integration = None
     if run.spec.repository is not None and run.spec.target is not None:
-        integration = view.changes.integration(run.spec.repository, run.spec.target)
+        integration = view.changes.integration(run.spec.repository, run.spec.target, run.line)
     return RunReport(
         run=run,
         tasks=tasks,

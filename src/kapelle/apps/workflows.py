@@ -11,6 +11,7 @@ from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configurati
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import FileInvalid, Mistake, UsageError
 from kapelle.core.gate import Check, Gate
+from kapelle.core.merge import DeliveryMode
 from kapelle.core.ports import Driver, RepositoryFacts, Upstream
 from kapelle.core.result import schema_problem
 from kapelle.core.retry import RetryPolicy
@@ -149,6 +150,7 @@ def to_run(
         phases=phases,
         inputs=frozenset(workflow.inputs),
         in_repository=shop.repository is not None,
+        several=frozenset(name for name, task in workflow.tasks.items() if task.foreach is not None),
     )
     further.extend(mistakes(tasks, around))
     wrong.extend(document.with_further(further))
@@ -183,12 +185,20 @@ def _spec(
         workspace=WorkspaceRules(copy=settings.copy_files, setup=settings.setup, ports=settings.ports),
         limits=Limits(
             agents=settings.agents,
-            budget_usd=workflow.budget_usd or settings.budget_usd,
+            budget_usd=_before(shop, "budget_usd", workflow.budget_usd),
             merge_returns=settings.merge_returns,
         ),
-        delivery=workflow.delivery or settings.delivery,
+        delivery=DeliveryMode(_before(shop, "delivery", workflow.delivery)),
         upstream=upstream,
     )
+
+
+def _before(shop: Workshop, name: str, in_workflow: Any) -> Any:
+    """Return a setting that a workflow file may give too: command line and environment go before it, the other files after."""
+    origin = next(entry for entry in shop.configuration.origins if entry.setting.name == name)
+    if in_workflow is None or origin.source not in {PROJECT_FILE, AGENTS_FILE, "default"}:
+        return getattr(shop.configuration.settings, name)
+    return in_workflow
 
 
 def target_of(workflow: models.Workflow, shop: Workshop) -> str:
@@ -197,10 +207,8 @@ def target_of(workflow: models.Workflow, shop: Workshop) -> str:
     Raises:
         UsageError: none is named and the checkout is on none.
     """
-    origin = next(entry for entry in shop.configuration.origins if entry.setting.name == "target")
-    override = origin.value if origin.source not in {PROJECT_FILE, "default"} else None
     branch = shop.repository.branch if shop.repository is not None else None
-    target = override or workflow.target or shop.configuration.settings.target or branch
+    target = _before(shop, "target", workflow.target) or branch
     if target is None:
         raise UsageError(
             "the repository is on no branch (detached HEAD), so there is no target", remedy="Give --target BRANCH."
@@ -223,12 +231,37 @@ def input_values(workflow: models.Workflow, given: Mapping[str, str]) -> dict[st
     for name, entry in workflow.inputs.items():
         declared = entry if isinstance(entry, models.Input) else models.Input(default=entry)
         if name in given:
-            values[name] = given[name]
-        elif declared.required:
+            values[name] = _as_default(name, given[name], declared.default)
+        elif declared.required or declared.default is None:
             raise UsageError(f"the workflow needs the input {name}", remedy=f"Give it: --input {name}=VALUE")
         else:
             values[name] = declared.default
     return values
+
+
+WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def _as_default(name: str, text: str, default: Any) -> Any:
+    """Return what was given as text in the type that the input's default has."""
+    kind = cast("type[Any]", type(default))
+    try:
+        if isinstance(default, bool):
+            return WORDS[text.strip().lower()]
+        if isinstance(default, int | float):
+            return kind(text)
+        value = json.loads(text) if isinstance(default, list | dict) else text
+    except (KeyError, ValueError) as error:
+        raise UsageError(
+            f"the input {name} cannot be {text!r}: its default is {json.dumps(default)}",
+            remedy=f"Give a {NAMES.get(kind.__name__, kind.__name__)}: --input {name}=VALUE",
+        ) from error
+    if not isinstance(value, kind) and default is not None:
+        raise UsageError(f"the input {name} cannot be {text!r}", remedy=f"Give it like its default: {json.dumps(default)}")
+    return value
+
+
+NAMES = {"bool": "yes or no", "int": "whole number", "float": "number", "list": "list, as JSON", "dict": "mapping, as JSON"}
 
 
 def _task(
@@ -295,7 +328,7 @@ def _items(name: str, task: models.Task, values: Mapping[str, Any], wrong: list[
             message = f"foreach of {name} is neither a list nor an input that is one"
             advice = "write foreach: [a, b] or foreach: '{{ inputs.NAME }}'"
             wrong.append(Mistake(message=message, advice=advice, path=("tasks", name, "foreach")))
-            return ()
+            return None
     return tuple(json.dumps(item, ensure_ascii=False) for item in cast("list[Any]", items))
 
 

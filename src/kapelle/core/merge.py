@@ -58,10 +58,16 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Integration:
-    """How far one target's queue has come."""
+    """How far one target's queue has come.
+
+    What goes to the target at once is one line; a run that delivers at its end, or never, has a line of its own, so that
+    nobody else delivers its work.
+    """
 
     repository: str
     target: str
+    line: str = ""
+    """Empty for what goes to the target at once, else the id of the run whose line it is."""
     tip: str
     """The last commit whose gate passed; the integration ref points at it."""
     delivered: str

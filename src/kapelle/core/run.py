@@ -98,6 +98,11 @@ class Run:
     submitted_at: datetime
     ended_at: datetime | None = None
 
+    @property
+    def line(self) -> str:
+        """The line of the target's queue that its work is merged onto; see ``core.merge.Integration``."""
+        return "" if self.spec.delivery is DeliveryMode.EACH else self.run_id
+
 
 def move(run: Run, to: RunState, now: datetime) -> Run:
     """Return *run* in the state *to*.

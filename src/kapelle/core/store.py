@@ -222,8 +222,8 @@ class ChangeTable(Protocol):
         """Return the task's changes, the first first."""
         ...
 
-    def integration(self, repository: str, target: str) -> Integration | None:
-        """Return how far the target's queue has come, or None when nothing was merged yet."""
+    def integration(self, repository: str, target: str, line: str = "") -> Integration | None:
+        """Return how far a line of the target's queue has come, or None when nothing was merged onto it yet."""
         ...
 
     def put_integration(self, integration: Integration) -> None:

@@ -4,7 +4,7 @@ A template sees ``inputs``, ``tasks`` (what the task needs, by name), ``item`` (
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
@@ -42,7 +42,12 @@ class NeedView:
     summary: str
     result: Any
     commit: str | None
+    failure: str = ""
+    """Why it failed; empty when it did not."""
     item: Any = None
+
+
+NEED_FIELDS = tuple(field.name for field in fields(NeedView))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +116,10 @@ class References:
     inputs: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     """Names that no template sees."""
+    fields: tuple[tuple[str, str], ...] = ()
+    """(task, field) of every ``tasks.NAME.FIELD``."""
+    item: bool = False
+    """Whether it uses ``item``."""
 
 
 def references(text: str, *, expression: bool = False) -> References:
@@ -134,7 +143,22 @@ def references(text: str, *, expression: bool = False) -> References:
         tasks=tuple(dict.fromkeys(_members(tree, "tasks"))),
         inputs=tuple(dict.fromkeys(_members(tree, "inputs"))),
         unknown=tuple(dict.fromkeys(name for name in names if name in free and name not in KNOWN)),
+        fields=tuple(dict.fromkeys(_fields(tree))),
+        item="item" in free,
     )
+
+
+def _fields(tree: nodes.Template) -> Iterator[tuple[str, str]]:
+    """Yield (task, field) of every ``tasks.NAME.FIELD``."""
+    for node in tree.find_all(nodes.Getattr):
+        task = node.node
+        if not isinstance(task, nodes.Getattr | nodes.Getitem) or not isinstance(task.node, nodes.Name):
+            continue
+        if task.node.name != "tasks":
+            continue
+        name = task.attr if isinstance(task, nodes.Getattr) else getattr(task.arg, "value", None)
+        if isinstance(name, str):
+            yield name, node.attr
 
 
 def _members(tree: nodes.Template, of: str) -> Iterator[str]:

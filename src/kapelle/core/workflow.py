@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from kapelle.core.errors import Mistake
 from kapelle.core.task import TaskSpec, WorkspaceKind
-from kapelle.core.template import References, TemplateFailed, references
+from kapelle.core.template import NEED_FIELDS, References, TemplateFailed, references
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
@@ -32,6 +32,8 @@ class Surroundings:
     phases: tuple[str, ...]
     inputs: frozenset[str]
     in_repository: bool
+    several: frozenset[str] = frozenset()
+    """Tasks that ``foreach`` makes several of."""
 
 
 NO_AGENTS = "no agent is configured yet: `kapelle init` writes a beginning"
@@ -145,10 +147,32 @@ def _named(
         if given not in around.inputs:
             message = f"the {key} of {name} uses inputs.{given}, which is no input"
             found.append(Mistake(message=message, advice=closest(given, around.inputs), path=path))
+    found += _fields(named, key, task, by_name, around)
     for word in named.unknown:
         message = f"the {key} of {name} uses {word}, which no template sees"
         advice = "templates see inputs, tasks, item, run and task"
         found.append(Mistake(message=message, advice=advice, path=path))
+    return found
+
+
+def _fields(
+    named: References, key: str, task: WorkflowTask, by_name: Mapping[str, TaskSpec], around: Surroundings
+) -> list[Mistake]:
+    """Return what is asked of a task, or of an item, that is not there."""
+    name = task.spec.name
+    path = ("tasks", name, key)
+    found: list[Mistake] = []
+    for other, field in named.fields:
+        if other in around.several:
+            message = f"the {key} of {name} uses tasks.{other}.{field}, but {other} is made several by foreach"
+            advice = f"go through them: {{% for each in tasks.{other} %}}{{{{ each.{field} }}}}{{% endfor %}}"
+            found.append(Mistake(message=message, advice=advice, path=path))
+        elif other in by_name and field not in NEED_FIELDS:
+            message = f"the {key} of {name} uses tasks.{other}.{field}, which a task does not have"
+            found.append(Mistake(message=message, advice=closest(field, NEED_FIELDS), path=path))
+    if named.item and task.foreach is None:
+        message = f"the {key} of {name} uses item, and {name} has no foreach"
+        found.append(Mistake(message=message, advice="add foreach: [...], or leave item out", path=path))
     return found
 
 

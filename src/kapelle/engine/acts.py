@@ -32,21 +32,24 @@ class Acts:
             act.close()
             return False
         self._quiet.clear()
-        self._running[key] = self._group.create_task(self._run(key, act))
+        self._running[key] = self._group.create_task(self._run(act))
+        # Not at the end of the task itself: one that is broken off before it began has none.
+        self._running[key].add_done_callback(lambda _: self._over(key, act))
         return True
 
-    async def _run(self, key: Hashable, act: Coroutine[Any, Any, Finding | None]) -> None:
-        try:
-            finding = await act
-            if finding is not None:
-                self._findings.append(finding)
-        finally:
-            # The key stays until its finding is taken: a decision that is being made just now does not know of it yet
-            # and would start the same act again.
-            self._ended.append(key)
-            if len(self._ended) == len(self._running):
-                self._quiet.set()
-            self._wake()
+    async def _run(self, act: Coroutine[Any, Any, Finding | None]) -> None:
+        finding = await act
+        if finding is not None:
+            self._findings.append(finding)
+
+    def _over(self, key: Hashable, act: Coroutine[Any, Any, Finding | None]) -> None:
+        act.close()
+        # The key stays until its finding is taken: a decision that is being made just now does not know of it yet and would
+        # start the same act again.
+        self._ended.append(key)
+        if len(self._ended) == len(self._running):
+            self._quiet.set()
+        self._wake()
 
     def report(self, finding: Finding) -> None:
         """Hand over a finding of an act that goes on."""
@@ -69,15 +72,11 @@ class Acts:
         """Put *findings* back whose transaction failed."""
         self._findings[:0] = findings
 
-    def cancel(self, key: Hashable) -> None:
-        """Break off the act with this key, if one is running."""
-        if key in self._running:
-            self._running[key].cancel()
-
-    def cancel_all(self) -> None:
-        """Break off every act."""
-        for task in self._running.values():
-            task.cancel()
+    def cancel_all(self, which: Callable[[Hashable], bool] = lambda _: True) -> None:
+        """Break off every act, or those whose key is among *which*."""
+        for key, task in self._running.items():
+            if which(key):
+                task.cancel()
 
     async def settled(self) -> None:
         """Wait until no act is running; tests use it in place of sleeping."""

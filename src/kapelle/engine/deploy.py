@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt
 from kapelle.core.conversation import Prompt
-from kapelle.core.errors import WorkspaceFailed
+from kapelle.core.errors import ProgramMissing, WorkspaceFailed
 from kapelle.core.merge import Integration, undelivered
 from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess, Place, Ticket, WorkspaceOrder
 from kapelle.core.run import Run
@@ -81,7 +81,10 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
             env=environment(world, order.run, order.task, order.workspace),
         )
     )
-    sandbox = world.sandboxes[order.run.spec.config(order.attempt.config).sandbox]
+    name = order.run.spec.config(order.attempt.config).sandbox
+    sandbox = world.sandboxes.get(name)
+    if sandbox is None:
+        raise ProgramMissing(f"there is no sandbox {name} here", remedy="Install the plug-in that brings it.")
     place = Place(workspace=order.workspace.path, folder=order.agent.folder, home=home)
     process = await world.host.start(await sandbox.wrap(launch, place), order.agent.folder)
     return Deployed(process=process, base=base)

@@ -38,13 +38,13 @@ class DispatchStage:
 
     async def step(self, now: datetime) -> datetime | None:
         """See ``engine.stage.Stage``."""
-        placed, later = await self._world.store.transact(self._decide, term=self._world.term)
-        return now if placed else later
+        again, later = await self._world.store.transact(self._decide, term=self._world.term)
+        return now if again else later
 
-    def _decide(self, tx: Tx) -> tuple[int, datetime | None]:
+    def _decide(self, tx: Tx) -> tuple[bool, datetime | None]:
         runs: dict[str, Run] = {}
         returning, wake = self._returning(tx, runs)
-        due = self._due(tx, runs)
+        due, decided = self._due(tx, runs)
         placed, waiting = place([candidate.demand for candidate in (*returning, *due)], self._room(tx, runs))
         by_id = {candidate.task.task_id: candidate for candidate in (*returning, *due)}
         for placement in placed:
@@ -53,9 +53,7 @@ class DispatchStage:
             candidate = by_id[entry.task_id]
             wait(tx, candidate.task, entry.wait, entry.detail, until=candidate.task.due_at)
         later = [moment for moment in (wake, tx.tasks.next_due_at(tx.now)) if moment is not None]
-        # A full batch means that there may be more behind it: look again at once.
-        full = len(placed) == len(by_id) >= self._world.settings.batch
-        return (len(placed) if placed or full else 0), min(later, default=None)
+        return bool(placed or decided), min(later, default=None)
 
     def _run(self, tx: Tx, run_id: str, runs: dict[str, Run], task: Task) -> Run:
         if run_id not in runs:
@@ -79,17 +77,20 @@ class DispatchStage:
             found.append(_Candidate(demand=demand, task=task, run=run, attempt=attempt))
         return found, wake
 
-    def _due(self, tx: Tx, runs: dict[str, Run]) -> list[_Candidate]:
+    def _due(self, tx: Tx, runs: dict[str, Run]) -> tuple[list[_Candidate], bool]:
+        """Return the tasks that could run now, and whether others were ended instead: those that need them come due by that."""
         found: list[_Candidate] = []
+        decided = False
         for task in tx.tasks.due(tx.now, self._world.settings.batch):
             run = self._run(tx, task.run_id, runs, task)
             if task.spec.when is not None and not self._wanted(tx, task, run):
+                decided = True
                 continue
             if self._held_up(tx, task, run):
                 continue
             demand = self._demand(task, run, task.spec.agent, returning=False)
             found.append(_Candidate(demand=demand, task=task, run=run))
-        return found
+        return found, decided
 
     def _wanted(self, tx: Tx, task: Task, run: Run) -> bool:
         """Decide the task's ``when``; a task that is not wanted is skipped, one that cannot be decided fails."""
@@ -105,7 +106,7 @@ class DispatchStage:
 
     def _held_up(self, tx: Tx, task: Task, run: Run) -> bool:
         """Say whether something other than room keeps the task from an agent, and write down what."""
-        driver = self._world.drivers[run.spec.config(task.spec.agent).program]
+        driver = self._world.driver(run.spec.config(task.spec.agent).program)
         reference = run.spec.upstream.credential
         if not driver.capabilities.uses_gateway or reference is None or self._world.credentials.resolve(reference):
             return False
@@ -122,7 +123,7 @@ class DispatchStage:
             config_limit=config.limit,
             writes=task.spec.writes,
             returning=returning,
-            slotless=self._world.drivers[config.program].capabilities.immediate,
+            slotless=self._world.driver(config.program).capabilities.immediate,
         )
 
     def _room(self, tx: Tx, runs: dict[str, Run]) -> Room:
@@ -174,8 +175,14 @@ class DispatchStage:
             started_at=tx.now,
         )
         tx.attempts.put(attempt)
+        # What an earlier attempt said is not this one's: its work is not there any more.
         assigned = replace(
-            advance(task, TaskState.ASSIGNED, tx.now), attempts=task.attempts + 1, attempt_id=attempt.attempt_id, round=0
+            advance(task, TaskState.ASSIGNED, tx.now),
+            attempts=task.attempts + 1,
+            attempt_id=attempt.attempt_id,
+            round=0,
+            summary="",
+            result=None,
         )
         tx.tasks.put(assigned)
         tx.log(
@@ -192,7 +199,7 @@ class DispatchStage:
 
     @staticmethod
     def _number(tx: Tx, task: Task) -> int:
-        if task.attempts == 0 and task.waits_for is not Wait.RETRY:
+        if task.started_at is None:
             return 1
         earlier: Sequence[Attempt] = tx.attempts.of_task(task.task_id)
         return 1 + max((attempt.number for attempt in earlier), default=0)

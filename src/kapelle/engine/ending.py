@@ -175,5 +175,5 @@ def _to_deliver(tx: Tx, run: Run) -> bool:
     """Say whether the run still has work on its way to the target; while it is held up the run stays open."""
     if run.spec.delivery is DeliveryMode.NEVER or run.spec.repository is None or run.spec.target is None:
         return False
-    integration = tx.changes.integration(run.spec.repository, run.spec.target)
+    integration = tx.changes.integration(run.spec.repository, run.spec.target, run.line)
     return integration is not None and integration.tip != integration.delivered

@@ -7,6 +7,7 @@ one prompt) and *stop*. What they find is written down in ``step``; see ``turns.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import cast
 
 from kapelle.core import agent as agents
 from kapelle.core.agent import Agent, AgentState
@@ -55,8 +56,12 @@ class ExecuteStage:
         self._codecs: dict[AgentId, Codec] = {}
 
     def leave(self) -> None:
-        """Take every agent that ends from now on as ended by this leader: it goes on where it was, and nothing is counted."""
+        """Begin nothing new, and take every agent that ends from now on as ended by this leader: nothing is counted.
+
+        Agents that are being deployed are left to the next leader, which finds them in the store.
+        """
         self._turns.leaving = True
+        self._acts.cancel_all(lambda key: cast("tuple[str, str]", key)[0] == "deploy")
 
     async def step(self, now: datetime) -> datetime | None:
         """See ``engine.stage.Stage``."""
@@ -98,10 +103,10 @@ class ExecuteStage:
         if agent.state is AgentState.STOPPED:
             return _Orders()
         run = run_of(tx, task)
-        driver = self._world.drivers[run.spec.config(attempt.config).program]
+        driver = self._world.driver(run.spec.config(attempt.config).program)
         wanted = attempt.ended_at is None and task.attempt_id == attempt.attempt_id and task.state in AT_WORK
         if agent.process is None:
-            if wanted and not self._acts.running(("deploy", agent.agent_id)):
+            if wanted and not self._turns.leaving and not self._acts.running(("deploy", agent.agent_id)):
                 return self._to_deploy(tx, agent, task, attempt, run, driver)
             if not wanted and not self._acts.running(("deploy", agent.agent_id)):
                 tx.agents.put(agents.move(agent, AgentState.STOPPED, tx.now))
@@ -117,12 +122,14 @@ class ExecuteStage:
         return _Orders(watch=watching, send=self._to_send(tx, agent, task, attempt, driver))
 
     def _adopt(self, tx: Tx, agent: Agent, attempt: Attempt) -> tuple[Agent, Attempt]:
-        """Take over what an earlier leader left: with this leader's term, or stopped when it was never started."""
+        """Take over what an earlier leader left, with this leader's term; what was not started yet is deployed by it."""
         attempt = replace(attempt, term=tx.term)
         agent = replace(agent, term=tx.term)
         if agent.process is None:
-            agent = agents.move(agent, AgentState.STOPPED, tx.now)
+            # It may have been started, and reaped since: what that process wrote is not read as the next one's.
+            agent = replace(agent, folder=f"{self._world.folders.agent(agent.agent_id)}-{tx.term}")
         else:
+            self._turns.adopted.add(agent.agent_id)
             tx.log(AgentAdopted(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent.agent_id))
         tx.attempts.put(attempt)
         tx.agents.put(agent)
@@ -140,7 +147,7 @@ class ExecuteStage:
         first = next((prompt for prompt in prompts if prompt.state is PromptState.PENDING), None)
         integration = None
         if workspace.repository is not None and run.spec.target is not None:
-            integration = tx.changes.integration(workspace.repository, run.spec.target)
+            integration = tx.changes.integration(workspace.repository, run.spec.target, run.line)
         deployment = replace(
             self._deployment(agent, task, attempt, run, driver, workspace),
             resume=resume,
@@ -167,7 +174,7 @@ class ExecuteStage:
         self, tx: Tx, agent: Agent, task: Task, attempt: Attempt, driver: Driver
     ) -> tuple[tuple[Agent, Driver, PromptRecord], ...]:
         """Mark the next prompt as sent, before it is."""
-        if task.state is not TaskState.RUNNING or not driver.capabilities.conversation:
+        if task.state is not TaskState.RUNNING or not driver.capabilities.conversation or self._turns.leaving:
             return ()
         prompts = tx.attempts.prompts(attempt.attempt_id)
         if any(prompt.state in {PromptState.SENT, PromptState.TAKEN} for prompt in prompts):

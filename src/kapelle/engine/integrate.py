@@ -71,9 +71,9 @@ class Unmergeable:
     reason: str
 
 
-def integration_ref(store_id: str, target: str) -> str:
-    """Return the ref that the merge queue of *target* builds up."""
-    return f"refs/kapelle/{store_id}/integration/{target}"
+def integration_ref(store_id: str, target: str, line: str = "") -> str:
+    """Return the ref that a line of the merge queue of *target* builds up."""
+    return f"refs/kapelle/{store_id}/integration/{target}" + (f"@{line}" if line else "")
 
 
 class Integrator:
@@ -214,7 +214,7 @@ class Integrator:
 
     async def move_ref(self, integration: Integration) -> None:
         """Let the integration ref stand where the store says."""
-        ref = integration_ref(self._world.store.store_id, integration.target)
+        ref = integration_ref(self._world.store.store_id, integration.target, integration.line)
         now = await self._world.repositories.resolve(integration.repository, ref)
         if now != integration.tip:
             await self._world.repositories.move_ref(integration.repository, ref, integration.tip, now)

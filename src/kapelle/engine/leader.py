@@ -118,8 +118,10 @@ class Engine:
         await self._loop.run(lambda: everything, over.is_set)
         for entry in (acts["validate"], acts["merge"]):
             entry.cancel_all()
-        await self._finish_turns(world, [SubmitStage(world), execute], stop)
         execute.leave()
+        await self._finish_turns(world, [SubmitStage(world), execute], stop)
+        # An agent whose deployment has just ended is ended too.
+        await execute.step(world.clock.now())
         await self._end_agents(world, grace=AT_ONCE if stop.at_once.is_set() else world.settings.goodbye)
         await self._tidy(execute, report, acts)
         for task in helpers:

@@ -11,7 +11,6 @@ The store is written before any ref moves. A crash in between leaves refs behind
 never leaves a ref ahead of its proof.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -28,7 +27,7 @@ from kapelle.core.events import (
 )
 from kapelle.core.gate import Receipt
 from kapelle.core.ids import PromptId
-from kapelle.core.merge import Change, ChangeState, DeliveryMode, Integration, order
+from kapelle.core.merge import Change, ChangeState, DeliveryMode, Integration, order, undelivered
 from kapelle.core.run import Run, RunState
 from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.core.task import Task, TaskState, advance
@@ -57,42 +56,53 @@ class MergeStage:
         self._world = world
         self._acts = acts
         self._integrator = Integrator(world)
-        self._again_at: dict[tuple[str, str], datetime] = {}
+        self._again_at: dict[tuple[str, str, str], datetime] = {}
         """When a target that could not be moved is tried again."""
+        self._followed: dict[tuple[str, str, str], str] = {}
+        """Where this leader has moved integration refs to that nobody delivers just now."""
 
     async def step(self, now: datetime) -> datetime | None:
         """See ``engine.stage.Stage``."""
         findings = self._acts.take()
 
-        def decide(tx: Tx) -> tuple[list[Merging], list[_Delivery]]:
+        def decide(tx: Tx) -> tuple[list[Merging], list[_Delivery], list[Integration]]:
             for finding in findings:
                 finding(tx)
             return self._decide(tx, now)
 
         try:
-            merging, deliveries = await self._world.store.transact(decide, term=self._world.term)
+            merging, deliveries, behind = await self._world.store.transact(decide, term=self._world.term)
         except BaseException:
             self._acts.give_back(findings)
             raise
         for entry in deliveries:
             key = (entry.integration.repository, entry.integration.target)
             self._acts.start(key, self._deliver(entry))
+        for integration in behind:
+            self._acts.start((integration.repository, integration.target), self._follow(integration))
         for entry in merging:
             self._acts.start((entry.change.repository, entry.change.target), self._integrate(entry))
         waiting = [moment for moment in self._again_at.values() if moment > now]
         return now if findings else min(waiting, default=None)
 
-    def _decide(self, tx: Tx, now: datetime) -> tuple[list[Merging], list[_Delivery]]:
+    def _decide(self, tx: Tx, now: datetime) -> tuple[list[Merging], list[_Delivery], list[Integration]]:
         deliveries: list[_Delivery] = []
+        behind: list[Integration] = []
         busy: set[tuple[str, str]] = set()
         for integration in tx.changes.integrations():
             key = (integration.repository, integration.target)
             if self._acts.running(key):
                 busy.add(key)
                 continue
+            if key in busy or self._again_at.get(_line(integration), now) > now:
+                continue
             run = self._wants_delivery(tx, integration)
-            if run is not None and self._again_at.get(key, now) <= now:
+            if run is not None:
                 deliveries.append(_Delivery(integration=integration, run=run, room=gate_workspace(self._world, tx, run)))
+                busy.add(key)
+            elif undelivered(integration) is not None and self._followed.get(_line(integration)) != integration.tip:
+                # Until it is delivered, the integration ref alone holds what was merged.
+                behind.append(integration)
                 busy.add(key)
         merging: list[Merging] = []
         for change in order(tx.changes.queued()):
@@ -103,7 +113,7 @@ class MergeStage:
             entry = self._merging(tx, change)
             if entry is not None:
                 merging.append(entry)
-        return merging, deliveries
+        return merging, deliveries, behind
 
     def _wants_delivery(self, tx: Tx, integration: Integration) -> Run | None:
         """Return the run for whose sake the target should be moved now, or None."""
@@ -111,7 +121,7 @@ class MergeStage:
             return None
         for run in tx.runs.open():
             spec = run.spec
-            if (spec.repository, spec.target) != (integration.repository, integration.target):
+            if (spec.repository or "", spec.target or "", run.line) != _line(integration):
                 continue
             at_end = run.state is RunState.DELIVERING and spec.delivery is DeliveryMode.END
             if spec.delivery is DeliveryMode.EACH or at_end:
@@ -136,7 +146,7 @@ class MergeStage:
             run=run,
             workspace=workspace,
             room=room,
-            integration=tx.changes.integration(change.repository, change.target),
+            integration=tx.changes.integration(change.repository, change.target, run.line),
         )
 
     # --- Acts ---
@@ -180,11 +190,11 @@ class MergeStage:
             delivered = replace(integration, held_up=str(error))
 
         def write(tx: Tx) -> None:
-            now = tx.changes.integration(integration.repository, integration.target)
+            now = tx.changes.integration(*_line(integration))
             if now is None or now.tip != integration.tip:
                 return
             tx.changes.put_integration(delivered)
-            key = (integration.repository, integration.target)
+            key = _line(integration)
             if delivered.held_up:
                 self._again_at[key] = tx.now + self._world.settings.redeliver
                 if delivered.held_up != now.held_up:
@@ -196,6 +206,15 @@ class MergeStage:
             tx.log(TargetDelivered(run_id=entry.run.run_id, target=delivered.target, commit=delivered.delivered))
 
         return write
+
+    async def _follow(self, integration: Integration) -> None:
+        key = _line(integration)
+        try:
+            await self._integrator.move_ref(integration)
+        except KapelleError:
+            self._again_at[key] = self._world.clock.now() + self._world.settings.redeliver
+        else:
+            self._followed[key] = integration.tip
 
     # --- Writing it down ---
 
@@ -234,7 +253,12 @@ class MergeStage:
         tx.changes.put(replace(change, state=ChangeState.MERGED, ended_at=tx.now, merged_as=found.commit, receipt=receipt))
         tx.changes.put_integration(
             Integration(
-                repository=change.repository, target=change.target, tip=found.commit, delivered=found.delivered, held_up=""
+                repository=change.repository,
+                target=change.target,
+                line=entry.run.line,
+                tip=found.commit,
+                delivered=found.delivered,
+                held_up="",
             )
         )
         tx.log(
@@ -279,7 +303,7 @@ class MergeStage:
         """Send the change back to its agent, or give the attempt up when that was done often enough."""
         tx.changes.put(replace(change, state=ChangeState.RETURNED, ended_at=tx.now, note=reason))
         tx.log(ChangeReturned(run_id=task.run_id, task_id=task.task_id, change_id=change.change_id, reason=reason))
-        driver = self._world.drivers[entry.run.spec.config(attempt.config).program]
+        driver = self._world.driver(entry.run.spec.config(attempt.config).program)
         if attempt.merge_returns >= entry.run.spec.limits.merge_returns or not driver.capabilities.conversation:
             outcome = Outcome.CONFLICT
             give_up_attempt(tx, task, attempt, outcome, reason, chance=self._world.chance.share())
@@ -298,7 +322,6 @@ class MergeStage:
     def _keep_room(tx: Tx, room: WorkspaceRow, *, ready: bool) -> None:
         tx.agents.put_workspace(replace(room, ready=room.ready or ready))
 
-    async def assert_refs(self, integrations: Sequence[Integration]) -> None:
-        """Move every integration ref to where the store says it is; for a new leader."""
-        for integration in integrations:
-            await self._integrator.move_ref(integration)
+
+def _line(integration: Integration) -> tuple[str, str, str]:
+    return integration.repository, integration.target, integration.line

@@ -1,9 +1,11 @@
 """Recover: what a new leader does before anything else, and what must not be left lying about."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from kapelle.core.agent import ProcessRef
+from kapelle.core.errors import KapelleError
 from kapelle.core.events import AgentReaped, LeadTaken
 from kapelle.core.merge import Integration
 from kapelle.core.store import Tx
@@ -33,7 +35,9 @@ class RecoverStage:
         integrations = await self._world.store.transact(self._begin, term=self._world.term)
         integrator = Integrator(self._world)
         for integration in integrations:
-            await integrator.move_ref(integration)
+            # A repository may be gone by now; that keeps nobody from leading.
+            with suppress(KapelleError):
+                await integrator.move_ref(integration)
         reaped = await self._reap()
         if reaped:
             await self._world.store.transact(

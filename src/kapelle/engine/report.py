@@ -1,15 +1,19 @@
 """Report: end runs whose tasks have all ended, and clear away what finished tasks leave behind."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import SnapshotKept, WorkspaceRemoved
+from kapelle.core.ids import WorkspaceId
 from kapelle.core.merge import ChangeState
 from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.ending import end_runs
 from kapelle.engine.world import World
+
+AGAIN = timedelta(seconds=30)
+"""How long to wait before a workspace that could not be cleared is tried again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +35,8 @@ class ReportStage:
     def __init__(self, world: World, acts: Acts) -> None:
         self._world = world
         self._acts = acts
+        self._again_at: dict[WorkspaceId, datetime] = {}
+        """When a workspace that could not be cleared is tried again."""
 
     async def step(self, now: datetime) -> datetime | None:
         """See ``engine.stage.Stage``."""
@@ -48,14 +54,15 @@ class ReportStage:
             raise
         for order in clearing:
             self._acts.start(order.workspace.workspace_id, self._clear(order))
-        return now if findings or ended else None
+        waiting = [moment for moment in self._again_at.values() if moment > now]
+        return now if findings or ended else min(waiting, default=None)
 
     def _to_clear(self, tx: Tx) -> list[_Clearing]:
         found: list[_Clearing] = []
         live = {agent.attempt_id for agent in tx.agents.live()}
         open_runs = {run.run_id for run in tx.runs.open()}
         for row in tx.agents.workspaces():
-            if self._acts.running(row.workspace_id):
+            if self._acts.running(row.workspace_id) or self._again_at.get(row.workspace_id, tx.now) > tx.now:
                 continue
             if row.task_id is None:
                 if row.run_id not in open_runs:
@@ -79,10 +86,12 @@ class ReportStage:
             if row.owned:
                 await self._world.workspaces.remove(row.path, row.repository)
         except KapelleError:
-            # It stays where it is, with its row, and is tried again with the next change of anything.
+            # It stays where it is, with its row, and is tried again later.
+            self._again_at[row.workspace_id] = self._world.clock.now() + AGAIN
             return None
 
         def write(tx: Tx) -> None:
+            self._again_at.pop(row.workspace_id, None)
             tx.agents.drop_workspace(row.workspace_id)
             if kept is not None:
                 tx.log(SnapshotKept(run_id=row.run_id, task_id=row.task_id, ref=order.ref, commit=kept))

@@ -28,11 +28,15 @@ def free_ports(world: World, tx: Tx, count: int) -> int | None:
     """Return the first of *count* ports in a row that no other workspace has, or None when there are none."""
     if count <= 0:
         return None
-    taken = {row.first_port for row in tx.agents.workspaces() if row.first_port is not None}
-    # Blocks of one size for all, so that blocks of different runs never overlap.
+    taken = [
+        (row.first_port, run.spec.workspace.ports)
+        for row in tx.agents.workspaces()
+        for run in [tx.runs.get(row.run_id)]
+        if row.first_port is not None and run is not None
+    ]
     size = max(count, 10)
     for first in range(world.settings.first_port, world.settings.last_port - size + 2, size):
-        if not any(first < other + size and other < first + size for other in taken):
+        if not any(first < other + other_size and other < first + count for other, other_size in taken):
             return first
     return None
 

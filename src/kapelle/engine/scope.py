@@ -47,5 +47,6 @@ def _view(task: Task) -> NeedView:
         summary=task.summary,
         result=None if task.result is None else json.loads(task.result),
         commit=task.commit,
+        failure=task.failure.message if task.failure is not None else "",
         item=item,
     )

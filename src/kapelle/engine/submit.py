@@ -14,12 +14,16 @@ from kapelle.core.events import (
     TaskSubmitted,
 )
 from kapelle.core.ids import RunId, TaskId
+from kapelle.core.merge import undelivered
 from kapelle.core.requests import Approve, Cancel, Pause, Reject, Request, Resume, Retry, Submit
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.store import Edge, Tx
-from kapelle.core.task import TERMINAL, Failure, Task, TaskSpec, TaskState, Wait, rank
+from kapelle.core.task import TERMINAL, Failure, OnFailure, Task, TaskSpec, TaskState, Wait, rank
 from kapelle.engine.ending import end_run, end_runs, finish, wait
 from kapelle.engine.world import World
+
+ENDED_WITHOUT = frozenset({TaskState.FAILED, TaskState.CANCELLED, TaskState.REJECTED})
+"""States in which a task has ended without having been done."""
 
 
 class SubmitStage:
@@ -82,10 +86,10 @@ class SubmitStage:
         self._accept(tx, Run(run_id=body.run_id, spec=body.spec, principal=principal, submitted_at=tx.now), ids, {})
 
     def _accept(self, tx: Tx, run: Run, ids: dict[str, TaskId], before: dict[str, Task]) -> None:
-        """Add *run* with its tasks; *before* are tasks of an earlier run, by name, that are needed and have ended."""
+        """Add *run* with its tasks; *before* are tasks of earlier runs, by name, that are tried again or needed."""
         specs = run.spec.tasks
         tx.runs.add(replace(run, unfinished=len(specs)))
-        tasks = [_task(tx, run.run_id, ids[spec.name], spec, ids, before.get(spec.name)) for spec in specs]
+        tasks = [_task(tx, run.run_id, ids[spec.name], spec, ids, before) for spec in specs]
         edges = [Edge(task_id=ids[spec.name], need_id=ids[need]) for spec in specs for need in spec.needs if need in ids]
         edges += [
             Edge(task_id=ids[spec.name], need_id=before[need].task_id)
@@ -109,7 +113,7 @@ class SubmitStage:
             finish(tx, task, TaskState.CANCELLED, failure=failure)
             return
         if run.state is RunState.DELIVERING:
-            # What was merged stays on the integration ref; the target is left as it is.
+            _set_aside(tx, run)
             end_run(tx, run, cancelled=True)
             return
         # From the end of the graph to its beginning: nothing then fails for want of what it needs.
@@ -134,17 +138,18 @@ class SubmitStage:
         chosen = _to_retry(tx, tasks, body.task_id)
         if not chosen:
             raise NotPossibleNow(f"nothing in run {old.spec.name} can be retried: all of it completed, or is still going on")
-        names = {task.name for task in chosen}
-        ended = {task.name: task for task in tasks if task.name not in names}
         again = {task.name: task for task in chosen}
+        # What they need may be of the run before the last already.
+        needed = {need.name: need for task in chosen for need in tx.tasks.needs(task.task_id)}
         spec = replace(old.spec, tasks=tuple(task.spec for task in chosen), base=body.base or old.spec.base)
         run = Run(run_id=body.new_run_id, spec=spec, principal=principal, submitted_at=tx.now)
         ids = {name: TaskId(self._world.new_id("t")) for name in again}
-        self._accept(tx, run, ids, ended | again)
+        self._accept(tx, run, ids, needed | again)
 
 
-def _task(tx: Tx, run_id: RunId, task_id: TaskId, spec: TaskSpec, ids: dict[str, TaskId], again: Task | None) -> Task:
-    unmet = sum(1 for need in spec.needs if need in ids)
+def _task(tx: Tx, run_id: RunId, task_id: TaskId, spec: TaskSpec, ids: dict[str, TaskId], before: dict[str, Task]) -> Task:
+    again = before.get(spec.name)
+    unmet = sum(1 for need in spec.needs if need in ids or (need in before and before[need].state not in TERMINAL))
     approved = again is not None and again.approved
     waits = Wait.NEEDS if unmet else (Wait.APPROVAL if spec.approval and not approved else None)
     return Task(
@@ -160,12 +165,29 @@ def _task(tx: Tx, run_id: RunId, task_id: TaskId, spec: TaskSpec, ids: dict[str,
     )
 
 
+def _set_aside(tx: Tx, run: Run) -> None:
+    """Give up the delivery of *run*: what was merged goes to a line of its own, which nobody delivers.
+
+    Where other runs have merged onto the same line, their work and this one's cannot be told apart any more: it stays.
+    """
+    spec = run.spec
+    if spec.repository is None or spec.target is None or run.line:
+        return
+    integration = tx.changes.integration(spec.repository, spec.target)
+    place = (spec.repository, spec.target, "")
+    others = [o for o in tx.runs.open() if o.run_id != run.run_id and (o.spec.repository, o.spec.target, o.line) == place]
+    if integration is None or others or undelivered(integration) is None:
+        return
+    tx.changes.put_integration(replace(integration, line=run.run_id, held_up=""))
+    tx.changes.put_integration(replace(integration, tip=integration.delivered, held_up=""))
+
+
 def _try_delivery_again(tx: Tx, run: Run) -> None:
     """Forget why the run's target could not be moved: a person has seen to it."""
     spec = run.spec
     if spec.repository is None or spec.target is None:
         return
-    integration = tx.changes.integration(spec.repository, spec.target)
+    integration = tx.changes.integration(spec.repository, spec.target, run.line)
     if integration is not None and integration.held_up:
         tx.changes.put_integration(replace(integration, held_up=""))
 
@@ -204,11 +226,12 @@ def _dependents_first(tx: Tx, tasks: Sequence[Task]) -> list[Task]:
 
 
 def _to_retry(tx: Tx, tasks: Sequence[Task], only: TaskId | None) -> list[Task]:
-    """Return what is tried again: what ended without being completed, or *only* and whatever failed for want of it."""
-    again = [task for task in tasks if task.state in {TaskState.FAILED, TaskState.CANCELLED, TaskState.REJECTED}]
-    if only is None:
-        return again
-    wanted = {only}
+    """Return what is tried again: what ended without being completed, or *only* and whatever failed for want of it.
+
+    What these need comes with them where it stands in their way: they could not start otherwise.
+    """
+    again = [task for task in tasks if task.state in ENDED_WITHOUT]
+    wanted = {task.task_id for task in again} if only is None else {only}
     grew = True
     while grew:
         grew = False
@@ -216,4 +239,13 @@ def _to_retry(tx: Tx, tasks: Sequence[Task], only: TaskId | None) -> list[Task]:
             if task.task_id not in wanted and any(need.task_id in wanted for need in tx.tasks.needs(task.task_id)):
                 wanted.add(task.task_id)
                 grew = True
-    return [task for task in again if task.task_id in wanted]
+    chosen = {task.task_id: task for task in again if task.task_id in wanted}
+    todo = list(chosen.values())
+    while todo:
+        for need in tx.tasks.needs(todo.pop().task_id):
+            may_fail = need.state is TaskState.FAILED and need.spec.on_failure is OnFailure.CONTINUE
+            if need.task_id not in chosen and need.state in ENDED_WITHOUT and not may_fail:
+                chosen[need.task_id] = need
+                todo.append(need)
+    place = {task.task_id: position for position, task in enumerate(tasks)}
+    return sorted(chosen.values(), key=lambda task: place.get(task.task_id, -1))

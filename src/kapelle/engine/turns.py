@@ -56,6 +56,8 @@ class Turns:
         self._world = world
         self.leaving = False
         """Set on a planned exit: agents that end from now on were ended, and did not crash."""
+        self.adopted: set[AgentId] = set()
+        """Agents that an earlier leader started: their input ended with it."""
 
     def take_in(self, tx: Tx, agent_id: AgentId, offset: int, said: Sequence[ConversationEvent], ended: Ended | None) -> None:
         """Write down what an agent said up to *offset* of its spool and, at last, how it ended."""
@@ -163,7 +165,7 @@ class Turns:
         outcome = outcome_of(trouble)
         ended_by_us = self.leaving and trouble is Trouble.CRASHED
         resumed = attempt if ended_by_us else self._counted(attempt, outcome, trouble)
-        driver = self._world.drivers[run_of(tx, task).spec.config(attempt.config).program]
+        driver = self._world.driver(run_of(tx, task).spec.config(attempt.config).program)
         if resumed is None or not driver.capabilities.conversation:
             text = message or f"the agent ended with {trouble.value}"
             give_up_attempt(tx, task, attempt, _final(outcome), text, chance=self._world.chance.share())
@@ -209,9 +211,13 @@ class Turns:
         if task.state is not TaskState.RUNNING or current.state is AgentState.COMPLETING:
             self._take_back(tx, attempt)
             return
+        unread = self._take_back(tx, attempt)
+        if unread and agent.agent_id in self.adopted:
+            # It had nothing to do, and its input ended with the leader that started it.
+            return
         # It was neither told to end nor done. That counts, or a program that ends at once would be started for ever.
         message = f"the agent's program ended (exit code {ended.exit_code}) without an answer"
-        self._trouble(tx, current, attempt, task, Trouble.CRASHED, message, unread=self._take_back(tx, attempt))
+        self._trouble(tx, current, attempt, task, Trouble.CRASHED, message, unread=unread)
 
     @staticmethod
     def _take_back(tx: Tx, attempt: Attempt) -> bool:

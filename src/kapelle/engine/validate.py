@@ -86,7 +86,7 @@ class ValidateStage:
                 give_up_attempt(tx, task, attempt, Outcome.SETUP_FAILED, message, chance=self._world.chance.share())
                 continue
             run = run_of(tx, task)
-            driver = self._world.drivers[run.spec.config(attempt.config).program]
+            driver = self._world.driver(run.spec.config(attempt.config).program)
             orders.append(_Order(task=task, attempt=attempt, run=run, driver=driver, workspace=workspace))
         return orders
 

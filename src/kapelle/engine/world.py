@@ -18,6 +18,7 @@ from kapelle.core.ports import (
     Workspaces,
 )
 from kapelle.core.store import Store
+from kapelle.engine.missing import MissingDriver
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +95,10 @@ class World:
     settings: EngineSettings = field(default_factory=EngineSettings)
     term: int = 0
     """The leader's term; every commit is checked against it."""
+
+    def driver(self, program: str) -> Driver:
+        """Return the driver of *program*; where none is installed, one that starts nothing and says so."""
+        return self.drivers.get(program) or MissingDriver(program)
 
     def new_id(self, prefix: str) -> str:
         """Return a new id of the kind *prefix*."""

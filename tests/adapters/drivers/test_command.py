@@ -1,6 +1,8 @@
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -19,10 +21,12 @@ MakeOrder = Callable[..., AgentOrder]
 
 
 def test_the_prompt_is_the_command_line(make_order: MakeOrder) -> None:
-    launch = CommandDriver().launch(make_order())
-    assert launch.argv[:2] == ("/bin/sh", "-c")
-    assert launch.argv[2].endswith("echo hi")
-    assert (launch.cwd, launch.limit, launch.stdin, launch.files) == ("/w/slot-1", timedelta(minutes=7), False, ())
+    order = make_order()
+    launch = CommandDriver().launch(order)
+    ((name, script),) = launch.files
+    assert launch.argv == ("/bin/sh", f"{order.folder}/{name}")
+    assert script.endswith("echo hi\n")
+    assert (launch.cwd, launch.limit, launch.stdin) == ("/w/slot-1", timedelta(minutes=7), False)
 
 
 def test_the_environment_is_what_was_given_and_nothing_else(make_order: MakeOrder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,9 +39,12 @@ def test_the_environment_is_what_was_given_and_nothing_else(make_order: MakeOrde
     [("echo 'a  b'; echo c >&2", b"a  b\nc\n", 0), ("printf x\nexit 3", b"x", 3), ("", b"", 0), ("# a comment", b"", 0)],
 )
 def test_both_streams_and_the_exit_code_are_those_of_the_command(
-    make_order: MakeOrder, command: str, output: bytes, code: int
+    make_order: MakeOrder, tmp_path: Path, command: str, output: bytes, code: int
 ) -> None:
-    launch = CommandDriver().launch(make_order(first_prompt=Prompt(prompt_id=PromptId("p"), text=command)))
+    order = replace(make_order(first_prompt=Prompt(prompt_id=PromptId("p"), text=command)), folder=str(tmp_path))
+    launch = CommandDriver().launch(order)
+    for name, script in launch.files:
+        (tmp_path / name).write_text(script, encoding="utf-8")
     done = subprocess.run(launch.argv, capture_output=True, check=False, timeout=5)
     assert (done.stdout, done.stderr, done.returncode) == (output, b"", code)
 
@@ -56,6 +63,18 @@ def test_every_line_is_said_and_the_last_ones_are_the_summary() -> None:
     last, ended = codec.finish(Ended(exit_code=0))
     assert last == Said(text="no newline")
     assert ended == TurnEnded(text="line 4\nline 5\nline 6\nline 7\nno newline")
+
+
+def test_of_very_much_output_only_the_beginning_is_told_and_the_end_is_the_summary() -> None:
+    codec = CommandCodec()
+    said = [codec.feed(b"x" * 99 + b"\n") for _ in range(5000)]
+    told = [event.text for events in said for event in events if isinstance(event, Said)]
+    assert sum(map(len, told)) < 101_000
+    assert told[-1] == "(more is not told; all of it is in the spool)"
+    codec.feed(b"the end\n")
+    (ended,) = codec.finish(Ended(exit_code=0))
+    assert isinstance(ended, TurnEnded)
+    assert ended.text.endswith("the end")
 
 
 def test_a_command_that_fails_has_crashed_and_shows_its_end() -> None:

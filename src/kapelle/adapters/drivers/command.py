@@ -9,6 +9,9 @@ from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Ended, Lau
 
 SUMMARY_LINES = 5
 LINE = 2_000
+TOLD = 100_000
+"""Characters of a command's output that become events."""
+SCRIPT = "command.sh"
 
 
 class CommandDriver:
@@ -21,8 +24,10 @@ class CommandDriver:
         command = order.first_prompt.text if order.first_prompt is not None else ""
         env = {**dict(order.config.env), **dict(order.env)}
         # What it says on either stream is told: the reason of a failure stands on the other one.
-        argv = ("/bin/sh", "-c", f"exec 2>&1\n{command}")
-        return Launch(argv=argv, cwd=order.cwd, env=tuple(env.items()), limit=order.timeout)
+        # As a file: a command line may be longer than the system takes as an argument.
+        files = ((SCRIPT, f"exec 2>&1\n{command}\n"),)
+        argv = ("/bin/sh", f"{order.folder}/{SCRIPT}")
+        return Launch(argv=argv, cwd=order.cwd, env=tuple(env.items()), limit=order.timeout, files=files)
 
     def codec(self) -> Codec:
         return CommandCodec()
@@ -38,18 +43,24 @@ class CommandCodec:
     def __init__(self) -> None:
         self._lines = Lines()
         self._last: list[str] = []
+        self._told = 0
+        """Characters that became events."""
 
     def feed(self, data: bytes) -> Sequence[ConversationEvent]:
-        return [self._say(line) for line in self._lines.feed(data) if line is not None and line.strip()]
+        return [said for line in self._lines.feed(data) if line is not None and line.strip() for said in self._say(line)]
 
-    def _say(self, line: bytes) -> Said:
+    def _say(self, line: bytes) -> list[Said]:
+        """Tell a line; after very many nothing more: all of it is in the spool."""
         text = line.decode(errors="replace").rstrip()[:LINE]
         self._last = [*self._last[-(SUMMARY_LINES - 1) :], text]
-        return Said(text=text)
+        if self._told >= TOLD:
+            return []
+        self._told += len(text)
+        return [Said(text=text), *([Said(text="(more is not told; all of it is in the spool)")] if self._told >= TOLD else [])]
 
     def finish(self, ended: Ended) -> Sequence[ConversationEvent]:
         rest = self._lines.rest()
-        found: list[ConversationEvent] = [self._say(rest)] if rest.strip() else []
+        found: list[ConversationEvent] = [*self._say(rest)] if rest.strip() else []
         summary = "\n".join(self._last)
         if ended.exit_code == 0:
             return [*found, TurnEnded(text=summary)]

@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 from kapelle.adapters.hosts.shim import SHIM
 from kapelle.adapters.system import processes
@@ -32,9 +34,10 @@ class LocalHost:
     def __init__(self, name: str = "local") -> None:
         self.name = name
         self._inputs: dict[ProcessRef, int] = {}
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._children: dict[ProcessRef, subprocess.Popen[bytes]] = {}
 
     async def start(self, launch: Launch, folder: str) -> ProcessRef:
+        _check(launch)
         place = Path(folder)
         try:
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -47,21 +50,13 @@ class LocalHost:
             raise HostFailed(f"{launch.argv[0]} cannot be started: {error.strerror or error}") from error
 
     def _spawn(self, launch: Launch, place: Path) -> ProcessRef:
-        limit = f"{max(launch.limit.total_seconds(), 0.1):.3f}"
         with (place / "spool").open("ab") as spool, (place / "stderr").open("ab") as stderr:
-            child = subprocess.Popen(
-                ["/bin/sh", "-c", SHIM, "kapelle-shim", str(place), limit, *launch.argv],
-                cwd=launch.cwd,
-                env=dict(launch.env),
-                stdin=subprocess.PIPE if launch.stdin else subprocess.DEVNULL,
-                stdout=spool,
-                stderr=stderr,
-                start_new_session=True,
-            )
+            stdin = subprocess.PIPE if launch.stdin else subprocess.DEVNULL
+            child = _popen(launch, place, stdin=stdin, stdout=spool, stderr=stderr)
         found = processes.reference(child.pid)
         if found is None:
             raise HostFailed(f"{launch.argv[0]} ended before it could be looked at")
-        self._children[child.pid] = child
+        self._children[found] = child
         if child.stdin is not None:
             handle = os.dup(child.stdin.fileno())
             child.stdin.close()
@@ -97,6 +92,9 @@ class LocalHost:
                     if not self._alive(process):
                         return False
                     await _rest(GROWTH)
+                    if self._inputs.get(process) != handle:
+                        # It was closed meanwhile, and its number may be another's by now.
+                        return False
         except OSError:
             # The reader is gone; whatever part it got died with it.
             return False
@@ -124,40 +122,26 @@ class LocalHost:
         return self._ended(process, Path(folder))
 
     async def run(self, launch: Launch, output_path: str, on_output: Callable[[str], None] | None = None) -> CommandResult:
+        _check(launch)
         output = Path(output_path)
-        folder = output.with_suffix(".d")
+        folder = output.with_name(f"{output.name}.d")
         begun = time.monotonic()
         try:
             output.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder.mkdir(exist_ok=True, mode=0o700)
             for name in ("exit", "timed-out"):
                 (folder / name).unlink(missing_ok=True)
-            limit = f"{max(launch.limit.total_seconds(), 0.1):.3f}"
             with output.open("wb") as stream:
-                child = await asyncio.create_subprocess_exec(
-                    "/bin/sh",
-                    "-c",
-                    SHIM,
-                    "kapelle-shim",
-                    str(folder),
-                    limit,
-                    *launch.argv,
-                    cwd=launch.cwd,
-                    env=dict(launch.env),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=stream,
-                    stderr=stream,
-                    start_new_session=True,
-                )
+                # Not by asyncio: broken off while it starts something, it ends that alone and none of its children.
+                child = _popen(launch, folder, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
         except OSError as error:
             raise HostFailed(f"{launch.argv[0]} cannot be started: {error.strerror or error}") from error
         try:
-            await child.wait()
+            await _exit_of(child)
         finally:
-            if child.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                await child.wait()
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
         seconds = time.monotonic() - begun
         code, timed_out = _recorded(folder)
         for leaf in folder.iterdir():
@@ -179,11 +163,13 @@ class LocalHost:
         return await asyncio.to_thread(processes.carrying, store_id)
 
     def _alive(self, process: ProcessRef) -> bool:
-        child = self._children.get(process.pid)
-        if child is not None and child.poll() is not None:
-            # Our own child, waited for: nothing of it is left in the process table.
-            del self._children[process.pid]
-        return processes.alive(process)
+        if processes.alive(process):
+            return True
+        child = self._children.pop(process, None)
+        if child is not None:
+            # It has ended, and stays in the process table until it is waited for.
+            child.wait()
+        return False
 
     def _ended(self, process: ProcessRef, folder: Path) -> Ended:
         handle = self._inputs.pop(process, None)
@@ -191,6 +177,49 @@ class LocalHost:
             os.close(handle)
         code, timed_out = _recorded(folder)
         return Ended(exit_code=code, timed_out=timed_out)
+
+
+def _popen(launch: Launch, folder: Path, *, stdin: int, stdout: BinaryIO, stderr: BinaryIO) -> subprocess.Popen[bytes]:
+    limit = f"{max(launch.limit.total_seconds(), 0.1):.3f}"
+    return subprocess.Popen(
+        ["/bin/sh", "-c", SHIM, "kapelle-shim", str(folder), limit, *launch.argv],
+        cwd=launch.cwd,
+        env=dict(launch.env),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )
+
+
+async def _exit_of(child: subprocess.Popen[bytes]) -> None:
+    """Return when *child* has ended."""
+    watch = processes.exit_watch(child.pid)
+    if watch is None:
+        while child.poll() is None:
+            await _rest(GONE)
+        return
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(watch, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(watch)
+        os.close(watch)
+    child.wait()
+
+
+def _check(launch: Launch) -> None:
+    """See whether *launch* can be started: the shim could only say so where nobody looks.
+
+    Raises:
+        HostFailed: it cannot.
+    """
+    program, path = launch.argv[0], dict(launch.env).get("PATH", os.defpath)
+    if not Path(launch.cwd).is_dir():
+        raise HostFailed(f"{program} cannot be started: the directory {launch.cwd} is gone")
+    if shutil.which(str(Path(launch.cwd) / program) if os.sep in program else program, path=path) is None:
+        raise HostFailed(f"{program} cannot be started: it is not there, or may not be executed")
 
 
 def _recorded(folder: Path) -> tuple[int | None, bool]:

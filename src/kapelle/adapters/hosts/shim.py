@@ -4,30 +4,30 @@ Five lines of POSIX shell would do for the code alone. What else it does, and wh
 
 - A background job's standard input is /dev/null; some shells see to that before they look at ``<&0``, so it is passed on
   under another number.
-- The watchdog must hold none of the process's streams, or readers would wait for it.
-- ``trap :`` and not ``trap ''``: an ignored signal stays ignored in what is started, a caught one does not.
+- The watchdog must hold none of the process's streams, or readers would wait for it; nor may the shim say there that its
+  job was terminated.
+- ``trap :`` and not ``trap ''``: an ignored signal stays ignored in what is started, a caught one does not. The watchdog
+  ignores what asks to end: it is there for those who do not listen, and only ever ended by force.
+- The process's PATH may lead anywhere; the shim's own tools are looked for where the system has them.
 - ``wait`` returns when a signal was caught, with the child still there: ask again.
 - At the end everything left in the process group is ended, the shim with it: nothing outlives its agent.
 """
 
 SHIM = """
 folder=$1; limit=$2; shift 2
+tools=/usr/bin:/bin${PATH:+:$PATH}
 trap : TERM INT HUP
 exec 3<&0
 "$@" <&3 3<&- &
 child=$!
-exec </dev/null 3<&-
+exec </dev/null 2>/dev/null 3<&-
 (
-  exec >/dev/null 2>&1
-  trap - TERM INT HUP
-  sleep "$limit" &
-  nap=$!
-  trap 'kill $nap; exit' TERM
-  wait $nap
+  exec >/dev/null
+  trap '' TERM INT HUP
+  PATH=$tools sleep "$limit"
   : > "$folder/timed-out"
   kill -TERM 0
-  trap : TERM
-  sleep 5
+  PATH=$tools sleep 5
   kill -KILL 0
 ) &
 while :; do
@@ -35,7 +35,7 @@ while :; do
   code=$?
   kill -0 $child 2>/dev/null || break
 done
-printf '%s' "$code" > "$folder/exit.tmp" && mv "$folder/exit.tmp" "$folder/exit"
-exec >/dev/null 2>&1
+printf '%s' "$code" > "$folder/exit.tmp" && PATH=$tools mv "$folder/exit.tmp" "$folder/exit"
+exec >/dev/null
 kill -KILL 0
 """

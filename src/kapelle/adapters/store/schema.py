@@ -209,6 +209,7 @@ integrations = Table(
     metadata,
     _text("repository", key=True),
     _text("target", key=True),
+    _text("line", key=True),
     _text("tip"),
     _text("delivered"),
     _text("held_up"),

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
@@ -35,7 +35,9 @@ BUSY_MS = 15_000
 
 def _engine(path: Path) -> Engine:
     # Each engine is used by one thread only, which SQLite's own check would not know to be so when the pool is static.
-    engine = create_engine(f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    # Not as text: a path may hold what means something in a URL.
+    url = URL.create("sqlite", database=str(path))
+    engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
 
     def prepare(connection: sqlite3.Connection, _: object) -> None:
         # The driver's own idea of when a transaction begins is switched off: BEGIN is said where it is meant.
@@ -68,6 +70,7 @@ class SqliteStore:
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kapelle-store-reader")
         self.statements = Statements(self._writing.dialect)
         self.store_id = ""
+        self._closed = False
 
     @classmethod
     async def open(cls, path: str, clock: Clock) -> "SqliteStore":
@@ -121,6 +124,8 @@ class SqliteStore:
             except SQLAlchemyError as error:
                 raise StoreFailed(f"the store {self._path} cannot be used: {error}") from error
 
+        if self._closed:
+            raise StoreFailed(f"the store {self._path} is closed")
         return await asyncio.get_running_loop().run_in_executor(thread, call)
 
     async def transact(self, work: Callable[[Tx], T], *, term: int) -> T:
@@ -180,6 +185,9 @@ class SqliteStore:
 
     async def close(self) -> None:
         """See ``core.store.Store``."""
+        if self._closed:
+            return
+        self._closed = True
         for thread, engine in ((self._writer, self._writing), (self._reader, self._reading)):
             thread.submit(engine.dispose)
             thread.shutdown(wait=True)

@@ -24,6 +24,8 @@ class SqliteLeadership:
         self._store = store
         self._path = Path(lock_path)
         self._held: int | None = None
+        self._term: int | None = None
+        """The term that the lock is held for."""
 
     async def take(self, me: ProcessRef, now: datetime) -> int | None:
         """See ``core.store.Leadership``."""
@@ -50,10 +52,11 @@ class SqliteLeadership:
             return term
 
         try:
-            return await self._store.in_writer(call)
+            self._term = await self._store.in_writer(call)
         except BaseException:
             self._unlock()
             raise
+        return self._term
 
     async def renew(self, term: int, now: datetime) -> None:
         """See ``core.store.Leadership``."""
@@ -70,7 +73,8 @@ class SqliteLeadership:
         try:
             await self._store.in_writer(lambda connection: log.give_up.do(connection, my_term=term))
         finally:
-            self._unlock()
+            if term == self._term:
+                self._unlock()
 
     async def holder(self) -> Lead | None:
         """See ``core.store.Leadership``."""
@@ -96,4 +100,4 @@ class SqliteLeadership:
     def _unlock(self) -> None:
         if self._held is not None:
             os.close(self._held)
-            self._held = None
+            self._held = self._term = None

@@ -15,6 +15,9 @@ from kapelle.core.run import Run
 from kapelle.core.store import Edge, WorkspaceRow
 from kapelle.core.task import Task
 
+ESCAPE = "\\"
+"""What stands before a letter of a LIKE pattern that is no wildcard."""
+
 
 class RunStatements:
     """Runs."""
@@ -30,7 +33,11 @@ class RunStatements:
             select(*columns).order_by(runs.c.submitted_at.desc(), runs.c.run_id).limit(bindparam("limit")), dialect
         )
         self.like = Statement(
-            select(runs.c.run_id).where(runs.c.run_id.like(bindparam("pattern"))).order_by(runs.c.run_id).limit(2), dialect
+            select(runs.c.run_id)
+            .where(runs.c.run_id.like(bindparam("pattern"), escape=ESCAPE))
+            .order_by(runs.c.run_id)
+            .limit(2),
+            dialect,
         )
         self.counts = Statement(
             select(tasks.c.state, func.count()).where(tasks.c.run_id == bindparam("run_id")).group_by(tasks.c.state), dialect
@@ -99,13 +106,10 @@ class TaskStatements:
             .order_by(tasks.c.position),
             dialect,
         )
-        self.like = Statement(
-            select(*columns)
-            .where(tasks.c.task_id.like(bindparam("pattern")))
-            .order_by(tasks.c.submitted_at.desc(), tasks.c.position)
-            .limit(2),
-            dialect,
-        )
+        like = tasks.c.task_id.like(bindparam("pattern"), escape=ESCAPE)
+        newest = select(*columns).where(like).order_by(tasks.c.submitted_at.desc(), tasks.c.position).limit(2)
+        self.like = Statement(newest, dialect)
+        self.like_in_run = Statement(newest.where(tasks.c.run_id == bindparam("run_id")), dialect)
         self.named = Statement(
             select(*columns).where(tasks.c.run_id == bindparam("run_id"), tasks.c.name == bindparam("name")).limit(2), dialect
         )
@@ -174,7 +178,9 @@ class ChangeStatements:
         columns = self.integration_rows.columns
         self.integration = Statement(
             select(*columns).where(
-                integrations.c.repository == bindparam("repository"), integrations.c.target == bindparam("target")
+                integrations.c.repository == bindparam("repository"),
+                integrations.c.target == bindparam("target"),
+                integrations.c.line == bindparam("line"),
             ),
             dialect,
         )

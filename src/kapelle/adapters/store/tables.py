@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
 from kapelle.adapters.store.rows import from_microseconds, to_microseconds
-from kapelle.adapters.store.statements import Statements
+from kapelle.adapters.store.statements import ESCAPE, Statements
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.budget import Spend, Usage
@@ -44,7 +44,7 @@ def _spend(row: Sequence[Any]) -> Spend:
 
 def _pattern(prefix: str) -> str:
     # Ids hold no wildcard; whoever types one finds nothing rather than everything.
-    return "".join(letter for letter in prefix if letter not in "%_") + "%"
+    return "".join(ESCAPE + letter if letter in f"%_{ESCAPE}" else letter for letter in prefix) + "%"
 
 
 class _Part:
@@ -125,10 +125,9 @@ class SqlTasks(_Part):
     def find(self, prefix: str, run_id: RunId | None = None) -> Sequence[Task]:
         if run_id is not None:
             named = self._load(self._all.tasks.named.run(self._at, run_id=run_id, name=prefix))
-            if named:
-                return named
-        found = self._load(self._all.tasks.like.run(self._at, pattern=_pattern(prefix)))
-        return [task for task in found if run_id is None or task.run_id == run_id]
+            found = self._all.tasks.like_in_run.run(self._at, run_id=run_id, pattern=_pattern(prefix))
+            return named or self._load(found)
+        return self._load(self._all.tasks.like.run(self._at, pattern=_pattern(prefix)))
 
     def _load(self, rows: Sequence[Any]) -> list[Task]:
         return [self._all.tasks.rows.load(row) for row in rows]
@@ -200,8 +199,8 @@ class SqlChanges(_Part):
     def of_task(self, task_id: TaskId) -> Sequence[Change]:
         return [self._all.changes.rows.load(row) for row in self._all.changes.of_task.run(self._at, task_id=task_id)]
 
-    def integration(self, repository: str, target: str) -> Integration | None:
-        rows = self._all.changes.integration.run(self._at, repository=repository, target=target)
+    def integration(self, repository: str, target: str, line: str = "") -> Integration | None:
+        rows = self._all.changes.integration.run(self._at, repository=repository, target=target, line=line)
         return self._all.changes.integration_rows.load(rows[0]) if rows else None
 
     def put_integration(self, integration: Integration) -> None:

@@ -6,8 +6,10 @@ Hooks and file-system monitors are off in every call: both would run programs th
 import asyncio
 import os
 import shlex
+import signal
 from asyncio.subprocess import PIPE
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from kapelle.core.errors import GitFailed, ProgramMissing
@@ -48,6 +50,16 @@ class GitResult:
     def fields(self) -> list[str]:
         """The output of a ``-z`` command."""
         return [part.decode(errors="surrogateescape") for part in self.out.split(b"\0") if part]
+
+    @property
+    def names(self) -> list[str]:
+        """The output of a ``-z`` command, for people and for the store."""
+        return [plain(part) for part in self.fields]
+
+
+def plain(text: str) -> str:
+    r"""Return *text* as it can be written down: what is no text in the name of a file becomes ``\xNN``."""
+    return os.fsencode(text).decode(errors="backslashreplace")
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
@@ -92,6 +104,8 @@ class Git:
                 stdin=PIPE if given is not None else asyncio.subprocess.DEVNULL,
                 stdout=PIPE,
                 stderr=PIPE,
+                # A group of its own: Ctrl-C is for Kapelle, which ends git and what git has started when it must.
+                start_new_session=True,
             )
         except FileNotFoundError as error:
             if os.path.isdir(self._folder):  # noqa: PTH112  # a str is at hand
@@ -101,7 +115,8 @@ class Git:
             out, err = await process.communicate(given)
         except BaseException:
             if process.returncode is None:
-                process.kill()
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
             raise
         return GitResult(code=process.returncode or 0, out=out, error=err.decode(errors="replace").strip())
@@ -121,7 +136,7 @@ class Git:
 def failed(arguments: Sequence[str], result: GitResult) -> GitFailed:
     """Return the error for a git command that answered with one."""
     said = "\n".join((result.error or result.text).splitlines()[:ERROR_LINES])
-    return GitFailed(f"`git {shlex.join(arguments)}` ended with {result.code}: {said}")
+    return GitFailed(plain(f"`git {shlex.join(arguments)}` ended with {result.code}: {said}"))
 
 
 class Locks:

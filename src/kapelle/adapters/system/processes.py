@@ -60,14 +60,19 @@ def alive(process: ProcessRef) -> bool:
 
 
 def signal_group(process: ProcessRef, number: signal.Signals) -> bool:
-    """Send a signal to the process group that *process* leads; say whether there was anything to send it to."""
+    """Send a signal to the process group of *process*; say whether there was anything to send it to."""
     if process.boot_id != boot_id():
         return False
     now = reference(process.pid)
     if now is not None and now != process:
         return False
     try:
-        os.killpg(process.pid, number)
+        # What is left of a group whose leader was killed is no leader itself. With nothing there under this number, only the
+        # group can still have it.
+        group = process.pid if now is None else os.getpgid(process.pid)
+        if group == os.getpgrp():
+            return False
+        os.killpg(group, number)
     except ProcessLookupError:
         return False
     except PermissionError:

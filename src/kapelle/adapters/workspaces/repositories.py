@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from kapelle.adapters.system.git import Git, GitResult, failed
+from kapelle.adapters.system.git import Git, GitResult, failed, plain
 from kapelle.core.errors import RepositoryRefused
 from kapelle.core.ports import Commit, Conflict, Delivered, Merged, RepositoryFacts, Signature
 
@@ -60,7 +60,7 @@ class GitRepositories:
         return result.code == 0
 
     async def changed(self, repository: str, base: str, head: str) -> Sequence[str]:
-        return (await Git(repository).do("diff", "--name-only", "-z", "--no-renames", base, head)).fields
+        return (await Git(repository).do("diff", "--name-only", "-z", "--no-renames", base, head)).names
 
     async def diff(self, repository: str, base: str, head: str, files: Sequence[str] = (), limit: int = 20_000) -> str:
         result = await Git(repository).do("diff", "--no-color", "--no-ext-diff", "--no-textconv", base, head, "--", *files)
@@ -117,11 +117,14 @@ class GitRepositories:
         if result.code == 0:
             return Delivered(moved=True, tip=commit)
         said = " ".join(line.strip() for line in (result.error or result.text).splitlines()[:MESSAGE_LINES])
-        return Delivered(moved=False, reason=f"git does not update the checkout {checkout}: {said}", tip=expected)
+        return Delivered(moved=False, reason=plain(f"git does not update the checkout {checkout}: {said}"), tip=expected)
 
     @staticmethod
     async def _checkout_of(repository: str, ref: str) -> str | None:
         """Return the directory in which the branch *ref* is checked out, or None."""
+        # Asked first, since git lists a checkout whose git directory is elsewhere by that directory.
+        if (await Git(repository).ask("symbolic-ref", "--quiet", "HEAD")).text == ref:
+            return repository
         listed = await Git(repository).do("worktree", "list", "--porcelain", "-z")
         path = ""
         for field in listed.fields:
@@ -153,4 +156,4 @@ def _conflicts(result: GitResult) -> tuple[Conflict, ...]:
             word = kind.removeprefix("CONFLICT (").removesuffix(")")
             files.update(dict.fromkeys(names, word))
         index += count + 3
-    return tuple(Conflict(file=name, reason=word) for name, word in files.items())
+    return tuple(Conflict(file=plain(name), reason=word) for name, word in files.items())

@@ -5,17 +5,19 @@ workspace belongs to the agent.
 """
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kapelle.adapters.system.git import Git, Locks, failed
+from kapelle.adapters.system.git import Git, Locks, failed, plain
 from kapelle.core.errors import GitFailed, WorkspaceFailed
 from kapelle.core.ports import Commit, Conflict, Signature, WorkspaceOrder
 
 COPIED = "kapelle-copied"
 """A file in the worktree's private git directory that lists what was copied in: it is never committed."""
+WILDCARD = re.compile(r"[\\*?\[]")
 
 
 class GitWorkspaces:
@@ -35,37 +37,20 @@ class GitWorkspaces:
             if not await self._is_whole(order.path, order.repository):
                 await self._discard(order.path, order.repository)
                 _make(path.parent)
-                await Git(order.repository).do("worktree", "add", "--detach", "--quiet", order.path, order.base)
-                self._copy_in(order, path)
+                added = ("worktree", "add", "--force", "--detach", "--quiet", order.path, order.base)
+                await Git(order.repository).do(*added)
+                _, git_dir = await self._git(order.path, order.repository)
+                try:
+                    copied = _copy_in(Path(order.repository), order.copy, path)
+                    (git_dir / COPIED).write_bytes(b"\0".join(os.fsencode(name) for name in copied))
+                except (OSError, ValueError, NotImplementedError) as error:
+                    # The last two are what pathlib says of patterns that are none.
+                    raise WorkspaceFailed(f"files cannot be copied into {path}: {error}") from error
 
     async def _is_whole(self, path: str, repository: str) -> bool:
         """Say whether the workspace is there from before, with everything copied in."""
         git_dir = await _private_git_dir(path, repository)
         return git_dir is not None and (git_dir / COPIED).exists() and Path(path).is_dir()
-
-    def _copy_in(self, order: WorkspaceOrder, path: Path) -> None:
-        root = Path(order.repository or "").resolve()
-        copied: list[str] = []
-        for pattern in order.copy:
-            for source in sorted(root.glob(pattern)):
-                real = source.resolve()
-                if not real.is_relative_to(root):
-                    raise WorkspaceFailed(
-                        f"{pattern} leads out of the repository (to {real})", remedy="Copy files of the repository only."
-                    )
-                goal = path / source.relative_to(root)
-                if goal.exists() or ".git" in goal.parts[len(path.parts) :]:
-                    continue
-                goal.parent.mkdir(parents=True, exist_ok=True)
-                if source.is_dir():
-                    shutil.copytree(source, goal, symlinks=True)
-                else:
-                    shutil.copy2(source, goal)
-                copied.append(str(source.relative_to(root)))
-        record = _recorded_git_dir(path, root)
-        if record is None:
-            raise WorkspaceFailed(f"git has no record of the worktree {path}")
-        (record / COPIED).write_text("\n".join(copied))
 
     async def commit(self, path: str, repository: str, signature: Signature) -> Commit:
         git, git_dir = await self._git(path, repository)
@@ -122,21 +107,27 @@ class GitWorkspaces:
             if result.code not in {0, 1}:
                 raise failed(arguments, result)
         found = await git.do("diff", "--name-only", "--diff-filter=U", "-z")
-        return [Conflict(file=name, reason="content") for name in dict.fromkeys(found.fields)]
+        return [Conflict(file=name, reason="content") for name in dict.fromkeys(found.names)]
 
     async def leftover_markers(self, path: str, repository: str, base: str) -> Sequence[str]:
         git, _ = await self._git(path, repository)
         said = await git.ask("diff", "--check", base, "HEAD")
         lines = [line for line in said.lines if line.endswith("leftover conflict marker")]
-        return list(dict.fromkeys(line.rsplit(":", 2)[0] for line in lines))
+        names = dict.fromkeys(line.rsplit(":", 2)[0] for line in lines)
+        if not names:
+            return []
+        # git also takes seven equals signs under a heading for a marker; a conflict has the other two kinds.
+        literally = git.having(GIT_LITERAL_PATHSPECS="1")
+        arguments = ("grep", "--no-color", "-l", "-z", "-E", "-e", "^(<{7}|>{7}) ", "HEAD", "--", *names)
+        return [name.removeprefix("HEAD:") for name in (await literally.ask(*arguments)).names]
 
     async def put(self, path: str, repository: str, commit: str) -> None:
         git, git_dir = await self._git(path, repository)
         for operation in ("merge", "rebase", "cherry-pick", "revert"):
             await git.ask(operation, "--quit")
         await git.do("checkout", "--force", "--detach", "--quiet", commit)
-        kept = [argument for name in _copied(git_dir) for argument in ("-e", f"/{name}")]
-        await git.do("clean", "-ffdq", *kept)
+        literal = [WILDCARD.sub(r"\\\g<0>", name) for name in _copied(git_dir)]
+        await git.do("clean", "-ffdq", *[f"--exclude=/{name}" for name in literal])
 
     async def remove(self, path: str, repository: str | None) -> None:
         if repository is None:
@@ -146,11 +137,11 @@ class GitWorkspaces:
             await self._discard(path, repository)
 
     async def _discard(self, path: str, repository: str) -> None:
-        if Path(repository).is_dir():
-            await Git(repository).ask("worktree", "remove", "--force", "--force", path)
+        # The directory first: git removes no worktree whose .git file is broken, but forgets one that is gone. Only this one:
+        # a general prune would also forget those whose .git file an agent has deleted, with their work.
         _delete(Path(path))
         if Path(repository).is_dir():
-            await Git(repository).ask("worktree", "prune")
+            await Git(repository).ask("worktree", "remove", "--force", "--force", path)
 
     async def present(self, folder: str) -> Sequence[str]:
         place = Path(folder)
@@ -158,7 +149,8 @@ class GitWorkspaces:
 
     async def _git(self, path: str, repository: str) -> tuple[Git, Path]:
         git_dir = await _private_git_dir(path, repository)
-        if git_dir is None:
+        # A link in its place would have git work, and clean, wherever it leads.
+        if git_dir is None or Path(path).is_symlink():
             raise WorkspaceFailed(f"{path} is no worktree of {repository} (any more)")
         return Git(path, git_dir=str(git_dir)), git_dir
 
@@ -168,17 +160,54 @@ class GitWorkspaces:
 
         A repository inside the workspace cannot be committed; it is refused, or left out when *whatever*.
         """
-        without = [f":(exclude,literal,top){name}" for name in _copied(git_dir)]
-        await git.do("add", "--all", "--", ":/", *without)
-        nested = [line.split("\t", 1)[1] for line in (await git.do("ls-files", "--stage")).lines if line.startswith("160000 ")]
+        copied = _copied(git_dir)
+        if copied:
+            # git stumbles over an ignored file that is named, even when it is named to be left out.
+            ignored = (await git.ask("check-ignore", "-z", "--stdin", given=os.fsencode("\0".join(copied)))).fields
+            without = [f":(exclude,literal,top){name}" for name in copied if name not in ignored]
+            await git.do("add", "--all", "--", ":/", *without)
+            # The agent may have staged it.
+            named = [f":(literal,top){name}" for name in copied]
+            await git.do("rm", "-r", "--cached", "--quiet", "--force", "--ignore-unmatch", "--", *named)
+        else:
+            await git.do("add", "--all", "--", ":/")
+        staged = (await git.do("ls-files", "--stage", "-z")).fields
+        nested = [entry.split("\t", 1)[1] for entry in staged if entry.startswith("160000 ")]
         if not nested:
             return
         if not whatever:
             raise WorkspaceFailed(
-                f"there is a git repository inside the workspace: {', '.join(nested)}",
+                f"there is a git repository inside the workspace: {plain(', '.join(nested))}",
                 remedy="An agent cloned or made it there. Let it use another directory, or add it to .gitignore.",
             )
         await git.do("rm", "--cached", "--quiet", "--force", "--", *nested)
+
+
+def _copy_in(repository: Path, patterns: Sequence[str], path: Path) -> list[str]:
+    """Copy what git does not know into a new workspace; return what was copied."""
+    root, copied = repository.resolve(), list[str]()
+    for pattern in patterns:
+        for source in sorted(root.glob(pattern)):
+            real = source.resolve()
+            goal = path / source.relative_to(root)
+            if not real.is_relative_to(root):
+                raise WorkspaceFailed(
+                    f"{pattern} leads out of the repository (to {real})", remedy="Copy files of the repository only."
+                )
+            if not goal.resolve().is_relative_to(path.resolve()):
+                raise WorkspaceFailed(
+                    f"{pattern} leads out of the workspace (to {goal.resolve()})",
+                    remedy="A link that is committed is in the way of the folder to copy to.",
+                )
+            if goal.exists() or ".git" in source.relative_to(root).parts:
+                continue
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, goal, symlinks=True)
+            else:
+                shutil.copy2(source, goal)
+            copied.append(str(source.relative_to(root)))
+    return copied
 
 
 def _make(path: Path) -> None:
@@ -217,15 +246,6 @@ async def _private_git_dir(path: str, repository: str) -> Path | None:
     return _find_record(Path(path), Path(common))
 
 
-def _recorded_git_dir(path: Path, root: Path) -> Path | None:
-    common = root / ".git"
-    if common.is_file():
-        # The operator's checkout is a linked worktree itself.
-        private = Path(common.read_text().removeprefix("gitdir:").strip())
-        common = (private / (private / "commondir").read_text().strip()).resolve()
-    return _find_record(path, common)
-
-
 def _find_record(path: Path, common: Path) -> Path | None:
     worktrees = common / "worktrees"
     wanted = os.path.realpath(path)
@@ -241,7 +261,7 @@ def _find_record(path: Path, common: Path) -> Path | None:
 
 def _copied(git_dir: Path) -> list[str]:
     try:
-        return [line for line in (git_dir / COPIED).read_text().splitlines() if line]
+        return [os.fsdecode(name) for name in (git_dir / COPIED).read_bytes().split(b"\0") if name]
     except OSError:
         return []
 

@@ -45,7 +45,7 @@ def init(
     console.print(f"This looks like {plan.kind.description}.")
     for path in written:
         console.print(Text(f"  wrote {path.relative_to(plan.root)}", style="green"))
-    console.print("Next: kapelle run --prompt 'what is to be done'")
+    console.print("Next: kapelle run --agent backend --prompt 'what is to be done'")
 
 
 def _talk(plan: Plan) -> Plan:

@@ -80,10 +80,14 @@ class Watcher:
             report = await self._report() if not self._names else None
             if report is not None:
                 self._names = {entry.task.task_id: entry.task.name for entry in report.tasks}
-            for entry in await self._entries():
+            entries = await self._entries()
+            for entry in entries:
                 for line in line_of(entry.event, self._names):
                     sys.stdout.write(f"{entry.at.astimezone():%H:%M:%S} {line}\n")
             sys.stdout.flush()
+            if entries:
+                # There may be more behind them: at the end, too, everything is told.
+                continue
             if last:
                 return
             await _within(over, 0.1)
@@ -149,13 +153,16 @@ async def stay(desk: Desk, run_id: RunId, *, live: bool, quiet: bool = False, re
     if resumed:
         await watcher.skip()
 
-    async with asyncio.TaskGroup() as group:
-        showing = None if quiet else group.create_task(watcher.show(over))
-        with _signals(stop, watcher.note):
-            await _lead(desk, finished, stop)
-        over.set()
-        if showing is not None:
-            await showing
+    try:
+        async with asyncio.TaskGroup() as group:
+            showing = None if quiet else group.create_task(watcher.show(over))
+            with _signals(stop, watcher.note):
+                await _lead(desk, finished, stop)
+            over.set()
+            if showing is not None:
+                await showing
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
     return await desk.ended([run_id])
 
 

@@ -16,7 +16,7 @@ from kapelle.apps.runs import submit as accept
 from kapelle.apps.settings import Configuration
 from kapelle.apps.views import run_json, run_report
 from kapelle.apps.workflows import read_workflow, single_task
-from kapelle.core.errors import UsageError
+from kapelle.core.errors import NotFound, UsageError
 from kapelle.core.ids import RunId
 from kapelle.core.requests import Resume, Retry
 from kapelle.core.run import RunSpec, RunState
@@ -120,6 +120,8 @@ class _Wanted:
     ) -> None:
         if (file is None) == (prompt is None):
             raise UsageError("give either a workflow file or --prompt", remedy="For example: kapelle run workflow.yml")
+        if file is not None and (agent is not None or gate is not None):
+            raise UsageError("--agent and --gate belong to --prompt", remedy="In a workflow file they are keys of its tasks.")
         if rehearse is not None and record is not None:
             raise UsageError("a rehearsal cannot be recorded", remedy="Leave out --rehearse or --record.")
         self.file = file
@@ -145,24 +147,30 @@ async def _run(found: Configuration, wanted: _Wanted, *, as_json: bool) -> int:
         run_id = await accept(desk, found, spec, principal())
         if not as_json and not sys.stdout.isatty():
             out().print(f"run {run_id}: {spec.name}, {len(spec.tasks)} tasks")
-        return await _stay(desk, run_id, as_json=as_json)
+        return await _stay_and_print(desk, run_id, as_json=as_json)
 
 
-async def _stay(desk: Desk, run_id: RunId, *, as_json: bool, resumed: bool = False) -> int:
+async def _stay_and_print(desk: Desk, run_id: RunId, *, as_json: bool) -> int:
+    code, report = await _stay(desk, run_id, as_json=as_json)
+    if as_json:
+        print_json(report)
+    return code
+
+
+async def _stay(desk: Desk, run_id: RunId, *, as_json: bool, resumed: bool = False) -> tuple[int, dict[str, Any]]:
+    """Stay until the run has ended; print the report, unless as JSON; return the exit code and the report."""
     ended = await stay(desk, run_id, live=sys.stdout.isatty() and not as_json, quiet=as_json, resumed=resumed)
     report = await desk.world.store.read(lambda view: run_report(view, run_id))
     if report is None:
-        return 1
+        raise NotFound(f"there is no run {run_id}")
     now = desk.world.clock.now()
-    if as_json:
-        print_json(run_json(report, now))
-    else:
+    if not as_json:
         print_report(report, now)
     if not ended:
         if not as_json:
             err().print(f"Interrupted. Nothing is lost: `kapelle resume {run_id}` goes on.")
-        return INTERRUPTED
-    return 0 if report.run.state is RunState.COMPLETED else 1
+        return INTERRUPTED, run_json(report, now)
+    return (0 if report.run.state is RunState.COMPLETED else 1), run_json(report, now)
 
 
 async def _submit_only(found: Configuration, wanted: _Wanted, *, as_json: bool) -> None:
@@ -191,10 +199,17 @@ async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) ->
             if entry.paused or entry.state is RunState.DELIVERING:
                 await desk.ask(Resume(run_id=entry.run_id), principal())
         codes: list[int] = []
+        reports: list[dict[str, Any]] = []
         for entry in runs:
             if not as_json and not sys.stdout.isatty():
                 out().print(f"run {entry.run_id}: {entry.spec.name} goes on")
-            codes.append(await _stay(desk, entry.run_id, as_json=as_json, resumed=True))
+            code, report = await _stay(desk, entry.run_id, as_json=as_json, resumed=True)
+            codes.append(code)
+            reports.append(report)
+            if code == INTERRUPTED:
+                break
+        if as_json:
+            print_json(reports if prefix is None else reports[0])
         return max(codes)
 
 
@@ -205,7 +220,7 @@ async def _retry(found: Configuration, which: str, *, wait: bool, as_json: bool)
         task_id = target.task.task_id if target.task is not None else None
         await desk.ask(Retry(run_id=target.run.run_id, new_run_id=new, task_id=task_id), principal())
         if wait:
-            return await _stay(desk, new, as_json=as_json)
+            return await _stay_and_print(desk, new, as_json=as_json)
         content: dict[str, Any] = {"id": new, "retry_of": target.run.run_id}
         print_json(content) if as_json else out().print(f"Submitted {new}.")
         return 0

@@ -141,10 +141,11 @@ def upgrade() -> None:
         "integrations",
         sa.Column("repository", sa.Text(), nullable=False),
         sa.Column("target", sa.Text(), nullable=False),
+        sa.Column("line", sa.Text(), nullable=False),
         sa.Column("tip", sa.Text(), nullable=False),
         sa.Column("delivered", sa.Text(), nullable=False),
         sa.Column("held_up", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("repository", "target"),
+        sa.PrimaryKeyConstraint("repository", "target", "line"),
     )
     op.create_table(
         "lead",

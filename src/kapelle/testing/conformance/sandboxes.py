@@ -1,0 +1,135 @@
+"""The suite of the sandbox's port: ``core.ports.Sandbox``, with a host of this machine to start what is wrapped."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from kapelle.core.ports import Ended, Host, Launch, Place, Sandbox
+from kapelle.testing.conformance.processes import Stage, Started, closed_to_others, read_to_end, read_until
+
+SECRETS = {
+    "ANTHROPIC_API_KEY": "sk-planted-1",
+    "ANTHROPIC_AUTH_TOKEN": "sk-planted-2",
+    "CLAUDE_CODE_OAUTH_TOKEN": "sk-planted-3",
+    "AWS_SECRET_ACCESS_KEY": "sk-planted-4",
+    "GITHUB_TOKEN": "sk-planted-5",
+    "SSH_AUTH_SOCK": "/run/sk-planted-6",
+    "DATABASE_URL": "postgres://sk-planted-7",
+    "GIT_DIR": "/sk-planted-8",
+    "PYTHONPATH": "/sk-planted-9",
+    "LD_PRELOAD_OF_MINE": "sk-planted-10",
+}
+
+
+class SandboxSuite:
+    """Everything that a sandbox owes. Give it in ``sandbox``, and the host that starts processes for it in ``host``."""
+
+    def sandbox(self) -> Sandbox:
+        """Return the sandbox."""
+        raise NotImplementedError
+
+    def host(self) -> Host:
+        """Return a host."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def stage(self, tmp_path: Path) -> AsyncIterator[Stage]:
+        """Give a host and room for what it starts."""
+        (tmp_path / "workspace").mkdir()
+        stage = Stage(host=self.host(), folder=tmp_path / "workspace")
+        yield stage
+        await stage.clear()
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        """Give the directories of an agent; only the workspace is made already."""
+        folders = {name: str(tmp_path / name) for name in ("workspace", "folder", "home")}
+        return Place(**folders)
+
+    async def _start(self, stage: Stage, place: Place, launch: Launch) -> Started:
+        return await stage.start_launch(await self.sandbox().wrap(launch, place), Path(place.folder))
+
+    async def _said(self, stage: Stage, place: Place, launch: Launch) -> str:
+        found = await self._start(stage, place, launch)
+        data, ended = await read_to_end(stage.host, found)
+        assert ended == Ended(exit_code=0)
+        return data.decode()
+
+    async def test_it_has_a_name(self) -> None:
+        """By which it is configured."""
+        assert self.sandbox().name
+
+    async def test_no_secret_of_the_operators_environment_gets_in(
+        self, stage: Stage, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever it is called."""
+        for name, value in SECRETS.items():
+            monkeypatch.setenv(name, value)
+        said = await self._said(stage, place, stage.launch("env", env=()))
+        assert "planted" not in said
+
+    async def test_a_program_has_what_it_was_given(self, stage: Stage, place: Place) -> None:
+        """To the letter; and what it was given counts for more than what the sandbox would give."""
+        env = (("GIVEN", "ja = ü"), ("LANG", "C"))
+        said = await self._said(stage, place, stage.launch('echo "$GIVEN"; echo "$LANG"', env=env))
+        assert said == "ja = ü\nC\n"
+
+    async def test_a_program_finds_programs(self, stage: Stage, place: Place) -> None:
+        """It has a PATH, although it was given none."""
+        assert (
+            await self._said(stage, place, stage.launch("cat /dev/null && git --version >/dev/null; echo $?", env=())) == "0\n"
+        )
+
+    async def test_home_and_temporary_files_are_the_agents_own(self, stage: Stage, place: Place) -> None:
+        """They are there, may be written, and are nobody else's."""
+        said = await self._said(stage, place, stage.launch('echo "$HOME"; echo x > "$HOME/a" && echo x > "$TMPDIR/b" && pwd'))
+        home, work = said.splitlines()
+        assert Path(home).name == Path(place.home).name
+        assert Path(work).name == Path(place.workspace).name
+        assert (Path(place.home) / "a").exists()
+        assert closed_to_others(place.home)
+
+    async def test_a_program_may_write_its_workspace(self, stage: Stage, place: Place) -> None:
+        """That is what it is for."""
+        await self._said(stage, place, stage.launch("echo made > made"))
+        assert (Path(place.workspace) / "made").read_text() == "made\n"
+
+    async def test_exit_codes_and_input_come_through(self, stage: Stage, place: Place) -> None:
+        """The sandbox is not in the way of a conversation."""
+        found = await self._start(stage, place, stage.launch("cat; exit 42", stdin=True))
+        assert await stage.host.write(found.process, b"hello\n")
+        await read_until(stage.host, found, b"hello\n")
+        await stage.host.close_input(found.process)
+        assert await read_to_end(stage.host, found) == (b"hello\n", Ended(exit_code=42))
+
+    async def test_everything_inside_ends_with_it(self, stage: Stage, place: Place) -> None:
+        """By force too."""
+        lifeline = stage.lifeline()
+        script = 'trap "" TERM; exec 9>"$1"; echo up >&9; echo up; sleep 1000 & sleep 1000'
+        found = await self._start(stage, place, stage.launch(script, lifeline.path))
+        await read_until(stage.host, found, b"up\n")
+        await stage.host.end(found.process, found.folder, grace=timedelta(seconds=0.1))
+        assert await lifeline.cut() == "up\n"
+
+    async def test_wrapping_changes_nothing_that_the_host_needs(self, stage: Stage, place: Place) -> None:
+        """Neither limit nor files nor whether there is an input."""
+        launch = stage.launch("true", stdin=True, limit=timedelta(seconds=7), files=(("name", "content"),))
+        wrapped = await self.sandbox().wrap(launch, place)
+        assert (wrapped.stdin, wrapped.limit, wrapped.files) == (launch.stdin, launch.limit, launch.files)
+
+    async def test_wrapping_again_gives_the_same(self, stage: Stage, place: Place) -> None:
+        """After a crash it is done once more."""
+        launch = stage.launch("true")
+        assert await self.sandbox().wrap(launch, place) == await self.sandbox().wrap(launch, place)
+
+    async def test_files_outside_cannot_be_written_when_that_is_declared(
+        self, stage: Stage, place: Place, tmp_path: Path
+    ) -> None:
+        """And can be, when the sandbox says honestly that it does not isolate files."""
+        outside = tmp_path / "outside"
+        launch = stage.launch('echo x > "$1"; exit 0', str(outside))
+        await self._said(stage, replace(place), launch)
+        assert outside.exists() is not self.sandbox().capabilities.files

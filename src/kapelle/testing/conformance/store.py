@@ -1,0 +1,14 @@
+"""The suite of the store's port: ``core.store.Store``."""
+
+from kapelle.testing.conformance.queries import DueSuite, FindSuite, RunSuite, TaskSuite, WorkSuite
+from kapelle.testing.conformance.tables import LedgerSuite, TableSuite
+from kapelle.testing.conformance.transactions import EventSuite, RequestSuite, TransactionSuite
+
+
+class StoreSuite(
+    TransactionSuite, EventSuite, RequestSuite, TableSuite, LedgerSuite, DueSuite, TaskSuite, FindSuite, RunSuite, WorkSuite
+):
+    """Everything that a store owes. Give it in ``open``, with the leadership that belongs to it.
+
+    ``open`` is called more than once for one folder: each call stands for one more process.
+    """

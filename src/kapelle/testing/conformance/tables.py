@@ -1,0 +1,290 @@
+"""Everything that is put into a store comes back as it was, in every field, and can be replaced."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from kapelle.core.agent import Agent
+from kapelle.core.attempt import Attempt, PromptRecord
+from kapelle.core.budget import Spend
+from kapelle.core.gate import Receipt
+from kapelle.core.ids import AgentId, AttemptId, ChangeId, PromptId, RunId, TaskId, WorkspaceId
+from kapelle.core.merge import Change, Integration
+from kapelle.core.ports import ModelCall
+from kapelle.core.run import Run
+from kapelle.core.store import Tx, View, WorkspaceRow
+from kapelle.core.task import Task
+from kapelle.testing.conformance.samples import NOON, a_call, a_run, a_task, an_attempt, for_all, new_id, some
+from kapelle.testing.conformance.transactions import Led, StoreTests
+
+R = TypeVar("R")
+
+
+async def _comes_back(led: Led, kind: type[R], put: Callable[[Tx, R], None], get: Callable[[Tx, R], R | None]) -> None:
+    """Put many values of *kind*, each of which is replaced by nothing but itself."""
+
+    def work(tx: Tx) -> None:
+        def check(thing: R) -> None:
+            put(tx, thing)
+            assert get(tx, thing) == thing
+
+        for_all(kind, check)
+
+    await led.do(work)
+
+
+class TableSuite(StoreTests):
+    """One test for each kind of row, and one for each way of writing it."""
+
+    async def test_a_run_comes_back(self, led: Led) -> None:
+        """With its whole specification."""
+
+        def work(tx: Tx) -> None:
+            def check(run: Run) -> None:
+                fresh = replace(run, run_id=RunId(new_id("r")))
+                tx.runs.add(fresh)
+                assert tx.runs.get(fresh.run_id) == fresh
+
+            for_all(Run, check)
+
+        await led.do(work)
+
+    async def test_everything_of_a_run_but_its_spec_is_replaced(self, led: Led) -> None:
+        """What was submitted never changes."""
+
+        def work(tx: Tx) -> None:
+            def check(run: Run) -> None:
+                first = a_run()
+                tx.runs.add(first)
+                tx.runs.put(replace(run, run_id=first.run_id))
+                assert tx.runs.get(first.run_id) == replace(run, run_id=first.run_id, spec=first.spec)
+
+            for_all(Run, check)
+
+        await led.do(work)
+
+    async def test_a_task_comes_back(self, led: Led) -> None:
+        """With its whole specification."""
+
+        def work(tx: Tx) -> None:
+            def check(task: Task) -> None:
+                fresh = replace(task, task_id=TaskId(new_id("t")))
+                tx.tasks.add([fresh], [])
+                assert tx.tasks.get(fresh.task_id) == fresh
+
+            for_all(Task, check)
+
+        await led.do(work)
+
+    async def test_everything_of_a_task_but_its_spec_is_replaced(self, led: Led) -> None:
+        """What was submitted never changes."""
+        run = a_run()
+
+        def work(tx: Tx) -> None:
+            tx.runs.add(run)
+
+            def check(task: Task) -> None:
+                first = a_task(run)
+                tx.tasks.add([first], [])
+                changed = replace(task, task_id=first.task_id, run_id=run.run_id)
+                tx.tasks.put(changed)
+                assert tx.tasks.get(first.task_id) == replace(changed, spec=first.spec)
+
+            for_all(Task, check)
+
+        await led.do(work)
+
+    async def test_an_attempt_comes_back(self, led: Led) -> None:
+        """Also by another of the same id."""
+        await _comes_back(
+            led,
+            Attempt,
+            lambda tx, attempt: tx.attempts.put(attempt),
+            lambda tx, attempt: tx.attempts.get(attempt.attempt_id),
+        )
+
+    async def test_an_attempt_is_replaced(self, led: Led) -> None:
+        """Whole, by another with its id."""
+        await self._replaced(
+            led,
+            [replace(attempt, attempt_id=AttemptId("a-1")) for attempt in some(Attempt)],
+            lambda tx, attempt: tx.attempts.put(attempt),
+            lambda tx, attempt: tx.attempts.get(attempt.attempt_id),
+        )
+
+    async def test_a_prompt_comes_back(self, led: Led) -> None:
+        """Its text to the letter."""
+        await _comes_back(
+            led,
+            PromptRecord,
+            lambda tx, prompt: tx.attempts.put_prompt(prompt),
+            lambda tx, prompt: tx.attempts.prompt(prompt.prompt_id),
+        )
+
+    async def test_a_long_prompt_comes_back(self, led: Led) -> None:
+        """A megabyte of anything."""
+        (prompt,) = some(PromptRecord, examples=1)
+        prompt = replace(prompt, text="Grüße, 世界, 🎼\r\n\x00\x1b" * 60_000)
+        await led.do(lambda tx: tx.attempts.put_prompt(prompt))
+        assert await led.read(lambda view: view.attempts.prompt(prompt.prompt_id)) == prompt
+
+    async def test_an_agent_comes_back(self, led: Led) -> None:
+        """With its process, its offset and its token."""
+        await _comes_back(led, Agent, lambda tx, agent: tx.agents.put(agent), lambda tx, agent: tx.agents.get(agent.agent_id))
+
+    async def test_a_workspace_comes_back_until_it_is_dropped(self, led: Led) -> None:
+        """And then it is forgotten."""
+
+        def get(tx: Tx, row: WorkspaceRow) -> WorkspaceRow | None:
+            found = tx.agents.workspace(row.workspace_id)
+            assert list(tx.agents.workspaces()) == [row]
+            tx.agents.drop_workspace(row.workspace_id)
+            assert tx.agents.workspace(row.workspace_id) is None
+            return found
+
+        await _comes_back(led, WorkspaceRow, lambda tx, row: tx.agents.put_workspace(row), get)
+
+    async def test_a_workspace_is_replaced(self, led: Led) -> None:
+        """Whole, by another with its id."""
+        await self._replaced(
+            led,
+            [replace(row, workspace_id=WorkspaceId("w-1")) for row in some(WorkspaceRow)],
+            lambda tx, row: tx.agents.put_workspace(row),
+            lambda tx, row: tx.agents.workspace(row.workspace_id),
+        )
+
+    async def test_a_change_comes_back(self, led: Led) -> None:
+        """With where it was merged and why."""
+        await _comes_back(
+            led, Change, lambda tx, change: tx.changes.put(change), lambda tx, change: tx.changes.get(change.change_id)
+        )
+
+    async def test_an_integration_comes_back(self, led: Led) -> None:
+        """By repository and target together."""
+        await _comes_back(
+            led,
+            Integration,
+            lambda tx, integration: tx.changes.put_integration(integration),
+            lambda tx, integration: tx.changes.integration(integration.repository, integration.target),
+        )
+
+    async def test_each_target_of_each_repository_has_an_integration_of_its_own(self, led: Led) -> None:
+        """And a new one takes the place of the old."""
+        places = [("/one", "main"), ("/one", "other"), ("/two", "main")]
+        rows = [Integration(repository=where, target=target, tip=f"{where}{target}", delivered="x") for where, target in places]
+
+        def work(tx: Tx) -> None:
+            for row in rows:
+                tx.changes.put_integration(replace(row, tip="old"))
+                tx.changes.put_integration(row)
+
+        await led.do(work)
+        assert sorted(await led.read(lambda view: [row.tip for row in view.changes.integrations()])) == [
+            "/onemain",
+            "/oneother",
+            "/twomain",
+        ]
+        assert await led.read(lambda view: [view.changes.integration(*place) for place in places]) == rows
+        assert await led.read(lambda view: view.changes.integration("/two", "other")) is None
+
+    async def test_a_receipt_comes_back(self, led: Led) -> None:
+        """With every check."""
+        await _comes_back(
+            led,
+            Receipt,
+            lambda tx, receipt: tx.changes.put_receipt(receipt),
+            lambda tx, receipt: tx.changes.receipt(receipt.key),
+        )
+
+    async def test_what_was_never_put_is_not_there(self, led: Led) -> None:
+        """None, and no error, whatever is asked for."""
+
+        def look(view: View) -> list[object]:
+            return [
+                view.runs.get(RunId("none")),
+                view.tasks.get(TaskId("none")),
+                view.attempts.get(AttemptId("none")),
+                view.attempts.prompt(PromptId("none")),
+                view.agents.get(AgentId("none")),
+                view.agents.workspace(WorkspaceId("none")),
+                view.changes.get(ChangeId("none")),
+                view.changes.receipt("none"),
+            ]
+
+        assert await led.read(look) == [None] * 8
+
+    async def _replaced(
+        self, led: Led, things: list[R], put: Callable[[Tx, R], None], get: Callable[[Tx, R], R | None]
+    ) -> None:
+        def work(tx: Tx) -> None:
+            for thing in things:
+                put(tx, thing)
+                assert get(tx, thing) == thing
+
+        await led.do(work)
+
+
+class LedgerSuite(StoreTests):
+    """What was spent, to the last token."""
+
+    async def test_what_each_task_spent_is_the_sum_of_its_calls(self, led: Led) -> None:
+        """In every kind of token, and in money."""
+        run, other = a_run(), a_run()
+        first, second = an_attempt(a_task(run)), an_attempt(a_task(run))
+        elsewhere = an_attempt(a_task(other))
+        calls = [replace(call, usage=replace(call.usage, input_tokens=7)) for call in some(ModelCall)]
+        mine = [_belonging(call, first) for call in calls]
+        rest = [_belonging(call, second) for call in calls[:3]]
+
+        def work(tx: Tx) -> None:
+            tx.ledger.add([*mine, *rest, a_call(elsewhere)], NOON)
+
+        await led.do(work)
+        spent = await led.read(lambda view: view.ledger.by_task(run.run_id))
+        assert set(spent) == {first.task_id, second.task_id}
+        _assert_spent(spent[first.task_id], mine)
+        _assert_spent(spent[second.task_id], rest)
+
+    async def test_a_call_is_booked_once(self, led: Led) -> None:
+        """However often it is told of, at one time or at two."""
+        run = a_run()
+        call = replace(a_call(an_attempt(a_task(run))), cost_usd=0.25)
+        await led.do(lambda tx: tx.ledger.add([call, call], NOON))
+        await led.do(lambda tx: tx.ledger.add([replace(call, cost_usd=9.0)], NOON))
+        spent = await led.read(lambda view: view.ledger.by_task(run.run_id))
+        assert spent == {call.task_id: Spend(usage=call.usage, cost_usd=0.25, calls=1)}
+
+    async def test_booking_nothing_is_no_error(self, led: Led) -> None:
+        """A batch may be empty."""
+        run = a_run()
+        await led.do(lambda tx: tx.ledger.add([], NOON))
+        assert await led.read(lambda view: view.ledger.by_task(run.run_id)) == {}
+
+    async def test_the_spend_of_open_runs_is_told_run_by_run(self, led: Led) -> None:
+        """What has ended needs no watching any more."""
+        first, second, ended = a_run(), a_run(), a_run(ended_at=NOON)
+        calls = [replace(a_call(an_attempt(a_task(run))), cost_usd=0.5) for run in (first, first, second, ended)]
+
+        def work(tx: Tx) -> None:
+            for run in (first, second, ended):
+                tx.runs.add(run)
+            tx.ledger.add(calls, NOON)
+
+        await led.do(work)
+        spent = await led.read(lambda view: view.ledger.by_run())
+        assert {run_id: (spend.cost_usd, spend.calls) for run_id, spend in spent.items()} == {
+            first.run_id: (1.0, 2),
+            second.run_id: (0.5, 1),
+        }
+
+
+def _belonging(call: ModelCall, attempt: Attempt) -> ModelCall:
+    ids = {"run_id": attempt.run_id, "task_id": attempt.task_id, "attempt_id": attempt.attempt_id}
+    return replace(call, call_id=new_id("m"), cost_usd=0.125, **ids)
+
+
+def _assert_spent(spend: Spend, calls: list[ModelCall]) -> None:
+    expected = Spend()
+    for call in calls:
+        expected += Spend(usage=call.usage, cost_usd=call.cost_usd, calls=1)
+    assert spend == expected

@@ -1,0 +1,149 @@
+"""Fakes of the small ports: sandbox, gateway, credentials, hints. The large ones are in ``hosts`` and ``repositories``."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from kapelle.core.budget import Usage
+from kapelle.core.ids import AgentId
+from kapelle.core.ports import Launch, Meter, ModelCall, Place, SandboxCapabilities, Ticket
+
+
+class PlainSandbox:
+    """See ``core.ports.Sandbox``: it changes nothing and remembers what it wrapped."""
+
+    name = "process"
+    capabilities = SandboxCapabilities()
+
+    def __init__(self) -> None:
+        self.wrapped: list[tuple[Launch, Place]] = []
+
+    async def wrap(self, launch: Launch, place: Place) -> Launch:
+        """See the port."""
+        self.wrapped.append((launch, place))
+        return launch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flight:
+    """A model call that has been let through and has not ended."""
+
+    ticket: Ticket
+    number: int
+
+
+class FakeGateway:
+    """See ``core.ports.Gateway``. Agents' calls are made by ``call``, or by ``begin`` and ``end`` to have several in flight."""
+
+    URL = "http://gateway.invalid"
+
+    def __init__(self) -> None:
+        self.running = False
+        self.tickets: dict[AgentId, Ticket] = {}
+        self.refusals: list[str] = []
+        self._meter: Meter | None = None
+        self._number = 0
+
+    async def start(self, meter: Meter) -> str:
+        """See the port."""
+        self.running, self._meter = True, meter
+        return self.URL
+
+    def admit(self, ticket: Ticket) -> None:
+        """See the port."""
+        self.tickets[ticket.agent_id] = ticket
+
+    def dismiss(self, agent_id: AgentId) -> None:
+        """See the port."""
+        self.tickets.pop(agent_id, None)
+
+    async def stop(self) -> None:
+        """See the port."""
+        self.running, self._meter = False, None
+        self.tickets.clear()
+
+    def begin(self, token: str) -> Flight | str:
+        """Begin a model call with an agent's *token*; return why not, in words, when it is refused."""
+        ticket = next((ticket for ticket in self.tickets.values() if ticket.token == token), None)
+        if self._meter is None or ticket is None:
+            return self._refuse("unknown token")
+        refusal = self._meter.admit(ticket.agent_id)
+        if refusal is not None:
+            return self._refuse(refusal)
+        self._number += 1
+        return Flight(ticket=ticket, number=self._number)
+
+    def _refuse(self, reason: str) -> str:
+        self.refusals.append(reason)
+        return reason
+
+    def end(self, flight: Flight, *, usd: float, model: str = "model-1", priced: bool = True) -> None:
+        """End a model call that cost *usd*."""
+        if self._meter is None:
+            return
+        ticket = flight.ticket
+        self._meter.record(
+            ModelCall(
+                call_id=f"m-{flight.number}",
+                agent_id=ticket.agent_id,
+                run_id=ticket.run_id,
+                task_id=ticket.task_id,
+                attempt_id=ticket.attempt_id,
+                model=model,
+                usage=Usage(input_tokens=10, output_tokens=5),
+                cost_usd=usd,
+                status=200,
+                seconds=0.5,
+                priced=priced,
+            )
+        )
+
+    def call(self, token: str, *, usd: float, model: str = "model-1", priced: bool = True) -> str | None:
+        """Make a whole model call; return why it was refused, or None."""
+        flight = self.begin(token)
+        if isinstance(flight, str):
+            return flight
+        self.end(flight, usd=usd, model=model, priced=priced)
+        return None
+
+
+class FakeCredentials:
+    """See ``core.ports.Credentials``: what *known* holds."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, str] = {}
+
+    def resolve(self, reference: str) -> str | None:
+        """See the port."""
+        return self.known.get(reference)
+
+
+class FakeHints:
+    """See ``core.ports.Hints``; while ``lost`` is set, none arrives."""
+
+    def __init__(self) -> None:
+        self.lost = False
+        self.rung = 0
+        self.listening = asyncio.Event()
+        """Set as soon as anybody has listened."""
+        self._listeners: list[asyncio.Event] = []
+
+    def ring(self) -> None:
+        """See the port."""
+        self.rung += 1
+        if not self.lost:
+            for listener in self._listeners:
+                listener.set()
+
+    async def listen(self) -> AsyncIterator[None]:
+        """See the port."""
+        heard = asyncio.Event()
+        self._listeners.append(heard)
+        self.listening.set()
+        try:
+            while True:
+                await heard.wait()
+                heard.clear()
+                yield
+        finally:
+            self._listeners.remove(heard)

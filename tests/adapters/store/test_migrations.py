@@ -1,0 +1,145 @@
+"""The schema that migrations make, and stores of other versions."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine
+
+from kapelle.adapters.store.schema import metadata
+from kapelle.adapters.store.sqlite import HEAD, SqliteStore
+from kapelle.core.errors import StoreFailed
+from kapelle.core.events import RunPaused
+from kapelle.testing.conformance.samples import StillClock, a_request
+
+
+async def opened(path: Path) -> SqliteStore:
+    return await SqliteStore.open(str(path), StillClock())
+
+
+def objects(connection: Connection) -> dict[str, str]:
+    rows = connection.exec_driver_sql(
+        "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' AND name != 'alembic_version'"
+    )
+    return {name: " ".join(sql.replace('"', "").split()) for name, sql in rows}
+
+
+def shape(connection: Connection) -> dict[str, Any]:
+    """Columns, keys and indexes of every table, as SQLite understands them."""
+    tables = sorted(name for name, sql in objects(connection).items() if sql.startswith("CREATE TABLE"))
+    return {name: connection.exec_driver_sql(f"PRAGMA table_xinfo({name})").fetchall() for name in tables}
+
+
+def indexes(connection: Connection) -> dict[str, str]:
+    return {name: sql for name, sql in objects(connection).items() if "INDEX" in sql.split("(", 1)[0]}
+
+
+async def test_migrations_make_what_the_metadata_says(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "store.db")
+    await store.close()
+    made, meant = create_engine(f"sqlite:///{tmp_path / 'store.db'}"), create_engine("sqlite://")
+    with made.connect() as migrated, meant.connect() as direct:
+        assert compare_metadata(MigrationContext.configure(migrated, opts={"compare_type": True}), metadata) == []
+        metadata.create_all(direct)
+        assert shape(migrated) == shape(direct)
+        assert indexes(migrated) == indexes(direct)
+        assert objects(migrated)["events"].count("AUTOINCREMENT") == 1
+    made.dispose()
+    meant.dispose()
+
+
+def test_the_newest_migration_is_the_one_that_the_store_expects() -> None:
+    config = Config()
+    config.set_main_option("script_location", "kapelle.adapters.store:migrations")
+    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+
+
+async def test_opening_again_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    first = await opened(path)
+    before = await first.in_writer(objects)
+    request = a_request()
+    await first.ask([request])
+    await first.close()
+    second = await opened(path)
+    assert await second.in_writer(objects) == before
+    assert second.store_id == first.store_id
+    assert await second.read(lambda view: list(view.requests.open())) == [request]
+    await second.close()
+
+
+async def test_a_new_store_may_be_opened_by_several_at_the_same_time(tmp_path: Path) -> None:
+    async with asyncio.TaskGroup() as group:
+        opening = [group.create_task(opened(tmp_path / "store.db")) for _ in range(4)]
+    stores = [task.result() for task in opening]
+    assert len({store.store_id for store in stores}) == 1
+    for store in stores:
+        await store.close()
+
+
+async def test_a_store_of_a_newer_kapelle_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = await opened(path)
+    await store.in_writer(lambda connection: connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'"))
+    await store.close()
+    with pytest.raises(StoreFailed, match="newer Kapelle") as caught:
+        await opened(path)
+    assert "9999" in caught.value.message
+    assert "KAPELLE_HOME" in caught.value.advice
+    made = create_engine(f"sqlite:///{path}")
+    with made.connect() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one() == "9999"
+    made.dispose()
+
+
+async def test_a_migration_that_was_broken_off_is_done_again(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+
+    def break_off(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT)")
+        connection.exec_driver_sql("ROLLBACK")
+
+    dying = SqliteStore(path, StillClock())
+    await dying.in_writer(break_off)
+    await dying.close()
+    store = await opened(path)
+    assert store.store_id
+    await store.close()
+
+
+async def test_a_migration_is_one_transaction(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    # A table is there already that a migration makes in the middle: it fails, and nothing before it stays.
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE runs (other TEXT)")
+    engine.dispose()
+    with pytest.raises(StoreFailed):
+        await opened(path)
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        assert list(shape(connection)) == ["runs"]
+    engine.dispose()
+
+
+async def test_sequence_numbers_are_never_used_again(tmp_path: Path) -> None:
+    """Old events may be cleared away one day; readers hold numbers."""
+    store = await opened(tmp_path / "store.db")
+
+    def clear(connection: Connection) -> None:
+        connection.exec_driver_sql(
+            "INSERT INTO lead VALUES (1, 1, 'boot', 1, '1', 0, 0)",
+        )
+
+    await store.in_writer(clear)
+    await store.transact(lambda tx: tx.log(RunPaused(), RunPaused()), term=1)
+    await store.in_writer(lambda connection: connection.exec_driver_sql("DELETE FROM events"))
+    await store.transact(lambda tx: tx.log(RunPaused()), term=1)
+    assert await store.read(lambda view: [entry.seq for entry in view.events()]) == [3]
+    await store.close()

@@ -1,0 +1,8 @@
+from kapelle.adapters.workspaces.worktrees import GitWorkspaces
+from kapelle.core.ports import Workspaces
+from kapelle.testing.conformance.workspaces import WorkspacesSuite
+
+
+class TestGitWorkspaces(WorkspacesSuite):
+    def workspaces(self) -> Workspaces:
+        return GitWorkspaces()

@@ -1,0 +1,158 @@
+"""Acts and the loop: what a stage has started, and when it is stepped again."""
+
+import asyncio
+from datetime import datetime, timedelta
+
+import pytest
+
+from kapelle.core.store import Tx
+from kapelle.engine.acts import Acts, Finding
+from kapelle.engine.loop import HEAL, Loop
+from kapelle.testing.clock import HandClock
+
+
+class Held:
+    """An act that waits to be let go."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.go = asyncio.Event()
+
+    async def __call__(self, finding: Finding | None = None) -> Finding | None:
+        self.begun += 1
+        await self.go.wait()
+        return finding
+
+
+def finding(_: Tx) -> None:
+    """Write nothing down."""
+
+
+async def test_a_second_act_under_the_same_key_is_not_started() -> None:
+    held = Held()
+    async with asyncio.TaskGroup() as group:
+        acts = Acts(group, lambda: None)
+        assert acts.start("key", held())
+        assert not acts.start("key", held())
+        assert acts.start("other", held())
+        held.go.set()
+    assert held.begun == 2
+
+
+async def test_a_key_is_taken_until_its_finding_is() -> None:
+    held = Held()
+    held.go.set()
+    async with asyncio.TaskGroup() as group:
+        acts = Acts(group, lambda: None)
+        acts.start("key", held(finding))
+        await acts.settled()
+        assert acts.running("key")
+        assert acts.take() == [finding]
+        assert not acts.running("key")
+        assert acts.take() == []
+
+
+async def test_an_act_that_ends_wakes_the_loop() -> None:
+    woken: list[bool] = []
+    held = Held()
+    held.go.set()
+    async with asyncio.TaskGroup() as group:
+        acts = Acts(group, lambda: woken.append(True))
+        acts.start("key", held())
+        await acts.settled()
+    assert woken == [True]
+
+
+async def test_what_a_going_act_reports_can_be_taken_before_it_ends() -> None:
+    held = Held()
+    async with asyncio.TaskGroup() as group:
+        acts = Acts(group, lambda: None)
+        acts.start("key", held())
+        acts.report(finding)
+        assert acts.take() == [finding]
+        assert acts.running("key")
+        held.go.set()
+
+
+async def test_findings_that_are_given_back_come_before_later_ones() -> None:
+    def later(_: Tx) -> None:
+        """Write nothing down either."""
+
+    async with asyncio.TaskGroup() as group:
+        acts = Acts(group, lambda: None)
+        acts.report(finding)
+        taken = acts.take()
+        acts.report(later)
+        acts.give_back(taken)
+        assert acts.take() == [finding, later]
+
+
+async def test_one_act_can_be_broken_off_and_all_can() -> None:
+    held = Held()
+    async with asyncio.TaskGroup() as group:
+        acts = Acts(group, lambda: None)
+        for key in ("a", "b", "c"):
+            acts.start(key, held())
+        acts.cancel_all(lambda key: key == "a")
+        await asyncio.sleep(0)
+        assert held.begun == 2
+        acts.cancel_all()
+        await acts.settled()
+    assert not held.go.is_set()
+
+
+async def test_an_act_that_fails_ends_the_leader_it_belongs_to() -> None:
+    async def fails() -> None:
+        raise ValueError("a defect")
+
+    with pytest.RaisesGroup(ValueError):
+        async with asyncio.TaskGroup() as group:
+            Acts(group, lambda: None).start("key", fails())
+
+
+class Counted:
+    """A stage that remembers its steps."""
+
+    name = "counted"
+
+    def __init__(self, wake: timedelta | None, clock: HandClock) -> None:
+        self._wake = wake
+        self._clock = clock
+        self.steps: list[datetime] = []
+        self.stepped = asyncio.Event()
+
+    async def step(self, now: datetime) -> datetime | None:
+        self.steps.append(now)
+        self.stepped.set()
+        return None if self._wake is None else now + self._wake
+
+
+async def test_the_loop_steps_its_stages_in_order_until_it_is_over() -> None:
+    clock = HandClock()
+    first, second = Counted(timedelta(0), clock), Counted(None, clock)
+    await Loop(clock).run(lambda: [first, second], lambda: len(second.steps) == 3)
+    assert len(first.steps) == len(second.steps) == 3
+
+
+async def test_the_loop_is_woken_by_a_hint() -> None:
+    clock = HandClock()
+    stage = Counted(timedelta(hours=1), clock)
+    loop = Loop(clock)
+    async with asyncio.timeout(HEAL.total_seconds() / 2), asyncio.TaskGroup() as group:
+        group.create_task(loop.run(lambda: [stage], lambda: len(stage.steps) == 2))
+        await stage.stepped.wait()
+        loop.wake()
+
+
+async def test_a_hint_that_was_lost_is_made_good_within_a_second() -> None:
+    clock = HandClock()
+    stage = Counted(timedelta(hours=1), clock)
+    begun = asyncio.get_running_loop().time()
+    await Loop(clock).run(lambda: [stage], lambda: len(stage.steps) == 2)
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(HEAL.total_seconds(), abs=0.5)
+
+
+async def test_a_loop_that_is_over_takes_no_further_step() -> None:
+    stage = Counted(None, HandClock())
+    await Loop(HandClock()).run(lambda: [stage], lambda: True)
+    assert stage.steps == []

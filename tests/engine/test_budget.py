@@ -1,0 +1,203 @@
+import pytest
+
+from kapelle.core.budget import Usage
+from kapelle.core.conversation import Trouble
+from kapelle.core.events import BudgetReached, ModelCalled
+from kapelle.core.ports import Upstream
+from kapelle.core.run import Limits
+from kapelle.core.task import TaskState
+from kapelle.testing.factories import run_spec, task
+from kapelle.testing.fakes import Flight
+from kapelle.testing.hosts import ScriptedProcess
+from kapelle.testing.worlds import Leader, SmallWorld
+
+
+async def at_work(here: SmallWorld, *names: str, task_usd: float | None = None, run_usd: float | None = None) -> Leader:
+    here.set(slots=10)
+    specs = [task(name, budget_usd=task_usd, max_attempts=1) for name in names]
+    await here.submit(run_spec(*specs, name="shop", limits=Limits(budget_usd=run_usd)))
+    leader = await here.lead()
+    await leader.run()
+    return leader
+
+
+def calls(here: SmallWorld, name: str, usd: float) -> str | None:
+    return here.gateway.call(here.process(name).token, usd=usd)
+
+
+async def test_every_model_call_is_booked_and_told(here: SmallWorld) -> None:
+    leader = await at_work(here, "api")
+    calls(here, "api", 0.25)
+    calls(here, "api", 0.5)
+    await leader.run()
+    told = await here.events(ModelCalled, "api")
+    usage = Usage(input_tokens=10, output_tokens=5)
+    assert [(event.model, event.cost_usd, event.usage, event.status) for event in told] == [
+        ("model-1", 0.25, usage, 200),
+        ("model-1", 0.5, usage, 200),
+    ]
+    (overview,) = await here.store.read(lambda view: view.runs.overviews())
+    assert (overview.spend.cost_usd, overview.spend.calls) == (0.75, 2)
+
+
+async def test_a_task_may_call_until_its_budget_is_spent(here: SmallWorld) -> None:
+    leader = await at_work(here, "api", task_usd=1.0)
+    assert calls(here, "api", 0.75) is None
+    assert calls(here, "api", 0.75) is None
+    assert calls(here, "api", 0.75) == "the budget of task api is spent ($1.50 of $1.00)"
+    await leader.run()
+    (event,) = await here.events(BudgetReached, "api")
+    assert (event.budget, event.limit_usd, event.spent_usd) == ("task api", 1.0, 1.5)
+
+
+async def test_a_budget_that_is_reached_is_told_once(here: SmallWorld) -> None:
+    leader = await at_work(here, "api", task_usd=1.0)
+    for _ in range(5):
+        calls(here, "api", 1.0)
+        await leader.run()
+    assert len(await here.events(BudgetReached)) == 1
+    assert len(await here.events(ModelCalled)) == 1
+
+
+async def test_the_tasks_of_a_run_share_its_budget(here: SmallWorld) -> None:
+    leader = await at_work(here, "api", "ui", run_usd=1.0)
+    assert calls(here, "api", 1.0) is None
+    assert calls(here, "ui", 1.0) == "the budget of run shop is spent ($1.00 of $1.00)"
+    await leader.run()
+    assert [event.budget for event in await here.events(BudgetReached)] == ["run shop"]
+
+
+async def test_two_budgets_that_are_spent_are_both_kept(here: SmallWorld) -> None:
+    leader = await at_work(here, "api", "ui", task_usd=1.0, run_usd=1.5)
+    assert calls(here, "api", 1.0) is None
+    assert calls(here, "api", 1.0) == "the budget of task api is spent ($1.00 of $1.00)"
+    assert calls(here, "ui", 0.75) is None
+    assert calls(here, "ui", 0.75) == "the budget of run shop is spent ($1.75 of $1.50)"
+    assert calls(here, "api", 1.0) == "the budget of task api is spent ($1.00 of $1.00)"
+    await leader.run()
+    assert [event.budget for event in await here.events(BudgetReached)] == ["task api", "run shop"]
+    (overview,) = await here.store.read(lambda view: view.runs.overviews())
+    assert overview.spend.cost_usd == 1.75
+
+
+async def test_spend_passes_a_budget_by_no_more_than_the_calls_in_flight(here: SmallWorld) -> None:
+    names = [f"t{number}" for number in range(5)]
+    leader = await at_work(here, *names, run_usd=1.0)
+    flights = [here.gateway.begin(here.process(name).token) for name in names]
+    for flight in flights:
+        assert isinstance(flight, Flight)
+        here.gateway.end(flight, usd=0.5)
+    refusals = [calls(here, name, 0.5) for name in names]
+    assert None not in refusals
+    await leader.run()
+    (overview,) = await here.store.read(lambda view: view.runs.overviews())
+    assert overview.spend.cost_usd == 2.5
+    assert overview.spend.cost_usd <= 1.0 + 0.5 * len(names)
+
+
+async def test_an_agent_whose_budget_is_spent_fails_its_task_for_good(here: SmallWorld) -> None:
+    def script(process: ScriptedProcess, _: str) -> None:
+        here.gateway.call(process.token, usd=2.0)
+        refusal = here.gateway.call(process.token, usd=2.0)
+        process.trouble(Trouble.BUDGET, refusal or "")
+
+    here.host.otherwise = script
+    await here.submit(run_spec(task("api", budget_usd=1.0, max_attempts=3)))
+    leader = await here.lead()
+    await leader.run_out()
+    failed = await here.task()
+    assert failed.failure is not None
+    assert (failed.state, failed.failure.kind) == (TaskState.FAILED, "budget")
+    assert failed.failure.message == "the budget of task api is spent ($2.00 of $1.00)"
+    assert len(here.host.processes) == 1
+
+
+async def test_a_new_leader_knows_what_was_spent(here: SmallWorld) -> None:
+    leader = await at_work(here, "api", task_usd=1.0, run_usd=10.0)
+    calls(here, "api", 1.0)
+    await leader.run()
+    await leader.die()
+    successor = await here.lead()
+    await successor.run()
+    assert calls(here, "api", 1.0) == "the budget of task api is spent ($1.00 of $1.00)"
+
+
+async def test_calls_of_all_attempts_count_against_the_budget(here: SmallWorld) -> None:
+    here.set(crashes=0)
+    await here.submit(run_spec(task("api", budget_usd=1.0)))
+    leader = await here.lead()
+    await leader.run()
+    calls(here, "api", 1.0)
+    here.process().exit(1)
+    later = await leader.run()
+    assert later is not None
+    here.clock.move_to(later)
+    await leader.run()
+    assert len(here.host.processes) == 2
+    assert calls(here, "api", 1.0) == "the budget of task api is spent ($1.00 of $1.00)"
+
+
+async def test_without_a_budget_nothing_is_refused(here: SmallWorld) -> None:
+    await at_work(here, "api")
+    assert [calls(here, "api", 100.0) for _ in range(3)] == [None] * 3
+
+
+@pytest.mark.parametrize("budget", ["task_usd", "run_usd"])
+async def test_a_model_without_a_price_keeps_no_budget_and_is_refused(here: SmallWorld, budget: str) -> None:
+    await at_work(here, "api", **{budget: 5.0})
+    token = here.process().token
+    assert here.gateway.call(token, usd=0.0, model="model-x", priced=False) is None
+    refusal = here.gateway.call(token, usd=0.0)
+    assert refusal == "there is a budget, and the price of model-x is not known; name a price table in KAPELLE_PRICES"
+
+
+async def test_a_model_without_a_price_is_let_through_where_there_is_no_budget(here: SmallWorld) -> None:
+    await at_work(here, "api")
+    token = here.process().token
+    assert [here.gateway.call(token, usd=0.0, priced=False) for _ in range(2)] == [None, None]
+
+
+async def test_an_agent_that_was_stopped_may_call_no_more(here: SmallWorld) -> None:
+    leader = await at_work(here, "api")
+    (ticket,) = here.gateway.tickets.values()
+    here.process().exit(1)
+    await leader.settle()
+    assert leader.meter.admit(ticket.agent_id) == "this agent has been stopped"
+    assert calls(here, "api", 1.0) == "unknown token"
+
+
+async def test_without_the_gateway_the_programs_own_count_is_booked_turn_by_turn(here: SmallWorld) -> None:
+    def turn(content: str, cost: float) -> None:
+        here.process().write("api.py", content)
+        here.process().done(cost=cost)
+
+    await here.submit(run_spec(upstream=Upstream(bypass=True)))
+    leader = await here.lead()
+    await leader.run()
+    # The program counts up over the whole conversation.
+    turn("broken", 0.25)
+    await leader.run()
+    turn("mended", 1.0)
+    await leader.run()
+    (overview,) = await here.store.read(lambda view: view.runs.overviews())
+    assert (overview.spend.cost_usd, overview.spend.calls) == (1.0, 2)
+
+
+async def test_with_the_gateway_the_programs_own_count_is_not_booked(here: SmallWorld) -> None:
+    leader = await at_work(here, "api")
+    here.process().write("api.py", "1")
+    here.process().done(cost=5.0)
+    await leader.run()
+    (overview,) = await here.store.read(lambda view: view.runs.overviews())
+    assert overview.spend.cost_usd == 0.0
+
+
+async def test_calls_whose_commit_failed_are_written_down_with_the_next(here: SmallWorld) -> None:
+    leader = await at_work(here, "api")
+    calls(here, "api", 1.0)
+    here.store.die()
+    with pytest.raises(Exception, match="before the commit"):
+        await leader.step("execute")
+    here.store.heal()
+    await leader.step("execute")
+    assert len(await here.events(ModelCalled)) == 1
