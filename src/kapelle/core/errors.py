@@ -25,6 +25,11 @@ class KapelleError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    @property
+    def in_full(self) -> str:
+        """What happened and what to do next, for places that keep only a text."""
+        return f"{self.message}\n{self.advice}" if self.advice else self.message
+
 
 # --- A person must act: what was given cannot be used. Nothing was changed. -------------------------------------------
 

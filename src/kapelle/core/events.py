@@ -266,6 +266,15 @@ class WorkspaceRemoved(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WorkspaceStuck(Event):
+    """The agent's directory could not be kept and removed; it stays where it is, and is tried again."""
+
+    kind: ClassVar[str] = "workspace.stuck"
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SnapshotKept(Event):
     """Unmerged work was kept under ``refs/kapelle/``."""
 

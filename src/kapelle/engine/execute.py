@@ -219,7 +219,7 @@ class ExecuteStage:
         try:
             deployed = await deploy(self._world, order)
         except KapelleError as error:
-            return self._deployment_failed(order, Outcome.LAUNCH_FAILED, str(error))
+            return self._deployment_failed(order, Outcome.LAUNCH_FAILED, error.in_full)
         if isinstance(deployed, str):
             return self._deployment_failed(order, Outcome.SETUP_FAILED, deployed)
         return self._deployed(order, deployed)

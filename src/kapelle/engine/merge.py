@@ -155,7 +155,7 @@ class MergeStage:
         try:
             found = await self._integrator.integrate(entry)
         except KapelleError as error:
-            found = Unmergeable(reason=str(error))
+            found = Unmergeable(reason=error.in_full)
 
         def write(tx: Tx) -> None:
             task, attempt = tx.tasks.get(entry.task.task_id), tx.attempts.get(entry.attempt.attempt_id)
@@ -187,7 +187,7 @@ class MergeStage:
         try:
             delivered = await self._integrator.deliver(integration, entry.run, entry.room)
         except KapelleError as error:
-            delivered = replace(integration, held_up=str(error))
+            delivered = replace(integration, held_up=error.in_full)
 
         def write(tx: Tx) -> None:
             now = tx.changes.integration(*_line(integration))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from kapelle.core.errors import KapelleError
-from kapelle.core.events import SnapshotKept, WorkspaceRemoved
+from kapelle.core.events import SnapshotKept, WorkspaceRemoved, WorkspaceStuck
 from kapelle.core.ids import WorkspaceId
 from kapelle.core.merge import ChangeState
 from kapelle.core.store import Tx, WorkspaceRow
@@ -85,10 +85,12 @@ class ReportStage:
                 kept = await self._keep(order, row.repository)
             if row.owned:
                 await self._world.workspaces.remove(row.path, row.repository)
-        except KapelleError:
+        except KapelleError as error:
             # It stays where it is, with its row, and is tried again later.
+            first = row.workspace_id not in self._again_at
             self._again_at[row.workspace_id] = self._world.clock.now() + AGAIN
-            return None
+            stuck = WorkspaceStuck(run_id=row.run_id, task_id=row.task_id, path=row.path, reason=error.in_full)
+            return (lambda tx: tx.log(stuck)) if first else None
 
         def write(tx: Tx) -> None:
             self._again_at.pop(row.workspace_id, None)

@@ -43,6 +43,8 @@ class _Found:
     changed: tuple[str, ...] = ()
     complaint: str = ""
     """What is wrong with the work itself, before any gate; in the words for the agent."""
+    reason: str = ""
+    """The same in the words for people."""
     outcome: Outcome = Outcome.GATE_FAILED
     """What the attempt ends with if it may not go back to the agent."""
 
@@ -96,7 +98,7 @@ class ValidateStage:
         try:
             found = await self._look(order)
         except KapelleError as error:
-            message = str(error)
+            message = error.in_full
 
             def failed(tx: Tx) -> None:
                 task, attempt = self._current(tx, order)
@@ -128,9 +130,9 @@ class ValidateStage:
         tree = commit.tree if commit is not None else f"workspace:{workspace.workspace_id}:{order.task.round}"
         key = key_of(self._world, order.run, gate, tree)
         none = Gating(gate=gate, tree=tree, key=key, verdict=Verdict(passed=False, checks=()))
-        complaint, outcome = await self._complaint(order, changed)
+        complaint, reason, outcome = await self._complaint(order, changed)
         if complaint:
-            return _Found(gating=none, commit=commit, changed=changed, complaint=complaint, outcome=outcome)
+            return _Found(gating=none, commit=commit, changed=changed, complaint=complaint, reason=reason, outcome=outcome)
         receipt = await self._world.store.read(lambda view: view.changes.receipt(key))
         if receipt is not None and commit is not None:
             verdict = Verdict(passed=True, checks=receipt.checks)
@@ -142,25 +144,27 @@ class ValidateStage:
             await self._world.workspaces.put(workspace.path, workspace.repository, commit.commit)
         return _Found(gating=replace(none, verdict=verdict), commit=commit, changed=changed)
 
-    async def _complaint(self, order: _Order, changed: tuple[str, ...]) -> tuple[str, Outcome]:
-        """Return what is wrong with the work before any gate is asked, and the outcome that it means."""
+    async def _complaint(self, order: _Order, changed: tuple[str, ...]) -> tuple[str, str, Outcome]:
+        """Return what is wrong with the work before any gate is asked: for the agent, for people, and the outcome it means."""
         task, workspace = order.task, order.workspace
         if task.spec.reads_only and changed:
             listed = ", ".join(changed[:10])
             text = f"You were to read only, and these files are changed: {listed}. Put them back as they were."
-            return text, Outcome.AGENT_FAILED
+            return text, f"it was to read only, and changed {listed}", Outcome.AGENT_FAILED
         claims = order.driver.capabilities.reports_tools and order.attempt.tool_calls == 0
         if claims and not changed and not task.spec.reads_only:
-            return no_work(), Outcome.NO_WORK
+            return no_work(), "it claimed success without using a tool and without changing a file", Outcome.NO_WORK
         if task.spec.result_schema is not None:
             problem = result_problem(task.spec.result_schema, task.result)
             if problem:
-                return result_wrong(problem), Outcome.WRONG_RESULT
+                return result_wrong(problem), f"its structured result does not fit: {problem}", Outcome.WRONG_RESULT
         if workspace.repository is not None and workspace.base is not None:
             left = await self._world.workspaces.leftover_markers(workspace.path, workspace.repository, workspace.base)
             if left:
-                return f"These files still hold conflict markers: {', '.join(left)}. Resolve them.", Outcome.CONFLICT
-        return "", Outcome.GATE_FAILED
+                listed = ", ".join(left)
+                text = f"These files still hold conflict markers: {listed}. Resolve them."
+                return text, f"conflict markers are left in {listed}", Outcome.CONFLICT
+        return "", "", Outcome.GATE_FAILED
 
     def _signature(self, order: _Order) -> Signature:
         message = commit_message(
@@ -285,6 +289,6 @@ def _no_check(gate: Gate) -> CheckResult:
 
 def _reason(found: _Found, failing: CheckResult | None) -> str:
     if failing is None:
-        return found.complaint or f"the gate {found.gating.gate.name} did not pass"
+        return found.reason or f"the gate {found.gating.gate.name} did not pass"
     how = "ran out of time" if failing.state is CheckState.TIMED_OUT else f"failed (exit code {failing.exit_code})"
     return f"the check {found.gating.gate.name}/{failing.name} {how}"

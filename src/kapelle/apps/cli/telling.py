@@ -26,6 +26,7 @@ from kapelle.core.events import (
     TaskFailed,
     TaskMoved,
     TaskWaited,
+    WorkspaceStuck,
 )
 from kapelle.core.gate import CheckState
 
@@ -93,6 +94,8 @@ def _proven(event: Event) -> str | None:
             return f"{target} was not moved: {reason}"
         case SnapshotKept(ref=ref):
             return f"unmerged work is kept under {ref}"
+        case WorkspaceStuck(path=path, reason=reason):
+            return f"its workspace stays at {path}: {_first(reason)}"
         case RunEnded(state=state, completed=completed, failed=failed):
             return f"run {state}: {completed} completed, {failed} failed"
         case _:

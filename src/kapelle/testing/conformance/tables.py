@@ -160,18 +160,21 @@ class TableSuite(StoreTests):
         )
 
     async def test_an_integration_comes_back(self, led: Led) -> None:
-        """By repository and target together."""
+        """By repository, target and line together."""
         await _comes_back(
             led,
             Integration,
             lambda tx, integration: tx.changes.put_integration(integration),
-            lambda tx, integration: tx.changes.integration(integration.repository, integration.target),
+            lambda tx, integration: tx.changes.integration(integration.repository, integration.target, integration.line),
         )
 
     async def test_each_target_of_each_repository_has_an_integration_of_its_own(self, led: Led) -> None:
         """And a new one takes the place of the old."""
-        places = [("/one", "main"), ("/one", "other"), ("/two", "main")]
-        rows = [Integration(repository=where, target=target, tip=f"{where}{target}", delivered="x") for where, target in places]
+        places = [("/one", "main", ""), ("/one", "main", "r-1"), ("/one", "other", ""), ("/two", "main", "")]
+        rows = [
+            Integration(repository=where, target=target, line=line, tip=f"{where}{target}{line}", delivered="x")
+            for where, target, line in places
+        ]
 
         def work(tx: Tx) -> None:
             for row in rows:
@@ -181,6 +184,7 @@ class TableSuite(StoreTests):
         await led.do(work)
         assert sorted(await led.read(lambda view: [row.tip for row in view.changes.integrations()])) == [
             "/onemain",
+            "/onemainr-1",
             "/oneother",
             "/twomain",
         ]
