@@ -322,12 +322,10 @@ class Leader:
         """Step every stage once, as the loop does; say whether there is reason to do so again now, and when there is later."""
         self._woken = False
         now = self.here.clock.now()
-        before = await self.world.store.read(lambda view: view.last_seq())
         wakes = [wake for stage in self.stages.values() for wake in [await stage.step(now)] if wake is not None]
         await self.settle()
-        after = await self.world.store.read(lambda view: view.last_seq())
         later = min((wake for wake in wakes if wake > now), default=None)
-        return self._woken or after != before or any(wake <= now for wake in wakes), later
+        return self._woken or any(wake <= now for wake in wakes), later
 
     async def run(self, rounds: int = ROUNDS) -> datetime | None:
         """Go round until there is nothing to do now; return when there is again."""
