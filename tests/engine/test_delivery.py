@@ -213,12 +213,12 @@ async def test_merging_goes_on_while_the_target_is_held_up(here: SmallWorld) -> 
 
 
 async def test_git_that_fails_in_a_delivery_holds_the_target_up(here: SmallWorld) -> None:
-    here.points.fail("deliver", GitFailed("the disk is full"))
+    here.points.fail("deliver", GitFailed("the disk is full", remedy="Free some."))
     here.host.plays("api", writes({"api.py": "1"}))
     run_id = await here.submit(run_spec())
     leader = await here.lead()
     await leader.run()
-    assert [event.reason for event in await here.events(TargetHeldUp)] == ["the disk is full"]
+    assert [event.reason for event in await here.events(TargetHeldUp)] == ["the disk is full\nFree some."]
     await leader.run_out()
     assert (await here.run(run_id)).state is RunState.COMPLETED
 

@@ -102,13 +102,24 @@ async def test_work_without_a_process_takes_no_slot(here: SmallWorld) -> None:
 
 
 async def test_a_batch_that_is_full_is_followed_by_the_next_at_once(here: SmallWorld) -> None:
-    here.set(batch=2)
+    here.set(batch=2, slots=2)
     await here.submit(run_spec(*[task(f"t{number}", agent="nobody") for number in range(5)]))
     leader = await here.lead()
     await leader.step("submit")
     assert await leader.step("dispatch") == here.clock.now()
     states = [found.state for found in (await here.tasks()).values()]
     assert states.count(TaskState.COMPLETED) == 2
+
+
+async def test_many_tasks_of_a_kind_at_its_limit_do_not_keep_others_from_their_agents(here: SmallWorld) -> None:
+    here.set(batch=3, slots=4)
+    limited = AgentConfig(name="limited", program="line", limit=1)
+    crowd = [task(f"t{number}", agent="limited", priority=Priority.HIGH) for number in range(10)]
+    await here.submit(run_spec(*crowd, task("free"), configs=(limited, CODER)))
+    leader = await here.lead()
+    await leader.run()
+    assert "free" in at_work(here)
+    assert len(at_work(here)) == 2
 
 
 async def test_a_task_waits_for_a_credential_that_is_not_there(here: SmallWorld) -> None:

@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from kapelle.core.errors import WorkspaceFailed
-from kapelle.core.events import RunEnded, SnapshotKept, WorkspaceRemoved
+from kapelle.core.events import RunEnded, SnapshotKept, WorkspaceRemoved, WorkspaceStuck
 from kapelle.core.merge import DeliveryMode
 from kapelle.core.requests import Cancel
 from kapelle.core.run import RunState
@@ -183,6 +183,7 @@ async def test_a_workspace_that_cannot_be_cleared_stays_and_is_tried_again_later
     later = await leader.run()
     assert here.points.passed.count(point) == 1
     assert len(here.git.directories) == 1
+    assert [event.reason.partition("\n")[0] for event in await here.events(WorkspaceStuck)] == ["the disk is full"]
     assert later is not None
     assert timedelta(seconds=1) <= later - here.clock.now() <= timedelta(minutes=1)
     await leader.run_out()

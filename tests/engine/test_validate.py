@@ -204,13 +204,14 @@ async def test_the_commit_says_who_did_what_for_which_task(here: SmallWorld) -> 
 
 async def test_a_workspace_that_cannot_be_committed_uses_up_an_attempt(here: SmallWorld) -> None:
     here.host.plays("api", MENDED)
-    here.points.fail("commit", WorkspaceFailed("there is a git repository inside the workspace"))
+    error = WorkspaceFailed("there is a git repository inside the workspace", remedy="Let it use another directory.")
+    here.points.fail("commit", error)
     await here.submit(run_spec(task("api", max_attempts=1)))
     leader = await here.lead()
     await leader.run()
     failed = await here.task()
     assert failed.failure is not None
-    assert failed.failure.message == "there is a git repository inside the workspace"
+    assert failed.failure.message == "there is a git repository inside the workspace\nLet it use another directory."
 
 
 # --- Claims ---

@@ -107,8 +107,8 @@ class TaskTable(Protocol):
         """Write everything of *task* but its spec, which never changes."""
         ...
 
-    def due(self, now: datetime, limit: int) -> Sequence[Task]:
-        """Return pending tasks that could run now, by rank.
+    def due(self, now: datetime, limit: int, after: Task | None = None) -> Sequence[Task]:
+        """Return pending tasks that could run now, by rank; only those behind *after*, if that is given.
 
         Their needs are met, their time has come, no approval is missing and their run is not paused.
         """

@@ -9,7 +9,7 @@ from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord
 from kapelle.core.dispatch import Demand, Placement, Room, place
 from kapelle.core.events import AttemptEnded, AttemptStarted
-from kapelle.core.ids import AgentId, AttemptId, PromptId
+from kapelle.core.ids import AgentId, AttemptId, PromptId, RunId
 from kapelle.core.run import Run
 from kapelle.core.store import Tx
 from kapelle.core.task import Failure, Task, TaskState, Wait, advance
@@ -26,6 +26,10 @@ class _Candidate:
     run: Run
     attempt: Attempt | None = None
     """For a task that only needs its agent back."""
+
+
+PAGES = 20
+"""Batches of due tasks that are looked at in one step, at most."""
 
 
 class DispatchStage:
@@ -78,18 +82,33 @@ class DispatchStage:
         return found, wake
 
     def _due(self, tx: Tx, runs: dict[str, Run]) -> tuple[list[_Candidate], bool]:
-        """Return the tasks that could run now, and whether others were ended instead: those that need them come due by that."""
+        """Return the tasks that could run now, and whether others were ended instead: those that need them come due by that.
+
+        While there is room, and what was found cannot use it (a kind of agent at its limit, a missing key), those behind it
+        are looked at too: nobody waits for want of somebody else's agent.
+        """
         found: list[_Candidate] = []
-        decided = False
-        for task in tx.tasks.due(tx.now, self._world.settings.batch):
-            run = self._run(tx, task.run_id, runs, task)
-            if task.spec.when is not None and not self._wanted(tx, task, run):
-                decided = True
-                continue
-            if self._held_up(tx, task, run):
-                continue
-            demand = self._demand(task, run, task.spec.agent, returning=False)
-            found.append(_Candidate(demand=demand, task=task, run=run))
+        decided, hopeful, last = False, 0, None
+        live = tx.agents.live()
+        by_config, by_run = Counter(agent.config for agent in live), Counter(agent.run_id for agent in live)
+        for page in range(PAGES):
+            tasks = tx.tasks.due(tx.now, self._world.settings.batch, last)
+            for task in tasks:
+                last = task
+                run = self._run(tx, task.run_id, runs, task)
+                if task.spec.when is not None and not self._wanted(tx, task, run):
+                    decided = True
+                    continue
+                if self._held_up(tx, task, run):
+                    continue
+                demand = self._demand(task, run, task.spec.agent, returning=False)
+                fits = demand.slotless or _fits(demand, run, by_config, by_run)
+                hopeful += fits
+                if fits or page == 0:
+                    found.append(_Candidate(demand=demand, task=task, run=run))
+            room = self._world.settings.slots - len(live)
+            if len(tasks) < self._world.settings.batch or room <= 0 or hopeful >= room:
+                break
         return found, decided
 
     def _wanted(self, tx: Tx, task: Task, run: Run) -> bool:
@@ -235,3 +254,14 @@ class DispatchStage:
             )
         )
         finish(tx, current, TaskState.COMPLETED)
+
+
+def _fits(demand: Demand, run: Run, by_config: Counter[str], by_run: Counter[RunId]) -> bool:
+    """Say whether neither its kind of agent nor its run is at its limit, and count it."""
+    if demand.config_limit is not None and by_config[demand.config] >= demand.config_limit:
+        return False
+    if run.spec.limits.agents is not None and by_run[demand.run_id] >= run.spec.limits.agents:
+        return False
+    by_config[demand.config] += 1
+    by_run[demand.run_id] += 1
+    return True

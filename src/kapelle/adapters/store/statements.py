@@ -2,7 +2,22 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, func, insert, literal_column, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Text,
+    and_,
+    bindparam,
+    exists,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.engine import Dialect
 
 from kapelle.adapters.store import schema
@@ -75,8 +90,12 @@ class TaskStatements:
         self.needs = Mapper(Edge, needs, dialect)
         columns = self.rows.columns
         due = or_(tasks.c.due_at.is_(None), tasks.c.due_at <= bindparam("now"))
+        after = (bindparam("after_rank", type_=Float()), bindparam("after_id", type_=Text()))
         self.due = Statement(
-            select(*columns).where(text(schema.READY), due).order_by(tasks.c.rank, tasks.c.task_id).limit(bindparam("limit")),
+            select(*columns)
+            .where(text(schema.READY), due, tuple_(tasks.c.rank, tasks.c.task_id) > tuple_(*after))
+            .order_by(tasks.c.rank, tasks.c.task_id)
+            .limit(bindparam("limit")),
             dialect,
         )
         self.next_due = Statement(

@@ -29,6 +29,10 @@ _BODY_CODECS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, k
 _EVENT_CODECS: dict[str, TypeAdapter[Any]] = {}
 
 
+LOWEST = -1e300
+"""Below every rank."""
+
+
 def event_codec(kind: str) -> TypeAdapter[Any]:
     """Return the codec of the events of *kind*; made when it is first needed, since most runs need few of them."""
     if kind not in _EVENT_CODECS:
@@ -103,8 +107,10 @@ class SqlTasks(_Part):
     def put(self, task: Task) -> None:
         self._all.tasks.rows.put(self._at, task)
 
-    def due(self, now: datetime, limit: int) -> Sequence[Task]:
-        return self._load(self._all.tasks.due.run(self._at, now=to_microseconds(now), limit=limit))
+    def due(self, now: datetime, limit: int, after: Task | None = None) -> Sequence[Task]:
+        rank, task_id = (after.rank, after.task_id) if after is not None else (LOWEST, "")
+        rows = self._all.tasks.due.run(self._at, now=to_microseconds(now), limit=limit, after_rank=rank, after_id=task_id)
+        return self._load(rows)
 
     def next_due_at(self, now: datetime) -> datetime | None:
         found = self._all.tasks.next_due.run(self._at, now=to_microseconds(now))[0][0]

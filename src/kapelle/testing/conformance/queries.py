@@ -38,6 +38,16 @@ class DueSuite(StoreTests):
         assert _names(await led.read(lambda view: view.tasks.due(NOON, 10))) == ["-1.0", "2.0", "3.5", "1000000000.0"]
         assert _names(await led.read(lambda view: view.tasks.due(NOON, 2))) == ["-1.0", "2.0"]
 
+    async def test_those_behind_a_due_task_can_be_asked_for(self, led: Led) -> None:
+        """Also where ranks are the same."""
+        run = a_run()
+        await _add(led, *[a_task(run, name=f"{rank}-{number}", rank=rank) for rank in (1.0, 2.0) for number in range(3)])
+        first = await led.read(lambda view: view.tasks.due(NOON, 2))
+        then = await led.read(lambda view: view.tasks.due(NOON, 10, first[-1]))
+        everything = await led.read(lambda view: view.tasks.due(NOON, 10))
+        assert _names([*first, *then]) == _names(everything)
+        assert len(everything) == 6
+
     async def test_a_task_is_due_when_its_time_has_come(self, led: Led) -> None:
         """At that very moment, and not before."""
         run = a_run()
