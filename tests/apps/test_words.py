@@ -1,5 +1,8 @@
 """What a person writes is taken as meant: names before ids, the command line before files, inputs by their default."""
 
+import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +183,22 @@ def test_a_long_command_line_is_run(place: Place) -> None:
 
     assert answer.code == 0, answer.err
     assert answer.json["tasks"][0]["summary"] == "done"
+
+
+def test_agents_are_told_what_the_project_says_of_itself(place: Place) -> None:
+    (place.repository / ".kapelle" / "project.yml").write_text(
+        "name: shop\ndescription: a small shop\ndirectories: {shop: the package}\n", encoding="utf-8"
+    )
+    place.write("flow.yml", "name: x\ntasks: {one: {agent: coder, gate: python, prompt: x, max_attempts: 1}}\n")
+    place.write("reh.yml", "otherwise: {say: nothing}\n")
+
+    assert place.run("run", "../flow.yml", "--rehearse", "../reh.yml").code == 1
+
+    spec = next(iter(_specs(place.home / "store.db")))
+    coder = next(config for config in spec["configs"] if config["name"] == "coder")
+    assert "Project: shop, a small shop\n- shop: the package\nTechnologies: python" in coder["prompt"]
+
+
+def _specs(path: Path) -> list[dict[str, Any]]:
+    with closing(sqlite3.connect(path)) as store:
+        return [json.loads(row[0]) for row in store.execute("select spec from runs")]

@@ -172,7 +172,7 @@ def _find(view: View, word: str) -> Found:
             if named:
                 return Found(run=overview.run, task=named[0])
         if len(word) < SHORTEST:
-            raise NotFound(f"nothing has the name {word}, and it is too short for an id")
+            raise NotFound(f"nothing has the id or the name {word}")
     runs = view.runs.find(word if word.startswith("r-") else f"r-{word}")
     tasks = view.tasks.find(word if word.startswith("t-") else f"t-{word}")
     if len(runs) + len(tasks) > 1:

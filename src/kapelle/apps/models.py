@@ -104,7 +104,7 @@ class Task(Model):
     result: dict[str, Any] | None = Field(default=None, description="JSON Schema of the structured result.")
     writes: Names = Field(default_factory=list, description="Globs of what it will change.")
     phase: str | None = Field(default=None, description="It starts when the phase before is completed.")
-    estimate: Duration | None = Field(default=None, description="How long it will probably take.")
+    estimate: Duration | None = Field(default=None, description="How long it will probably take; for people.")
     approval: bool = Field(default=False, description="Waits until a person approves it.")
     when: str | bool | None = Field(default=None, description="A Jinja2 expression; when false the task is skipped.")
     foreach: list[Any] | str | None = Field(default=None, description="One task for each item; `{{ item }}` in the prompt.")
@@ -157,7 +157,7 @@ class Project(Model):
     name: str = ""
     description: str = ""
     target: str | None = None
-    directories: dict[str, str] = Field(default_factory=dict, description="What is where, for people and prompts.")
+    directories: dict[str, str] = Field(default_factory=dict, description="What is where: NAME: meaning. Told to the agents.")
     phases: Phases = Field(default_factory=list)
     limits: ProjectLimits = ProjectLimits()
     delivery: DeliveryMode | None = None
@@ -181,8 +181,8 @@ class Agent(Model):
     prompt: str | None = Field(
         default=None, description="File below .kapelle/ with text for the system prompt, or the text itself."
     )
-    technologies: list[str] = Field(default_factory=list)
-    capabilities: list[str] = Field(default_factory=list)
+    technologies: list[str] = Field(default_factory=list, description="Told to the agent.")
+    capabilities: list[str] = Field(default_factory=list, description="What it can do; for people and for later placement.")
     tools: Tools = Field(default_factory=Tools)
     permission_mode: str | None = None
     max_turns: int | None = Field(default=None, ge=1)

@@ -69,6 +69,8 @@ def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake
         if problem:
             advice = f"make the file below {FOLDER}/, or write the text itself with `prompt: |`"
             wrong.append(document.located(Mistake(message=problem, advice=advice, path=(*here, "prompt"))))
+        if driver is not None and driver.capabilities.conversation:
+            prompt = _with_project(shop.configuration.project, agent, prompt)
         config = _agent_config(name, agent, prompt)
         for text in driver.problems(config, gateway=shop.configuration.settings.gateway) if driver is not None else ():
             advice = "see the reference of agents.yml"
@@ -94,6 +96,15 @@ def _agent_config(name: str, agent: models.Agent, prompt: str) -> AgentConfig:
         env=tuple(agent.env.items()),
         limit=agent.limit,
     )
+
+
+def _with_project(project: models.Project, agent: models.Agent, prompt: str) -> str:
+    """Return an agent's system prompt with what the project says of itself."""
+    lines = [f"Project: {project.name or 'this repository'}" + (f", {project.description}" if project.description else "")]
+    lines += [f"- {name}: {meaning}" for name, meaning in project.directories.items()]
+    lines += [f"Technologies: {', '.join(agent.technologies)}"] if agent.technologies else []
+    said = project.name or project.description or len(lines) > 1
+    return "\n\n".join(part for part in (prompt.strip(), "\n".join(lines) if said else "") if part)
 
 
 def _system_prompt(root: Path, prompt: str | None) -> tuple[str, str]:

@@ -104,7 +104,7 @@ class MemoryRepository:
         return three_way(self._base(ours, theirs), self.files(ours), self.files(theirs))
 
     def _base(self, ours: str, theirs: str) -> Files:
-        common = self.ancestors(ours) & self.ancestors(theirs)
+        common = self.ancestors(self.resolve(ours) or ours) & self.ancestors(self.resolve(theirs) or theirs)
         nearest = sorted(one for one in common if not any(one in self.ancestors(other) for other in common - {one}))
         if not nearest:
             return {}

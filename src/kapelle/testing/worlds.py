@@ -112,6 +112,10 @@ class SmallWorld:
         """Change the engine's settings for the leaders to come."""
         self.ports = replace(self.ports, settings=EngineSettings(**settings))
 
+    def replace(self, **ports: Any) -> None:
+        """Put others in place of some ports, for the leaders to come."""
+        self.ports = replace(self.ports, **ports)
+
     # --- Leading and asking ---
 
     async def lead(self, *, recover: bool = True) -> "Leader":

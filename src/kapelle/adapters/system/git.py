@@ -96,17 +96,7 @@ class Git:
             GitFailed: the directory is gone.
         """
         try:
-            process = await asyncio.create_subprocess_exec(
-                "git",
-                *arguments,
-                cwd=self._folder,
-                env=_environment(self._env),
-                stdin=PIPE if given is not None else asyncio.subprocess.DEVNULL,
-                stdout=PIPE,
-                stderr=PIPE,
-                # A group of its own: Ctrl-C is for Kapelle, which ends git and what git has started when it must.
-                start_new_session=True,
-            )
+            process = await self._start(arguments, takes_input=given is not None)
         except FileNotFoundError as error:
             if os.path.isdir(self._folder):  # noqa: PTH112  # a str is at hand
                 raise ProgramMissing("git is not installed", remedy="Install git 2.38 or newer.") from error
@@ -114,12 +104,30 @@ class Git:
         try:
             out, err = await process.communicate(given)
         except BaseException:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+            await _end(process)
             raise
         return GitResult(code=process.returncode or 0, out=out, error=err.decode(errors="replace").strip())
+
+    async def _start(self, arguments: Sequence[str], *, takes_input: bool) -> asyncio.subprocess.Process:
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                "git",
+                *arguments,
+                cwd=self._folder,
+                env=_environment(self._env),
+                stdin=PIPE if takes_input else asyncio.subprocess.DEVNULL,
+                stdout=PIPE,
+                stderr=PIPE,
+                # A group of its own: Ctrl-C is for Kapelle, which ends git and what git has started when it must.
+                start_new_session=True,
+            )
+        )
+        try:
+            # Broken off while it starts, asyncio would end git alone and wait for ever for what git has started.
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await _end(await starting)
+            raise
 
     async def do(self, *arguments: str, given: bytes | None = None) -> GitResult:
         """Run git and return what it answered.
@@ -131,6 +139,14 @@ class Git:
         if result.code != 0:
             raise failed(arguments, result)
         return result
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End git and everything that it has started."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
 def failed(arguments: Sequence[str], result: GitResult) -> GitFailed:

@@ -1,0 +1,350 @@
+"""A world in which anything may happen, at any moment, and whose invariants are checked after everything that does.
+
+What hypothesis chooses: which agent does what, when the leader dies and where, what fails, who moves the target, who cancels or
+pauses or resumes. Nothing here waits for a hint: the stages are stepped, as by a loop that lost every one. At the end
+everything is healed, and all tasks must come to an end.
+"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Coroutine
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from kapelle.core.conversation import Trouble
+from kapelle.core.errors import GitFailed, HostFailed, LeadLost, WorkspaceFailed
+from kapelle.core.ids import RunId
+from kapelle.core.merge import DeliveryMode
+from kapelle.core.requests import Approve, Cancel, Pause, Reject, Resume, Retry
+from kapelle.core.run import RUN_TERMINAL, Limits
+from kapelle.core.task import TERMINAL, OnFailure, Priority, TaskState
+from kapelle.testing.factories import run_spec, task
+from kapelle.testing.git import Files, has_markers
+from kapelle.testing.hosts import ScriptedProcess
+from kapelle.testing.invariants import KeepingWorkspaces, Watch
+from kapelle.testing.stores import LeaderDied
+from kapelle.testing.worlds import Leader, SmallWorld, world
+
+T = TypeVar("T")
+
+EXAMPLES = int(os.environ.get("KAPELLE_SIMULATION_EXAMPLES", "15"))
+STEPS = 25
+SLOTS = 3
+RUNS = 3
+PRICE = 1.0
+
+ACTS = {
+    "prepare": WorkspaceFailed("the disk is full"),
+    "start": HostFailed("no more processes"),
+    "commit": WorkspaceFailed("the disk is full"),
+    "run": HostFailed("no more processes"),
+    "merge": GitFailed("git ended with 128"),
+    "bring_in": GitFailed("git ended with 128"),
+    "move_ref": GitFailed("git ended with 128"),
+    "deliver": GitFailed("git ended with 128"),
+    "snapshot": WorkspaceFailed("the disk is full"),
+    "remove": WorkspaceFailed("the disk is full"),
+}
+PLACES = sorted({*ACTS, *(f"{act}:done" for act in ACTS), "write", "write:done", "end", "end:done", "put"})
+
+
+def fits(files: Files) -> str | None:
+    """What `make test` says: nothing may be broken, and the two halves of something must fit each other."""
+    broken = sorted(name for name, content in files.items() if "broken" in content or has_markers(content))
+    if broken:
+        return f"broken: {', '.join(broken)}"
+    if files.get("left", "1") != files.get("right", "1"):
+        return "left and right do not fit"
+    return None
+
+
+def does_well(process: ScriptedProcess, _: str = "") -> None:
+    """What every agent does once all is healed: it mends whatever it finds and does its own work."""
+    for name, content in list(process.directory.files.items()):
+        if has_markers(content) or "broken" in content:
+            process.write(name, "mended")
+    for name in ("left", "right"):
+        if name in process.directory.files:
+            process.write(name, "1")
+    process.write(f"{process.task}.py", "well")
+    process.done("all is well")
+
+
+class Simulation(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = tempfile.TemporaryDirectory()
+        self.opened = world(Path(self.folder.name), slots=SLOTS)
+        self.here: SmallWorld = self.do(self.opened.__aenter__())
+        self.here.host.commands["make test"] = fits
+        self.workspaces = KeepingWorkspaces(self.here)
+        self.here.replace(workspaces=self.workspaces)
+        self.watch = Watch(here=self.here, dearest_call=PRICE)
+        self.runs: list[RunId] = []
+        self.leader: Leader = self.do(self.here.lead())
+
+    def do(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(coroutine)
+
+    # --- What people do ---
+
+    @initialize(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        self.submit(data)
+
+    def submit(self, data: st.DataObject) -> None:
+        number = len(self.runs)
+        names = [f"t{number}{letter}" for letter in "abc"[: data.draw(st.integers(1, 3), label="tasks")]]
+        specs = []
+        for index, name in enumerate(names):
+            needs = data.draw(st.lists(st.sampled_from(names[:index]), unique=True) if index else st.just([]), label="needs")
+            specs.append(
+                task(
+                    name,
+                    needs=tuple(needs),
+                    max_attempts=data.draw(st.integers(1, 2), label="attempts"),
+                    approval=data.draw(st.booleans() if index else st.just(False), label="approval"),
+                    agent=data.draw(st.sampled_from(["coder", "coder", "coder", "once"]), label="agent"),
+                    priority=data.draw(st.sampled_from(Priority), label="priority"),
+                    on_failure=data.draw(st.sampled_from(OnFailure), label="on failure"),
+                )
+            )
+        limits = Limits(
+            agents=data.draw(st.sampled_from([None, 1]), label="agents"),
+            budget_usd=data.draw(st.sampled_from([None, None, 2 * PRICE]), label="budget"),
+            merge_returns=1,
+        )
+        delivery = data.draw(st.sampled_from(DeliveryMode), label="delivery")
+        spec = run_spec(*specs, name=f"run {number}", limits=limits, delivery=delivery)
+        self.runs.append(self.do(self.here.submit(spec)))
+
+    @precondition(lambda self: len(self.runs) < RUNS)
+    @rule(data=st.data())
+    def somebody_submits_a_run(self, data: st.DataObject) -> None:
+        self.submit(data)
+
+    @rule(data=st.data(), kind=st.sampled_from([Cancel, Pause, Resume]))
+    def somebody_asks_something_of_a_run(self, data: st.DataObject, kind: type[Cancel | Pause | Resume]) -> None:
+        self.do(self.here.ask(kind(run_id=data.draw(st.sampled_from(self.runs)))))
+
+    @rule(data=st.data(), kind=st.sampled_from([Cancel, Approve, Approve, Reject]))
+    def somebody_asks_something_of_a_task(self, data: st.DataObject, kind: type[Cancel | Approve | Reject]) -> None:
+        tasks = self.do(self.here.tasks())
+        if tasks:
+            chosen = tasks[data.draw(st.sampled_from(sorted(tasks)))]
+            self.do(self.here.ask(kind(run_id=chosen.run_id, task_id=chosen.task_id)))
+
+    @precondition(lambda self: len(self.runs) < RUNS)
+    @rule(data=st.data(), whole=st.booleans())
+    def somebody_retries(self, data: st.DataObject, whole: bool) -> None:
+        tasks = self.do(self.here.tasks())
+        if tasks:
+            chosen = tasks[data.draw(st.sampled_from(sorted(tasks)))]
+            new = RunId(f"r-again{len(self.runs)}")
+            only = None if whole else chosen.task_id
+            self.do(self.here.ask(Retry(run_id=chosen.run_id, new_run_id=new, task_id=only)))
+            self.runs.append(new)
+
+    @rule(name=st.sampled_from(["theirs", "shared", "right"]), content=st.sampled_from(["1", "2"]))
+    def somebody_pushes(self, name: str, content: str) -> None:
+        self.here.repository.push({name: content})
+
+    @rule(dirty=st.booleans())
+    def the_checkout_changes(self, dirty: bool) -> None:
+        self.here.repository.in_the_way = "local changes are in the way" if dirty else ""
+
+    # --- What agents do ---
+
+    def at_work(self) -> list[ScriptedProcess]:
+        return [process for process in self.here.host.live() if process.in_turn]
+
+    def with_an_agent(self, data: st.DataObject) -> ScriptedProcess:
+        return data.draw(st.sampled_from(self.at_work()), label="agent")
+
+    @precondition(lambda self: self.at_work())
+    @rule(
+        data=st.data(),
+        name=st.sampled_from(["own", "own", "shared", "left"]),
+        content=st.sampled_from(["1", "1", "2", "broken"]),
+        answers=st.booleans(),
+    )
+    def an_agent_writes(self, data: st.DataObject, name: str, content: str, answers: bool) -> None:
+        process = self.with_an_agent(data)
+        process.write(f"{process.task}.py" if name == "own" else name, content)
+        if answers:
+            process.done("done")
+            self.some_rounds(2)
+
+    @precondition(lambda self: self.at_work())
+    @rule(data=st.data())
+    def an_agent_does_well(self, data: st.DataObject) -> None:
+        does_well(self.with_an_agent(data))
+        self.some_rounds(2)
+
+    @precondition(lambda self: self.at_work())
+    @rule(data=st.data())
+    def an_agent_claims_too_much(self, data: st.DataObject) -> None:
+        self.with_an_agent(data).done("All done!")
+
+    @precondition(lambda self: self.at_work())
+    @rule(data=st.data(), how=st.sampled_from(["crash", "time", "overloaded", "login", "refused"]))
+    def an_agent_comes_to_grief(self, data: st.DataObject, how: str) -> None:
+        process = self.with_an_agent(data)
+        match how:
+            case "crash":
+                process.exit(1)
+            case "time":
+                process.time_out()
+            case "overloaded":
+                process.trouble(Trouble.OVERLOADED)
+            case "login":
+                process.trouble(Trouble.LOGIN_EXPIRED)
+            case _:
+                process.trouble(Trouble.REFUSED)
+
+    @precondition(lambda self: self.at_work())
+    @rule(data=st.data())
+    def an_agent_calls_its_model(self, data: st.DataObject) -> None:
+        process = self.with_an_agent(data)
+        refusal = self.here.gateway.call(process.token, usd=PRICE)
+        if refusal is not None and "budget" in refusal:
+            process.trouble(Trouble.BUDGET, refusal)
+
+    # --- What the leader does, and what becomes of it ---
+
+    def some_rounds(self, count: int) -> None:
+        for _ in range(count):
+            self.do(self.leader.round())
+
+    @rule(count=st.integers(1, 4))
+    def the_leader_goes_on(self, count: int) -> None:
+        self.some_rounds(count)
+
+    @rule(seconds=st.sampled_from([1, 10, 60, 600]))
+    def time_passes(self, seconds: int) -> None:
+        self.here.clock.move(timedelta(seconds=seconds))
+        self.some_rounds(1)
+
+    def succeed(self) -> None:
+        self.do(self.leader.die())
+        self.here.store.heal()
+        self.here.points.heal()
+        self.leader = self.do(self.here.lead())
+
+    @rule()
+    def the_leader_dies(self) -> None:
+        self.succeed()
+
+    @rule(commits=st.integers(1, 14), after=st.booleans())
+    def the_leader_dies_in_a_commit(self, commits: int, after: bool) -> None:
+        self.here.store.die(commits=commits, after=after)
+        with suppress(LeaderDied):
+            self.some_rounds(2)
+        self.succeed()
+
+    @rule(place=st.sampled_from(PLACES), rounds=st.integers(1, 3))
+    def the_leader_dies_in_an_act(self, place: str, rounds: int) -> None:
+        self.here.points.hold(place)
+        self.some_rounds(rounds)
+        self.succeed()
+
+    @rule(act=st.sampled_from(sorted(ACTS)), times=st.integers(1, 2))
+    def an_act_fails(self, act: str, times: int) -> None:
+        self.here.points.fail(act, ACTS[act], times=times)
+        self.some_rounds(2)
+
+    @rule(stage=st.sampled_from(["submit", "dispatch", "execute", "validate", "merge", "report"]))
+    def the_leader_comes_too_late(self, stage: str) -> None:
+        late = self.leader
+        self.leader = self.do(self.here.lead())
+        before = self.do(self.here.store.read(lambda view: view.last_seq()))
+        with pytest.raises(LeadLost):
+            self.do(late.step(stage))
+        assert self.do(self.here.store.read(lambda view: view.last_seq())) == before
+        self.do(late.die())
+
+    # --- What always holds ---
+
+    @invariant()
+    def everything_holds(self) -> None:
+        assert self.do(self.watch.check()) == []
+        assert self.workspaces.lost == []
+
+    # --- The end ---
+
+    def teardown(self) -> None:
+        try:
+            self.heal()
+        finally:
+            self.do(self.opened.__aexit__(None, None, None))
+            self.runner.close()
+            self.folder.cleanup()
+
+    def heal(self) -> None:
+        here = self.here
+        here.repository.in_the_way = ""
+        here.host.otherwise = does_well
+        self.succeed()
+        for _ in range(40):
+            for run_id in self.runs:
+                self.do(here.ask(Resume(run_id=run_id)))
+            for found in self.do(here.tasks()).values():
+                if found.state is TaskState.PENDING and found.spec.approval and not found.approved:
+                    self.do(here.ask(Approve(run_id=found.run_id, task_id=found.task_id)))
+            for process in self.at_work():
+                does_well(process)
+            self.settle_with_the_target()
+            self.do(self.leader.run())
+            here.clock.move(timedelta(minutes=10))
+            self.everything_holds()
+            if self.do(self.at_rest()):
+                break
+        assert self.do(self.left_over()) == []
+
+    def settle_with_the_target(self) -> None:
+        """Do what a person must: mend what others broke on the target, and settle its conflicts with merged work."""
+        repository = self.here.repository
+        if fits(repository.files("main")) is not None:
+            repository.push({"left": "1", "right": "1"})
+        for entry in self.do(self.here.store.read(lambda view: view.changes.integrations())):
+            files, (_, conflicts) = repository.files(entry.tip), repository.merge_files("main", entry.tip)
+            if entry.held_up and conflicts:
+                repository.push({name: files.get(name) for name in conflicts})
+
+    async def at_rest(self) -> bool:
+        overviews = await self.here.store.read(lambda view: view.runs.overviews(limit=1000))
+        return all(overview.run.state in RUN_TERMINAL for overview in overviews)
+
+    async def left_over(self) -> list[str]:
+        """What is left of runs that have all ended."""
+        here = self.here
+        tasks = (await here.tasks()).values()
+        found = [f"{entry.name} is {entry.state} ({entry.waits_for})" for entry in tasks if entry.state not in TERMINAL]
+        overviews = await here.store.read(lambda view: view.runs.overviews(limit=1000))
+        found += [f"{entry.run.spec.name} is {entry.run.state}" for entry in overviews if entry.run.state not in RUN_TERMINAL]
+        found += [f"a process of {process.task} lives" for process in here.host.live()]
+        found += [f"{path} is left" for path in here.git.directories]
+        found += [str(row) for row in await here.store.read(lambda view: view.agents.workspaces())]
+        found += [str(row) for row in await here.store.read(lambda view: view.agents.live())]
+        for entry in tasks:
+            if entry.commit is not None and not here.repository.reachable(entry.commit):
+                found.append(f"the work of {entry.name} is held by no ref")
+        return found
+
+
+TestSimulation = Simulation.TestCase
+TestSimulation.settings = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=STEPS,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
