@@ -189,3 +189,33 @@ def test_rehearse_serve_answers_any_claude(place: Place, api: str, tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Wrote a.txt." in done.stdout
     assert (place.repository / "a.txt").read_text() == "{{ y }}\n"
+
+
+def test_without_the_gateway_the_cli_s_own_count_is_booked(place: Place, api: str) -> None:
+    (place.repository / ".kapelle" / "project.yml").write_text("gateway: off\n", encoding="utf-8")
+    place.git("add", "-A")
+    place.git("commit", "-q", "-m", "no gateway")
+    place.write(
+        "workflow.yml", "name: one\ntasks: {one: {agent: coder, gate: python, prompt: 'Write a.txt', budget_usd: 1.0}}\n"
+    )
+    env = {"ANTHROPIC_BASE_URL": api, "ANTHROPIC_API_KEY": "sk-planted"}
+
+    answer = place.run("run", "../workflow.yml", "--json", env=env)
+
+    assert answer.code == 0, answer.out + answer.err
+    assert answer.json["cost_usd"] > 0
+    assert answer.json["tasks"][0]["tokens"]["output"] > 0
+    events = [json.loads(line) for line in place.run("events", "--json").out.splitlines()]
+    assert not [event for event in events if event["kind"] == "model.called"]
+
+
+def test_a_login_of_the_cli_s_own_is_passed_through_and_still_metered(place: Place, api: str) -> None:
+    place.write("workflow.yml", "name: one\ntasks: {one: {agent: coder, gate: python, prompt: 'Write a.txt'}}\n")
+    env = {"ANTHROPIC_BASE_URL": api, "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-planted"}
+
+    answer = place.run("run", "../workflow.yml", "--json", env=env)
+
+    assert answer.code == 0, answer.out + answer.err
+    events = [json.loads(line) for line in place.run("events", "--json").out.splitlines()]
+    assert len([event for event in events if event["kind"] == "model.called"]) == 2
+    assert answer.json["tasks"][0]["tokens"]["cache_read"] == 100

@@ -25,7 +25,7 @@ from kapelle.core.ids import RunId
 from kapelle.core.merge import DeliveryMode
 from kapelle.core.requests import Approve, Cancel, Pause, Reject, Resume, Retry
 from kapelle.core.run import RUN_TERMINAL, Limits
-from kapelle.core.task import TERMINAL, OnFailure, Priority, TaskState
+from kapelle.core.task import TERMINAL, OnFailure, Priority, Task, TaskState
 from kapelle.testing.factories import run_spec, task
 from kapelle.testing.git import Files, has_markers
 from kapelle.testing.hosts import ScriptedProcess
@@ -53,6 +53,7 @@ ACTS = {
     "snapshot": WorkspaceFailed("the disk is full"),
     "remove": WorkspaceFailed("the disk is full"),
 }
+GRIEF = ("crash", "crash", "time", "claim", Trouble.OVERLOADED, Trouble.LOGIN_EXPIRED, Trouble.REFUSED)
 PLACES = sorted({*ACTS, *(f"{act}:done" for act in ACTS), "write", "write:done", "end", "end:done", "put"})
 
 
@@ -100,6 +101,7 @@ class Simulation(RuleBasedStateMachine):
     @initialize(data=st.data())
     def begin(self, data: st.DataObject) -> None:
         self.submit(data)
+        self.some_rounds(3)
 
     def submit(self, data: st.DataObject) -> None:
         number = len(self.runs)
@@ -132,34 +134,33 @@ class Simulation(RuleBasedStateMachine):
     def somebody_submits_a_run(self, data: st.DataObject) -> None:
         self.submit(data)
 
-    @rule(data=st.data(), kind=st.sampled_from([Cancel, Pause, Resume]))
-    def somebody_asks_something_of_a_run(self, data: st.DataObject, kind: type[Cancel | Pause | Resume]) -> None:
-        self.do(self.here.ask(kind(run_id=data.draw(st.sampled_from(self.runs)))))
-
-    @rule(data=st.data(), kind=st.sampled_from([Cancel, Approve, Approve, Reject]))
-    def somebody_asks_something_of_a_task(self, data: st.DataObject, kind: type[Cancel | Approve | Reject]) -> None:
-        tasks = self.do(self.here.tasks())
-        if tasks:
-            chosen = tasks[data.draw(st.sampled_from(sorted(tasks)))]
-            self.do(self.here.ask(kind(run_id=chosen.run_id, task_id=chosen.task_id)))
-
     @precondition(lambda self: len(self.runs) < RUNS)
     @rule(data=st.data(), whole=st.booleans())
     def somebody_retries(self, data: st.DataObject, whole: bool) -> None:
+        chosen = self.some_task(data)
+        new = RunId(f"r-again{len(self.runs)}")
+        self.do(self.here.ask(Retry(run_id=chosen.run_id, new_run_id=new, task_id=None if whole else chosen.task_id)))
+        self.runs.append(new)
+
+    @rule(data=st.data(), kind=st.sampled_from([Cancel, Pause, Resume, Resume]), of_task=st.booleans())
+    def somebody_asks_for_something(self, data: st.DataObject, kind: type[Cancel | Pause | Resume], of_task: bool) -> None:
+        chosen = self.some_task(data)
+        one = kind is Cancel and of_task
+        self.do(self.here.ask(Cancel(run_id=chosen.run_id, task_id=chosen.task_id) if one else kind(run_id=chosen.run_id)))
+
+    @rule(data=st.data(), kind=st.sampled_from([Approve, Approve, Reject]))
+    def somebody_decides(self, data: st.DataObject, kind: type[Approve | Reject]) -> None:
+        chosen = self.some_task(data)
+        self.do(self.here.ask(kind(run_id=chosen.run_id, task_id=chosen.task_id)))
+
+    def some_task(self, data: st.DataObject) -> Task:
+        self.some_rounds(1)
         tasks = self.do(self.here.tasks())
-        if tasks:
-            chosen = tasks[data.draw(st.sampled_from(sorted(tasks)))]
-            new = RunId(f"r-again{len(self.runs)}")
-            only = None if whole else chosen.task_id
-            self.do(self.here.ask(Retry(run_id=chosen.run_id, new_run_id=new, task_id=only)))
-            self.runs.append(new)
+        return tasks[data.draw(st.sampled_from(sorted(tasks)), label="task")]
 
-    @rule(name=st.sampled_from(["theirs", "shared", "right"]), content=st.sampled_from(["1", "2"]))
-    def somebody_pushes(self, name: str, content: str) -> None:
+    @rule(name=st.sampled_from(["theirs", "shared", "right"]), content=st.sampled_from(["1", "2"]), dirty=st.booleans())
+    def somebody_moves_the_target(self, name: str, content: str, dirty: bool) -> None:
         self.here.repository.push({name: content})
-
-    @rule(dirty=st.booleans())
-    def the_checkout_changes(self, dirty: bool) -> None:
         self.here.repository.in_the_way = "local changes are in the way" if dirty else ""
 
     # --- What agents do ---
@@ -171,45 +172,39 @@ class Simulation(RuleBasedStateMachine):
         return data.draw(st.sampled_from(self.at_work()), label="agent")
 
     @precondition(lambda self: self.at_work())
-    @rule(
-        data=st.data(),
-        name=st.sampled_from(["own", "own", "shared", "left"]),
-        content=st.sampled_from(["1", "1", "2", "broken"]),
-        answers=st.booleans(),
-    )
-    def an_agent_writes(self, data: st.DataObject, name: str, content: str, answers: bool) -> None:
-        process = self.with_an_agent(data)
-        process.write(f"{process.task}.py" if name == "own" else name, content)
-        if answers:
-            process.done("done")
-            self.some_rounds(2)
-
-    @precondition(lambda self: self.at_work())
-    @rule(data=st.data())
-    def an_agent_does_well(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), rounds=st.integers(0, 3))
+    def an_agent_does_well(self, data: st.DataObject, rounds: int) -> None:
         does_well(self.with_an_agent(data))
-        self.some_rounds(2)
+        self.some_rounds(rounds)
 
     @precondition(lambda self: self.at_work())
-    @rule(data=st.data())
-    def an_agent_claims_too_much(self, data: st.DataObject) -> None:
-        self.with_an_agent(data).done("All done!")
-
-    @precondition(lambda self: self.at_work())
-    @rule(data=st.data(), how=st.sampled_from(["crash", "time", "overloaded", "login", "refused"]))
-    def an_agent_comes_to_grief(self, data: st.DataObject, how: str) -> None:
+    @rule(data=st.data(), name=st.sampled_from(["shared", "shared", "left"]), rounds=st.integers(0, 4))
+    def an_agent_gets_into_anothers_way(self, data: st.DataObject, name: str, rounds: int) -> None:
         process = self.with_an_agent(data)
-        match how:
-            case "crash":
-                process.exit(1)
-            case "time":
-                process.time_out()
-            case "overloaded":
-                process.trouble(Trouble.OVERLOADED)
-            case "login":
-                process.trouble(Trouble.LOGIN_EXPIRED)
-            case _:
-                process.trouble(Trouble.REFUSED)
+        process.write(name, f"as {process.task} likes it" if name == "shared" else "2")
+        process.done("done")
+        self.some_rounds(rounds)
+
+    @precondition(lambda self: self.at_work())
+    @rule(data=st.data(), name=st.sampled_from(["shared", "own"]), answers=st.booleans(), rounds=st.integers(0, 3))
+    def an_agent_does_badly(self, data: st.DataObject, name: str, answers: bool, rounds: int) -> None:
+        process = self.with_an_agent(data)
+        process.write(f"{process.task}.py" if name == "own" else name, "broken")
+        if answers:
+            process.done("All done!")
+        self.some_rounds(rounds)
+
+    @precondition(lambda self: self.at_work())
+    @rule(data=st.data(), how=st.sampled_from(GRIEF), rounds=st.integers(0, 3))
+    def an_agent_comes_to_grief(self, data: st.DataObject, how: Trouble | str, rounds: int) -> None:
+        process = self.with_an_agent(data)
+        if isinstance(how, Trouble):
+            process.trouble(how)
+        elif how == "claim":
+            process.done("All done!")
+        else:
+            process.exit(1, timed_out=how == "time")
+        self.some_rounds(rounds)
 
     @precondition(lambda self: self.at_work())
     @rule(data=st.data())
@@ -218,6 +213,7 @@ class Simulation(RuleBasedStateMachine):
         refusal = self.here.gateway.call(process.token, usd=PRICE)
         if refusal is not None and "budget" in refusal:
             process.trouble(Trouble.BUDGET, refusal)
+        self.some_rounds(1)
 
     # --- What the leader does, and what becomes of it ---
 
@@ -225,14 +221,10 @@ class Simulation(RuleBasedStateMachine):
         for _ in range(count):
             self.do(self.leader.round())
 
-    @rule(count=st.integers(1, 4))
-    def the_leader_goes_on(self, count: int) -> None:
-        self.some_rounds(count)
-
-    @rule(seconds=st.sampled_from([1, 10, 60, 600]))
-    def time_passes(self, seconds: int) -> None:
+    @rule(seconds=st.sampled_from([0, 0, 10, 60, 600]), count=st.integers(1, 4))
+    def time_passes(self, seconds: int, count: int) -> None:
         self.here.clock.move(timedelta(seconds=seconds))
-        self.some_rounds(1)
+        self.some_rounds(count)
 
     def succeed(self) -> None:
         self.do(self.leader.die())
@@ -240,27 +232,23 @@ class Simulation(RuleBasedStateMachine):
         self.here.points.heal()
         self.leader = self.do(self.here.lead())
 
-    @rule()
-    def the_leader_dies(self) -> None:
+    @rule(commits=st.integers(0, 14), after=st.booleans())
+    def the_leader_dies(self, commits: int, after: bool) -> None:
+        if commits:
+            self.here.store.die(commits=commits, after=after)
+            with suppress(LeaderDied):
+                self.some_rounds(2)
         self.succeed()
+        self.some_rounds(1)
 
-    @rule(commits=st.integers(1, 14), after=st.booleans())
-    def the_leader_dies_in_a_commit(self, commits: int, after: bool) -> None:
-        self.here.store.die(commits=commits, after=after)
-        with suppress(LeaderDied):
-            self.some_rounds(2)
-        self.succeed()
-
-    @rule(place=st.sampled_from(PLACES), rounds=st.integers(1, 3))
+    @rule(place=st.sampled_from(PLACES), rounds=st.integers(1, 4))
     def the_leader_dies_in_an_act(self, place: str, rounds: int) -> None:
         self.here.points.hold(place)
+        for process in self.at_work()[:1]:
+            does_well(process)
         self.some_rounds(rounds)
         self.succeed()
-
-    @rule(act=st.sampled_from(sorted(ACTS)), times=st.integers(1, 2))
-    def an_act_fails(self, act: str, times: int) -> None:
-        self.here.points.fail(act, ACTS[act], times=times)
-        self.some_rounds(2)
+        self.some_rounds(1)
 
     @rule(stage=st.sampled_from(["submit", "dispatch", "execute", "validate", "merge", "report"]))
     def the_leader_comes_too_late(self, stage: str) -> None:
@@ -271,6 +259,14 @@ class Simulation(RuleBasedStateMachine):
             self.do(late.step(stage))
         assert self.do(self.here.store.read(lambda view: view.last_seq())) == before
         self.do(late.die())
+        self.some_rounds(1)
+
+    @rule(act=st.sampled_from(sorted(ACTS)), times=st.integers(1, 2))
+    def an_act_fails(self, act: str, times: int) -> None:
+        self.here.points.fail(act, ACTS[act], times=times)
+        for process in self.at_work()[:1]:
+            does_well(process)
+        self.some_rounds(3)
 
     # --- What always holds ---
 

@@ -208,6 +208,8 @@ class ModelAccess:
     api_key: str | None = field(default=None, repr=False)
     headers: tuple[tuple[str, str], ...] = ()
     own_login: bool = False
+    direct_url: str | None = None
+    """Without the gateway: the address of the model's API, where it is not the program's own default."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,7 @@
 
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt
-from kapelle.core.ports import ModelAccess, Ticket
+from kapelle.core.ports import ModelAccess, Ticket, Upstream
 from kapelle.core.run import Run
 from kapelle.core.store import WorkspaceRow
 from kapelle.core.task import Task
@@ -30,7 +30,8 @@ def model_access(agent: Agent, run: Run, base_url: str) -> ModelAccess:
     """Return how the agent's program is told to reach its model."""
     upstream = run.spec.upstream
     if upstream.bypass:
-        return ModelAccess(base_url=None, own_login=True)
+        elsewhere = upstream.base_url if upstream.base_url != Upstream().base_url else None
+        return ModelAccess(base_url=None, own_login=True, direct_url=elsewhere)
     if upstream.rehearsal is None and upstream.credential is None:
         return ModelAccess(base_url=base_url, own_login=True, headers=((TOKEN_HEADER, agent.token),))
     return ModelAccess(base_url=base_url, api_key=agent.token)

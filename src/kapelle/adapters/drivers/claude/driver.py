@@ -114,6 +114,8 @@ def _model(access: ModelAccess) -> dict[str, str]:
     env: dict[str, str] = {}
     if access.base_url is not None:
         env["ANTHROPIC_BASE_URL"] = access.base_url
+    elif access.direct_url is not None:
+        env["ANTHROPIC_BASE_URL"] = access.direct_url
     if access.api_key is not None:
         env["ANTHROPIC_API_KEY"] = access.api_key
     if access.headers:
@@ -122,7 +124,8 @@ def _model(access: ModelAccess) -> dict[str, str]:
         # The login lies in the operator's own configuration; a configuration of the agent's own would have none.
         own = os.environ.get("CLAUDE_CONFIG_DIR") or str(Path.home() / ".claude")
         env |= {"CLAUDE_CONFIG_DIR": own, "HOME": str(Path.home())}
-        for name in ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"):
-            if access.base_url is None and name in os.environ:
+        # A login by token lies in the environment; a key goes to the agent only where there is no gateway to hold it.
+        for name in ("CLAUDE_CODE_OAUTH_TOKEN", *(("ANTHROPIC_API_KEY",) if access.base_url is None else ())):
+            if name in os.environ:
                 env[name] = os.environ[name]
     return env
