@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from kapelle.apps.models import Retry as Retry
     from kapelle.apps.python import AgentConfig as AgentConfig
     from kapelle.apps.python import Orchestrator as Orchestrator
-    from kapelle.apps.python import RunResult as RunResult
-    from kapelle.apps.python import Status as Status
-    from kapelle.apps.python import SubmittedTask as SubmittedTask
     from kapelle.apps.python import Task as Task
-    from kapelle.apps.python import TaskResult as TaskResult
     from kapelle.apps.python import Workflow as Workflow
+    from kapelle.apps.results import RunResult as RunResult
+    from kapelle.apps.results import Status as Status
+    from kapelle.apps.results import SubmittedTask as SubmittedTask
+    from kapelle.apps.results import TaskResult as TaskResult
     from kapelle.core.errors import KapelleError as KapelleError
 
 _PLACES = {
@@ -32,11 +32,11 @@ _PLACES = {
     "KapelleError": "kapelle.core.errors",
     "Orchestrator": "kapelle.apps.python",
     "Retry": "kapelle.apps.models",
-    "RunResult": "kapelle.apps.python",
-    "Status": "kapelle.apps.python",
-    "SubmittedTask": "kapelle.apps.python",
+    "RunResult": "kapelle.apps.results",
+    "Status": "kapelle.apps.results",
+    "SubmittedTask": "kapelle.apps.results",
     "Task": "kapelle.apps.python",
-    "TaskResult": "kapelle.apps.python",
+    "TaskResult": "kapelle.apps.results",
     "Workflow": "kapelle.apps.python",
 }
 

@@ -15,8 +15,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,11 +23,11 @@ from pydantic import Field
 
 from kapelle.apps import compose, models
 from kapelle.apps.desk import Desk
+from kapelle.apps.results import RunResult, Status, SubmittedTask, TaskResult
 from kapelle.apps.runs import prepare, submit
 from kapelle.apps.settings import Configuration, load
 from kapelle.apps.views import RunReport, TaskReport, run_report
 from kapelle.apps.workflows import read_workflow
-from kapelle.core.budget import Usage
 from kapelle.core.errors import KapelleError, NotFound, UsageError
 from kapelle.core.events import Entry
 from kapelle.core.ids import RunId, TaskId
@@ -69,87 +68,6 @@ class Workflow(models.Workflow):
                 raise UsageError(f"two tasks are called {task.name}", remedy="Give each task a name of its own.")
             named[task.name] = task.model_dump(exclude={"name"}, exclude_unset=True)
         return cls.model_validate({"name": name, "tasks": named, **rest})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SubmittedTask:
-    """A task that was accepted."""
-
-    run_id: str
-    task_id: str
-    name: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TaskResult:
-    """How a task ended, or how far it is."""
-
-    task_id: str
-    run_id: str
-    name: str
-    state: str
-    """One of the task states, such as ``completed`` or ``failed``."""
-    summary: str
-    """The agent's last words."""
-    result: Any
-    """The structured result, if one was asked for."""
-    commit: str | None
-    """The merge commit that holds its work."""
-    attempts: int
-    usage: Usage
-    cost_usd: float
-    elapsed: timedelta | None
-    failure: str | None
-    """Why it failed, in words for people."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether it was completed."""
-        return self.state == "completed"
-
-    @property
-    def ended(self) -> bool:
-        """Whether it will not change any more."""
-        return self.state in {state.value for state in TERMINAL}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunResult:
-    """How a run ended, or how far it is."""
-
-    run_id: str
-    name: str
-    state: str
-    tasks: Mapping[str, TaskResult]
-    """By name."""
-    usage: Usage
-    cost_usd: float
-    elapsed: timedelta
-    held_up: str
-    """Why the target could not be moved; empty when it was, or did not have to be."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether everything was completed."""
-        return self.state == "completed"
-
-    @property
-    def failed(self) -> Sequence[TaskResult]:
-        """The tasks that ended otherwise than completed or skipped."""
-        return [task for task in self.tasks.values() if task.ended and task.state not in {"completed", "skipped"}]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Status:
-    """What goes on."""
-
-    leader_pid: int | None
-    """The process that leads, or None when nobody does."""
-    agents: int
-    """How many agents are live."""
-    slots: int
-    runs: Sequence[RunResult]
-    """The runs that have not ended."""
 
 
 def _document(workflow: Workflow) -> Document:
