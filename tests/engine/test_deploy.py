@@ -192,7 +192,7 @@ async def test_a_directory_of_the_users_own_is_neither_made_nor_removed(here: Sm
     assert (await here.task()).state is TaskState.COMPLETED
     assert notes.files == {"old.md": "old", "new.md": "new"}
     assert "prepare" not in here.points.passed
-    assert "remove" not in here.points.passed
+    assert "/home/you/notes" in here.git.directories
 
 
 async def test_an_agent_reaches_its_model_by_the_gateway_with_a_token_of_its_own(here: SmallWorld) -> None:

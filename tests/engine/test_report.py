@@ -92,7 +92,7 @@ async def test_unmerged_work_is_kept_before_its_workspace_is_removed(here: Small
     await here.submit(run_spec(task("api", max_attempts=1)))
     leader = await here.lead()
     await leader.run()
-    assert [name for name in here.points.passed if name in {"snapshot", "remove"}] == ["snapshot", "remove"]
+    assert [name for name in here.points.passed if name in {"snapshot", "remove"}][:2] == ["snapshot", "remove"]
     ((ref, commit),) = here.kept.items()
     assert ref == f"refs/kapelle/{here.store.store_id}/kept/{await here.task_id()}/1"
     assert here.repository.files(commit) == {"README.md": "hello", "half.py": "half"}

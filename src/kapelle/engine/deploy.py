@@ -116,7 +116,7 @@ async def set_up(world: World, run: Run, task: Task | None, workspace: Workspace
     """Run the set-up commands in a new workspace of a repository; return what failed, in words, or None."""
     if workspace.repository is None:
         return None
-    folder = f"{world.folders.root}/setup/{workspace.workspace_id}"
+    folder = world.folders.setup(workspace.workspace_id)
     for index, command in enumerate(run.spec.workspace.setup):
         launch = Launch(
             argv=("sh", "-c", command),

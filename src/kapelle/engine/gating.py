@@ -44,7 +44,7 @@ async def run_gate(world: World, run: Run, task: Task | None, gate: Gate, worksp
 async def _run_check(
     world: World, run: Run, task: Task | None, check: Check, workspace: WorkspaceRow, *, label: str
 ) -> CheckResult:
-    folder = f"{world.folders.root}/checks/{workspace.workspace_id}"
+    folder = world.folders.checks(workspace.workspace_id)
     launch = Launch(
         argv=("sh", "-c", check.run),
         cwd=workspace.path,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from kapelle.core.attempt import Outcome
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import SnapshotKept, WorkspaceRemoved, WorkspaceStuck
 from kapelle.core.ids import WorkspaceId
@@ -25,6 +26,8 @@ class _Clearing:
     """Where what is not merged is kept."""
     merged_tree: str | None
     """The tree that was merged out of it, if one was."""
+    home: str | None = None
+    """The home of an attempt that succeeded: nobody asks for its conversation again."""
 
 
 class ReportStage:
@@ -74,7 +77,8 @@ class ReportStage:
                 continue
             merged = [change for change in tx.changes.of_task(row.task_id) if change.state is ChangeState.MERGED]
             ref = f"refs/kapelle/{self._world.store.store_id}/kept/{row.task_id}/{attempt.number}"
-            found.append(_Clearing(workspace=row, ref=ref, merged_tree=merged[-1].tree if merged else None))
+            home = self._world.folders.home(attempt.attempt_id) if attempt.outcome is Outcome.SUCCEEDED else None
+            found.append(_Clearing(workspace=row, ref=ref, merged_tree=merged[-1].tree if merged else None, home=home))
         return found
 
     async def _clear(self, order: _Clearing) -> Finding | None:
@@ -85,6 +89,10 @@ class ReportStage:
                 kept = await self._keep(order, row.repository)
             if row.owned:
                 await self._world.workspaces.remove(row.path, row.repository)
+            folders = self._world.folders
+            for litter in (folders.checks(row.workspace_id), folders.setup(row.workspace_id), order.home):
+                if litter is not None:
+                    await self._world.workspaces.remove(litter, None)
         except KapelleError as error:
             # It stays where it is, with its row, and is tried again later.
             first = row.workspace_id not in self._again_at

@@ -35,6 +35,14 @@ class Folders:
         """Return the home of an attempt's agents: the program keeps its conversation there."""
         return f"{self.root}/homes/{attempt_id}"
 
+    def checks(self, workspace_id: WorkspaceId) -> str:
+        """Return the folder that the checks of a workspace use for themselves."""
+        return f"{self.root}/checks/{workspace_id}"
+
+    def setup(self, workspace_id: WorkspaceId) -> str:
+        """Return the folder that the set-up commands of a workspace use for themselves."""
+        return f"{self.root}/setup/{workspace_id}"
+
     @property
     def workspaces(self) -> str:
         """Return the folder that holds all workspaces."""

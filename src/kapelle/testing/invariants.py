@@ -16,7 +16,6 @@ from kapelle.core.events import (
     ChangeMerged,
     ChangeQueued,
     Entry,
-    PromptSent,
     TaskApproved,
     TaskMoved,
     TaskWaited,
@@ -31,8 +30,8 @@ from kapelle.testing.repositories import MemoryWorkspaces
 from kapelle.testing.worlds import SmallWorld
 
 STATES = {kind: state for state, kind in MOVED.items()}
-BEGINNINGS = (TaskMoved, TaskWaited, TaskApproved, AttemptStarted, PromptSent, ChangeQueued, ChangeMerged)
-"""Events of a task that none may follow its end with: something would have gone on that was over."""
+BEGINNINGS = (TaskMoved, TaskWaited, TaskApproved, AttemptStarted, ChangeQueued, ChangeMerged)
+"""Events of a task of which none may follow its end. Others may: what was under way when it ended is told, too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
