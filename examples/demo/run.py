@@ -65,7 +65,7 @@ def main() -> int:
         shutil.rmtree(folder)
         return 0 if good and clean else 1
     print(f"Look around:  cd {repository} && git log --graph")
-    print(f"              KAPELLE_HOME={folder / 'state'} kapelle events   (what happened, one line each)")
+    print(f"              KAPELLE_HOME={folder / 'state'} {Path(sys.executable).parent / 'kapelle'} events")
     return 0 if good and clean else 1
 
 

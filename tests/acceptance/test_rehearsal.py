@@ -219,3 +219,40 @@ def test_a_login_of_the_cli_s_own_is_passed_through_and_still_metered(place: Pla
     events = [json.loads(line) for line in place.run("events", "--json").out.splitlines()]
     assert len([event for event in events if event["kind"] == "model.called"]) == 2
     assert answer.json["tasks"][0]["tokens"]["cache_read"] == 100
+
+
+def test_a_correction_of_the_same_size_within_the_same_second_is_seen_by_the_gate(place: Place) -> None:
+    # Python takes a compiled file for that of a source of the same size and second.
+    place.write("workflow.yml", "name: quick\ntasks: {one: {agent: coder, gate: python, max_attempts: 1, prompt: x}}\n")
+    place.write(
+        "rehearsal.yml",
+        """\
+        rules:
+          - when: {task: one, round: 0}
+            turns:
+              - tools:
+                  - Write: {file_path: "{{ cwd }}/shop/sub.py", content: "def sub(a, b):\\n    return a + b\\n"}
+                  - Write:
+                      file_path: "{{ cwd }}/tests/test_sub.py"
+                      content: |
+                        import unittest
+
+                        from shop.sub import sub
+
+
+                        class SubTest(unittest.TestCase):
+                            def test_it_subtracts(self) -> None:
+                                self.assertEqual(sub(3, 2), 1)
+              - {tools: [{Bash: {command: "python3 -m unittest -q"}}]}
+              - {say: "Wrote it."}
+          - when: {task: one}
+            turns:
+              - tools: [{Edit: {file_path: "{{ cwd }}/shop/sub.py", old_string: "a + b", new_string: "a - b"}}]
+              - {say: "Mended it."}
+        """,
+    )
+
+    answer = place.run("run", "../workflow.yml", "--rehearse", "../rehearsal.yml", "--json")
+
+    assert answer.code == 0, answer.out + answer.err
+    assert answer.json["tasks"][0]["gate_rounds"] == 1

@@ -202,3 +202,52 @@ def test_agents_are_told_what_the_project_says_of_itself(place: Place) -> None:
 def _specs(path: Path) -> list[dict[str, Any]]:
     with closing(sqlite3.connect(path)) as store:
         return [json.loads(row[0]) for row in store.execute("select spec from runs")]
+
+
+def test_a_program_that_is_not_installed_is_told_before_anything_is_submitted(place: Place, tmp_path: Path) -> None:
+    agents = place.repository / ".kapelle" / "agents.yml"
+    agents.write_text("agents: {coder: {program: claude}}\n", encoding="utf-8")
+    place.write("flow.yml", "name: x\ntasks: {one: {agent: coder, prompt: x}}\n")
+    place.write("reh.yml", "otherwise: {say: nothing}\n")
+    # An interpreter that sees everything but the package that brings the CLI.
+    (tmp_path / "claude_agent_sdk.py").write_text("", encoding="utf-8")
+
+    answer = place.run("run", "../flow.yml", "--rehearse", "../reh.yml", env={"PYTHONPATH": str(tmp_path)})
+
+    assert answer.code == 2, answer.out
+    assert "claude) is not installed" in answer.err
+    assert "pip install" in answer.err
+    assert place.runs() == 0
+
+
+def test_logs_show_what_a_failing_check_printed(place: Place) -> None:
+    place.write(
+        "flow.yml",
+        "name: x\ntasks: {one: {agent: script, gate: python, max_attempts: 1, prompt: \"echo 'oops(' > tests/test_x.py\"}}\n",
+    )
+    assert place.run("run", "../flow.yml").code == 1
+
+    said = place.run("logs", "one").out
+
+    assert "check python/compile failed (workspace)" in said
+    assert "SyntaxError" in said
+
+
+def test_a_run_that_has_ended_is_not_resumed_but_retried(place: Place) -> None:
+    place.write("flow.yml", HEAD + "tasks: {one: {prompt: 'true'}}\n")
+    run_id = place.run("run", "../flow.yml", "--json").json["id"]
+
+    answer = place.run("resume", run_id)
+
+    assert answer.code == 2
+    assert f"kapelle retry {run_id}" in answer.err
+
+
+def test_a_rehearsed_run_says_that_nothing_was_paid(place: Place) -> None:
+    place.write("flow.yml", "name: x\ntasks: {one: {agent: coder, prompt: x, gate: none, reads_only: true}}\n")
+    place.write("reh.yml", "otherwise: {say: looked}\n")
+
+    answer = place.run("run", "../flow.yml", "--rehearse", "../reh.yml")
+
+    assert answer.code == 0, answer.out
+    assert "nothing was paid" in answer.out

@@ -79,6 +79,14 @@ def does_well(process: ScriptedProcess, _: str = "") -> None:
     process.done("all is well")
 
 
+def goes_deaf(process: ScriptedProcess) -> None:
+    process.deaf = True
+
+
+def ends_at_once(process: ScriptedProcess) -> None:
+    process.exit(127)
+
+
 class Simulation(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -153,6 +161,19 @@ class Simulation(RuleBasedStateMachine):
         chosen = self.some_task(data)
         self.do(self.here.ask(kind(run_id=chosen.run_id, task_id=chosen.task_id)))
 
+    @precondition(lambda self: self.at_work())
+    @rule(data=st.data(), place=st.sampled_from(PLACES), rounds=st.integers(1, 4))
+    def somebody_cancels_in_the_middle_of_an_act(self, data: st.DataObject, place: str, rounds: int) -> None:
+        self.here.points.hold(place)
+        process = self.with_an_agent(data)
+        does_well(process)
+        self.some_rounds(rounds)
+        chosen = self.do(self.here.task(process.task))
+        self.do(self.here.ask(Cancel(run_id=chosen.run_id, task_id=chosen.task_id)))
+        self.some_rounds(1)
+        self.here.points.release(place)
+        self.some_rounds(2)
+
     def some_task(self, data: st.DataObject) -> Task:
         self.some_rounds(1)
         tasks = self.do(self.here.tasks())
@@ -207,6 +228,22 @@ class Simulation(RuleBasedStateMachine):
         self.some_rounds(rounds)
 
     @precondition(lambda self: self.at_work())
+    @rule(data=st.data(), deaf=st.booleans(), how=st.sampled_from(["crash", Trouble.OVERLOADED]))
+    def an_agent_comes_back_to_no_avail(self, data: st.DataObject, deaf: bool, how: Trouble | str) -> None:
+        """An agent comes to grief, and the program that takes its place reads nothing, or ends at once."""
+        process = self.with_an_agent(data)
+        self.here.host.starts(process.task, goes_deaf if deaf else ends_at_once)
+        if isinstance(how, Trouble):
+            process.trouble(how)
+        else:
+            process.exit(1)
+        self.here.clock.move(timedelta(minutes=1))
+        self.some_rounds(5)
+        for other in self.here.host.of_task(process.task):
+            if other.unread:
+                other.exit(1)
+
+    @precondition(lambda self: self.at_work())
     @rule(data=st.data())
     def an_agent_calls_its_model(self, data: st.DataObject) -> None:
         process = self.with_an_agent(data)
@@ -231,6 +268,7 @@ class Simulation(RuleBasedStateMachine):
         self.here.store.heal()
         self.here.points.heal()
         self.leader = self.do(self.here.lead())
+        assert self.do(self.watch.unknown()) == []
 
     @rule(commits=st.integers(0, 14), after=st.booleans())
     def the_leader_dies(self, commits: int, after: bool) -> None:
@@ -288,7 +326,11 @@ class Simulation(RuleBasedStateMachine):
     def heal(self) -> None:
         here = self.here
         here.repository.in_the_way = ""
+        here.host.forget()
         here.host.otherwise = does_well
+        for process in here.host.live():
+            if process.unread:
+                process.exit(1)
         self.succeed()
         for _ in range(40):
             for run_id in self.runs:

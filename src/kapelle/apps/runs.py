@@ -10,7 +10,7 @@ from kapelle.apps.desk import Desk
 from kapelle.apps.settings import Configuration
 from kapelle.apps.upstream import choose_upstream
 from kapelle.apps.workflows import Workshop, to_run
-from kapelle.core.errors import UsageError
+from kapelle.core.errors import ProgramMissing, UsageError
 from kapelle.core.ids import RunId
 from kapelle.core.ports import RepositoryFacts
 from kapelle.core.requests import Submit
@@ -63,6 +63,7 @@ async def prepare(
         FileInvalid: the workflow, the configuration or the rehearsal has mistakes.
         RepositoryRefused: the repository is one that Kapelle cannot work in.
         CredentialsMissing: the run needs a model and there is no way to reach one.
+        ProgramMissing: a program that an agent of the run needs is not installed.
         UsageError: an input or the target is not possible.
     """
     shop = await workshop(found)
@@ -81,7 +82,13 @@ async def prepare(
                 f"the repository {spec.repository} has no branch {spec.target}",
                 remedy=f"Make it (git branch {spec.target}) or name another with --target.",
             )
-    if check_only or rehearse is not None:
+    if check_only:
+        return spec
+    for program in dict.fromkeys(config.program for config in spec.configs):
+        if lacking := compose.drivers()[program].missing():
+            message, _, remedy = lacking.partition("\n")
+            raise ProgramMissing(message, remedy=remedy or None)
+    if rehearse is not None:
         return spec
     models_needed = any(compose.drivers()[config.program].capabilities.uses_gateway for config in spec.configs)
     return replace(spec, upstream=choose_upstream(found, rehearse=None, record=record, needs_model=models_needed))

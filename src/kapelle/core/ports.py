@@ -279,6 +279,10 @@ class Driver(Protocol):
         """Return a codec for one process, read from the beginning of its spool."""
         ...
 
+    def missing(self) -> str:
+        """Return what must be installed before the program can be started, in words for people; empty when it is there."""
+        ...
+
     def problems(self, config: AgentConfig, *, gateway: bool = True) -> Sequence[str]:
         """Return what is wrong with *config* for this program, in words for people; empty when nothing is.
 

@@ -146,7 +146,7 @@ def _named(
     for given in named.inputs:
         if given not in around.inputs:
             message = f"the {key} of {name} uses inputs.{given}, which is no input"
-            found.append(Mistake(message=message, advice=closest(given, around.inputs), path=path))
+            found.append(Mistake(message=message, advice=closest(given, around.inputs, "declare it under inputs"), path=path))
     found += _fields(named, key, task, by_name, around)
     for word in named.unknown:
         message = f"the {key} of {name} uses {word}, which no template sees"

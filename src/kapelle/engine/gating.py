@@ -48,7 +48,7 @@ async def _run_check(
     launch = Launch(
         argv=("sh", "-c", check.run),
         cwd=workspace.path,
-        env=environment(world, run, task, workspace),
+        env=(*environment(world, run, task, workspace), *_no_stale_bytecode(folder)),
         limit=check.timeout,
     )
     place = Place(workspace=workspace.path, folder=folder, home=f"{folder}/home")
@@ -66,6 +66,14 @@ async def _run_check(
         log_path=result.output_path,
         tail=result.tail,
     )
+
+
+def _no_stale_bytecode(folder: str) -> tuple[tuple[str, str], ...]:
+    """Keep Python from compiled files of another version of the work.
+
+    It takes them for those of a source of the same size and the same second, and an agent may well mend a file within one.
+    """
+    return (("PYTHONPYCACHEPREFIX", f"{folder}/pycache"), ("PYTHONDONTWRITEBYTECODE", "1"))
 
 
 def log_checks(tx: Tx, task: Task, gating: Gating, where: str) -> None:

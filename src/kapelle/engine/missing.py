@@ -32,6 +32,10 @@ class MissingDriver:
         """See the port."""
         return _Deaf(self._message)
 
+    def missing(self) -> str:
+        """See the port."""
+        return self._message
+
     def problems(self, config: AgentConfig, *, gateway: bool = True) -> Sequence[str]:  # noqa: ARG002  # as the port has it
         """See the port."""
         return [f"{self._message} (for {config.name})"]

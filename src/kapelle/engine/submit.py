@@ -12,6 +12,7 @@ from kapelle.core.events import (
     RunSubmitted,
     TaskApproved,
     TaskSubmitted,
+    TaskWaited,
 )
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.merge import undelivered
@@ -100,6 +101,9 @@ class SubmitStage:
         tx.tasks.add(tasks, edges)
         tx.log(RunSubmitted(run_id=run.run_id, name=run.spec.name, tasks=len(specs), principal=run.principal))
         tx.log(*[TaskSubmitted(run_id=run.run_id, task_id=task.task_id, name=task.name) for task in tasks])
+        # Nothing else will be heard of these until a person acts.
+        asking = [task for task in tasks if task.waits_for is Wait.APPROVAL]
+        tx.log(*[TaskWaited(run_id=run.run_id, task_id=task.task_id, waits_for=Wait.APPROVAL) for task in asking])
 
     def _cancel(self, tx: Tx, body: Cancel) -> None:
         run = _open_run(tx, body.run_id)

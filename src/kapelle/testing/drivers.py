@@ -52,6 +52,10 @@ class LineDriver:
         """See the port."""
         return LineCodec(once=not self.capabilities.conversation)
 
+    def missing(self) -> str:
+        """See the port."""
+        return ""
+
     def problems(self, config: AgentConfig, *, gateway: bool = True) -> Sequence[str]:  # noqa: ARG002  # as the port has it
         """See the port."""
         return ()

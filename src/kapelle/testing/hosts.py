@@ -191,6 +191,11 @@ class ScriptedHost:
         """Let the next processes of *task* do this when they start, one for each."""
         self._starts[task] += starts
 
+    def forget(self) -> None:
+        """Forget every script that was not played yet."""
+        self._scripts.clear()
+        self._starts.clear()
+
     def of_task(self, task: str) -> list[ScriptedProcess]:
         """Return all processes that were ever started for *task*, the first first."""
         return [process for process in self.processes if process.task == task]

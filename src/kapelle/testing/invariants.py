@@ -71,6 +71,7 @@ class Watch:
         found += [problem for task in seen.tasks.values() for problem in _attempts(task, seen.attempts[task.task_id])]
         found += self._limits(seen)
         found += self._target()
+        found += self._prompts()
         return found
 
     def _look(self, view: View) -> _Seen:
@@ -154,6 +155,23 @@ class Watch:
                 found.append(f"{ref} went to {new}, which does not hold what it held before")
         self._moves = len(repository.moves)
         return found
+
+    # --- Processes and prompts ---
+
+    async def unknown(self) -> list[str]:
+        """Return the processes that no live agent stands for: right after a recovery there may be none."""
+        agents = await self.here.store.read(lambda view: list(view.agents.live()))
+        known = {agent.process for agent in agents}
+        return [f"nobody knows the process of {found.task}" for found in self.here.host.live() if found.ref not in known]
+
+    def _prompts(self) -> list[str]:
+        """Look whether a conversation was told twice what it had read already."""
+        conversing = [process for process in self.here.host.processes if process.launch.stdin]
+        read = Counter(prompt.prompt_id for process in conversing for prompt in process.prompts)
+        for process in conversing:
+            written = Counter(prompt.prompt_id for prompt in (*process.prompts, *process.unread))
+            read.update({prompt_id: 1 for prompt_id, count in written.items() if count > 1})
+        return [f"the prompt {prompt_id} was sent again" for prompt_id, count in read.items() if count > 1]
 
 
 def _attempts(task: Task, attempts: list[Attempt]) -> list[str]:

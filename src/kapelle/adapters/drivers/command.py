@@ -32,6 +32,9 @@ class CommandDriver:
     def codec(self) -> Codec:
         return CommandCodec()
 
+    def missing(self) -> str:
+        return ""
+
     def problems(self, config: AgentConfig, *, gateway: bool = True) -> Sequence[str]:
         unused = [name for name in ("model", "permission_mode", "max_turns") if getattr(config, name) is not None]
         return [f"{name} means nothing for program: command" for name in unused]

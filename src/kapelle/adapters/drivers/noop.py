@@ -19,5 +19,8 @@ class NoopDriver:
     def codec(self) -> Codec:
         return CommandCodec()
 
+    def missing(self) -> str:
+        return ""
+
     def problems(self, config: AgentConfig, *, gateway: bool = True) -> Sequence[str]:
         return ()

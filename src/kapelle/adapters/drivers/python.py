@@ -35,6 +35,9 @@ class PythonDriver:
     def codec(self) -> Codec:
         return PythonCodec()
 
+    def missing(self) -> str:
+        return ""
+
     def problems(self, config: AgentConfig, *, gateway: bool = True) -> Sequence[str]:
         module, _, name = (config.function or "").partition(":")
         if not module or not name.isidentifier():

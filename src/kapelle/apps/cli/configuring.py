@@ -45,6 +45,10 @@ def init(
     console.print(f"This looks like {plan.kind.description}.")
     for path in written:
         console.print(Text(f"  wrote {path.relative_to(plan.root)}", style="green"))
+    if not (place / ".git").exists():
+        console.print(Text("This is no git repository yet: git init, and make a first commit.", style="yellow"))
+    if plan.test is None and plan.kind.lint is None:
+        console.print(Text("No gate was written: name your tests under gates in agents.yml.", style="yellow"))
     console.print("Next: kapelle run --agent backend --prompt 'what is to be done'")
 
 
@@ -84,6 +88,8 @@ def validate(
 async def _validate(folder: Path | None, file: Path | None, inputs: list[str], *, as_json: bool) -> None:
     found = configuration(folder)
     if file is None:
+        if not found.agents.agents:
+            raise UsageError(f"no agent is configured in {found.root}", remedy="`kapelle init` writes a beginning.")
         configs, wrong = agent_configs(await workshop(found))
         if wrong:
             raise FileInvalid(wrong)

@@ -170,7 +170,9 @@ def print_report(report: RunReport, now: datetime) -> None:
     ended = run.ended_at or now
     elapsed = format_duration(ended - run.submitted_at)
     tokens = count_tokens(report.spend.usage.total)
-    console.print(f"{report.done}/{len(report.tasks)} tasks · {tokens} tokens · {money(report.spend.cost_usd)} · {elapsed}")
+    rehearsed = " (rehearsed: nothing was paid)" if run.spec.upstream.rehearsal is not None and report.spend.calls else ""
+    cost = f"{money(report.spend.cost_usd)}{rehearsed}"
+    console.print(f"{report.done}/{len(report.tasks)} tasks · {tokens} tokens · {cost} · {elapsed}")
     for entry in report.tasks:
         if entry.task.failure is not None:
             console.print(Text.assemble((f"{entry.task.name}: ", "bold red"), entry.task.failure.message.strip()))

@@ -16,10 +16,10 @@ from kapelle.apps.runs import submit as accept
 from kapelle.apps.settings import Configuration
 from kapelle.apps.views import run_json, run_report
 from kapelle.apps.workflows import read_workflow, single_task
-from kapelle.core.errors import NotFound, UsageError
+from kapelle.core.errors import NotFound, NotPossibleNow, UsageError
 from kapelle.core.ids import RunId
 from kapelle.core.requests import Resume, Retry
-from kapelle.core.run import RunSpec, RunState
+from kapelle.core.run import RUN_TERMINAL, RunSpec, RunState
 
 File = Annotated[Path | None, typer.Argument(help="A workflow file.", show_default=False)]
 Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help="Run one task with this prompt in place of a file.")]
@@ -137,6 +137,9 @@ async def _spec(found: Configuration, wanted: _Wanted) -> RunSpec:
     if wanted.file is not None:
         document, workflow = read_workflow(wanted.file)
     else:
+        if wanted.agent is None:
+            names = ", ".join(found.agents.agents) or "none yet; `kapelle init` writes some"
+            raise UsageError("--prompt needs an agent", remedy=f"Add --agent NAME; there are: {names}.")
         document, workflow = single_task(wanted.prompt, agent=wanted.agent, gate=wanted.gate)
     return await prepare(found, document, workflow, inputs=wanted.inputs, rehearse=wanted.rehearse, record=wanted.record)
 
@@ -190,6 +193,11 @@ async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) ->
     async with compose.open_desk(found) as desk:
         if prefix is not None:
             runs = [(await desk.find(prefix)).run]
+            if runs[0].state in RUN_TERMINAL:
+                raise NotPossibleNow(
+                    f"run {runs[0].run_id} has ended: {runs[0].state.value}",
+                    remedy=f"`kapelle retry {runs[0].run_id}` runs again what did not complete.",
+                )
         else:
             runs = list(await desk.world.store.read(lambda view: view.runs.open()))
         if not runs:

@@ -29,6 +29,7 @@ from kapelle.core.events import (
     WorkspaceStuck,
 )
 from kapelle.core.gate import CheckState
+from kapelle.core.task import Wait
 
 LONGEST = 160
 """Characters of what a tool was called with."""
@@ -41,6 +42,8 @@ def line_of(event: Event, names: Mapping[str, str], *, whole: bool = False, prom
     name = names.get(event.task_id, event.task_id) if event.task_id is not None else None
     lead = f"{name}: " if name else ""
     text = _told(event) or (_said(event, prompts=prompts) if whole else None)
+    if whole and text is not None and isinstance(event, CheckEnded) and event.tail:
+        text = f"{text}\n{event.tail.strip()}"
     if text is None:
         return
     for number, line in enumerate(text.splitlines()):
@@ -58,6 +61,8 @@ def _told(event: Event) -> str | None:
         case TaskMoved(note=note):
             state = "pending again" if event.kind == "task.returned" else event.kind.removeprefix("task.")
             return f"{state} ({_first(note)})" if note else state
+        case TaskWaited(waits_for=Wait.APPROVAL, task_id=task_id):
+            return f"waits for approval: kapelle approve {task_id}"
         case TaskWaited(waits_for=waits, detail=detail) if waits is not None:
             return f"waits for {waits.value}" + (f": {_first(detail)}" if detail else "")
         case AttemptEnded(outcome=outcome, message=message) if outcome != "succeeded":

@@ -85,6 +85,14 @@ class ClaudeDriver:
     def codec(self) -> Codec:
         return ClaudeCodec()
 
+    def missing(self) -> str:
+        if self._program is None:
+            try:
+                find_claude()
+            except ProgramMissing as error:
+                return error.in_full
+        return ""
+
     def problems(self, config: AgentConfig, *, gateway: bool = True) -> Sequence[str]:
         found: list[str] = []
         mode = config.permission_mode
