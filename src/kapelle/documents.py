@@ -117,8 +117,8 @@ class Document:
 
 
 def _follows(path: tuple[str | int, ...], broken: Sequence[tuple[str | int, ...]]) -> bool:
-    """Say whether *path* is something broken, or holds it, or lies in it."""
-    return any(path[: len(other)] == other or (path and other[: len(path)] == path) for other in broken)
+    """Say whether *path* is something broken, or lies in it."""
+    return any(path[: len(other)] == other for other in broken)
 
 
 def _without(content: Mapping[str, Any], paths: Sequence[Path_]) -> Mapping[str, Any]:

@@ -99,6 +99,9 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_file(place: Place) ->
           a: {needs: [b, zzz], prompt: "x {{ nope", priority: urgent, agent: codr, gate: pyton}
           b: {needs: [a], agent: script, prompt: "y"}
           c: {agent: script, prompt: "{{ inputs.x }}", wat: 1, phase: nophase}
+          "fi ve": {agent: script, prompt: "x", priority: soon}
+          six: {agent: script, prompt: "", timeout: never}
+          seven: {agent: script, prompt: "x", workspace: path, estimate: 3}
         extra: 1
         """,
     )
@@ -108,7 +111,21 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_file(place: Place) ->
     assert answer.code == 2
     mistakes = answer.json["error"]["mistakes"]
     told = " | ".join(mistake["message"] for mistake in mistakes)
-    for part in ("circle", "zzz", "template", "'urgent'", "codr", "pyton", "inputs.x", "wat", "nophase", "extra"):
+    for part in (
+        "circle",
+        "zzz",
+        "template",
+        "'urgent'",
+        "codr",
+        "pyton",
+        "inputs.x",
+        "wat",
+        "nophase",
+        "extra",
+        "fi ve",
+        "no prompt",
+        "no path",
+    ):
         assert part in told, told
     places = [(mistake["line"], mistake["column"]) for mistake in mistakes]
     assert places == sorted(places)

@@ -87,12 +87,12 @@ def _names(spec: TaskSpec, by_name: Mapping[str, TaskSpec], around: Surroundings
 def _sense(task: WorkflowTask, around: Surroundings) -> list[Mistake]:
     spec, here, found = task.spec, ("tasks", task.spec.name), list[Mistake]()
     if not spec.prompt.strip():
-        found.append(Mistake(message=f"{spec.name} has no prompt", advice="say what is to be done", path=here))
+        found.append(Mistake(message=f"{spec.name} has no prompt", advice="say what is to be done", path=(*here, "prompt")))
     if spec.workspace is WorkspaceKind.WORKTREE and not around.in_repository:
         advice = "run it inside a git repository, or write workspace: scratch (or path)"
         found.append(Mistake(message=f"{spec.name} works in a worktree, and this is no repository", advice=advice, path=here))
     if spec.workspace is WorkspaceKind.PATH and not spec.path:
-        found.append(Mistake(message=f"{spec.name} names no path", advice="add path: DIRECTORY", path=here))
+        found.append(Mistake(message=f"{spec.name} names no path", advice="add path: DIRECTORY", path=(*here, "path")))
     if task.foreach is not None and not task.foreach:
         found.append(
             Mistake(message=f"foreach of {spec.name} is empty", advice="list at least one item", path=(*here, "foreach"))

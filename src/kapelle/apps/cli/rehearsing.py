@@ -53,6 +53,7 @@ def check(file: File, *, json: Json = False) -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(*, json: Json = True) -> None:
     """Print the JSON Schema of rehearsal files, for editors."""
+    del json  # it is JSON in any case
     print_json(compose.rehearsal_schema())
