@@ -7,7 +7,7 @@ from kapelle.core.requests import Cancel
 from kapelle.core.run import RunState
 from kapelle.core.task import TaskState
 from kapelle.testing.factories import run_spec, task
-from kapelle.testing.hosts import writes
+from kapelle.testing.hosts import ScriptedProcess, writes
 from kapelle.testing.worlds import SmallWorld
 
 
@@ -152,3 +152,21 @@ async def test_work_that_was_merged_before_a_cancel_stays_merged(here: SmallWorl
     assert (await here.task("api")).state is TaskState.COMPLETED
     assert here.repository.files("main")["api.py"] == "1"
     assert (await here.run(run_id)).state is RunState.CANCELLED
+
+
+async def test_a_run_that_is_cancelled_while_its_change_is_merged_leaves_nothing_behind(here: SmallWorld) -> None:
+    def script(process: ScriptedProcess, _: str) -> None:
+        here.repository.push({"theirs.py": "1"})
+        writes({"api.py": "1"})(process, "")
+
+    here.host.plays("api", script)
+    run_id = await here.submit(run_spec())
+    here.points.hold("merge")
+    leader = await here.lead()
+    await leader.run()
+    await here.ask(Cancel(run_id=run_id))
+    await leader.run()
+    here.points.release("merge")
+    await leader.run()
+    assert here.git.directories == {}
+    assert await here.store.read(lambda view: view.agents.workspaces()) == []

@@ -149,6 +149,8 @@ async def test_checks_know_no_credentials(here: SmallWorld) -> None:
         "KAPELLE_RUN",
         "KAPELLE_WORKSPACE",
         "KAPELLE_TASK",
+        "PYTHONPYCACHEPREFIX",
+        "PYTHONDONTWRITEBYTECODE",
     }
 
 

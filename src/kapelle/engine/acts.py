@@ -60,6 +60,10 @@ class Acts:
         """Say whether an act with this key is running, or has ended and its finding was not taken yet."""
         return key in self._running
 
+    def busy(self, key: Hashable) -> bool:
+        """Say whether an act with this key is running just now."""
+        return key in self._running and not self._running[key].done()
+
     def take(self) -> list[Finding]:
         """Return the findings since the last call and forget the acts that have ended."""
         for key in self._ended:

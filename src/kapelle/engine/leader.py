@@ -99,7 +99,7 @@ class Engine:
     ) -> None:
         acts = {name: Acts(group, self._loop.wake) for name in ("execute", "validate", "merge", "report")}
         execute = ExecuteStage(world, acts["execute"], meter, base_url)
-        report = ReportStage(world, acts["report"])
+        report = ReportStage(world, acts["report"], acts["merge"])
         everything: list[Stage] = [
             RecoverStage(world, self._me),
             SubmitStage(world),

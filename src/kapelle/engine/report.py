@@ -35,9 +35,11 @@ class ReportStage:
 
     name = "report"
 
-    def __init__(self, world: World, acts: Acts) -> None:
+    def __init__(self, world: World, acts: Acts, merging: Acts) -> None:
         self._world = world
         self._acts = acts
+        self._merging = merging
+        """The acts on targets, by repository and branch: while one is running, the room it works in is not cleared."""
         self._again_at: dict[WorkspaceId, datetime] = {}
         """When a workspace that could not be cleared is tried again."""
 
@@ -68,7 +70,9 @@ class ReportStage:
             if self._acts.running(row.workspace_id) or self._again_at.get(row.workspace_id, tx.now) > tx.now:
                 continue
             if row.task_id is None:
-                if row.run_id not in open_runs:
+                run = tx.runs.get(row.run_id)
+                target = run.spec.target if run is not None else None
+                if row.run_id not in open_runs and not self._merging.busy((row.repository, target)):
                     found.append(_Clearing(workspace=row, ref="", merged_tree=None))
                 continue
             attempts = tx.attempts.of_task(row.task_id)

@@ -289,7 +289,7 @@ class Leader:
             ExecuteStage(self.world, self.acts["execute"], self.meter, base_url),
             ValidateStage(self.world, self.acts["validate"]),
             MergeStage(self.world, self.acts["merge"]),
-            ReportStage(self.world, self.acts["report"]),
+            ReportStage(self.world, self.acts["report"], self.acts["merge"]),
         ]
         self.stages = {stage.name: stage for stage in stages}
 
