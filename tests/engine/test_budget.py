@@ -8,7 +8,7 @@ from kapelle.core.run import Limits
 from kapelle.core.task import TaskState
 from kapelle.testing.factories import run_spec, task
 from kapelle.testing.fakes import Flight
-from kapelle.testing.hosts import ScriptedProcess
+from kapelle.testing.hosts import ScriptedProcess, writes
 from kapelle.testing.worlds import Leader, SmallWorld
 
 
@@ -201,3 +201,22 @@ async def test_calls_whose_commit_failed_are_written_down_with_the_next(here: Sm
     here.store.heal()
     await leader.step("execute")
     assert len(await here.events(ModelCalled)) == 1
+
+
+async def test_once_the_runs_budget_is_spent_no_further_task_of_it_gets_anywhere(here: SmallWorld) -> None:
+    def script(process: ScriptedProcess, _: str) -> None:
+        refusal = here.gateway.call(process.token, usd=1.0)
+        if refusal is not None:
+            process.trouble(Trouble.BUDGET, refusal)
+        else:
+            writes({f"{process.task}.py": "1"})(process, "")
+
+    here.host.otherwise = script
+    await here.submit(run_spec(task("first"), task("second", needs=("first",)), name="shop", limits=Limits(budget_usd=1.0)))
+    leader = await here.lead()
+    await leader.run_out()
+    tasks = await here.tasks()
+    assert tasks["first"].state is TaskState.COMPLETED
+    assert tasks["second"].failure is not None
+    assert tasks["second"].failure.message == "the budget of run shop is spent ($1.00 of $1.00)"
+    assert len(here.host.processes) == 2

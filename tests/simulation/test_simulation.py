@@ -404,4 +404,4 @@ TestSimulation.settings = settings(SETTINGS, max_examples=12, derandomize=True, 
 
 @pytest.mark.soak
 def test_many_more_worlds_hold() -> None:
-    run_state_machine_as_test(Simulation, settings=settings(SETTINGS, max_examples=200))
+    run_state_machine_as_test(Simulation, settings=settings(SETTINGS, max_examples=150))
