@@ -13,7 +13,7 @@ from kapelle.core.events import AttemptStarted, LeadGivenUp, LeadTaken, RunSubmi
 from kapelle.core.ids import RequestId, RunId
 from kapelle.core.requests import Pause, Request, Submit
 from kapelle.core.run import RUN_TERMINAL, RunState, WorkspaceRules
-from kapelle.core.task import TaskState
+from kapelle.core.task import Priority, TaskState
 from kapelle.engine.leader import Engine, Stop
 from kapelle.engine.loop import HEAL
 from kapelle.testing.clock import NOON
@@ -82,7 +82,7 @@ async def test_a_leader_that_ends_gives_everything_back(here: SmallWorld) -> Non
 
 
 async def test_a_hint_is_heard_while_leading(here: SmallWorld) -> None:
-    run_id = RunId("r-1")
+    run_id = RunId(here.ports.new_id("r"))
     async with asyncio.TaskGroup() as group:
         leading = group.create_task(lead(here, Stop(), ended(here, run_id)))
         await here.hints.listening.wait()
@@ -176,7 +176,7 @@ async def test_an_agent_that_is_being_deployed_on_a_planned_exit_is_left_to_the_
 
 async def test_nothing_new_is_begun_while_agents_finish_their_turns(here: SmallWorld) -> None:
     here.set(slots=1)
-    await here.submit(run_spec(task("api"), task("ui")))
+    await here.submit(run_spec(task("api", priority=Priority.HIGH), task("ui")))
     await until(Stop(), here, lambda: writes({"api.py": "1"})(here.process(), ""))
     assert [process.task for process in here.host.processes] == ["api"]
 

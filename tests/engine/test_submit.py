@@ -42,7 +42,7 @@ async def test_a_run_that_is_submitted_twice_is_accepted_once(here: SmallWorld) 
 async def test_a_request_that_is_asked_twice_is_applied_once(here: SmallWorld) -> None:
     request = Request(
         request_id=RequestId("q-1"),
-        body=Submit(run_id=RunId("r-1"), spec=run_spec()),
+        body=Submit(run_id=RunId(here.ports.new_id("r")), spec=run_spec()),
         principal="you",
         asked_at=here.clock.now(),
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kapelle.adapters.drivers.noop import NoopDriver
+from kapelle.adapters.store.sqlite import SqliteStore
 from kapelle.adapters.store.sqlite_lead import SqliteLeadership
 from kapelle.core.agent import ProcessRef
 from kapelle.core.attempt import Attempt, PromptRecord
@@ -366,10 +367,16 @@ class Leader:
 
 
 @asynccontextmanager
-async def world(folder: Path, *, seed: int = 0, **settings: Any) -> AsyncGenerator[SmallWorld]:
-    """Make a small world in *folder*; *settings* are those of the engine."""
+async def world(
+    folder: Path, *, seed: int = 0, store: SqliteStore | None = None, **settings: Any
+) -> AsyncGenerator[SmallWorld]:
+    """Make a small world in *folder*; *settings* are those of the engine.
+
+    It has a store of its own, or lives in *store*, which is empty and stays open.
+    """
     clock = HandClock()
-    store = await open_sqlite(folder / "store.db", clock)
+    own = store is None
+    store = store or await open_sqlite(folder / "store.db", clock)
     leadership = SqliteLeadership(store, str(folder / "lead.lock"))
     here = SmallWorld(folder, clock, store, leadership, seed)
     here.set(**settings)
@@ -381,4 +388,5 @@ async def world(folder: Path, *, seed: int = 0, **settings: Any) -> AsyncGenerat
         lead = await leadership.holder()
         if lead is not None:
             await leadership.give_up(lead.term)
-        await store.close()
+        if own:
+            await store.close()
