@@ -8,6 +8,9 @@ from kapelle.core.gate import Check, CheckResult, CheckState, Gate
 from kapelle.core.wording import (
     SUBJECT,
     TAIL,
+    Other,
+    Whose,
+    batch_message,
     broke_when_merged,
     check_failed,
     commit_message,
@@ -20,6 +23,7 @@ from kapelle.core.wording import (
 
 quick = settings(max_examples=100, deadline=None)
 GATE = Gate(name="python", checks=(Check(name="test", run="pytest -q"),))
+OTHER = Other(name="ui", prompt="Rename it.\nEverywhere.", summary="It has a new name.\n")
 FAILED = CheckResult(name="test", run="pytest -q", state=CheckState.FAILED, exit_code=3, tail="E  assert 1 == 2\n1 failed")
 TRAILERS = "Kapelle-Run: r-1\nKapelle-Task: t-1\nKapelle-Attempt: 2\nKapelle-Agent: dev\n"
 
@@ -49,7 +53,7 @@ def test_a_check_without_a_gate_is_called_by_its_own_name() -> None:
 def test_of_a_long_output_the_agent_sees_the_end(which: str) -> None:
     tail = "BEGIN" + "x" * TAIL + "END"
     long = CheckResult(name="test", run="pytest", state=CheckState.FAILED, exit_code=1, tail=tail)
-    text = check_failed(GATE, long) if which == "workspace" else broke_when_merged("main", GATE, long, "")
+    text = check_failed(GATE, long) if which == "workspace" else broke_when_merged("main", GATE, long, [], "")
     assert "END" in text
     assert "BEGIN" not in text
     assert len(text) < TAIL + 1000
@@ -64,17 +68,35 @@ def test_a_wrong_result_comes_back_with_its_problem() -> None:
 
 
 def test_a_conflict_names_the_target_the_files_and_what_the_others_did() -> None:
-    text = conflict("main", ["src/a.py", "src/b.py"], "+theirs\n")
+    text = conflict("main", ["src/a.py", "src/b.py"], [], theirs="+theirs\n", mine="+mine\n")
     assert "merged into main" in text
     assert "- src/a.py\n- src/b.py\n" in text
     assert "```diff\n+theirs\n```" in text
+    assert "```diff\n+mine\n```" in text
+    assert "asked" not in text
     assert "<<<<<<<, =======, >>>>>>>" in text
 
 
 def test_a_change_that_breaks_the_target_comes_back_with_the_check_and_the_others_change() -> None:
-    text = broke_when_merged("main", GATE, FAILED, "+theirs")
+    text = broke_when_merged("main", GATE, FAILED, [OTHER], "+theirs")
     for fact in ("merged into main", "python/test fails on the merged tree", "Command: pytest -q", "1 failed", "+theirs"):
         assert fact in text
+
+
+def test_who_must_fit_the_work_of_others_is_told_what_they_were_asked() -> None:
+    for text in (
+        conflict("main", ["a.py"], [OTHER], theirs="", mine=""),
+        broke_when_merged("main", GATE, FAILED, [OTHER], ""),
+    ):
+        assert "ui was asked:\n> Rename it.\n> Everywhere.\n" in text
+        assert "ui said when it was done: It has a new name." in text
+
+
+def test_long_prompts_of_others_are_cut() -> None:
+    other = Other(name="ui", prompt="word " * 1000, summary="word " * 1000)
+    text = conflict("main", ["a.py"], [other], theirs="", mine="")
+    assert len(text) < 3500
+    assert "[...]" in text
 
 
 def test_an_agent_that_was_cut_off_is_told_to_look_and_go_on() -> None:
@@ -121,5 +143,18 @@ def test_a_commit_ends_in_its_own_trailers_whatever_the_agent_wrote(summary: str
 
 
 def test_a_merge_says_what_went_where() -> None:
-    text = merge_message("api", "main", run_id="r-1", task_id="t-1", attempt=2, agent="dev")
-    assert text == f"Merge api into main\n\n{TRAILERS}"
+    whose = Whose(name="api", run_id="r-1", task_id="t-1", attempt=2, agent="dev")
+    assert merge_message(whose, "main") == f"Merge api into main\n\n{TRAILERS}"
+
+
+def test_a_batch_says_what_went_where_and_whose_each_part_is() -> None:
+    whose = [Whose(name=name, run_id="r-1", task_id="t-1", attempt=2, agent="dev") for name in ("api", "ui", "docs")]
+    assert batch_message(whose, "main") == f"Merge api, ui and docs into main\n\n{TRAILERS * 3}"
+
+
+def test_the_title_of_a_large_batch_is_short() -> None:
+    whose = [Whose(name=f"task-{number}", run_id="r-1", task_id="t-1", attempt=2, agent="dev") for number in range(12)]
+    title, listed, trailers = batch_message(whose, "main").split("\n\n")
+    assert title == "Merge 12 changes into main"
+    assert listed.splitlines() == [f"- task-{number}" for number in range(12)]
+    assert trailers == TRAILERS * 12

@@ -157,6 +157,10 @@ name: {_text(plan.name)}
 description: {_text(plan.kind.description)}
 # target: main          # branch that changes go to; default: the one that is checked out
 # delivery: each        # when merged work goes to the target: each, end or never
+# merge:
+#   batch: 16           # changes that are gated together at most
+#   wait: 0s            # how long a batch that is not full waits for more
+#   protect: [...]      # files whose change waits for a person; the default: .kapelle/**, CI files, hooks
 phases: []
 limits:
   # agents: 4           # agents at once for one run

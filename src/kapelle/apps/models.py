@@ -151,6 +151,16 @@ class ProjectLimits(Model):
     merge_returns: int | None = Field(default=None, ge=0, description="How often a change goes back from the merge queue.")
 
 
+class Merge(Model):
+    """How changes go through the merge queue."""
+
+    batch: int | None = Field(default=None, ge=1, le=100, description="How many changes are gated together at most.")
+    wait: Duration | None = Field(default=None, description="How long a batch that is not full waits for more.")
+    protect: Names | None = Field(
+        default=None, description="Globs of files whose change waits for a person; replaces the built-in list."
+    )
+
+
 class Project(Model):
     """`.kapelle/project.yml`."""
 
@@ -161,6 +171,7 @@ class Project(Model):
     phases: Phases = Field(default_factory=list)
     limits: ProjectLimits = ProjectLimits()
     delivery: DeliveryMode | None = None
+    merge: Merge = Merge()
     gateway: Literal["on", "off"] | bool | None = Field(
         default=None, description="off: agents reach the model without the gateway."
     )

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from kapelle.apps import models
 from kapelle.core.errors import FileInvalid, Mistake, UsageError
-from kapelle.core.merge import DeliveryMode
+from kapelle.core.merge import PROTECTED, DeliveryMode
 from kapelle.documents import Document
 
 FOLDER = ".kapelle"
@@ -35,6 +35,9 @@ class Settings(BaseModel):
     agents: int | None = Field(ge=1)
     budget_usd: float | None = Field(gt=0)
     merge_returns: int = Field(ge=0)
+    merge_batch: int = Field(ge=1, le=100)
+    merge_wait: models.Duration
+    protect: tuple[str, ...]
     gateway: bool
     gateway_port: int | None = Field(ge=1, le=65535)
     base_url: str
@@ -97,6 +100,27 @@ ALL: tuple[Setting, ...] = (
         variable="KAPELLE_MERGE_RETURNS",
         project=("limits", "merge_returns"),
         default=3,
+    ),
+    Setting(
+        name="merge_batch",
+        about="how many changes of the merge queue are gated together at most",
+        variable="KAPELLE_MERGE_BATCH",
+        project=("merge", "batch"),
+        default=16,
+    ),
+    Setting(
+        name="merge_wait",
+        about="how long a batch that is not full waits for more changes",
+        variable="KAPELLE_MERGE_WAIT",
+        project=("merge", "wait"),
+        default="0s",
+    ),
+    Setting(
+        name="protect",
+        about="globs of files whose change waits for a person",
+        variable="KAPELLE_PROTECT",
+        project=("merge", "protect"),
+        default=PROTECTED,
     ),
     Setting(
         name="gateway",
@@ -238,7 +262,7 @@ def _origin(
 
 
 def _from_text(setting: Setting, text: str) -> Any:
-    if setting.name in {"copy_files", "setup"}:
+    if setting.name in {"copy_files", "setup", "protect"}:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return text
 

@@ -11,7 +11,7 @@ from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configurati
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import FileInvalid, Mistake, UsageError
 from kapelle.core.gate import Check, Gate
-from kapelle.core.merge import DeliveryMode
+from kapelle.core.merge import DeliveryMode, MergeRules
 from kapelle.core.ports import Driver, RepositoryFacts, Upstream
 from kapelle.core.result import schema_problem
 from kapelle.core.retry import RetryPolicy
@@ -199,6 +199,7 @@ def _spec(
             budget_usd=_before(shop, "budget_usd", workflow.budget_usd),
             merge_returns=settings.merge_returns,
         ),
+        merge=MergeRules(batch=settings.merge_batch, wait=settings.merge_wait, protect=settings.protect),
         delivery=DeliveryMode(_before(shop, "delivery", workflow.delivery)),
         upstream=upstream,
     )

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from kapelle.core.budget import Usage
 from kapelle.core.gate import CheckState
-from kapelle.core.ids import AgentId, AttemptId, ChangeId, RunId, TaskId
+from kapelle.core.ids import AgentId, AttemptId, BatchId, ChangeId, RunId, TaskId
 from kapelle.core.task import Failure, TaskState, Wait
 
 
@@ -460,6 +460,59 @@ class ChangeQueued(Event):
     change_id: ChangeId
     target: str
     head: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChangeHeld(Event):
+    """A change touches protected files, and waits for a person."""
+
+    kind: ClassVar[str] = "change.held"
+    change_id: ChangeId
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChangeApproved(Event):
+    """A person let a change of protected files through."""
+
+    kind: ClassVar[str] = "change.approved"
+    change_id: ChangeId
+    principal: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchTried(Event):
+    """Changes are merged onto the target's tip together, and gated once."""
+
+    kind: ClassVar[str] = "batch.tried"
+    batch_id: BatchId
+    target: str
+    changes: tuple[ChangeId, ...]
+    again: bool = False
+    """Whether this is the one change that bisection named, tried once more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchBroke(Event):
+    """Several changes together do not pass the gate; bisection will name the one that is to blame."""
+
+    kind: ClassVar[str] = "batch.broke"
+    batch_id: BatchId
+    target: str
+    changes: tuple[ChangeId, ...]
+    reason: str
+    tree: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckFlaked(Event):
+    """A gate that had failed on a tree passed on the very same tree: something in it depends on chance."""
+
+    kind: ClassVar[str] = "check.flaked"
+    gate: str
+    tree: str
+    before: str
+    """What had failed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

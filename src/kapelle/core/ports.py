@@ -452,6 +452,14 @@ class Repositories(Protocol):
         """Merge *commit* onto *onto* without touching any directory; always makes a merge commit, first parent *onto*."""
         ...
 
+    async def join(self, repository: str, tree: str, parents: Sequence[str], signature: Signature) -> str:
+        """Make a commit that holds *tree* and has *parents*, in this order, and return it."""
+        ...
+
+    async def since(self, repository: str, base: str, head: str) -> Sequence[str]:
+        """Return the first-parent commits of *head* that *base* does not hold, the newest first: what came to a branch."""
+        ...
+
     async def move_ref(self, repository: str, ref: str, new: str, old: str | None) -> bool:
         """Move *ref* to *new* if it is at *old* now (None: if it does not exist); returns whether it was."""
         ...

@@ -8,7 +8,7 @@ from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import IllegalTransition
 from kapelle.core.gate import Gate
 from kapelle.core.ids import RunId
-from kapelle.core.merge import DeliveryMode
+from kapelle.core.merge import DeliveryMode, MergeRules
 from kapelle.core.ports import Upstream
 from kapelle.core.task import TaskSpec
 
@@ -55,6 +55,7 @@ class RunSpec:
     workspace: WorkspaceRules = field(default_factory=WorkspaceRules)
     limits: Limits = field(default_factory=Limits)
     delivery: DeliveryMode = DeliveryMode.EACH
+    merge: MergeRules = field(default_factory=MergeRules)
     upstream: Upstream = field(default_factory=Upstream)
 
     def config(self, name: str) -> AgentConfig:

@@ -222,6 +222,10 @@ class ChangeTable(Protocol):
         """Return the task's changes, the first first."""
         ...
 
+    def merged_as(self, commit: str) -> Sequence[Change]:
+        """Return the changes that *commit* brought onto the target, in the order of the queue."""
+        ...
+
     def integration(self, repository: str, target: str, line: str = "") -> Integration | None:
         """Return how far a line of the target's queue has come, or None when nothing was merged onto it yet."""
         ...

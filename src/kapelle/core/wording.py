@@ -1,6 +1,7 @@
 """What Kapelle says to agents: every text in one place."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kapelle.core.gate import CheckResult, CheckState, Gate
 
@@ -9,6 +10,35 @@ TAIL = 6_000
 
 SUBJECT = 68
 """Characters of a commit's first line that come from the agent's summary."""
+
+ASKED = 1_500
+"""Characters of another task's prompt that an agent is told of."""
+
+FEW = 5
+"""Names that are told in a sentence."""
+
+SAID = 400
+"""Characters of another task's summary that an agent is told of."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Other:
+    """Another task whose work an agent's change must fit."""
+
+    name: str
+    prompt: str
+    summary: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Whose:
+    """Who made a change."""
+
+    name: str
+    run_id: str
+    task_id: str
+    attempt: int
+    agent: str
 
 
 def check_failed(gate: Gate | None, failing: CheckResult) -> str:
@@ -32,20 +62,22 @@ def result_wrong(problem: str) -> str:
     )
 
 
-def conflict(target: str, files: Sequence[str], diff: str) -> str:
-    """Return the prompt for an agent whose change does not fit what was merged meanwhile."""
+def conflict(target: str, files: Sequence[str], others: Sequence[Other], *, theirs: str, mine: str) -> str:
+    """Return the prompt for an agent whose change does not fit what was merged meanwhile: both sides, and what each is for."""
     listed = "\n".join(f"- {name}" for name in files)
     return (
         f"Your change is in conflict with what was merged into {target} while you worked. That work has been merged into this "
         f"working directory; these files hold conflict markers:\n{listed}\n\n"
-        f"What the others changed in them:\n```diff\n{diff.strip()}\n```\n\n"
+        f"{_told_of(others)}"
+        f"What the others changed in them:\n```diff\n{theirs.strip()}\n```\n\n"
+        f"What you changed in them:\n```diff\n{mine.strip()}\n```\n\n"
         "Resolve every conflict so that both intentions are kept, remove all markers (<<<<<<<, =======, >>>>>>>), and run the "
         "tests. Do not commit and do not abort the merge: that is done for you. Then say in one or two sentences how you "
         "resolved it."
     )
 
 
-def broke_when_merged(target: str, gate: Gate, failing: CheckResult, diff: str) -> str:
+def broke_when_merged(target: str, gate: Gate, failing: CheckResult, others: Sequence[Other], theirs: str) -> str:
     """Return the prompt for an agent whose change merges cleanly and fails the gate on the merged tree."""
     return (
         f"Your change merges cleanly with what was merged into {target} while you worked, but the check "
@@ -53,9 +85,36 @@ def broke_when_merged(target: str, gate: Gate, failing: CheckResult, diff: str) 
         "directory.\n\n"
         f"Command: {failing.run}\n"
         f"Output (its end):\n```\n{failing.tail[-TAIL:].strip()}\n```\n\n"
-        f"What the others changed:\n```diff\n{diff.strip()}\n```\n\n"
+        f"{_told_of(others)}"
+        f"What the others changed:\n```diff\n{theirs.strip()}\n```\n\n"
         "Mend it so that both intentions are kept, run the checks, and say in one or two sentences what you did."
     )
+
+
+def _told_of(others: Sequence[Other]) -> str:
+    """Say what the others were asked to do, so that their intention can be kept."""
+    if not others:
+        return ""
+    asked = "\n\n".join(f"{other.name} was asked:\n{_quoted(other.prompt)}" for other in others)
+    said = [f"{other.name} said when it was done: {_short(other.summary)}" for other in others if other.summary.strip()]
+    return f"What the others were asked to do:\n\n{asked}\n\n" + ("\n".join(said) + "\n\n" if said else "")
+
+
+def _quoted(text: str) -> str:
+    kept = text.strip()[:ASKED]
+    more = " [...]" if len(text.strip()) > ASKED else ""
+    return "\n".join(f"> {line}" for line in f"{kept}{more}".splitlines())
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SAID else f"{line[: SAID - 1].rstrip()}…"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return *names* in a sentence: the first few, and how many more there are."""
+    few, more = names[:FEW], len(names) - FEW
+    return f"{', '.join(few)} and {more} more" if more > 0 else ", ".join(few)
 
 
 def go_on() -> str:
@@ -83,9 +142,21 @@ def commit_message(name: str, summary: str, *, run_id: str, task_id: str, attemp
     return f"{title}{body}\n\n{_trailers(run_id, task_id, attempt, agent)}"
 
 
-def merge_message(name: str, target: str, *, run_id: str, task_id: str, attempt: int, agent: str) -> str:
+def merge_message(whose: Whose, target: str) -> str:
     """Return the message of the merge commit on the target."""
-    return f"Merge {name} into {target}\n\n{_trailers(run_id, task_id, attempt, agent)}"
+    return f"Merge {whose.name} into {target}\n\n{_trailers(whose.run_id, whose.task_id, whose.attempt, whose.agent)}"
+
+
+def batch_message(whose: Sequence[Whose], target: str) -> str:
+    """Return the message of the one commit that brings the changes of several tasks onto the target."""
+    names = [entry.name for entry in whose]
+    title = f"Merge {', '.join(names[:-1])} and {names[-1]} into {target}"
+    body = ""
+    if len(title) > SUBJECT:
+        title = f"Merge {len(names)} changes into {target}"
+        body = "\n".join(f"- {name}" for name in names) + "\n\n"
+    trailers = "".join(_trailers(entry.run_id, entry.task_id, entry.attempt, entry.agent) for entry in whose)
+    return f"{title}\n\n{body}{trailers}"
 
 
 def _trailers(run_id: str, task_id: str, attempt: int, agent: str) -> str:

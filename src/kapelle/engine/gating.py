@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from kapelle.core.events import CheckEnded
 from kapelle.core.gate import Check, CheckResult, CheckState, Gate, Verdict, judge, receipt_key
+from kapelle.core.ids import RunId, TaskId
 from kapelle.core.ports import Launch, Place
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, WorkspaceRow
@@ -76,15 +77,15 @@ def _no_stale_bytecode(folder: str) -> tuple[tuple[str, str], ...]:
     return (("PYTHONPYCACHEPREFIX", f"{folder}/pycache"), ("PYTHONDONTWRITEBYTECODE", "1"))
 
 
-def log_checks(tx: Tx, task: Task, gating: Gating, where: str) -> None:
-    """Log how each check ended."""
+def log_checks(tx: Tx, run_id: RunId, task_id: TaskId | None, gating: Gating, where: str) -> None:
+    """Log how each check ended; *task_id* is None when several tasks were gated together."""
     for check in gating.verdict.checks:
         if check.state is CheckState.NOT_RUN:
             continue
         tx.log(
             CheckEnded(
-                run_id=task.run_id,
-                task_id=task.task_id,
+                run_id=run_id,
+                task_id=task_id,
                 gate=gating.gate.name,
                 check=check.name,
                 state=check.state,

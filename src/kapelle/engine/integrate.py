@@ -1,16 +1,19 @@
-"""Integrating one change: what is done in git and on disk, and what came of it. The stage writes it down."""
+"""Integrating a batch of changes: what is done in git and on disk, and what came of it. The stage writes it down."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from kapelle.core.attempt import Attempt
 from kapelle.core.errors import WorkspaceFailed
-from kapelle.core.gate import Verdict
+from kapelle.core.gate import Gate, Verdict
+from kapelle.core.ids import BatchId
 from kapelle.core.merge import Change, Integration, undelivered
 from kapelle.core.ports import Commit, Signature, WorkspaceOrder
 from kapelle.core.run import Run
 from kapelle.core.store import WorkspaceRow
 from kapelle.core.task import Task
-from kapelle.core.wording import merge_message
+from kapelle.core.wording import Whose, batch_message, broke_when_merged, conflict, merge_message
+from kapelle.engine.collisions import collisions
 from kapelle.engine.deploy import set_up
 from kapelle.engine.gating import Gating, key_of, run_gate
 from kapelle.engine.world import World
@@ -28,47 +31,109 @@ class Merging:
     attempt: Attempt
     run: Run
     workspace: WorkspaceRow
+
+    @property
+    def gate(self) -> Gate | None:
+        """The gate that it must pass."""
+        return self.run.spec.gate(self.task.spec.gate)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """What is tried next on a target: changes that are merged onto its tip together and gated once."""
+
+    batch_id: BatchId
+    entries: tuple[Merging, ...]
+    """At least one; all have the same gate, and whatever else its answer depends on."""
+    again: bool
+    """Whether this is the one change that bisection named."""
     room: WorkspaceRow
     """The workspace in which merged trees of this target are gated."""
     integration: Integration | None
 
+    @property
+    def first(self) -> Merging:
+        """The change that goes first."""
+        return self.entries[0]
+
+    @property
+    def repository(self) -> str:
+        """The repository that they change."""
+        return self.first.change.repository
+
+    @property
+    def target(self) -> str:
+        """The branch that they go to."""
+        return self.first.change.target
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Integrated:
+class Proven:
+    """A commit that has passed a gate."""
+
+    commit: str
+    gating: Gating
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Landed:
     """Merged, and the gate passed on the merged tree."""
 
+    entries: tuple[Merging, ...]
     commit: str
     gating: Gating | None
     changed: tuple[str, ...]
-    delivered: str
-    """Where the target is, on which this was built."""
-    room_ready: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Conflicted:
-    """It does not fit what was merged meanwhile, which is now in the workspace, with markers."""
+class Red:
+    """Together they do not pass: one of them is to blame, or chance."""
 
-    files: tuple[str, ...]
-    diff: str
-    onto: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Broke:
-    """It merges cleanly, and the gate fails on the merged tree. What was merged meanwhile is now in the workspace."""
-
-    gating: Gating
-    diff: str
-    onto: str
-    room_ready: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unmergeable:
-    """It cannot be merged at all."""
-
+    entries: tuple[Merging, ...]
     reason: str
+    tree: str = "-"
+    gating: Gating | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SentBack:
+    """A change that goes back to its agent; what was merged meanwhile is in its workspace now."""
+
+    entry: Merging
+    reason: str
+    prompt: str
+    onto: str
+    files: tuple[str, ...] = ()
+    """Where it conflicts; empty when it merges cleanly and fails the gate."""
+    gating: Gating | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tried:
+    """What came of a trial."""
+
+    delivered: str = ""
+    """Where the target is, on which all was built."""
+    landed: Landed | None = None
+    red: Red | None = None
+    sent_back: tuple[SentBack, ...] = ()
+    refused: str = ""
+    """Why none of them can be merged at all."""
+    proven: tuple[Proven, ...] = ()
+    """What else was gated on the way."""
+    room_ready: bool = False
+
+
+@dataclass(slots=True)
+class _Pile:
+    """Changes that were merged one onto the other."""
+
+    onto: str
+    tip: Commit
+    entries: list[Merging] = field(default_factory=list[Merging])
+    heads: list[str] = field(default_factory=list[str])
+    conflicted: list[SentBack] = field(default_factory=list[SentBack])
 
 
 def integration_ref(store_id: str, target: str, line: str = "") -> str:
@@ -82,91 +147,162 @@ class Integrator:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def integrate(self, entry: Merging) -> Integrated | Conflicted | Broke | Unmergeable:
-        """Merge the change onto the tip, gate what comes of it, and say how it went.
+    async def integrate(self, trial: Trial) -> Tried:
+        """Merge the changes onto the tip, gate what comes of it, and say how it went.
 
         Raises:
             KapelleError: git or the file system failed.
         """
-        repository, change = entry.change.repository, entry.change
-        target = await self._world.repositories.resolve(repository, f"refs/heads/{change.target}")
+        target = await self._world.repositories.resolve(trial.repository, f"refs/heads/{trial.target}")
         if target is None:
-            return Unmergeable(reason=f"the branch {change.target} is gone")
-        onto = await self._onto(entry, target)
-        if isinstance(onto, Unmergeable):
-            return onto
-        merged = await self._world.repositories.merge(repository, onto, change.head, self._signature(entry))
-        if merged.commit is None:
-            await self._world.workspaces.bring_in(entry.workspace.path, repository, onto)
-            files = tuple(conflict.file for conflict in merged.conflicts)
-            diff = await self._world.repositories.diff(repository, change.base, onto, files)
-            return Conflicted(files=files, diff=diff, onto=onto)
-        gating, ready = await self._gate(entry, merged.commit)
-        if gating is not None and not gating.verdict.passed:
-            await self._world.workspaces.bring_in(entry.workspace.path, repository, onto)
-            diff = await self._world.repositories.diff(repository, change.base, onto)
-            return Broke(gating=gating, diff=diff, onto=onto, room_ready=ready)
-        changed = tuple(await self._world.repositories.changed(repository, onto, merged.commit.commit))
-        return Integrated(commit=merged.commit.commit, gating=gating, changed=changed, delivered=target, room_ready=ready)
+            return Tried(refused=f"the branch {trial.target} is gone")
+        onto, proven = await self._onto(trial, target)
+        pile = await self._pile(trial, onto)
+        found = Tried(delivered=target, sent_back=tuple(pile.conflicted), proven=proven, room_ready=bool(proven))
+        if not pile.entries:
+            return found
+        commit = await self._joined(trial, pile)
+        gating, ready = await self._gate(trial, commit)
+        found = replace(found, room_ready=found.room_ready or ready)
+        entries = tuple(pile.entries)
+        if gating is None or gating.verdict.passed:
+            changed = tuple(await self._world.repositories.changed(trial.repository, onto, commit.commit))
+            return replace(found, landed=Landed(entries=entries, commit=commit.commit, gating=gating, changed=changed))
+        if len(entries) == 1 and trial.again:
+            return replace(found, sent_back=(*found.sent_back, await self._named(entries[0], gating, onto)))
+        failing = gating.verdict.failing
+        what = f"the check {gating.gate.name}/{failing.name}" if failing is not None else f"the gate {gating.gate.name}"
+        return replace(
+            found, red=Red(entries=entries, tree=gating.tree, gating=gating, reason=f"{what} fails on the merged tree")
+        )
 
-    async def _onto(self, entry: Merging, target: str) -> str | Unmergeable:
+    async def _pile(self, trial: Trial, onto: str) -> _Pile:
+        """Merge one change after the other onto *onto*, as far as they fit."""
+        merge, repository = self._world.repositories.merge, trial.repository
+        pile = _Pile(onto=onto, tip=Commit(commit=onto, tree=await self._world.repositories.tree(repository, onto)))
+        for entry in trial.entries:
+            signature = self._signed(merge_message(whose(entry), trial.target))
+            merged = await merge(repository, pile.tip.commit, entry.change.head, signature)
+            if merged.commit is None and pile.entries:
+                merged = await merge(repository, onto, entry.change.head, signature)
+                if merged.commit is not None:
+                    # It fits the target, and not those before it: it is the first of the next batch, and keeps its place.
+                    break
+            if merged.commit is None:
+                files = tuple(found.file for found in merged.conflicts)
+                pile.conflicted.append(await self._conflicted(entry, files, onto))
+                continue
+            pile.entries.append(entry)
+            pile.tip = merged.commit
+            if not merged.unchanged:
+                pile.heads.append(entry.change.head)
+        return pile
+
+    async def _joined(self, trial: Trial, pile: _Pile) -> Commit:
+        """Return the one commit that brings all of *pile* onto the target: only what was gated may be a first parent."""
+        if len(pile.entries) == 1 or not pile.heads:
+            return pile.tip
+        signature = self._signed(batch_message([whose(entry) for entry in pile.entries], trial.target))
+        parents = (pile.onto, *pile.heads)
+        commit = await self._world.repositories.join(trial.repository, pile.tip.tree, parents, signature)
+        return replace(pile.tip, commit=commit)
+
+    async def _conflicted(self, entry: Merging, files: tuple[str, ...], onto: str) -> SentBack:
+        change = entry.change
+        await self._world.workspaces.bring_in(entry.workspace.path, change.repository, onto)
+        others = await collisions(self._world, change, onto, files)
+        theirs = await self._world.repositories.diff(change.repository, change.base, onto, files)
+        mine = await self._world.repositories.diff(change.repository, change.base, change.head, files)
+        who = f" (changed by {', '.join(other.name for other in others)})" if others else ""
+        return SentBack(
+            entry=entry,
+            files=files,
+            onto=onto,
+            reason=f"it conflicts with {change.target} in {', '.join(files)}{who}",
+            prompt=conflict(change.target, files, others, theirs=theirs, mine=mine),
+        )
+
+    async def _named(self, entry: Merging, gating: Gating, onto: str) -> SentBack:
+        change, failing = entry.change, gating.verdict.failing
+        await self._world.workspaces.bring_in(entry.workspace.path, change.repository, onto)
+        others = await collisions(self._world, change, onto)
+        theirs = await self._world.repositories.diff(change.repository, change.base, onto)
+        what = f"the check {gating.gate.name}/{failing.name}" if failing is not None else f"the gate {gating.gate.name}"
+        who = f", together with {', '.join(other.name for other in others)}" if others else ""
+        return SentBack(
+            entry=entry,
+            gating=gating,
+            onto=onto,
+            reason=f"{what} fails on the merged tree{who}",
+            prompt=broke_when_merged(change.target, gating.gate, failing, others, theirs) if failing is not None else "",
+        )
+
+    async def _onto(self, trial: Trial, target: str) -> tuple[str, tuple[Proven, ...]]:
         """Return the commit to merge onto: all that was merged and all that the target holds meanwhile."""
-        repository, tip = entry.change.repository, undelivered(entry.integration)
+        repository, tip = trial.repository, undelivered(trial.integration)
         if tip is None or await self._world.repositories.is_ancestor(repository, tip, target):
-            return target
+            return target, ()
         if await self._world.repositories.is_ancestor(repository, target, tip):
-            return tip
+            return tip, ()
         # The target moved on by itself while merged work was not delivered: bring both together first, and prove it.
-        signature = Signature(author=MERGER, email=MERGER_EMAIL, message=f"Merge undelivered work into {entry.change.target}\n")
+        signature = self._signed(f"Merge undelivered work into {trial.target}\n")
         both = await self._world.repositories.merge(repository, target, tip, signature)
         if both.commit is None:
             # A person must settle this; until then the queue goes on, on what it has proven.
-            return tip
-        gating, _ = await self._gate(entry, both.commit)
-        if gating is not None and not gating.verdict.passed:
-            return tip
-        return both.commit.commit
+            return tip, ()
+        gating, _ = await self._gate(trial, both.commit)
+        if gating is None:
+            return both.commit.commit, ()
+        if not gating.verdict.passed:
+            return tip, ()
+        changed = tuple(await self._world.repositories.changed(repository, target, both.commit.commit))
+        return both.commit.commit, (Proven(commit=both.commit.commit, gating=gating, changed=changed),)
 
-    async def catch_up(self, integration: Integration, run: Run, room: WorkspaceRow) -> Integration:
+    async def catch_up(self, integration: Integration, run: Run, room: WorkspaceRow) -> tuple[Integration, tuple[Proven, ...]]:
         """Merge undelivered work onto a target that has moved on by itself, and prove it with every gate of the run."""
-        repository = integration.repository
-        target = await self._world.repositories.resolve(repository, f"refs/heads/{integration.target}")
+        repository, name = integration.repository, integration.target
+        target = await self._world.repositories.resolve(repository, f"refs/heads/{name}")
         if target is None:
-            return replace(integration, held_up=f"the branch {integration.target} is gone")
-        message = f"Merge undelivered work into {integration.target}\n"
-        signature = Signature(author=MERGER, email=MERGER_EMAIL, message=message)
+            return replace(integration, held_up=f"the branch {name} is gone"), ()
+        signature = self._signed(f"Merge undelivered work into {name}\n")
         both = await self._world.repositories.merge(repository, target, integration.tip, signature)
         if both.commit is None:
-            files = ", ".join(conflict.file for conflict in both.conflicts)
-            return replace(integration, held_up=f"{integration.target} has moved on and conflicts with merged work in {files}")
-        await self._prepare(room, repository, both.commit.commit, run)
-        for name in dict.fromkeys(spec.gate for spec in run.spec.tasks if spec.gate is not None):
-            gate = run.spec.gate(name)
+            files = ", ".join(found.file for found in both.conflicts)
+            return replace(integration, held_up=f"{name} has moved on and conflicts with merged work in {files}"), ()
+        changed = tuple(await self._world.repositories.changed(repository, target, both.commit.commit))
+        proven: list[Proven] = []
+        for gate_name in dict.fromkeys(spec.gate for spec in run.spec.tasks if spec.gate is not None):
+            gate = run.spec.gate(gate_name)
             if gate is None:
                 continue
-            verdict = await run_gate(self._world, run, None, gate, room, label=f"catch-up-{both.commit.commit[:10]}")
-            if verdict.failing is not None:
-                reason = f"{integration.target} has moved on, and {name}/{verdict.failing.name} fails on both together"
-                return replace(integration, held_up=reason)
-        return replace(integration, tip=both.commit.commit, held_up="")
+            label = f"catch-up-{both.commit.commit[:10]}"
+            gating, _ = await self._gate_in(room, run, None, gate, both.commit, repository, label)
+            if gating.verdict.failing is not None:
+                reason = f"{name} has moved on, and {gate_name}/{gating.verdict.failing.name} fails on both together"
+                return replace(integration, held_up=reason), tuple(proven)
+            proven.append(Proven(commit=both.commit.commit, gating=gating, changed=changed))
+        return replace(integration, tip=both.commit.commit, held_up=""), tuple(proven)
 
-    async def _gate(self, entry: Merging, commit: Commit) -> tuple[Gating | None, bool]:
+    async def _gate(self, trial: Trial, commit: Commit) -> tuple[Gating | None, bool]:
         """Gate *commit* in the target's own workspace; say also whether that is set up now."""
-        gate = entry.run.spec.gate(entry.task.spec.gate)
+        gate = trial.first.gate
         if gate is None:
-            return None, entry.room.ready
-        key = key_of(self._world, entry.run, gate, commit.tree)
+            return None, trial.room.ready
+        task = trial.first.task if len(trial.entries) == 1 else None
+        label = f"merge-{trial.batch_id}"
+        return await self._gate_in(trial.room, trial.first.run, task, gate, commit, trial.repository, label)
+
+    async def _gate_in(
+        self, room: WorkspaceRow, run: Run, task: Task | None, gate: Gate, commit: Commit, repository: str, label: str
+    ) -> tuple[Gating, bool]:
+        key = key_of(self._world, run, gate, commit.tree)
         receipt = await self._world.store.read(lambda view: view.changes.receipt(key))
         if receipt is not None:
             verdict = Verdict(passed=True, checks=receipt.checks)
-            return Gating(gate=gate, tree=commit.tree, key=key, verdict=verdict, reused=True), entry.room.ready
-        await self._prepare_room(entry, commit.commit)
-        label = f"merge-{entry.change.change_id}"
-        verdict = await run_gate(self._world, entry.run, entry.task, gate, entry.room, label=label)
+            return Gating(gate=gate, tree=commit.tree, key=key, verdict=verdict, reused=True), room.ready
+        await self._prepare(room, repository, commit.commit, run)
+        verdict = await run_gate(self._world, run, task, gate, room, label=label)
         return Gating(gate=gate, tree=commit.tree, key=key, verdict=verdict), True
-
-    async def _prepare_room(self, entry: Merging, commit: str) -> None:
-        await self._prepare(entry.room, entry.change.repository, commit, entry.run)
 
     async def _prepare(self, room: WorkspaceRow, repository: str, commit: str, run: Run) -> None:
         await self._world.workspaces.prepare(
@@ -184,33 +320,26 @@ class Integrator:
             if problem is not None:
                 raise WorkspaceFailed(problem)
 
-    def _signature(self, entry: Merging) -> Signature:
-        message = merge_message(
-            entry.task.name,
-            entry.change.target,
-            run_id=entry.run.run_id,
-            task_id=entry.task.task_id,
-            attempt=entry.attempt.number,
-            agent=entry.attempt.config,
-        )
+    @staticmethod
+    def _signed(message: str) -> Signature:
         return Signature(author=MERGER, email=MERGER_EMAIL, message=message)
 
-    async def deliver(self, integration: Integration, run: Run, room: WorkspaceRow) -> Integration:
+    async def deliver(self, integration: Integration, run: Run, room: WorkspaceRow) -> tuple[Integration, tuple[Proven, ...]]:
         """Move the target to the tip; return the integration as it is then, with a reason when it could not be moved."""
         await self.move_ref(integration)
         repository = integration.repository
         target = await self._world.repositories.resolve(repository, f"refs/heads/{integration.target}")
         if target is None:
-            return replace(integration, held_up=f"the branch {integration.target} is gone")
+            return replace(integration, held_up=f"the branch {integration.target} is gone"), ()
         if target == integration.tip or await self._world.repositories.is_ancestor(repository, integration.tip, target):
-            return replace(integration, delivered=integration.tip, held_up="")
+            return replace(integration, delivered=integration.tip, held_up=""), ()
         if not await self._world.repositories.is_ancestor(repository, target, integration.tip):
             # What comes of it is written down before any ref moves: the delivery itself is the next step's.
             return await self.catch_up(integration, run, room)
         delivered = await self._world.repositories.deliver(repository, integration.target, integration.tip, target)
         if delivered.moved:
-            return replace(integration, delivered=integration.tip, held_up="")
-        return replace(integration, held_up=delivered.reason)
+            return replace(integration, delivered=integration.tip, held_up=""), ()
+        return replace(integration, held_up=delivered.reason), ()
 
     async def move_ref(self, integration: Integration) -> None:
         """Let the integration ref stand where the store says."""
@@ -218,3 +347,19 @@ class Integrator:
         now = await self._world.repositories.resolve(integration.repository, ref)
         if now != integration.tip:
             await self._world.repositories.move_ref(integration.repository, ref, integration.tip, now)
+
+
+def whose(entry: Merging) -> Whose:
+    """Return who made the change of *entry*, for the message of a commit."""
+    return Whose(
+        name=entry.task.name,
+        run_id=entry.run.run_id,
+        task_id=entry.task.task_id,
+        attempt=entry.attempt.number,
+        agent=entry.attempt.config,
+    )
+
+
+def names(entries: Sequence[Merging]) -> str:
+    """Return the names of the tasks of *entries*, for people."""
+    return ", ".join(entry.task.name for entry in entries)

@@ -2,42 +2,40 @@
 
 A state picture of one target::
 
-    tip (integration ref) --merge change--> merged commit --gate passes--> store: tip = merged commit, task completed
+    tip (integration ref) --merge a batch--> merged commit --gate passes--> store: tip = merged commit, tasks completed
                                 |                  |                            |
                              conflict           gate fails                 integration ref and, by delivery, the target
-                                +--- back to the agent, with the facts          follow; both can be done again at any time
+                                |          (one change: see core.merge)    follow; both can be done again at any time
+                                +--- back to the agent, with the facts
 
 The store is written before any ref moves. A crash in between leaves refs behind the store, and the next step moves them; it
 never leaves a ref ahead of its proof.
 """
 
+from collections import defaultdict
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from kapelle.core.attempt import Attempt, Outcome, PromptRecord
+from kapelle.core.attempt import Outcome
 from kapelle.core.errors import KapelleError
-from kapelle.core.events import (
-    ChangeConflicted,
-    ChangeMerged,
-    ChangeReturned,
-    GateFailed,
-    GatePassed,
-    TargetDelivered,
-    TargetHeldUp,
-)
-from kapelle.core.gate import Receipt
-from kapelle.core.ids import PromptId
-from kapelle.core.merge import Change, ChangeState, DeliveryMode, Integration, order, undelivered
+from kapelle.core.events import BatchTried, TargetDelivered, TargetHeldUp
+from kapelle.core.ids import BatchId, ChangeId
+from kapelle.core.merge import Batch, Change, ChangeState, DeliveryMode, Integration, NotBefore, next_batch, order, undelivered
 from kapelle.core.run import Run, RunState
 from kapelle.core.store import Tx, WorkspaceRow
-from kapelle.core.task import Task, TaskState, advance
-from kapelle.core.wording import broke_when_merged, conflict
+from kapelle.core.task import TaskState
 from kapelle.engine.acts import Acts, Finding
-from kapelle.engine.ending import close, finish, give_up_attempt, moved_event, run_of
-from kapelle.engine.gating import log_checks
-from kapelle.engine.integrate import Broke, Conflicted, Integrated, Integrator, Merging, Unmergeable
+from kapelle.engine.ending import give_up_attempt, run_of
+from kapelle.engine.integrate import Integrator, Merging, Red, Trial, Tried
+from kapelle.engine.landing import put_receipts, write_trial_down
 from kapelle.engine.rooms import gate_workspace
 from kapelle.engine.world import World
+
+LARGEST = 100
+"""Changes that are looked at for one batch."""
+Target = tuple[str, str]
+"""A repository and a branch of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +46,7 @@ class _Delivery:
 
 
 class MergeStage:
-    """Works the queue of every target, one change at a time."""
+    """Works the queue of every target, one batch at a time."""
 
     name = "merge"
 
@@ -64,37 +62,40 @@ class MergeStage:
     async def step(self, now: datetime) -> datetime | None:
         """See ``engine.stage.Stage``."""
         findings = self._acts.take()
+        wakes: list[datetime] = []
 
-        def decide(tx: Tx) -> tuple[list[Merging], list[_Delivery], list[Integration]]:
+        def decide(tx: Tx) -> tuple[list[Trial], list[_Delivery], list[Integration]]:
             for finding in findings:
                 finding(tx)
-            return self._decide(tx, now)
+            wakes.clear()
+            return self._decide(tx, wakes)
 
         try:
-            merging, deliveries, behind = await self._world.store.transact(decide, term=self._world.term)
+            trials, deliveries, behind = await self._world.store.transact(decide, term=self._world.term)
         except BaseException:
             self._acts.give_back(findings)
             raise
         for entry in deliveries:
-            key = (entry.integration.repository, entry.integration.target)
-            self._acts.start(key, self._deliver(entry))
+            self._acts.start((entry.integration.repository, entry.integration.target), self._deliver(entry))
         for integration in behind:
             self._acts.start((integration.repository, integration.target), self._follow(integration))
-        for entry in merging:
-            self._acts.start((entry.change.repository, entry.change.target), self._integrate(entry))
-        waiting = [moment for moment in self._again_at.values() if moment > now]
-        return now if findings else min(waiting, default=None)
+        for trial in trials:
+            self._acts.start((trial.repository, trial.target), self._integrate(trial))
+        wakes += [moment for moment in self._again_at.values() if moment > now]
+        return now if findings else min(wakes, default=None)
 
-    def _decide(self, tx: Tx, now: datetime) -> tuple[list[Merging], list[_Delivery], list[Integration]]:
+    # --- Deciding, inside the transaction ---
+
+    def _decide(self, tx: Tx, wakes: list[datetime]) -> tuple[list[Trial], list[_Delivery], list[Integration]]:
         deliveries: list[_Delivery] = []
         behind: list[Integration] = []
-        busy: set[tuple[str, str]] = set()
+        busy: set[Target] = set()
         for integration in tx.changes.integrations():
             key = (integration.repository, integration.target)
             if self._acts.running(key):
                 busy.add(key)
                 continue
-            if key in busy or self._again_at.get(_line(integration), now) > now:
+            if key in busy or self._again_at.get(_line(integration), tx.now) > tx.now:
                 continue
             run = self._wants_delivery(tx, integration)
             if run is not None:
@@ -104,16 +105,19 @@ class MergeStage:
                 # Until it is delivered, the integration ref alone holds what was merged.
                 behind.append(integration)
                 busy.add(key)
-        merging: list[Merging] = []
+        queues: dict[Target, list[Change]] = defaultdict(list)
         for change in order(tx.changes.queued()):
-            key = (change.repository, change.target)
+            queues[change.repository, change.target].append(change)
+        trials: list[Trial] = []
+        for key, queue in queues.items():
             if key in busy or self._acts.running(key):
                 continue
-            busy.add(key)
-            entry = self._merging(tx, change)
-            if entry is not None:
-                merging.append(entry)
-        return merging, deliveries, behind
+            found = self._next_trial(tx, queue)
+            if isinstance(found, Trial):
+                trials.append(found)
+            elif found is not None:
+                wakes.append(found.moment)
+        return trials, deliveries, behind
 
     def _wants_delivery(self, tx: Tx, integration: Integration) -> Run | None:
         """Return the run for whose sake the target should be moved now, or None."""
@@ -128,6 +132,46 @@ class MergeStage:
                 return run
         return None
 
+    def _next_trial(self, tx: Tx, queue: list[Change]) -> Trial | NotBefore | None:
+        """Return what is tried next on the target of *queue*."""
+        entries: dict[ChangeId, Merging] = {}
+        ready = [change for change in queue if not change.waits_for_a_person]
+        for change in [change for change in ready if change.red] or ready[:LARGEST]:
+            entry = self._merging(tx, change)
+            if entry is not None:
+                entries[change.change_id] = entry
+        if not entries:
+            return None
+        first = next(iter(entries.values()))
+        queued = [entry.change for entry in entries.values()]
+        batch = next_batch(queued, _kin(entries), first.run.spec.merge, tx.now)
+        return self._trial(tx, batch, entries) if isinstance(batch, Batch) else batch
+
+    def _trial(self, tx: Tx, batch: Batch, entries: Mapping[ChangeId, Merging]) -> Trial:
+        batch_id = BatchId(self._world.new_id("b"))
+        marked = [replace(change, batch_id=batch_id) for change in batch.changes]
+        for change in marked:
+            tx.changes.put(change)
+        members = tuple(replace(entries[change.change_id], change=change) for change in marked)
+        run, change = members[0].run, members[0].change
+        for run_id in dict.fromkeys(member.run.run_id for member in members):
+            tx.log(
+                BatchTried(
+                    run_id=run_id,
+                    batch_id=batch_id,
+                    target=change.target,
+                    changes=tuple(member.change.change_id for member in members),
+                    again=batch.again,
+                )
+            )
+        return Trial(
+            batch_id=batch_id,
+            entries=members,
+            again=batch.again,
+            room=gate_workspace(self._world, tx, run),
+            integration=tx.changes.integration(change.repository, change.target, run.line),
+        )
+
     def _merging(self, tx: Tx, change: Change) -> Merging | None:
         task, attempt = tx.tasks.get(change.task_id), tx.attempts.get(change.attempt_id)
         if task is None or attempt is None or task.state is not TaskState.MERGING:
@@ -138,58 +182,31 @@ class MergeStage:
         if workspace is None:
             give_up_attempt(tx, task, attempt, Outcome.CONFLICT, "its workspace is gone", chance=self._world.chance.share())
             return None
-        room = gate_workspace(self._world, tx, run)
-        return Merging(
-            change=change,
-            task=task,
-            attempt=attempt,
-            run=run,
-            workspace=workspace,
-            room=room,
-            integration=tx.changes.integration(change.repository, change.target, run.line),
-        )
+        return Merging(change=change, task=task, attempt=attempt, run=run, workspace=workspace)
 
     # --- Acts ---
 
-    async def _integrate(self, entry: Merging) -> Finding:
+    async def _integrate(self, trial: Trial) -> Finding:
         try:
-            found = await self._integrator.integrate(entry)
+            found = await self._integrator.integrate(trial)
         except KapelleError as error:
-            found = Unmergeable(reason=error.in_full)
-
-        def write(tx: Tx) -> None:
-            task, attempt = tx.tasks.get(entry.task.task_id), tx.attempts.get(entry.attempt.attempt_id)
-            change = tx.changes.get(entry.change.change_id)
-            if task is None or attempt is None or change is None or change.state is not ChangeState.QUEUED:
-                return
-            match found:
-                case Integrated():
-                    self._merged(tx, entry, change, task, attempt, found)
-                case Conflicted():
-                    tx.log(
-                        ChangeConflicted(
-                            run_id=task.run_id, task_id=task.task_id, change_id=change.change_id, files=found.files
-                        )
-                    )
-                    text = conflict(change.target, found.files, found.diff)
-                    reason = f"it conflicts with {change.target} in {', '.join(found.files)}"
-                    self._give_back(tx, entry, change, task, attempt, text, reason, found.onto)
-                case Broke():
-                    self._broke(tx, entry, change, task, attempt, found)
-                case Unmergeable(reason=reason):
-                    tx.changes.put(replace(change, state=ChangeState.REFUSED, ended_at=tx.now, note=reason))
-                    give_up_attempt(tx, task, attempt, Outcome.CONFLICT, reason, chance=self._world.chance.share())
-
-        return write
+            if len(trial.entries) == 1:
+                found = Tried(refused=error.in_full)
+            else:
+                # It may be the fault of one of them: bisection finds out.
+                found = Tried(red=Red(entries=trial.entries, reason=error.in_full))
+        return lambda tx: write_trial_down(self._world, tx, trial, found)
 
     async def _deliver(self, entry: _Delivery) -> Finding:
         integration = entry.integration
+        proven = ()
         try:
-            delivered = await self._integrator.deliver(integration, entry.run, entry.room)
+            delivered, proven = await self._integrator.deliver(integration, entry.run, entry.room)
         except KapelleError as error:
             delivered = replace(integration, held_up=error.in_full)
 
         def write(tx: Tx) -> None:
+            put_receipts(tx, proven)
             now = tx.changes.integration(*_line(integration))
             if now is None or now.tip != integration.tip:
                 return
@@ -216,112 +233,14 @@ class MergeStage:
         else:
             self._followed[key] = integration.tip
 
-    # --- Writing it down ---
-
-    def _merged(self, tx: Tx, entry: Merging, change: Change, task: Task, attempt: Attempt, found: Integrated) -> None:
-        run_id, task_id = task.run_id, task.task_id
-        if found.gating is not None:
-            gating = found.gating
-            if not gating.reused:
-                log_checks(tx, task, gating, "merged")
-            tx.log(
-                GatePassed(
-                    run_id=run_id,
-                    task_id=task_id,
-                    gate=gating.gate.name,
-                    tree=gating.tree,
-                    receipt=gating.key,
-                    reused=gating.reused,
-                    where="merged",
-                )
-            )
-            tx.changes.put_receipt(
-                Receipt(
-                    key=gating.key,
-                    tree=gating.tree,
-                    gate=gating.gate.name,
-                    commit=found.commit,
-                    checks=gating.verdict.checks,
-                    tool_calls=attempt.tool_calls,
-                    declared=task.spec.writes,
-                    changed=found.changed,
-                    made_at=tx.now,
-                )
-            )
-        self._keep_room(tx, entry.room, ready=found.room_ready)
-        receipt = found.gating.key if found.gating is not None else change.receipt
-        tx.changes.put(replace(change, state=ChangeState.MERGED, ended_at=tx.now, merged_as=found.commit, receipt=receipt))
-        tx.changes.put_integration(
-            Integration(
-                repository=change.repository,
-                target=change.target,
-                line=entry.run.line,
-                tip=found.commit,
-                delivered=found.delivered,
-                held_up="",
-            )
-        )
-        tx.log(
-            ChangeMerged(
-                run_id=run_id,
-                task_id=task_id,
-                change_id=change.change_id,
-                target=change.target,
-                commit=found.commit,
-                receipt=receipt or "",
-            )
-        )
-        close(tx, attempt, Outcome.SUCCEEDED)
-        finish(tx, replace(task, commit=found.commit), TaskState.COMPLETED)
-
-    def _broke(self, tx: Tx, entry: Merging, change: Change, task: Task, attempt: Attempt, found: Broke) -> None:
-        self._keep_room(tx, entry.room, ready=found.room_ready)
-        log_checks(tx, task, found.gating, "merged")
-        failing = found.gating.verdict.failing
-        if failing is None:
-            give_up_attempt(
-                tx, task, attempt, Outcome.GATE_FAILED, "the gate did not pass when merged", chance=self._world.chance.share()
-            )
-            return
-        tx.log(
-            GateFailed(
-                run_id=task.run_id,
-                task_id=task.task_id,
-                gate=found.gating.gate.name,
-                tree=found.gating.tree,
-                check=failing.name,
-                where="merged",
-            )
-        )
-        text = broke_when_merged(change.target, found.gating.gate, failing, found.diff)
-        reason = f"the check {found.gating.gate.name}/{failing.name} fails on the merged tree"
-        self._give_back(tx, entry, change, task, attempt, text, reason, found.onto)
-
-    def _give_back(
-        self, tx: Tx, entry: Merging, change: Change, task: Task, attempt: Attempt, text: str, reason: str, onto: str
-    ) -> None:
-        """Send the change back to its agent, or give the attempt up when that was done often enough."""
-        tx.changes.put(replace(change, state=ChangeState.RETURNED, ended_at=tx.now, note=reason))
-        tx.log(ChangeReturned(run_id=task.run_id, task_id=task.task_id, change_id=change.change_id, reason=reason))
-        driver = self._world.driver(entry.run.spec.config(attempt.config).program)
-        if attempt.merge_returns >= entry.run.spec.limits.merge_returns or not driver.capabilities.conversation:
-            outcome = Outcome.CONFLICT
-            give_up_attempt(tx, task, attempt, outcome, reason, chance=self._world.chance.share())
-            return
-        # What was merged into the workspace is no longer the agent's own change: it is now compared with the new base.
-        tx.agents.put_workspace(replace(entry.workspace, base=onto))
-        back = replace(attempt, merge_returns=attempt.merge_returns + 1, round=attempt.round + 1)
-        tx.attempts.put(back)
-        prompt_id = PromptId(self._world.chance.uuid())
-        tx.attempts.put_prompt(PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=back.round, text=text))
-        returned = replace(advance(task, TaskState.RUNNING, tx.now), round=back.round)
-        tx.tasks.put(returned)
-        tx.log(moved_event(returned, task.state, reason))
-
-    @staticmethod
-    def _keep_room(tx: Tx, room: WorkspaceRow, *, ready: bool) -> None:
-        tx.agents.put_workspace(replace(room, ready=room.ready or ready))
-
 
 def _line(integration: Integration) -> tuple[str, str, str]:
     return integration.repository, integration.target, integration.line
+
+
+def _kin(entries: Mapping[ChangeId, Merging]) -> dict[ChangeId, Hashable]:
+    """Return, for each change, all that the answer of its gate depends on: equal ones can be gated together."""
+    return {
+        change_id: (entry.run.line, entry.gate, entry.run.spec.workspace, entry.run.spec.merge)
+        for change_id, entry in entries.items()
+    }

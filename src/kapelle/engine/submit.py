@@ -6,6 +6,7 @@ from datetime import datetime
 
 from kapelle.core.errors import KapelleError, NotFound, NotPossibleNow
 from kapelle.core.events import (
+    ChangeApproved,
     RequestRefused,
     RunPaused,
     RunResumed,
@@ -15,7 +16,7 @@ from kapelle.core.events import (
     TaskWaited,
 )
 from kapelle.core.ids import RunId, TaskId
-from kapelle.core.merge import undelivered
+from kapelle.core.merge import Change, ChangeState, undelivered
 from kapelle.core.requests import Approve, Cancel, Pause, Reject, Request, Resume, Retry, Submit
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.store import Edge, Tx
@@ -74,7 +75,7 @@ class SubmitStage:
             case Approve() as body:
                 self._approve(tx, body, request.principal)
             case Reject() as body:
-                task = _waiting_for_approval(tx, body.task_id)
+                task, _ = _waiting_for_approval(tx, body.task_id)
                 message = body.reason or "a person refused it"
                 finish(tx, task, TaskState.REJECTED, failure=Failure(kind="rejected", message=message), note=message)
             case Retry() as body:
@@ -126,7 +127,13 @@ class SubmitStage:
                 finish(tx, task, TaskState.CANCELLED, failure=failure)
 
     def _approve(self, tx: Tx, body: Approve, principal: str) -> None:
-        task = _waiting_for_approval(tx, body.task_id)
+        task, change = _waiting_for_approval(tx, body.task_id)
+        if change is not None:
+            tx.changes.put(replace(change, approved_by=principal))
+            change_id = change.change_id
+            tx.log(ChangeApproved(run_id=task.run_id, task_id=task.task_id, change_id=change_id, principal=principal))
+            wait(tx, task, None)
+            return
         approved = replace(task, approved=True)
         tx.tasks.put(approved)
         tx.log(TaskApproved(run_id=task.run_id, task_id=task.task_id, principal=principal))
@@ -205,13 +212,18 @@ def _open_run(tx: Tx, run_id: RunId) -> Run:
     return run
 
 
-def _waiting_for_approval(tx: Tx, task_id: TaskId) -> Task:
+def _waiting_for_approval(tx: Tx, task_id: TaskId) -> tuple[Task, Change | None]:
+    """Return a task that waits for a person, and the change for whose sake it does, if that is why."""
     task = tx.tasks.get(task_id)
     if task is None:
         raise NotFound(f"there is no task {task_id}")
+    if task.state is TaskState.MERGING:
+        for change in tx.changes.of_task(task_id):
+            if change.state is ChangeState.QUEUED and change.waits_for_a_person:
+                return task, change
     if task.state is not TaskState.PENDING or not task.spec.approval or task.approved:
         raise NotPossibleNow(f"task {task.name} does not wait for an approval: it is {task.state}")
-    return task
+    return task, None
 
 
 def _dependents_first(tx: Tx, tasks: Sequence[Task]) -> list[Task]:

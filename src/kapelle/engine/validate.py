@@ -5,18 +5,18 @@ from datetime import datetime
 
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord
 from kapelle.core.errors import KapelleError
-from kapelle.core.events import ChangeQueued, GateFailed, GatePassed
+from kapelle.core.events import ChangeHeld, ChangeQueued, GateFailed, GatePassed
 from kapelle.core.gate import CheckResult, CheckState, Gate, Receipt, Verdict
 from kapelle.core.ids import ChangeId, PromptId
-from kapelle.core.merge import Change
+from kapelle.core.merge import Change, protected
 from kapelle.core.ports import Commit, Driver, Signature
 from kapelle.core.result import result_problem
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, WorkspaceRow
-from kapelle.core.task import Task, TaskState, advance, rank
-from kapelle.core.wording import check_failed, commit_message, no_work, result_wrong
+from kapelle.core.task import Task, TaskState, Wait, advance, rank
+from kapelle.core.wording import check_failed, commit_message, listed, no_work, result_wrong
 from kapelle.engine.acts import Acts, Finding
-from kapelle.engine.ending import close, finish, give_up_attempt, moved_event, run_of
+from kapelle.engine.ending import close, finish, give_up_attempt, moved_event, run_of, wait
 from kapelle.engine.gating import Gating, key_of, log_checks, run_gate
 from kapelle.engine.world import World
 
@@ -204,7 +204,7 @@ class ValidateStage:
         )
         tx.changes.put_receipt(receipt)
         if not gating.reused:
-            log_checks(tx, task, gating, "workspace")
+            log_checks(tx, task.run_id, task.task_id, gating, "workspace")
         tx.log(
             GatePassed(
                 run_id=task.run_id,
@@ -219,9 +219,10 @@ class ValidateStage:
             close(tx, attempt, Outcome.SUCCEEDED)
             finish(tx, task, TaskState.COMPLETED)
             return
-        self._queue(tx, order, task, attempt, found.commit, gating)
+        self._queue(tx, order, task, attempt, found.commit, found)
 
-    def _queue(self, tx: Tx, order: _Order, task: Task, attempt: Attempt, commit: Commit, gating: Gating) -> None:
+    def _queue(self, tx: Tx, order: _Order, task: Task, attempt: Attempt, commit: Commit, found: _Found) -> None:
+        held = protected(found.changed, order.run.spec.merge.protect)
         change = Change(
             change_id=ChangeId(self._world.new_id("c")),
             run_id=task.run_id,
@@ -234,7 +235,8 @@ class ValidateStage:
             tree=commit.tree,
             rank=rank(tx.now, task.spec.priority),
             ready_at=tx.now,
-            receipt=gating.key,
+            receipt=found.gating.key,
+            protected=held,
         )
         tx.changes.put(change)
         moved = advance(task, TaskState.MERGING, tx.now)
@@ -249,12 +251,15 @@ class ValidateStage:
                 head=change.head,
             ),
         )
+        if held:
+            tx.log(ChangeHeld(run_id=task.run_id, task_id=task.task_id, change_id=change.change_id, files=held))
+            wait(tx, moved, Wait.APPROVAL, f"it changes {listed(held)}, which a person must see first")
 
     def _refused(self, tx: Tx, order: _Order, task: Task, attempt: Attempt, found: _Found) -> None:
         gating = found.gating
         failing = gating.verdict.failing
         if failing is not None:
-            log_checks(tx, task, gating, "workspace")
+            log_checks(tx, task.run_id, task.task_id, gating, "workspace")
             tx.log(
                 GateFailed(
                     run_id=task.run_id,

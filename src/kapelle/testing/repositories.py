@@ -56,6 +56,8 @@ class MemoryRepositories:
         """See the port."""
         async with self._points.passing("merge"):
             at = self._at(repository)
+            if commit not in at.commits:
+                raise GitFailed(f"{commit} is not a commit")
             if commit in at.ancestors(onto):
                 return Merged(commit=Commit(commit=onto, tree=at.commits[onto].tree), unchanged=True)
             files, conflicts = at.merge_files(onto, commit)
@@ -64,6 +66,23 @@ class MemoryRepositories:
                 return Merged(commit=None, conflicts=found)
             made = at.commit(files, [onto, commit], author=signature.author, message=signature.message)
             return Merged(commit=Commit(commit=made.commit, tree=made.tree))
+
+    async def join(self, repository: str, tree: str, parents: Sequence[str], signature: Signature) -> str:
+        """See the port."""
+        at = self._at(repository)
+        return at.commit(at.trees[tree], parents, author=signature.author, message=signature.message).commit
+
+    async def since(self, repository: str, base: str, head: str) -> Sequence[str]:
+        """See the port."""
+        at = self._at(repository)
+        held, found, name = at.ancestors(base), list[str](), head
+        while name not in held:
+            found.append(name)
+            parents = at.commits[name].parents
+            if not parents:
+                break
+            name = parents[0]
+        return found
 
     async def move_ref(self, repository: str, ref: str, new: str, old: str | None) -> bool:
         """See the port."""

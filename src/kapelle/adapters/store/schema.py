@@ -200,9 +200,16 @@ changes = Table(
     _text("merged_as", null=True),
     _text("receipt", null=True),
     _text("note"),
+    _text("proof", null=True),
+    _text("batch_id", null=True),
+    Column("red", Text, nullable=False, server_default=""),
+    Column("protected", Text, nullable=False, server_default="[]"),
+    Column("approved_by", Text, nullable=False, server_default=""),
 )
 Index("changes_queued", changes.c.rank, sqlite_where=text("state = 'queued'"), postgresql_where=text("state = 'queued'"))
 Index("changes_of_task", changes.c.task_id, changes.c.ready_at)
+MERGED = "merged_as IS NOT NULL"
+Index("changes_merged", changes.c.merged_as, sqlite_where=text(MERGED), postgresql_where=text(MERGED))
 
 integrations = Table(
     "integrations",

@@ -194,6 +194,12 @@ class ChangeStatements:
             .order_by(changes.c.ready_at, changes.c.change_id),
             dialect,
         )
+        self.merged_as = Statement(
+            select(*self.rows.columns)
+            .where(text("merged_as IS NOT NULL"), changes.c.merged_as == bindparam("commit"))
+            .order_by(changes.c.rank, changes.c.change_id),
+            dialect,
+        )
         columns = self.integration_rows.columns
         self.integration = Statement(
             select(*columns).where(

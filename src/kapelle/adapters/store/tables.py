@@ -205,6 +205,9 @@ class SqlChanges(_Part):
     def of_task(self, task_id: TaskId) -> Sequence[Change]:
         return [self._all.changes.rows.load(row) for row in self._all.changes.of_task.run(self._at, task_id=task_id)]
 
+    def merged_as(self, commit: str) -> Sequence[Change]:
+        return [self._all.changes.rows.load(row) for row in self._all.changes.merged_as.run(self._at, commit=commit)]
+
     def integration(self, repository: str, target: str, line: str = "") -> Integration | None:
         rows = self._all.changes.integration.run(self._at, repository=repository, target=target, line=line)
         return self._all.changes.integration_rows.load(rows[0]) if rows else None

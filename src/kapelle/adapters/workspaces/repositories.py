@@ -79,13 +79,21 @@ class GitRepositories:
         if result.code == 1:
             return Merged(commit=None, conflicts=_conflicts(result))
         tree = result.fields[0]
+        made = await self.join(repository, tree, (onto, commit), signature)
+        return Merged(commit=Commit(commit=made, tree=tree))
+
+    async def join(self, repository: str, tree: str, parents: Sequence[str], signature: Signature) -> str:
         names = {
             f"GIT_{who}_{what}": value
             for who in ("AUTHOR", "COMMITTER")
             for what, value in (("NAME", signature.author), ("EMAIL", signature.email))
         }
-        made = await git.having(**names).do("commit-tree", tree, "-p", onto, "-p", commit, given=signature.message.encode())
-        return Merged(commit=Commit(commit=made.text, tree=tree))
+        named = [part for parent in parents for part in ("-p", parent)]
+        made = await Git(repository).having(**names).do("commit-tree", tree, *named, given=signature.message.encode())
+        return made.text
+
+    async def since(self, repository: str, base: str, head: str) -> Sequence[str]:
+        return (await Git(repository).do("rev-list", "--first-parent", head, f"^{base}")).lines
 
     async def move_ref(self, repository: str, ref: str, new: str, old: str | None) -> bool:
         # Forty zeros mean: it must not exist.

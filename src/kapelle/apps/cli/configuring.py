@@ -1,6 +1,7 @@
 """`init`, `validate` and `config`."""
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from kapelle.apps.initialise import Plan, plan_for, write
 from kapelle.apps.runs import prepare, workshop
 from kapelle.apps.settings import AGENTS_FILE, PROJECT_FILE
 from kapelle.apps.workflows import Workshop, agent_configs, gates, read_workflow
+from kapelle.core.durations import format_duration
 from kapelle.core.errors import FileInvalid, UsageError, WouldOverwrite
 
 
@@ -147,6 +149,8 @@ def config(
 def _shown(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, timedelta):
+        return format_duration(value)
     if isinstance(value, tuple):
         return list(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     return value

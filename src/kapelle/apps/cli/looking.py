@@ -21,7 +21,7 @@ from kapelle.core.errors import NotFound
 from kapelle.core.events import Entry
 from kapelle.core.ids import RunId
 from kapelle.core.store import Overview, View
-from kapelle.core.task import TERMINAL, TaskState
+from kapelle.core.task import TERMINAL, Wait
 
 Which = Annotated[str, typer.Argument(metavar="RUN|TASK", help="An id, or enough of its beginning.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many at most.")]
@@ -99,11 +99,7 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
 def _waiting(view: View) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for run in view.runs.open():
-        found += [
-            (task.task_id, task.name)
-            for task in view.tasks.of_run(run.run_id)
-            if task.state is TaskState.PENDING and task.spec.approval and not task.approved and task.unmet == 0
-        ]
+        found += [(task.task_id, task.name) for task in view.tasks.of_run(run.run_id) if task.waits_for is Wait.APPROVAL]
     return found
 
 

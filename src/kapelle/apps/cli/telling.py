@@ -9,11 +9,15 @@ from kapelle.core.events import (
     AgentUsedTool,
     AgentWasRefused,
     AttemptEnded,
+    BatchBroke,
+    BatchTried,
     BudgetReached,
+    ChangeApproved,
     ChangeConflicted,
     ChangeMerged,
     ChangeReturned,
     CheckEnded,
+    CheckFlaked,
     Event,
     GateFailed,
     GatePassed,
@@ -61,8 +65,9 @@ def _told(event: Event) -> str | None:
         case TaskMoved(note=note):
             state = "pending again" if event.kind == "task.returned" else event.kind.removeprefix("task.")
             return f"{state} ({_first(note)})" if note else state
-        case TaskWaited(waits_for=Wait.APPROVAL, task_id=task_id):
-            return f"waits for approval: kapelle approve {task_id}"
+        case TaskWaited(waits_for=Wait.APPROVAL, task_id=task_id, detail=detail):
+            why = f" ({_first(detail)})" if detail else ""
+            return f"waits for approval{why}: kapelle approve {task_id}"
         case TaskWaited(waits_for=waits, detail=detail) if waits is not None:
             return f"waits for {waits.value}" + (f": {_first(detail)}" if detail else "")
         case AttemptEnded(outcome=outcome, message=message) if outcome != "succeeded":
@@ -87,6 +92,29 @@ def _proven(event: Event) -> str | None:
             return f"gate {gate} passed ({where}{', receipt reused' if reused else ''})"
         case GateFailed(gate=gate, check=check, where=where):
             return f"gate {gate} failed at {check} ({where})"
+        case SnapshotKept(ref=ref):
+            return f"unmerged work is kept under {ref}"
+        case WorkspaceStuck(path=path, reason=reason):
+            return f"its workspace stays at {path}: {_first(reason)}"
+        case RunEnded(state=state, completed=completed, failed=failed):
+            return f"run {state}: {completed} completed, {failed} failed"
+        case _:
+            return _merged(event)
+
+
+def _merged(event: Event) -> str | None:
+    match event:
+        case ChangeApproved(principal=principal):
+            return f"let through by {principal}"
+        case BatchTried(changes=changes, again=again, target=target) if again or len(changes) > 1:
+            what = "once more by itself" if again else f"{len(changes)} changes together"
+            return f"merge queue of {target}: {what}"
+        case BatchBroke(changes=changes, target=target, reason=reason) if len(changes) > 1:
+            return (
+                f"merge queue of {target}: {len(changes)} changes together do not pass ({_first(reason)}); looking for the one"
+            )
+        case CheckFlaked(before=before):
+            return f"flaky: {before}, and passes now on the very same tree"
         case ChangeConflicted(files=files):
             return f"conflict in {', '.join(files)}"
         case ChangeReturned(reason=reason):
@@ -97,12 +125,6 @@ def _proven(event: Event) -> str | None:
             return f"{target} is now {commit[:10]}"
         case TargetHeldUp(target=target, reason=reason):
             return f"{target} was not moved: {reason}"
-        case SnapshotKept(ref=ref):
-            return f"unmerged work is kept under {ref}"
-        case WorkspaceStuck(path=path, reason=reason):
-            return f"its workspace stays at {path}: {_first(reason)}"
-        case RunEnded(state=state, completed=completed, failed=failed):
-            return f"run {state}: {completed} completed, {failed} failed"
         case _:
             return None
 

@@ -248,6 +248,28 @@ class MergeSuite(RepositoryTests):
         merged = await self.repositories().merge(repo.root, ours, theirs, SIGNED)
         assert sorted(conflict.file for conflict in merged.conflicts) == ["a.txt", "src/b.txt"]
 
+    async def test_several_are_joined_in_one_commit(self, repo: Checkout) -> None:
+        """With any number of parents, in their order, and the signature."""
+        ours, theirs = repo.diverge({"x.txt": "x\n"}, {"y.txt": "y\n"})
+        base = repo.git("merge-base", ours, theirs)
+        tree = await self.repositories().tree(repo.root, ours)
+        commit = await self.repositories().join(repo.root, tree, (base, ours, theirs), SIGNED)
+        assert repo.parents(commit) == [base, ours, theirs]
+        assert repo.git("rev-parse", f"{commit}^{{tree}}") == tree
+        said = repo.git("log", "-1", "--format=%an <%ae> %cn <%ce>%n%B", commit)
+        assert said.strip() == "Kapelle <queue@agents.invalid> Kapelle <queue@agents.invalid>\n" + SIGNED.message.strip()
+
+    async def test_what_came_to_a_branch_is_known(self, repo: Checkout) -> None:
+        """What was merged came with its merge commit."""
+        ours, theirs = repo.diverge({"x.txt": "x\n"}, {"y.txt": "y\n"})
+        merged = await self.repositories().merge(repo.root, ours, theirs, SIGNED)
+        assert merged.commit is not None
+        base = repo.git("merge-base", ours, theirs)
+        head = merged.commit.commit
+        assert list(await self.repositories().since(repo.root, base, head)) == [head, ours]
+        assert list(await self.repositories().since(repo.root, theirs, head)) == [head, ours]
+        assert list(await self.repositories().since(repo.root, head, head)) == []
+
     async def test_a_commit_that_is_not_there_is_told(self, repo: Checkout) -> None:
         """It is a fault of our world, and no conflict."""
         with pytest.raises(WorldError):

@@ -366,6 +366,20 @@ class WorkSuite(StoreTests):
         assert await led.read(lambda view: list(view.agents.live())) == [older, newer]
         assert await led.read(lambda view: view.agents.get(stopped.agent_id)) == stopped
 
+    async def test_what_a_commit_brought_is_found(self, led: Led) -> None:
+        """All changes of a batch, in their order, and none that is not merged."""
+        attempt = an_attempt(a_task(a_run()))
+        merged = [a_change(attempt, rank=rank, merged_as="e" * 40) for rank in (2.0, 1.0)]
+        others = [a_change(attempt), a_change(attempt, merged_as="f" * 40)]
+
+        def work(tx: Tx) -> None:
+            for change in (*merged, *others):
+                tx.changes.put(change)
+
+        await led.do(work)
+        assert list(await led.read(lambda view: view.changes.merged_as("e" * 40))) == merged[::-1]
+        assert list(await led.read(lambda view: view.changes.merged_as("0" * 40))) == []
+
     async def test_queued_changes_come_by_rank(self, led: Led) -> None:
         """Of all targets; what is merged, returned or refused waits no more."""
         attempt = an_attempt(a_task(a_run()))
