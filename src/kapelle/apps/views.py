@@ -105,8 +105,9 @@ def run_report(view: View, run_id: RunId) -> RunReport | None:
 
 def _receipt(view: View, task: Task) -> Receipt | None:
     for change in reversed(view.changes.of_task(task.task_id)):
-        if change.receipt is not None:
-            return view.changes.receipt(change.receipt)
+        key = change.proof or change.receipt
+        if key is not None:
+            return view.changes.receipt(key)
     return None
 
 

@@ -116,7 +116,7 @@ class Change:
     proof: str | None = None
     """The key of the receipt for the tree that it was merged into."""
     batch_id: BatchId | None = None
-    """The batch with which it was last tried on the target."""
+    """The batch with which it is being tried on the target, or was when it left the queue."""
     red: str = ""
     """The tree that failed with it among the suspects; empty when it is none. ``-`` when there was no tree."""
     protected: tuple[str, ...] = ()

@@ -417,6 +417,18 @@ class Delivered:
     """Where the target is now."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ref:
+    """A name for a commit."""
+
+    name: str
+    commit: str
+    at: datetime
+    """When the commit was made."""
+    subject: str
+    """The first line of its message."""
+
+
 class Repositories(Protocol):
     """The git repositories that tasks change, and their refs. The operator's checkout is never made dirty."""
 
@@ -468,8 +480,12 @@ class Repositories(Protocol):
         """Delete *ref*; no effect when it does not exist."""
         ...
 
-    async def refs(self, repository: str, prefix: str) -> Sequence[tuple[str, str]]:
-        """Return (ref, commit) of all refs under *prefix*."""
+    async def refs(self, repository: str, prefix: str) -> Sequence[Ref]:
+        """Return all refs under *prefix*, by name."""
+        ...
+
+    async def held_by_a_branch(self, repository: str, commit: str) -> bool:
+        """Say whether some branch of the repository, or one that was fetched, holds *commit*."""
         ...
 
     async def deliver(self, repository: str, target: str, commit: str, expected: str) -> Delivered:

@@ -246,6 +246,10 @@ class ChangeTable(Protocol):
         """Return the receipt, or None."""
         ...
 
+    def receipts_of(self, tree: str) -> Sequence[Receipt]:
+        """Return the receipts for *tree*, the oldest first."""
+        ...
+
 
 class Ledger(Protocol):
     """Model calls and what they cost."""

@@ -35,6 +35,11 @@ def write_trial_down(world: World, tx: Tx, trial: Trial, found: Tried) -> None:
         _land(tx, trial, found, found.landed)
     if found.red is not None:
         _suspect(tx, trial, found.red)
+    for entry in trial.entries:
+        # Whatever waits on is tried no more, just now.
+        change = tx.changes.get(entry.change.change_id)
+        if change is not None and change.state is ChangeState.QUEUED and change.batch_id == trial.batch_id:
+            tx.changes.put(replace(change, batch_id=None))
     if found.refused:
         for entry in trial.entries:
             current = _current(tx, entry)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from kapelle.core.errors import GitFailed, RepositoryRefused, WorkspaceFailed
-from kapelle.core.ports import Commit, Conflict, Delivered, Merged, RepositoryFacts, Signature, WorkspaceOrder
+from kapelle.core.ports import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature, WorkspaceOrder
+from kapelle.testing.clock import NOON
 from kapelle.testing.git import Files, MemoryDirectory, MemoryGit, MemoryRepository, has_markers, matches
 from kapelle.testing.points import Points
 
@@ -97,9 +98,17 @@ class MemoryRepositories:
         """See the port."""
         self._at(repository).refs.pop(ref, None)
 
-    async def refs(self, repository: str, prefix: str) -> Sequence[tuple[str, str]]:
+    async def refs(self, repository: str, prefix: str) -> Sequence[Ref]:
+        """See the port; every commit was made at the same time."""
+        at = self._at(repository)
+        names = sorted(name for name in at.refs if name.startswith(prefix))
+        subjects = {name: at.commits[at.refs[name]].message.partition("\n")[0] for name in names}
+        return [Ref(name=name, commit=at.refs[name], at=NOON, subject=subjects[name]) for name in names]
+
+    async def held_by_a_branch(self, repository: str, commit: str) -> bool:
         """See the port."""
-        return sorted((ref, commit) for ref, commit in self._at(repository).refs.items() if ref.startswith(prefix))
+        at = self._at(repository)
+        return any(commit in at.ancestors(tip) for ref, tip in at.refs.items() if ref.startswith("refs/heads/"))
 
     async def deliver(self, repository: str, target: str, commit: str, expected: str) -> Delivered:
         """See the port."""

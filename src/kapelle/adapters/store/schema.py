@@ -235,6 +235,7 @@ receipts = Table(
     _text("changed"),
     _time("made_at"),
 )
+Index("receipts_of_tree", receipts.c.tree)
 
 calls = Table(
     "calls",

@@ -194,6 +194,13 @@ class ChangeStatements:
             .order_by(changes.c.ready_at, changes.c.change_id),
             dialect,
         )
+        receipts = schema.receipts
+        self.receipts_of = Statement(
+            select(*self.receipt_rows.columns)
+            .where(receipts.c.tree == bindparam("tree"))
+            .order_by(receipts.c.made_at, receipts.c.key),
+            dialect,
+        )
         self.merged_as = Statement(
             select(*self.rows.columns)
             .where(text("merged_as IS NOT NULL"), changes.c.merged_as == bindparam("commit"))

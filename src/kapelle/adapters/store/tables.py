@@ -224,6 +224,9 @@ class SqlChanges(_Part):
     def receipt(self, key: str) -> Receipt | None:
         return self._all.changes.receipt_rows.get(self._at, key)
 
+    def receipts_of(self, tree: str) -> Sequence[Receipt]:
+        return [self._all.changes.receipt_rows.load(row) for row in self._all.changes.receipts_of.run(self._at, tree=tree)]
+
 
 class SqlLedger(_Part):
     """Model calls."""

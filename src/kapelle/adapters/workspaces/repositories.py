@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from kapelle.adapters.system.git import Git, GitResult, failed, plain
 from kapelle.core.errors import RepositoryRefused
-from kapelle.core.ports import Commit, Conflict, Delivered, Merged, RepositoryFacts, Signature
+from kapelle.core.ports import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature
 
 MESSAGE_LINES = 4
 
@@ -104,10 +105,21 @@ class GitRepositories:
     async def delete_ref(self, repository: str, ref: str) -> None:
         await Git(repository).do("update-ref", "-d", ref)
 
-    async def refs(self, repository: str, prefix: str) -> Sequence[tuple[str, str]]:
-        result = await Git(repository).do("for-each-ref", "--format=%(refname)%00%(objectname)", prefix)
-        pairs = [line.split("\0") for line in result.lines]
-        return [(name, commit) for name, commit in pairs]
+    async def refs(self, repository: str, prefix: str) -> Sequence[Ref]:
+        parts = "%(refname)%00%(objectname)%00%(committerdate:unix)%00%(contents:subject)"
+        result = await Git(repository).do("for-each-ref", f"--format={parts}", prefix)
+        found: list[Ref] = []
+        for line in result.lines:
+            name, commit, seconds, subject = line.split("\0")
+            # A ref that is no commit has no date; none of ours is.
+            at = datetime.fromtimestamp(int(seconds or 0), UTC)
+            found.append(Ref(name=name, commit=commit, at=at, subject=plain(subject)))
+        return found
+
+    async def held_by_a_branch(self, repository: str, commit: str) -> bool:
+        places = ("refs/heads/", "refs/remotes/")
+        found = await Git(repository).do("for-each-ref", "--count=1", "--format=%(refname)", f"--contains={commit}", *places)
+        return bool(found.lines)
 
     async def deliver(self, repository: str, target: str, commit: str, expected: str) -> Delivered:
         ref = f"refs/heads/{target}"

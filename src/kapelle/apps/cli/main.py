@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from kapelle.apps.cli import asking, configuring, looking, rehearsing, submitting
+from kapelle.apps.cli import asking, configuring, keeping, looking, proving, rehearsing, submitting
 from kapelle.apps.cli.output import print_error
 from kapelle.core.errors import KapelleError
 
@@ -33,6 +33,11 @@ COMMANDS: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("Look", "show", looking.show),
     ("Look", "logs", looking.logs),
     ("Look", "events", looking.events),
+    ("Prove", "queue", proving.queue),
+    ("Prove", "receipt", proving.receipt),
+    ("Prove", "verify", proving.verify_commit),
+    ("Keep", "recover", keeping.recover),
+    ("Keep", "clean", keeping.clean),
     ("Steer", "pause", asking.pause),
     ("Steer", "cancel", asking.cancel),
     ("Steer", "approve", asking.approve),

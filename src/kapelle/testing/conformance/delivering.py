@@ -3,7 +3,7 @@
 import pytest
 
 from kapelle.testing.conformance.gitrepo import Checkout
-from kapelle.testing.conformance.merging import RepositoryTests
+from kapelle.testing.conformance.merging import SIGNED, RepositoryTests
 
 REF = "refs/kapelle/test/integration/main"
 
@@ -34,13 +34,27 @@ class RefSuite(RepositoryTests):
         assert not await adapter.move_ref(repo.root, REF, base, later)
         assert await adapter.resolve(repo.root, REF) == base
 
+    async def test_it_is_known_whether_a_branch_holds_a_commit(self, repo: Checkout) -> None:
+        """Any branch; no other ref counts."""
+        adapter = self.repositories()
+        ours, theirs = repo.diverge({"x.txt": "x\n"}, {"y.txt": "y\n"})
+        alone = await adapter.join(repo.root, await adapter.tree(repo.root, ours), (ours,), SIGNED)
+        repo.git("update-ref", "refs/kapelle/s/kept/t-1/1", alone)
+        repo.git("branch", "--force", "one", ours)
+        repo.git("branch", "--force", "two", theirs)
+        held = [await adapter.held_by_a_branch(repo.root, commit) for commit in (ours, theirs, alone)]
+        assert held == [True, True, False]
+
     async def test_refs_are_listed_under_a_prefix(self, repo: Checkout) -> None:
         """With what they stand for, and no others."""
         adapter = self.repositories()
         names = ["refs/kapelle/s/kept/t-1/1", "refs/kapelle/s/kept/t-1/2", "refs/kapelle/other/kept"]
         for name in names:
             assert await adapter.move_ref(repo.root, name, repo.head(), None)
-        assert list(await adapter.refs(repo.root, "refs/kapelle/s/")) == [(name, repo.head()) for name in names[:2]]
+        found = await adapter.refs(repo.root, "refs/kapelle/s/")
+        assert [(ref.name, ref.commit) for ref in found] == [(name, repo.head()) for name in names[:2]]
+        seconds, subject = repo.git("log", "-1", "--format=%ct%n%s", "HEAD").split("\n")
+        assert {(ref.at.timestamp(), ref.subject) for ref in found} == {(float(seconds), subject)}
         assert list(await adapter.refs(repo.root, "refs/nothing/")) == []
 
 

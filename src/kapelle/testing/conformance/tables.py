@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import TypeVar
 
 from kapelle.core.agent import Agent
@@ -190,6 +191,19 @@ class TableSuite(StoreTests):
         ]
         assert await led.read(lambda view: [view.changes.integration(*place) for place in places]) == rows
         assert await led.read(lambda view: view.changes.integration("/two", "other")) is None
+
+    async def test_receipts_are_found_by_their_tree(self, led: Led) -> None:
+        """All gates that passed on it, the oldest first."""
+        later = Receipt(key="1", tree="t" * 40, gate="lint", commit="c", checks=(), made_at=NOON + timedelta(seconds=1))
+        receipts = [later, replace(later, key="2", made_at=NOON), replace(later, key="3", tree="u" * 40)]
+
+        def work(tx: Tx) -> None:
+            for receipt in receipts:
+                tx.changes.put_receipt(receipt)
+
+        await led.do(work)
+        assert [entry.key for entry in await led.read(lambda view: view.changes.receipts_of("t" * 40))] == ["2", "1"]
+        assert list(await led.read(lambda view: view.changes.receipts_of("v" * 40))) == []
 
     async def test_a_receipt_comes_back(self, led: Led) -> None:
         """With every check."""

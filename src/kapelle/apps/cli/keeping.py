@@ -1,0 +1,155 @@
+"""`recover` and `clean`: work that is kept, and what takes up the disk."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from kapelle.apps import compose
+from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.desk import Desk
+from kapelle.apps.keeping import Kept, Litter, disk, free, kept, kept_json, litter, restore, to_free
+from kapelle.core.durations import parse_duration
+from kapelle.core.errors import RepositoryRefused, UsageError
+
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def recover(
+    which: Annotated[
+        str | None, typer.Argument(metavar="TASK|REF", help="What to restore; without it, what is kept is listed.")
+    ] = None,
+    *,
+    branch: Annotated[
+        str | None, typer.Option("--branch", help="The branch to make of it.", show_default="recovered/TASK-ATTEMPT")
+    ] = None,
+    repository: Folder = None,
+    json: Json = False,
+) -> None:
+    """List work that was not merged and is kept under refs/kapelle/, or make a branch of it."""
+    if which is None and branch is not None:
+        raise UsageError("--branch says nothing without a task or a ref", remedy="kapelle recover TASK --branch NAME")
+    go(_recover(repository, which, branch, as_json=json))
+
+
+def clean(
+    *,
+    older_than: Annotated[str, typer.Option("--older-than", help="Remove what is older, for example 12h or 7d.")] = "14d",
+    keep: Annotated[
+        str | None, typer.Option("--keep", help="Keep at most so much, for example 500MB: the oldest goes first.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would go.")] = False,
+    repository: Folder = None,
+    json: Json = False,
+) -> None:
+    """Free the disk of what ended runs left: logs, spools, homes of agents, refs of merged work. Never unmerged work."""
+    try:
+        age = parse_duration(older_than)
+    except ValueError as error:
+        raise UsageError(str(error), remedy="Write it with its unit: 12h, 7d.") from error
+    go(_clean(repository, (age, older_than), parse_size(keep) if keep is not None else None, dry_run=dry_run, as_json=json))
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that *text* means, such as ``500MB``.
+
+    Raises:
+        UsageError: it means no size.
+    """
+    number = text.strip().upper().rstrip("BKMGT")
+    unit = text.strip().upper()[len(number) :] or "B"
+    try:
+        return int(float(number) * UNITS[unit if unit in UNITS else f"{unit}B"])
+    except (ValueError, KeyError, OverflowError) as error:
+        raise UsageError(f"{text!r} is no size", remedy="Write for example 500MB or 2GB.") from error
+
+
+def size_text(size: int) -> str:
+    """Return *size*, in bytes, in few letters."""
+    for unit in ("TB", "GB", "MB", "kB"):
+        factor = UNITS[unit.upper()]
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} B"
+
+
+async def _repository(desk: Desk, root: Path) -> str | None:
+    """Return the repository that *root* is in, or None when it is in none."""
+    try:
+        return (await desk.world.repositories.inspect(str(root))).root
+    except RepositoryRefused:
+        return None
+
+
+async def _recover(folder: Path | None, which: str | None, branch: str | None, *, as_json: bool) -> None:
+    found = configuration(folder)
+    async with compose.open_desk(found) as desk:
+        root = (await desk.world.repositories.inspect(str(found.root))).root
+        if which is None:
+            _list(await kept(desk, root), as_json=as_json)
+            return
+        chosen, name = await restore(desk, root, which, branch)
+        if as_json:
+            print_json({**kept_json(chosen), "branch": name})
+            return
+        out().print(f"The branch {name} holds what is kept of {chosen.name} ({chosen.ref.commit[:10]}).")
+        out().print(f"  look at it: git log -p -1 {name}      bring it in: git merge {name}")
+
+
+def _list(everything: list[Kept], *, as_json: bool) -> None:
+    if as_json:
+        print_json([kept_json(entry) for entry in everything])
+        return
+    if not everything:
+        out().print("Nothing is kept: all work is merged.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("TASK", "WHEN", "STATE", "FILES", "REF"):
+        table.add_column(name, no_wrap=True, justify="right" if name == "FILES" else "left")
+    for entry in everything:
+        state = "merged" if entry.merged else (entry.task.state.value if entry.task is not None else "of another store")
+        when = f"{entry.ref.at.astimezone():%Y-%m-%d %H:%M}"
+        style = "dim" if entry.merged else ""
+        files = "" if entry.merged else str(len(entry.files))
+        table.add_row(*[Text(part, style=style) for part in (entry.name, when, state, files, entry.ref.name)])
+    out().print(table)
+    out().print("kapelle recover TASK|REF makes a branch of it.")
+
+
+async def _clean(folder: Path | None, age: tuple[timedelta, str], keep: int | None, *, dry_run: bool, as_json: bool) -> None:
+    found = configuration(folder)
+    async with compose.open_desk(found) as desk:
+        everything = await litter(desk, await _repository(desk, found.root))
+        going = to_free(everything, desk.world.clock.now(), age=age[0].total_seconds(), keep=keep)
+        if not dry_run:
+            await free(desk, going)
+        left = disk(found.settings.home)[0]
+    freed = sum(entry.size for entry in going)
+    stays = sum(entry.size for entry in everything) - freed
+    if as_json:
+        print_json(
+            {
+                "removed": [{"what": entry.what, "bytes": entry.size, "at": entry.at.isoformat()} for entry in going],
+                "freed_bytes": freed,
+                "kept_bytes": stays,
+                "disk_free_bytes": left,
+                "dry_run": dry_run,
+            }
+        )
+        return
+    _tell(going, freed, stays, age[1], dry_run=dry_run)
+
+
+def _tell(going: list[Litter], freed: int, stays: int, age: str, *, dry_run: bool) -> None:
+    console = out()
+    for entry in going if dry_run else ():
+        console.print(f"{size_text(entry.size):>10}  {entry.at.astimezone():%Y-%m-%d}  {entry.what}")
+    if not going:
+        console.print(f"Nothing is older than {age} and may go; {size_text(stays)} stay.")
+        return
+    done = "would be freed" if dry_run else "freed"
+    console.print(f"{size_text(freed)} {done} ({len(going)} parts); {size_text(stays)} stay.")

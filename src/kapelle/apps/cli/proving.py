@@ -1,0 +1,160 @@
+"""`queue`, `receipt` and `verify`: the merge queue and its proofs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from kapelle.apps import compose
+from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.proving import Proof, Queued, TargetQueue, proof_json, proof_of, queue_json, queues, verify
+from kapelle.core.errors import UsageError
+from kapelle.core.gate import CheckState, Receipt
+
+NOT_AS_IT_WAS = 1
+STYLES = {"tried now": "magenta", "suspect": "yellow", "waits for approval": "yellow", "merged": "green"}
+
+
+def queue(*, repository: Folder = None, json: Json = False) -> None:
+    """Show the merge queue of every target: order, batches, receipts."""
+    go(_queue(repository, as_json=json))
+
+
+def receipt(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="An id, or enough of its beginning, or a name.")],
+    *,
+    repository: Folder = None,
+    json: Json = False,
+) -> None:
+    """Print the proof that a task is done: trees, commands, exit codes, hashes of their logs, files."""
+    go(_receipt(repository, task, as_json=json))
+
+
+def verify_commit(
+    commit: Annotated[str, typer.Argument(metavar="COMMIT", help="A commit of the merge queue, or a branch.")],
+    *,
+    run: Annotated[bool, typer.Option("--run/--no-run", help="Run its gates once more, in a fresh workspace.")] = True,
+    repository: Folder = None,
+    json: Json = False,
+) -> None:
+    """Check the proof of a commit again: its tree, its logs, its work, and its gates. Exit code 1 when something is not so."""
+    if not go(_verify(repository, commit, run_gates=run, as_json=json)):
+        raise typer.Exit(NOT_AS_IT_WAS)
+
+
+async def _queue(folder: Path | None, *, as_json: bool) -> None:
+    async with compose.open_desk(configuration(folder)) as desk:
+        found = await desk.world.store.read(queues)
+    if as_json:
+        print_json([queue_json(entry) for entry in found])
+        return
+    if not found:
+        out().print("Nothing is in a merge queue.")
+    for entry in found:
+        _print_queue(entry)
+
+
+def _print_queue(entry: TargetQueue) -> None:
+    console = out()
+    console.print(Text.assemble((entry.target, "bold"), f"  {entry.repository}"))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("#", "TASK", "STANDING", "PRIORITY", "BATCH", "RECEIPT", "COMMIT"):
+        table.add_column(name, no_wrap=True, justify="right" if name == "#" else "left")
+    for position, queued in enumerate(entry.queued, 1):
+        table.add_row(str(position), *_row(queued))
+    for merged in entry.merged:
+        table.add_row("", *_row(merged))
+    console.print(table)
+    for queued in entry.queued:
+        if queued.change.waits_for_a_person:
+            files = ", ".join(queued.change.protected)
+            console.print(Text(f"{queued.task.name} changes {files}: kapelle approve {queued.task.task_id}", style="yellow"))
+        elif queued.change.red:
+            console.print(Text(f"{queued.task.name} is a suspect: {queued.change.note}", style="yellow"))
+    for line in entry.integrations:
+        if line.held_up:
+            console.print(Text(f"{entry.target} was not moved: {line.held_up}", style="yellow"))
+
+
+def _row(entry: Queued) -> tuple[str | Text, ...]:
+    change = entry.change
+    return (
+        entry.task.name,
+        Text(entry.standing, style=STYLES.get(entry.standing, "")),
+        entry.task.spec.priority.value,
+        change.batch_id or "",
+        entry.receipt.key[:10] if entry.receipt is not None else "",
+        (change.merged_as or change.head)[:10],
+    )
+
+
+async def _receipt(folder: Path | None, which: str, *, as_json: bool) -> None:
+    async with compose.open_desk(configuration(folder)) as desk:
+        found = await desk.find(which)
+        task = found.task
+        if task is None:
+            raise UsageError(f"{which} is a run, not a task", remedy="`kapelle show RUN` lists its tasks.")
+        proof = await desk.world.store.read(lambda view: proof_of(view, found.run, task))
+    if as_json:
+        print_json(proof_json(proof))
+        return
+    _print_proof(proof)
+
+
+def _print_proof(proof: Proof) -> None:
+    console, change, attempt = out(), proof.change, proof.attempt
+    console.print(Text.assemble((proof.task.name, "bold"), f"  {proof.task.task_id}  {proof.task.state.value}"))
+    if attempt is not None:
+        console.print(f"attempt {attempt.number} by {attempt.config} · {attempt.tool_calls} tool calls")
+    if proof.task.spec.writes:
+        console.print(f"declared: {', '.join(proof.task.spec.writes)}")
+    if proof.own is not None:
+        console.print(f"changed:  {', '.join(proof.own.changed)}")
+    if change is not None and change.protected:
+        console.print(f"protected files among them were let through by {change.approved_by or 'nobody yet'}")
+    if proof.own is not None:
+        console.print(f"its work {change.head[:10] if change is not None else ''}")
+        _print_receipt(proof.own)
+    if change is not None and change.merged_as is not None:
+        company = f", together with {', '.join(proof.others)}" if proof.others else ""
+        console.print(f"merged into {change.target} as {change.merged_as}{company}")
+    if proof.merged is not None:
+        same = proof.own is not None and proof.own.key == proof.merged.key
+        if same:
+            console.print("  the merged tree is the one above: its receipt holds")
+        else:
+            _print_receipt(proof.merged)
+
+
+def _print_receipt(receipt: Receipt) -> None:
+    console = out()
+    console.print(f"  gate {receipt.gate} on tree {receipt.tree} · receipt {receipt.key[:16]}")
+    for check in receipt.checks:
+        if check.state is CheckState.NOT_RUN:
+            continue
+        style = "green" if check.state is CheckState.PASSED else "red"
+        code = f"exit code {check.exit_code}" if check.exit_code is not None else "no exit code"
+        console.print(Text.assemble("  ", (check.state.value, style), f"  {check.name}: {check.run}"))
+        console.print(f"          {code} · {check.seconds:.1f}s · log {check.log_hash[:16]} {check.log_path}".rstrip())
+
+
+async def _verify(folder: Path | None, name: str, *, run_gates: bool, as_json: bool) -> bool:
+    found = configuration(folder)
+    async with compose.open_desk(found) as desk:
+        facts = await desk.world.repositories.inspect(str(found.root))
+        commit, points = await verify(desk, facts.root, name, run_gates=run_gates)
+    holds = all(point.holds is not False for point in points)
+    if as_json:
+        listed = [{"holds": point.holds, "what": point.what} for point in points]
+        print_json({"commit": commit, "holds": holds, "points": listed})
+        return holds
+    console = out()
+    for point in points:
+        mark, style = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("?", "yellow")}[point.holds]
+        console.print(Text.assemble((mark, style), f" {point.what}"))
+    verdict = ("holds", "bold green") if holds else ("does not hold", "bold red")
+    console.print(Text.assemble(f"The proof of {commit[:10]} ", verdict, "."))
+    return holds

@@ -1,0 +1,128 @@
+"""`queue`, `receipt` and `verify`, on real git: what is shown of the merge queue, and whether a proof holds."""
+
+import json
+from pathlib import Path
+
+from kapelle.testing.places import Place, until
+
+FLOW = """\
+name: prove
+defaults: {agent: script, gate: python}
+tasks:
+  one: {prompt: "echo 1 > one.txt", writes: "*.txt"}
+  two: {prompt: "echo 2 > two.txt"}
+"""
+CI = """\
+name: ci
+defaults: {agent: script, gate: none}
+tasks:
+  ci: {prompt: "mkdir -p .github/workflows && echo on > .github/workflows/ci.yml"}
+  other: {prompt: "echo 1 > other.txt"}
+"""
+
+
+def ran(place: Place, flow: str = FLOW) -> None:
+    place.write("flow.yml", flow)
+    answer = place.run("run", "../flow.yml")
+    assert answer.code == 0, answer.out + answer.err
+
+
+def test_an_empty_queue_says_so(place: Place) -> None:
+    assert place.run("queue").out == "Nothing is in a merge queue.\n"
+    assert place.run("queue", "--json").json == []
+
+
+def test_a_receipt_says_what_was_run_on_what_and_how_it_ended(place: Place) -> None:
+    ran(place)
+    proof = place.run("receipt", "one", "--json").json
+    assert (proof["task"], proof["declared"], proof["changed"]) == ("one", ["*.txt"], ["one.txt"])
+    assert proof["merged_as"] in place.git("log", "--first-parent", "--format=%H", "main").split()
+    merged = proof["merged"]
+    assert merged["tree"] == place.git("rev-parse", f"{proof['merged_as']}^{{tree}}")
+    check = merged["checks"][0]
+    assert (check["state"], check["exit_code"]) == ("passed", 0)
+    assert Path(check["log"]).exists()
+    words = place.run("receipt", "one").out
+    for fact in (merged["tree"], check["run"], check["log_sha256"][:16], "exit code 0", "changed:  one.txt", "declared: *.txt"):
+        assert fact in words
+
+
+def test_a_task_without_a_gate_that_passed_has_no_receipt(place: Place) -> None:
+    place.write("flow.yml", "name: f\ndefaults: {agent: script, gate: none}\ntasks: {no: {prompt: 'false', max_attempts: 1}}\n")
+    assert place.run("run", "../flow.yml").code == 1
+    answer = place.run("receipt", "no")
+    assert answer.code == 2
+    assert "there is no receipt for no: it is failed" in answer.err
+
+
+def test_what_the_queue_merged_is_verified_again(place: Place) -> None:
+    ran(place)
+    answer = place.run("verify", "main", "--json")
+    assert answer.code == 0, answer.out
+    assert answer.json["holds"] is True
+    assert "python passes when it is run again" in [point["what"] for point in answer.json["points"]]
+    assert not list((place.home / "workspaces").iterdir())
+    assert place.git("worktree", "list").count("\n") == 0
+    words = place.run("verify", "main").out
+    assert f"The proof of {place.git('rev-parse', 'main')[:10]} holds." in words
+
+
+def test_a_log_that_was_changed_is_found(place: Place) -> None:
+    ran(place)
+    proof = place.run("receipt", "two", "--json").json
+    check = proof["merged"]["checks"][0]
+    with Path(check["log"]).open("a") as log:
+        log.write("all is well\n")
+    answer = place.run("verify", proof["merged_as"], "--no-run")
+    assert answer.code == 1
+    assert f"✗ the log of python/{check['name']} is as it was" in answer.out
+
+
+def test_a_log_that_is_gone_is_said_to_be(place: Place) -> None:
+    ran(place)
+    proof = place.run("receipt", "two", "--json").json
+    check = proof["merged"]["checks"][0]
+    Path(check["log"]).unlink()
+    answer = place.run("verify", proof["merged_as"], "--no-run")
+    assert answer.code == 0
+    assert f"? the log of python/{check['name']} is gone" in answer.out
+
+
+def test_a_commit_of_a_person_has_no_proof(place: Place) -> None:
+    ran(place)
+    place.git("commit", "-q", "--allow-empty", "-m", "by hand")
+    (place.repository / "by-hand.txt").write_text("x")
+    place.git("add", "-A")
+    place.git("commit", "-q", "-m", "by hand too")
+    answer = place.run("verify", "HEAD")
+    assert answer.code == 2
+    assert "the merge queue of this store did not make it" in answer.err
+    assert place.run("verify", "nothing").code == 2
+
+
+def test_a_change_of_ci_waits_for_a_person_and_the_queue_shows_it(place: Place) -> None:
+    place.write("flow.yml", CI)
+    leader = place.start("run", "../flow.yml")
+    said = until(leader, "ci: waits for approval")
+    assert ".github/workflows/ci.yml" in said
+    (target,) = place.run("queue", "--json").json
+    (held,) = target["queued"]
+    assert (held["task"], held["standing"], held["protected"]) == ("ci", "waits for approval", [".github/workflows/ci.yml"])
+    words = place.run("queue").out
+    assert "waits for approval" in words
+    assert f"kapelle approve {held['task_id']}" in words
+    assert [entry["name"] for entry in place.run("status", "--json").json["waiting_for_approval"]] == ["ci"]
+    assert place.run("approve", "ci").code == 0
+    leader.communicate()
+    assert leader.returncode == 0
+    assert place.git("show", "main:.github/workflows/ci.yml") == "on"
+    assert place.run("receipt", "ci", "--json").json["approved_by"].startswith("person:")
+
+
+def test_what_is_protected_is_configured(place: Place) -> None:
+    place.write("flow.yml", CI)
+    answer = place.run("run", "../flow.yml", env={"KAPELLE_PROTECT": "secret/**"})
+    assert answer.code == 0, answer.out
+    settings = {entry["name"]: entry["value"] for entry in json.loads(place.run("config", "--json").out)}
+    assert ".github/workflows/**" in settings["protect"]
+    assert (settings["merge_batch"], settings["merge_wait"]) == (16, "0.0s")
