@@ -62,6 +62,40 @@ class RequestRefused(Event):
     reason: str
 
 
+# --- Accounts: the run and task are those whose model call showed it ---
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccountLimited(Event):
+    """An account is at its limit: everything that uses it waits."""
+
+    kind: ClassVar[str] = "account.limited"
+    account: str
+    trouble: str
+    reason: str = ""
+    resets_at: datetime | None = None
+    next_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccountRefused(Event):
+    """An account's credentials are not accepted: everything that uses it waits for a person."""
+
+    kind: ClassVar[str] = "account.refused"
+    account: str
+    trouble: str
+    reason: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccountRestored(Event):
+    """An account goes again: its agents start one after the other."""
+
+    kind: ClassVar[str] = "account.restored"
+    account: str
+
+
 # --- Runs -------------------------------------------------------------------------------------------------------------
 
 
@@ -390,6 +424,7 @@ class ModelCalled(Event):
     cost_usd: float
     status: int
     error: str = ""
+    trouble: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -399,6 +434,15 @@ class ModelCallRetried(Event):
     kind: ClassVar[str] = "model.retried"
     attempt: int
     status: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConversationForked(Event):
+    """The model could take no more of the conversation: a fresh one goes on with the same work."""
+
+    kind: ClassVar[str] = "conversation.forked"
+    attempt_id: AttemptId
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

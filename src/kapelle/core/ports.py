@@ -13,7 +13,7 @@ from typing import Protocol
 
 from kapelle.core.agent import AgentConfig, ProcessRef
 from kapelle.core.budget import Usage
-from kapelle.core.conversation import ConversationEvent, Prompt
+from kapelle.core.conversation import ConversationEvent, Prompt, Trouble
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId
 
 # --- Time and chance --------------------------------------------------------------------------------------------------
@@ -549,15 +549,31 @@ class ModelCall:
     seconds: float
     error: str = ""
     """The API's word for what went wrong, such as ``overloaded_error``; empty when it went well."""
+    trouble: Trouble | None = None
+    """What that means; None when it went well."""
+    message: str = ""
+    """What the API said about it."""
+    resets_at: datetime | None = None
+    """When the account's limit ends, if the API said so."""
     priced: bool = True
     """False when the price table does not know the model; the cost is then 0."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """Why an agent may make no further model call."""
+
+    trouble: Trouble
+    """``BUDGET``, or what shuts its account."""
+    message: str
+    """A sentence for people."""
 
 
 class Meter(Protocol):
     """Who is asked before each model call and told after it. Returns at once."""
 
-    def admit(self, agent_id: AgentId) -> str | None:
-        """Return why *agent_id* may make no further call (a sentence for people), or None when it may."""
+    def admit(self, agent_id: AgentId) -> Refusal | None:
+        """Return why *agent_id* may make no further call, or None when it may."""
         ...
 
     def record(self, call: ModelCall) -> None:
@@ -593,7 +609,10 @@ class Credentials(Protocol):
     """References to secrets, resolved at the last moment. Returns at once."""
 
     def resolve(self, reference: str) -> str | None:
-        """Return the secret that *reference* (``env:NAME``) stands for, or None when it is not to be had here."""
+        """Return the secret that *reference* stands for, or None when it is not to be had here.
+
+        ``env:NAME`` is a variable of whoever leads, ``login:claude`` the operator's own login.
+        """
         ...
 
 

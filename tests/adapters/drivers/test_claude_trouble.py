@@ -36,6 +36,22 @@ def trouble(text: str | None = "", status: int | None = None, **rest: Any) -> Tr
         ("You've hit your limit · resets 3pm", None, Trouble.USAGE_LIMIT),
         ("You're out of extra usage", None, Trouble.USAGE_LIMIT),
         ("Credit balance is too low", 400, Trouble.USAGE_LIMIT),
+        ("You've hit your 5-hour limit · resets 11:41am (UTC)", 429, Trouble.USAGE_LIMIT),
+        (
+            "API Error: Server is temporarily limiting requests (not your usage limit) · rate limit reached",
+            429,
+            Trouble.RATE_LIMITED,
+        ),
+        (
+            "API Error: Server is temporarily limiting requests (not your usage limit) · kapelle limit: until 12:00",
+            429,
+            Trouble.USAGE_LIMIT,
+        ),
+        ("Failed to authenticate. API Error: 401 kapelle credentials: the login has expired", 401, Trouble.LOGIN_EXPIRED),
+        ("Failed to authenticate. API Error: 401 kapelle credentials: the key is not valid", 401, Trouble.INVALID_KEY),
+        ("Failed to authenticate. API Error: 401 OAuth token has expired. Please obtain", 401, Trouble.LOGIN_EXPIRED),
+        ("Request too large (max 32MB).", 413, Trouble.CONTEXT_OVERFLOW),
+        ("API Error: Opus's safeguards flagged this message (https://example.org/aup).", None, Trouble.REFUSED),
         ("Invalid API key · Fix external API key", 401, Trouble.INVALID_KEY),
         ("", 401, Trouble.INVALID_KEY),
         ("", 403, Trouble.INVALID_KEY),
@@ -52,8 +68,8 @@ def trouble(text: str | None = "", status: int | None = None, **rest: Any) -> Tr
         ("API Error: Claude Code is unable to respond: it appears to violate our Usage Policy", None, Trouble.REFUSED),
         ("API Error: 500 internal", 500, Trouble.API_ERROR),
         ("API Error: 418 teapot", 418, Trouble.API_ERROR),
-        ("something new", None, Trouble.API_ERROR),
-        (None, None, Trouble.API_ERROR),
+        ("something new", None, Trouble.UNKNOWN),
+        (None, None, Trouble.UNKNOWN),
     ],
 )
 def test_what_an_error_says_decides_what_it_is(text: str | None, status: int | None, expected: Trouble) -> None:
@@ -69,7 +85,7 @@ def test_what_an_error_says_decides_what_it_is(text: str | None, status: int | N
         ("error_max_structured_output_retries", True, Trouble.MAX_TURNS),
         ("error_during_execution", True, Trouble.INTERRUPTED),
         ("error_during_execution", False, Trouble.INTERRUPTED),
-        ("error_brand_new", True, Trouble.API_ERROR),
+        ("error_brand_new", True, Trouble.UNKNOWN),
     ],
 )
 def test_where_the_kind_of_a_result_says_it_the_kind_decides(subtype: str, is_error: bool, expected: Trouble) -> None:
