@@ -78,8 +78,12 @@ def test_an_expired_login_asks_a_person_once_and_goes_on_when_told(place: Place)
 
 def test_an_overloaded_api_is_waited_out(place: Place) -> None:
     # More than the CLI tries by itself.
-    answer = run(place, rehearsal("{error: 529, times: 12, shared: true}"))
-    completed(answer)
+    answer = run(place, rehearsal("{error: 529, times: 4}"), WORKFLOW.replace('  two: {prompt: "Write two.txt"}\n', ""))
+    assert answer.code == 0, answer.out + answer.err
+    (task,) = answer.json["tasks"]
+    assert (task["state"], task["attempts"]) == ("completed", 1)
+    (waited,) = [event for event in events(place, "task.waited") if event["waits_for"] is not None]
+    assert (waited["waits_for"], "Overloaded" in waited["detail"]) == ("retry", True)
     assert not events(place, "account.")
 
 

@@ -515,6 +515,11 @@ class Upstream:
     bypass: bool = False
     """``gateway: off``: agents reach the model without the gateway."""
 
+    @property
+    def own_login(self) -> bool:
+        """Whether the agent's program calls with a login of its own, which it renews by itself."""
+        return self.rehearsal is None and self.credential is None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ticket:
@@ -555,6 +560,8 @@ class ModelCall:
     """What the API said about it."""
     resets_at: datetime | None = None
     """When the account's limit ends, if the API said so."""
+    of_account: bool = False
+    """Whether the trouble is the whole account's and not this call's."""
     priced: bool = True
     """False when the price table does not know the model; the cost is then 0."""
 

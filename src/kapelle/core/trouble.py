@@ -76,7 +76,10 @@ def reset_in(text: str) -> datetime | None:
     if found := re.search(r"\|(\d{9,11})\b", text):
         return datetime.fromtimestamp(int(found.group(1)), UTC)
     if found := re.search(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)", text):
-        return datetime.fromisoformat(found.group())
+        try:
+            return datetime.fromisoformat(found.group())
+        except ValueError:
+            return None
     return None
 
 

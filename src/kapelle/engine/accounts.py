@@ -61,7 +61,7 @@ class Accounts:
         """Take in how model calls ended: those that show that their account is shut, and those that show that it goes again."""
         trying: dict[AccountId, Account] | None = None
         for call in calls:
-            if call.trouble is not None and rules.shuts(call.trouble, call.resets_at):
+            if call.trouble is not None and call.of_account:
                 self.hear(
                     tx,
                     Heard(

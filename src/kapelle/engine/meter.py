@@ -7,7 +7,7 @@ with its next transaction. A budget is thus never passed by more than the calls 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from kapelle.core.account import Account, shuts
+from kapelle.core.account import Account
 from kapelle.core.budget import Budget, exhausted
 from kapelle.core.conversation import Trouble
 from kapelle.core.events import BudgetReached, ModelCalled
@@ -106,7 +106,7 @@ class EngineMeter:
 
     def _hear(self, call: ModelCall) -> None:
         purse = self._purses.get(call.agent_id)
-        if purse is not None and call.trouble is not None and shuts(call.trouble, call.resets_at):
+        if purse is not None and call.trouble is not None and call.of_account:
             self._just_shut[purse.account_id] = Refusal(trouble=call.trouble, message=call.message)
 
     def _poor(self, agent_id: AgentId, purse: _Purse) -> str | None:

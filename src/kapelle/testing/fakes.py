@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from kapelle.core.account import shuts
 from kapelle.core.budget import Usage
 from kapelle.core.conversation import Trouble
 from kapelle.core.ids import AgentId
@@ -121,6 +122,7 @@ class FakeGateway:
                 trouble=trouble,
                 message=message,
                 resets_at=resets_at,
+                of_account=shuts(trouble, resets_at),
                 priced=priced,
             )
         )

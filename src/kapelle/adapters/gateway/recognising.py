@@ -11,6 +11,7 @@ from kapelle.core.ports import Refusal
 from kapelle.core.trouble import (
     BUDGET_WORD,
     CREDENTIALS_WORD,
+    FURTHEST,
     LIMIT_WORD,
     PATIENCE,
     believable,
@@ -33,27 +34,27 @@ class Recognised:
     """The API's own word for it, such as ``overloaded_error``."""
     message: str = ""
     resets_at: datetime | None = None
-
-    @property
-    def of_account(self) -> bool:
-        """Whether it is the whole account's and not this call's."""
-        return shuts(self.trouble, self.resets_at)
+    of_account: bool = False
+    """Whether it is the whole account's and not this call's."""
 
 
-def recognise(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Recognised:
-    """Return what an answer with an error *status* means."""
+def recognise(status: int, headers: Mapping[str, str], body: bytes, now: datetime, *, own_login: bool = False) -> Recognised:
+    """Return what an answer with an error *status* means.
+
+    With its *own_login* the agent's program answers a 401 by renewing it and asking again; whether that helped, only its
+    stream will tell.
+    """
     error = as_object(json_object(body).get("error"))
     kind, message = str(error.get("type") or "error"), str(error.get("message") or "")
     trouble = trouble_of_status(status)
     if trouble in {Trouble.RATE_LIMITED, Trouble.INVALID_KEY, Trouble.INVALID_REQUEST}:
         # Only where the status leaves it open: words of a prompt may be quoted in the message of another error.
         trouble = _by_words(trouble, message)
-    if status != TOO_MANY:
-        return Recognised(trouble=trouble, kind=kind, message=message)
-    resets_at = _reset(headers, message, now)
-    if headers.get("anthropic-ratelimit-unified-status") == "rejected":
+    resets_at = _reset(headers, message, now) if status == TOO_MANY else None
+    if status == TOO_MANY and headers.get("anthropic-ratelimit-unified-status") == "rejected":
         trouble = Trouble.USAGE_LIMIT
-    return Recognised(trouble=trouble, kind=kind, message=message, resets_at=resets_at)
+    of_account = shuts(trouble, resets_at) and not (own_login and trouble in BAD_CREDENTIALS)
+    return Recognised(trouble=trouble, kind=kind, message=message, resets_at=resets_at, of_account=of_account)
 
 
 def _by_words(trouble: Trouble, message: str) -> Trouble:
@@ -92,7 +93,7 @@ def _moment(text: str) -> datetime | None:
 
 def _pause(text: str) -> timedelta | None:
     try:
-        return timedelta(seconds=float(text))
+        return min(timedelta(seconds=float(text)), FURTHEST)
     except (ValueError, OverflowError):
         return None
 

@@ -195,7 +195,7 @@ class ModelGateway:
     def _failed(self, ticket: Ticket, response: Response, begun: float) -> Response:
         """Book an answer with an error, and return what the agent is told: what shuts its account is not asked again."""
         status = response.status_code
-        what = recognise(status, response.headers, bytes(response.body), self._now())
+        what = recognise(status, response.headers, bytes(response.body), self._now(), own_login=ticket.upstream.own_login)
         self._book(ticket, model="", usage=Usage(), status=status, begun=begun, kind=what.kind, what=what)
         return _refused(Refusal(trouble=what.trouble, message=what.message)) if what.of_account else response
 
@@ -329,6 +329,7 @@ class ModelGateway:
                 trouble=None if what is None else what.trouble,
                 message="" if what is None else what.message,
                 resets_at=None if what is None else what.resets_at,
+                of_account=what is not None and what.of_account,
                 priced=price is not None,
             )
         )
