@@ -77,8 +77,12 @@ def test_an_expired_login_asks_a_person_once_and_goes_on_when_told(place: Place)
 
 
 def test_an_overloaded_api_is_waited_out(place: Place) -> None:
-    # More than the CLI tries by itself.
-    answer = run(place, rehearsal("{error: 529, times: 4}"), WORKFLOW.replace('  two: {prompt: "Write two.txt"}\n', ""))
+    # More than the CLI tries by itself, with this setting.
+    agents = place.repository / ".kapelle" / "agents.yml"
+    text = agents.read_text(encoding="utf-8")
+    agents.write_text(text.replace("max_turns: 30", "max_turns: 30\n    env: {CLAUDE_CODE_MAX_RETRIES: '1'}"), encoding="utf-8")
+    place.git("commit", "-qam", "few retries")
+    answer = run(place, rehearsal("{error: 529, times: 3}"), WORKFLOW.replace('  two: {prompt: "Write two.txt"}\n', ""))
     assert answer.code == 0, answer.out + answer.err
     (task,) = answer.json["tasks"]
     assert (task["state"], task["attempts"]) == ("completed", 1)

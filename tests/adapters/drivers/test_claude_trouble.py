@@ -102,6 +102,14 @@ def test_words_of_an_answer_are_no_trouble(text: str) -> None:
     assert trouble(text, is_error=False) is None
 
 
+def test_what_the_cli_could_not_shorten_is_too_long() -> None:
+    assert trouble("whatever", 400, terminal_reason="prompt_too_long") is Trouble.CONTEXT_OVERFLOW
+
+
+def test_a_refusal_that_ends_in_an_error_is_known_by_its_reason_to_stop() -> None:
+    assert trouble("API Error: whatever it says", stop_reason="refusal") is Trouble.REFUSED
+
+
 def test_a_refusal_of_the_model_is_one_though_it_is_no_error() -> None:
     assert trouble("I can't help with that.", is_error=False, terminal_reason="refusal") is Trouble.REFUSED
 
