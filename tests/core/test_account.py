@@ -178,6 +178,7 @@ def test_each_state_is_told_in_words_that_name_the_account() -> None:
 def test_what_a_person_can_do_depends_on_what_is_wrong() -> None:
     assert "`claude`" in remedy(refused(trouble=Trouble.LOGIN_EXPIRED))
     assert "key" in remedy(refused())
+    assert "`claude`" in remedy(refused(account_of(Upstream())))
 
 
 TROUBLES = st.sampled_from([Trouble.USAGE_LIMIT, Trouble.RATE_LIMITED, Trouble.LOGIN_EXPIRED, Trouble.INVALID_KEY])

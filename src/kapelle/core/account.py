@@ -30,6 +30,9 @@ SHUT = frozenset({AccountState.LIMITED, AccountState.REFUSED})
 """States in which no call of the account is let through."""
 BAD_CREDENTIALS = frozenset({Trouble.LOGIN_EXPIRED, Trouble.INVALID_KEY})
 
+LOGIN = "login@"
+"""How the id of an account begins that is the program's own login."""
+
 UNKNOWN_RESET = RetryPolicy(initial=timedelta(minutes=1), factor=2.0, maximum=timedelta(minutes=30))
 """How long until one agent tries, where the API does not say when a limit ends."""
 SPACING = timedelta(seconds=2)
@@ -81,7 +84,7 @@ def account_of(upstream: Upstream) -> Account:
         return Account(
             account_id=AccountId(f"{upstream.credential}@{upstream.base_url}"), name=f"{upstream.credential} at {place}"
         )
-    return Account(account_id=AccountId(f"login@{upstream.base_url}"), name=f"the login of claude at {place}")
+    return Account(account_id=AccountId(f"{LOGIN}{upstream.base_url}"), name=f"the login of claude at {place}")
 
 
 def reference_of(upstream: Upstream) -> str | None:
@@ -222,8 +225,8 @@ def told(account: Account) -> str:
 
 def remedy(account: Account) -> str:
     """Say what a person can do about an account whose credentials are refused."""
-    if account.trouble is Trouble.LOGIN_EXPIRED:
-        return "the login has expired; log in again with `claude`, then `kapelle resume RUN`"
+    if account.trouble is Trouble.LOGIN_EXPIRED or account.account_id.startswith(LOGIN):
+        return "the login has expired or is not accepted; log in again with `claude`, then `kapelle resume RUN`"
     return "the key is not valid; stop Kapelle, set another one, then `kapelle resume RUN`"
 
 

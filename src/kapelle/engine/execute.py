@@ -4,7 +4,7 @@ Per agent there are at most four acts: *deploy* (workspace, set-up, start), *wat
 one prompt) and *stop*. What they find is written down in ``step``; see ``turns.py`` for what it means.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import cast
@@ -57,6 +57,8 @@ class ExecuteStage:
         self._base_url = base_url
         self._accounts = Accounts(world)
         self._turns = Turns(world, self._accounts)
+        self._closed: Mapping[AccountId, Account] = {}
+        """The accounts that are not open, in the transaction that is running."""
         self._codecs: dict[AgentId, Codec] = {}
 
     def leave(self) -> None:
@@ -72,12 +74,13 @@ class ExecuteStage:
         findings = self._acts.take()
         taken = self._meter.take()
 
-        def decide(tx: Tx) -> tuple[_Orders, dict[AccountId, Account]]:
+        def decide(tx: Tx) -> tuple[_Orders, Mapping[AccountId, Account]]:
             write_down(tx, taken)
             self._accounts.hear_calls(tx, taken[0])
             for finding in findings:
                 finding(tx)
-            return self._decide(tx), {row.account_id: row for row in tx.accounts.not_open()}
+            self._closed = {row.account_id: row for row in tx.accounts.not_open()}
+            return self._decide(tx), self._closed
 
         try:
             orders, accounts = await self._world.store.transact(decide, term=self._world.term)
@@ -129,8 +132,8 @@ class ExecuteStage:
 
     def _held(self, tx: Tx, task: Task, attempt: Attempt, run: Run, driver: Driver) -> bool:
         """Say whether an idle agent is to be prompted and its account is shut: its room is for others until then."""
-        found = self._accounts.shut(tx, run) if driver.capabilities.uses_gateway else None
-        if found is None or task.state is not TaskState.RUNNING:
+        found = self._closed.get(account_of(run.spec.upstream).account_id) if self._closed else None
+        if found is None or not found.shut or not driver.capabilities.uses_gateway or task.state is not TaskState.RUNNING:
             return False
         states = {prompt.state for prompt in tx.attempts.prompts(attempt.attempt_id)}
         if PromptState.PENDING not in states or states & {PromptState.SENT, PromptState.TAKEN}:
