@@ -5,9 +5,10 @@ from datetime import timedelta
 import pytest
 
 from kapelle.core.account import SPACING, Account, AccountState
+from kapelle.core.account_events import AccountLimited, AccountRefused, AccountRestored
 from kapelle.core.attempt import Outcome, PromptState
 from kapelle.core.conversation import Trouble
-from kapelle.core.events import AccountLimited, AccountRefused, AccountRestored, ConversationForked, TaskWaited
+from kapelle.core.events import ConversationForked, TaskWaited
 from kapelle.core.ports import Upstream
 from kapelle.core.requests import Resume
 from kapelle.core.task import Priority, TaskState, Wait

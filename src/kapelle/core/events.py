@@ -8,19 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
+from kapelle.core import account_events
 from kapelle.core.budget import Usage
+from kapelle.core.event import Event
 from kapelle.core.gate import CheckState
-from kapelle.core.ids import AgentId, AttemptId, BatchId, ChangeId, RunId, TaskId
+from kapelle.core.ids import AgentId, AttemptId, BatchId, ChangeId
 from kapelle.core.task import Failure, TaskState, Wait
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Event:
-    """A fact about a run; most are about one of its tasks."""
-
-    kind: ClassVar[str] = ""
-    run_id: RunId | None = None
-    task_id: TaskId | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,40 +53,6 @@ class RequestRefused(Event):
     kind: ClassVar[str] = "request.refused"
     request_id: str
     reason: str
-
-
-# --- Accounts: the run and task are those whose model call showed it ---
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AccountLimited(Event):
-    """An account is at its limit: everything that uses it waits."""
-
-    kind: ClassVar[str] = "account.limited"
-    account: str
-    trouble: str
-    reason: str = ""
-    resets_at: datetime | None = None
-    next_at: datetime | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AccountRefused(Event):
-    """An account's credentials are not accepted: everything that uses it waits for a person."""
-
-    kind: ClassVar[str] = "account.refused"
-    account: str
-    trouble: str
-    reason: str = ""
-    remedy: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AccountRestored(Event):
-    """An account goes again: its agents start one after the other."""
-
-    kind: ClassVar[str] = "account.restored"
-    account: str
 
 
 # --- Runs -------------------------------------------------------------------------------------------------------------
@@ -608,7 +567,11 @@ class TargetHeldUp(Event):
 
 def _kinds() -> dict[str, type[Event]]:
     # Not by __subclasses__: with slots=True a dataclass is made anew, and the first one still counts as a subclass.
-    classes = [value for value in globals().values() if isinstance(value, type) and issubclass(value, Event)]
+    classes = [
+        value
+        for value in (*globals().values(), *vars(account_events).values())
+        if isinstance(value, type) and issubclass(value, Event)
+    ]
     return {kind.kind: kind for kind in classes if kind.kind}
 
 

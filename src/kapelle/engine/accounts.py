@@ -10,8 +10,8 @@ from datetime import datetime
 
 from kapelle.core import account as rules
 from kapelle.core.account import Account, AccountState
+from kapelle.core.account_events import AccountLimited, AccountRefused, AccountRestored
 from kapelle.core.conversation import Trouble
-from kapelle.core.events import AccountLimited, AccountRefused, AccountRestored
 from kapelle.core.ids import AccountId, AttemptId, RunId, TaskId
 from kapelle.core.ports import ModelCall, Refusal
 from kapelle.core.run import Run

@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
+from kapelle.core.account_events import AccountLimited, AccountRefused, AccountRestored
 from kapelle.core.events import (
-    AccountLimited,
-    AccountRefused,
-    AccountRestored,
     AgentAnswered,
     AgentSaid,
     AgentToolFailed,
