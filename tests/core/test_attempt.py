@@ -20,8 +20,9 @@ from kapelle.core.conversation import NOT_THE_AGENTS_FAULT, Trouble, TurnEnded
         (Trouble.UNREACHABLE, Outcome.UNREACHABLE),
         (Trouble.API_ERROR, Outcome.UNREACHABLE),
         (Trouble.INTERRUPTED, Outcome.UNREACHABLE),
-        (Trouble.REFUSED, Outcome.AGENT_FAILED),
-        (Trouble.CONTEXT_OVERFLOW, Outcome.AGENT_FAILED),
+        (Trouble.UNKNOWN, Outcome.UNREACHABLE),
+        (Trouble.REFUSED, Outcome.REFUSED),
+        (Trouble.CONTEXT_OVERFLOW, Outcome.CONTEXT_OVERFLOW),
         (Trouble.MAX_TURNS, Outcome.AGENT_FAILED),
         (Trouble.CRASHED, Outcome.AGENT_FAILED),
     ],
@@ -34,7 +35,8 @@ def test_each_trouble_has_its_outcome(trouble: Trouble, outcome: Outcome) -> Non
 def test_a_trouble_costs_an_attempt_exactly_when_it_is_the_agents_fault(trouble: Trouble) -> None:
     outcome = outcome_of(trouble)
     assert (outcome in TRIES_AGAIN_FREELY) is (trouble in NOT_THE_AGENTS_FAULT)
-    assert (outcome in COUNTS) is (trouble not in NOT_THE_AGENTS_FAULT and trouble is not Trouble.BUDGET)
+    of_its_own = {Trouble.BUDGET, Trouble.REFUSED, Trouble.CONTEXT_OVERFLOW}
+    assert (outcome in COUNTS) is (trouble not in NOT_THE_AGENTS_FAULT | of_its_own)
 
 
 def test_an_outcome_never_both_counts_and_is_free() -> None:
@@ -43,7 +45,8 @@ def test_an_outcome_never_both_counts_and_is_free() -> None:
 
 def test_success_and_what_a_person_decided_are_not_tried_again() -> None:
     final = set(Outcome) - COUNTS - TRIES_AGAIN_FREELY
-    assert final == {Outcome.SUCCEEDED, Outcome.BUDGET, Outcome.CANCELLED, Outcome.REJECTED}
+    decided = {Outcome.SUCCEEDED, Outcome.CANCELLED, Outcome.REJECTED}
+    assert final == decided | {Outcome.BUDGET, Outcome.REFUSED, Outcome.CONTEXT_OVERFLOW}
 
 
 def test_a_claim_with_no_tool_call_and_no_change_has_nothing_behind_it() -> None:

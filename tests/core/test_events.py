@@ -3,17 +3,19 @@
 import inspect
 import re
 from dataclasses import fields, is_dataclass
+from importlib import import_module
 
 import pytest
 
-from kapelle.core import events
+from kapelle.core import account_events, events
 from kapelle.core.events import KINDS, MOVED, Event, TaskMoved
 from kapelle.core.task import TASK_TRANSITIONS, TaskState
 
 CLASSES = [
     value
-    for value in vars(events).values()
-    if inspect.isclass(value) and issubclass(value, Event) and value is not Event and value.__module__ == events.__name__
+    for module in (events, account_events)
+    for value in vars(module).values()
+    if inspect.isclass(value) and issubclass(value, Event) and value is not Event and value.__module__ == module.__name__
 ]
 each_class = pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 
@@ -27,7 +29,7 @@ def test_every_event_is_known_by_its_kind_exactly_once() -> None:
 def test_a_kind_names_the_class_that_the_module_exports(kind: type[Event]) -> None:
     # With slots a dataclass is made anew: an event read from the log must be of the class that people import.
     assert KINDS[kind.kind] is kind
-    assert getattr(events, kind.__name__) is kind
+    assert getattr(import_module(kind.__module__), kind.__name__) is kind
 
 
 @each_class

@@ -162,7 +162,9 @@ async def test_an_agent_that_was_stopped_may_call_no_more(here: SmallWorld) -> N
     (ticket,) = here.gateway.tickets.values()
     here.process().exit(1)
     await leader.settle()
-    assert leader.meter.admit(ticket.agent_id) == "this agent has been stopped"
+    refusal = leader.meter.admit(ticket.agent_id)
+    assert refusal is not None
+    assert refusal.message == "this agent has been stopped"
     assert calls(here, "api", 1.0) == "unknown token"
 
 

@@ -333,7 +333,7 @@ async def test_a_sandbox_that_is_not_here_fails_its_task_and_not_the_leader(here
 async def test_an_attempt_that_did_not_count_still_has_a_number_of_its_own(here: SmallWorld) -> None:
     here.set(slots=1, interruptions=0)
 
-    here.host.plays("api", troubled(Trouble.LOGIN_EXPIRED))
+    here.host.plays("api", troubled(Trouble.USAGE_LIMIT, "kapelle limit: until then"))
     await here.submit(run_spec(task("api", priority=Priority.HIGH), task("ui")))
     leader = await here.lead()
     later = await leader.run()

@@ -28,6 +28,7 @@ from kapelle.apps.runs import prepare, submit
 from kapelle.apps.settings import Configuration, load
 from kapelle.apps.views import RunReport, TaskReport, run_report
 from kapelle.apps.workflows import read_workflow
+from kapelle.core.account import told
 from kapelle.core.errors import KapelleError, NotFound, UsageError
 from kapelle.core.events import Entry
 from kapelle.core.ids import RunId, TaskId
@@ -260,6 +261,7 @@ class Orchestrator:
             agents=agents,
             slots=desk.world.settings.slots,
             runs=[self._run_result(report) for report in reports if report is not None],
+            accounts=list(dict.fromkeys(told(report.account) for report in reports if report is not None and report.account)),
         )
 
     async def events(self, after: int | None = None, run_id: str | None = None) -> AsyncGenerator[Entry]:

@@ -88,3 +88,5 @@ class Status:
     slots: int
     runs: Sequence[RunResult]
     """The runs that have not ended."""
+    accounts: Sequence[str] = ()
+    """What keeps agents from starting, in words: one sentence for each account that is not open."""

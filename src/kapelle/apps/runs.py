@@ -1,7 +1,7 @@
 """From what a person wants to a run that was accepted: the same for every door. Everything is checked before it is written."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +10,13 @@ from kapelle.apps.desk import Desk
 from kapelle.apps.settings import Configuration
 from kapelle.apps.upstream import choose_upstream
 from kapelle.apps.workflows import Workshop, to_run
+from kapelle.core.account import AccountState, account_of
 from kapelle.core.errors import ProgramMissing, UsageError
-from kapelle.core.ids import RunId
+from kapelle.core.ids import AccountId, RunId
 from kapelle.core.ports import RepositoryFacts
 from kapelle.core.requests import Submit
-from kapelle.core.run import RunSpec
+from kapelle.core.run import Run, RunSpec
+from kapelle.core.store import View
 from kapelle.documents import Document
 
 # What the top of a bare repository holds.
@@ -92,6 +94,20 @@ async def prepare(
         return spec
     models_needed = any(compose.drivers()[config.program].capabilities.uses_gateway for config in spec.configs)
     return replace(spec, upstream=choose_upstream(found, rehearse=None, record=record, needs_model=models_needed))
+
+
+def held_by_account(view: View, runs: Sequence[Run], *, named: bool) -> frozenset[RunId]:
+    """Return the runs for which a person who resumes them says that their account may try again: one for each account.
+
+    Refused credentials are worth a try whenever somebody resumes; a limit ends by itself, unless the run was *named*.
+    """
+    shut = {account.account_id: account for account in view.accounts.not_open() if account.shut}
+    found: dict[AccountId, RunId] = {}
+    for run in runs:
+        account = shut.get(account_of(run.spec.upstream).account_id)
+        if account is not None and (named or account.state is AccountState.REFUSED):
+            found.setdefault(account.account_id, run.run_id)
+    return frozenset(found.values())
 
 
 async def submit(desk: Desk, found: Configuration, spec: RunSpec, principal: str) -> RunId:

@@ -7,12 +7,13 @@ from typing import Any, cast
 
 from pydantic_core import to_jsonable_python
 
+from kapelle.core.account import Account, AccountState, account_of, remedy
 from kapelle.core.attempt import Attempt
 from kapelle.core.budget import Spend
 from kapelle.core.events import Entry
 from kapelle.core.gate import CheckState, Receipt
 from kapelle.core.ids import RunId
-from kapelle.core.run import Run
+from kapelle.core.run import RUN_TERMINAL, Run
 from kapelle.core.store import View
 from kapelle.core.task import TERMINAL, Task, TaskState, Wait
 
@@ -59,6 +60,8 @@ class RunReport:
     delivered: str
     """The target's commit, as far as is known."""
     held_up: str
+    account: Account | None = None
+    """The account that its agents use, while that is not open."""
 
     def waits_for(self, task: Task) -> str:
         """Say in a few words what *task* waits for; empty when it does not wait."""
@@ -100,7 +103,27 @@ def run_report(view: View, run_id: RunId) -> RunReport | None:
         spend=sum(spends.values(), Spend()),
         delivered=integration.delivered if integration is not None else "",
         held_up=integration.held_up if integration is not None else "",
+        account=_account(view, run),
     )
+
+
+def _account(view: View, run: Run) -> Account | None:
+    found = view.accounts.get(account_of(run.spec.upstream).account_id)
+    return found if found is not None and found.state is not AccountState.OPEN and run.state not in RUN_TERMINAL else None
+
+
+def account_json(account: Account) -> dict[str, Any]:
+    """Return an account as JSON."""
+    return {
+        "name": account.name,
+        "state": account.state.value,
+        "trouble": account.trouble.value if account.trouble else None,
+        "reason": account.reason or None,
+        "since": account.began_at.isoformat() if account.began_at else None,
+        "resets_at": account.resets_at.isoformat() if account.resets_at else None,
+        "next_at": account.next_at.isoformat() if account.next_at else None,
+        "what_to_do": remedy(account) if account.state is AccountState.REFUSED else None,
+    }
 
 
 def _receipt(view: View, task: Task) -> Receipt | None:
@@ -175,6 +198,7 @@ def run_json(report: RunReport, now: datetime) -> dict[str, Any]:
         "target": run.spec.target,
         "delivered": report.delivered or None,
         "held_up": report.held_up or None,
+        "account": account_json(report.account) if report.account is not None else None,
         "submitted_at": run.submitted_at.isoformat(),
         "ended_at": run.ended_at.isoformat() if run.ended_at else None,
         **spend_json(report.spend),

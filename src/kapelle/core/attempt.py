@@ -28,6 +28,8 @@ class Outcome(StrEnum):
     LIMITED = "limited"
     CREDENTIALS = "credentials"
     UNREACHABLE = "unreachable"
+    REFUSED = "refused"
+    CONTEXT_OVERFLOW = "context_overflow"
     CANCELLED = "cancelled"
     REJECTED = "rejected"
 
@@ -70,6 +72,12 @@ class Attempt:
     """How often a wrong structured result went back."""
     interruptions: int = 0
     """How often in a row the conversation was resumed after an error of the model API."""
+    interrupted_at: datetime | None = None
+    """When the first of them was; None while the model answers."""
+    overflows: int = 0
+    """How often a fresh conversation was begun because the model could not take any more of the last one."""
+    overflow_calls: int = 0
+    """How many tools had been called when it last was: none since means that the fresh one was too long at once."""
     crashes: int = 0
     """How often the conversation was resumed after its program had ended in the middle of a turn."""
     tool_calls: int = 0
@@ -108,8 +116,8 @@ def outcome_of(trouble: Trouble) -> Outcome:
         return Outcome.LIMITED
     if trouble in {Trouble.LOGIN_EXPIRED, Trouble.INVALID_KEY}:
         return Outcome.CREDENTIALS
-    if trouble is Trouble.BUDGET:
-        return Outcome.BUDGET
+    if trouble in {Trouble.BUDGET, Trouble.REFUSED, Trouble.CONTEXT_OVERFLOW}:
+        return Outcome(trouble.value)
     if trouble in NOT_THE_AGENTS_FAULT:
         return Outcome.UNREACHABLE
     return Outcome.AGENT_FAILED

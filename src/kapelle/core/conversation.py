@@ -4,6 +4,7 @@ They are not facts of the log (see events.py): one line of a spool may become se
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from kapelle.core.budget import Usage
@@ -34,6 +35,7 @@ class Trouble(StrEnum):
     BUDGET = "budget"
     INTERRUPTED = "interrupted"
     API_ERROR = "api_error"
+    UNKNOWN = "unknown"
     CRASHED = "crashed"
 
 
@@ -48,8 +50,11 @@ NOT_THE_AGENTS_FAULT = frozenset(
         Trouble.UNREACHABLE,
         Trouble.API_ERROR,
         Trouble.INTERRUPTED,
+        Trouble.UNKNOWN,
     }
 )
+# The API answers nobody, or too many ask at once: it passes by itself, if need be after hours.
+OUTAGE = frozenset({Trouble.OVERLOADED, Trouble.RATE_LIMITED, Trouble.UNREACHABLE, Trouble.API_ERROR})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +124,8 @@ class TurnEnded:
     """The conversation's cost so far by the program's own count; None when it does not count."""
     usage: Usage | None = None
     """The tokens of this turn by the program's own count."""
+    resets_at: datetime | None = None
+    """When the account's limit ends, if the program said so."""
     denied: tuple[str, ...] = ()
     """Tools that were refused for want of permission."""
 

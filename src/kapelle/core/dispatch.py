@@ -24,6 +24,8 @@ class Demand:
     writes: tuple[str, ...] = ()
     returning: bool = False
     """It has a workspace and a conversation already and only needs its agent back."""
+    account: str = ""
+    """The account whose model calls it makes; empty where it makes none."""
     slotless: bool = False
     """It takes no room at all (no process)."""
 
@@ -40,6 +42,10 @@ class Room:
     live_by_config: Counter[str] = field(default_factory=Counter[str])
     run_limits: Mapping[RunId, int] = field(default_factory=dict[RunId, int])
     """Agents that may be live at once for one run, where that is bounded."""
+    starts_by_account: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Agents that may be started now for one account, where that is bounded."""
+    why_by_account: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Why it is."""
     writing: tuple[str, ...] = ()
     """Globs of what live agents say they change."""
 
@@ -86,6 +92,7 @@ def place(demands: Iterable[Demand], room: Room) -> tuple[list[Placement], list[
     live = room.live
     by_run = Counter(room.live_by_run)
     by_config = Counter(room.live_by_config)
+    by_account = Counter[str]()
     writing = list(room.writing)
     placed: list[Placement] = []
     waiting: list[Waiting] = []
@@ -95,11 +102,12 @@ def place(demands: Iterable[Demand], room: Room) -> tuple[list[Placement], list[
         if demand.slotless:
             placed.append(Placement(task_id=demand.task_id, host=room.host))
             continue
-        refusal = _refusal(demand, room, live, by_run, by_config)
+        refusal = _refusal(demand, room, live, by_run, by_config) or _of_account(demand, room, by_account)
         if refusal is not None:
             waiting.append(refusal)
             continue
         live += 1
+        by_account[demand.account] += 1
         by_run[demand.run_id] += 1
         by_config[demand.config] += 1
         writing.extend(demand.writes)
@@ -121,6 +129,13 @@ def _next(by_turn: Sequence[Demand], writing: Sequence[str]) -> Demand:
         if other.returning == first.returning and not overlap(other.writes, writing):
             return other
     return first
+
+
+def _of_account(demand: Demand, room: Room, started: Counter[str]) -> Waiting | None:
+    bound = room.starts_by_account.get(demand.account)
+    if bound is None or started[demand.account] < bound:
+        return None
+    return Waiting(task_id=demand.task_id, wait=Wait.LIMIT, detail=room.why_by_account.get(demand.account, ""))
 
 
 def _refusal(demand: Demand, room: Room, live: int, by_run: Counter[RunId], by_config: Counter[str]) -> Waiting | None:

@@ -8,19 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
+from kapelle.core import account_events
 from kapelle.core.budget import Usage
+from kapelle.core.event import Event
 from kapelle.core.gate import CheckState
-from kapelle.core.ids import AgentId, AttemptId, BatchId, ChangeId, RunId, TaskId
+from kapelle.core.ids import AgentId, AttemptId, BatchId, ChangeId
 from kapelle.core.task import Failure, TaskState, Wait
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Event:
-    """A fact about a run; most are about one of its tasks."""
-
-    kind: ClassVar[str] = ""
-    run_id: RunId | None = None
-    task_id: TaskId | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -390,6 +383,7 @@ class ModelCalled(Event):
     cost_usd: float
     status: int
     error: str = ""
+    trouble: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -399,6 +393,15 @@ class ModelCallRetried(Event):
     kind: ClassVar[str] = "model.retried"
     attempt: int
     status: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConversationForked(Event):
+    """The model could take no more of the conversation: a fresh one goes on with the same work."""
+
+    kind: ClassVar[str] = "conversation.forked"
+    attempt_id: AttemptId
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -564,7 +567,11 @@ class TargetHeldUp(Event):
 
 def _kinds() -> dict[str, type[Event]]:
     # Not by __subclasses__: with slots=True a dataclass is made anew, and the first one still counts as a subclass.
-    classes = [value for value in globals().values() if isinstance(value, type) and issubclass(value, Event)]
+    classes = [
+        value
+        for value in (*globals().values(), *vars(account_events).values())
+        if isinstance(value, type) and issubclass(value, Event)
+    ]
     return {kind.kind: kind for kind in classes if kind.kind}
 
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from kapelle.core.agent import AgentConfig, ProcessRef
-from kapelle.core.budget import Usage
+from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId
 
@@ -515,6 +515,11 @@ class Upstream:
     bypass: bool = False
     """``gateway: off``: agents reach the model without the gateway."""
 
+    @property
+    def own_login(self) -> bool:
+        """Whether the agent's program calls with a login of its own, which it renews by itself."""
+        return self.rehearsal is None and self.credential is None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ticket:
@@ -533,31 +538,11 @@ class Ticket:
     upstream: Upstream
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelCall:
-    """One call to the model that has ended."""
-
-    call_id: str
-    agent_id: AgentId
-    run_id: RunId
-    task_id: TaskId
-    attempt_id: AttemptId
-    model: str
-    usage: Usage
-    cost_usd: float
-    status: int
-    seconds: float
-    error: str = ""
-    """The API's word for what went wrong, such as ``overloaded_error``; empty when it went well."""
-    priced: bool = True
-    """False when the price table does not know the model; the cost is then 0."""
-
-
 class Meter(Protocol):
     """Who is asked before each model call and told after it. Returns at once."""
 
-    def admit(self, agent_id: AgentId) -> str | None:
-        """Return why *agent_id* may make no further call (a sentence for people), or None when it may."""
+    def admit(self, agent_id: AgentId) -> Refusal | None:
+        """Return why *agent_id* may make no further call, or None when it may."""
         ...
 
     def record(self, call: ModelCall) -> None:
@@ -593,7 +578,10 @@ class Credentials(Protocol):
     """References to secrets, resolved at the last moment. Returns at once."""
 
     def resolve(self, reference: str) -> str | None:
-        """Return the secret that *reference* (``env:NAME``) stands for, or None when it is not to be had here."""
+        """Return the secret that *reference* stands for, or None when it is not to be had here.
+
+        ``env:NAME`` is a variable of whoever leads, ``login:claude`` the operator's own login.
+        """
         ...
 
 

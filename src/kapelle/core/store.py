@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.budget import Spend
 from kapelle.core.events import Entry, Event
 from kapelle.core.gate import Receipt
-from kapelle.core.ids import AgentId, AttemptId, ChangeId, PromptId, RequestId, RunId, TaskId, WorkspaceId
+from kapelle.core.ids import AccountId, AgentId, AttemptId, ChangeId, PromptId, RequestId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Change, Integration
 from kapelle.core.ports import ModelCall
 from kapelle.core.requests import Request
@@ -283,6 +284,22 @@ class RequestTable(Protocol):
         ...
 
 
+class AccountTable(Protocol):
+    """Accounts of which something is known."""
+
+    def put(self, account: Account) -> None:
+        """Add or replace *account*."""
+        ...
+
+    def get(self, account_id: AccountId) -> Account | None:
+        """Return the account, or None."""
+        ...
+
+    def not_open(self) -> Sequence[Account]:
+        """Return the accounts that are not open, by id."""
+        ...
+
+
 class View(Protocol):
     """What may be read."""
 
@@ -314,6 +331,11 @@ class View(Protocol):
     @property
     def ledger(self) -> Ledger:
         """Model calls."""
+        ...
+
+    @property
+    def accounts(self) -> AccountTable:
+        """Accounts."""
         ...
 
     @property
@@ -414,6 +436,7 @@ class Leadership(Protocol):
 
 
 __all__ = [
+    "AccountTable",
     "AgentTable",
     "AttemptTable",
     "ChangeTable",

@@ -8,6 +8,12 @@ from kapelle.core.gate import CheckResult, CheckState, Gate
 TAIL = 6_000
 """Characters of a check's output that go back to the agent: the end, where the reason usually stands."""
 
+FILES = 100
+"""Files that are named to an agent that takes over."""
+
+LAST_WORDS = 4_000
+"""Characters of what the agent before it said last."""
+
 SUBJECT = 68
 """Characters of a commit's first line that come from the agent's summary."""
 
@@ -123,6 +129,25 @@ def go_on() -> str:
         "You were cut off before your turn was over. Your working directory is as you left it. Look at what is done and what "
         "is not, and go on with the task."
     )
+
+
+def hand_over(task: str, later: str, changed: Sequence[str], last_words: str) -> str:
+    """Return the first prompt of a fresh conversation that goes on where another one had become too long."""
+    listed = "\n".join(f"- {name}" for name in changed[:FILES]) or "- none yet"
+    more = f"\n- and {len(changed) - FILES} more" if len(changed) > FILES else ""
+    parts = [
+        f"You take over a task from an agent whose conversation became too long for the model. The task:\n\n{task.strip()}",
+        f"Its work is in this working directory. Files changed so far:\n{listed}{more}",
+    ]
+    if last_words.strip():
+        parts.append(f"Its last words:\n{last_words.strip()[-LAST_WORDS:]}")
+    if later.strip():
+        parts.append(f"What it was told last:\n{later.strip()[-TAIL:]}")
+    parts.append(
+        "Look at what is done (git status, git diff) and finish the task. Read files in parts and keep the output of commands "
+        "short, so that this conversation does not become too long as well."
+    )
+    return "\n\n".join(parts)
 
 
 def no_work() -> str:

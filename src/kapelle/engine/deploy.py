@@ -29,6 +29,8 @@ class Deployment:
     access: ModelAccess | None
     resume: bool = False
     first_prompt: Prompt | None = None
+    hand_over: bool = False
+    """Its conversation is a fresh one in the place of another, and is told what that had done."""
     integration: Integration | None = None
 
 
@@ -38,6 +40,8 @@ class Deployed:
 
     process: ProcessRef
     base: str | None
+    changed: tuple[str, ...] = ()
+    """The files that were changed already, for a conversation that takes over."""
 
 
 async def deploy(world: World, order: Deployment) -> Deployed | str:
@@ -62,6 +66,7 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
         problem = await set_up(world, order.run, order.task, order.workspace)
         if problem is not None:
             return problem
+    changed = await _changed(world, order)
     home = world.folders.home(order.attempt.attempt_id)
     launch = order.driver.launch(
         AgentOrder(
@@ -87,7 +92,22 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
         raise ProgramMissing(f"there is no sandbox {name} here", remedy="Install the plug-in that brings it.")
     place = Place(workspace=order.workspace.path, folder=order.agent.folder, home=home)
     process = await world.host.start(await sandbox.wrap(launch, place), order.agent.folder)
-    return Deployed(process=process, base=base)
+    return Deployed(process=process, base=base, changed=changed)
+
+
+async def _changed(world: World, order: Deployment) -> tuple[str, ...]:
+    """Return the files in the workspace that differ from where it began, committed or not."""
+    repository, base = order.workspace.repository, order.workspace.base
+    if not order.hand_over or repository is None or base is None:
+        return ()
+    ref = f"refs/kapelle/{world.store.store_id}/looked-at/{order.attempt.attempt_id}"
+    commit = await world.workspaces.snapshot(order.workspace.path, repository, ref)
+    if commit is None:
+        return ()
+    try:
+        return tuple(await world.repositories.changed(repository, base, commit))
+    finally:
+        await world.repositories.delete_ref(repository, ref)
 
 
 async def _base(world: World, order: Deployment) -> str | None:

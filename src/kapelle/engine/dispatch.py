@@ -1,19 +1,21 @@
 """Dispatch: give agents to tasks that could run now, and agents back to attempts that lost theirs."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from kapelle.core.account import Account, account_of, may_start, next_change, told
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord
 from kapelle.core.dispatch import Demand, Placement, Room, place
 from kapelle.core.events import AttemptEnded, AttemptStarted
-from kapelle.core.ids import AgentId, AttemptId, PromptId, RunId
+from kapelle.core.ids import AccountId, AgentId, AttemptId, PromptId, RunId
 from kapelle.core.run import Run
 from kapelle.core.store import Tx
 from kapelle.core.task import Failure, Task, TaskState, Wait, advance
 from kapelle.core.template import TemplateFailed, holds, render
+from kapelle.engine.accounts import Accounts, waits
 from kapelle.engine.ending import finish, move, moved_event, run_of, wait
 from kapelle.engine.scope import scope_of
 from kapelle.engine.world import World
@@ -39,6 +41,9 @@ class DispatchStage:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._accounts = Accounts(world)
+        self._closed: Mapping[AccountId, Account] = {}
+        """The accounts that are not open, in the transaction that is running."""
 
     async def step(self, now: datetime) -> datetime | None:
         """See ``engine.stage.Stage``."""
@@ -47,6 +52,7 @@ class DispatchStage:
 
     def _decide(self, tx: Tx) -> tuple[bool, datetime | None]:
         runs: dict[str, Run] = {}
+        self._closed = self._accounts.settle(tx)
         returning, wake = self._returning(tx, runs)
         due, decided = self._due(tx, runs)
         placed, waiting = place([candidate.demand for candidate in (*returning, *due)], self._room(tx, runs))
@@ -56,8 +62,11 @@ class DispatchStage:
         for entry in waiting:
             candidate = by_id[entry.task_id]
             wait(tx, candidate.task, entry.wait, entry.detail, until=candidate.task.due_at)
-        later = [moment for moment in (wake, tx.tasks.next_due_at(tx.now)) if moment is not None]
+        later = [moment for moment in (wake, tx.tasks.next_due_at(tx.now), *self._changes(tx)) if moment is not None]
         return bool(placed or decided), min(later, default=None)
+
+    def _changes(self, tx: Tx) -> list[datetime | None]:
+        return [next_change(tx.accounts.get(account_id) or found, tx.now) for account_id, found in self._closed.items()]
 
     def _run(self, tx: Tx, run_id: str, runs: dict[str, Run], task: Task) -> Run:
         if run_id not in runs:
@@ -91,6 +100,7 @@ class DispatchStage:
         decided, hopeful, last = False, 0, None
         live = tx.agents.live()
         by_config, by_run = Counter(agent.config for agent in live), Counter(agent.run_id for agent in live)
+        by_account = self._starts(tx)
         for page in range(PAGES):
             tasks = tx.tasks.due(tx.now, self._world.settings.batch, last)
             for task in tasks:
@@ -102,7 +112,7 @@ class DispatchStage:
                 if self._held_up(tx, task, run):
                     continue
                 demand = self._demand(task, run, task.spec.agent, returning=False)
-                fits = demand.slotless or _fits(demand, run, by_config, by_run)
+                fits = demand.slotless or (_of_account(demand, by_account) and _fits(demand, run, by_config, by_run))
                 hopeful += fits
                 if fits or page == 0:
                     found.append(_Candidate(demand=demand, task=task, run=run))
@@ -126,14 +136,22 @@ class DispatchStage:
     def _held_up(self, tx: Tx, task: Task, run: Run) -> bool:
         """Say whether something other than room keeps the task from an agent, and write down what."""
         driver = self._world.driver(run.spec.config(task.spec.agent).program)
+        if not driver.capabilities.uses_gateway:
+            return False
+        account = self._closed.get(account_of(run.spec.upstream).account_id) if self._closed else None
+        if account is not None and account.shut:
+            kind, detail, until = waits(account)
+            wait(tx, task, kind, detail, until=until)
+            return True
         reference = run.spec.upstream.credential
-        if not driver.capabilities.uses_gateway or reference is None or self._world.credentials.resolve(reference):
+        if reference is None or self._world.credentials.resolve(reference):
             return False
         wait(tx, task, Wait.CREDENTIALS, f"{reference} is not set where Kapelle leads", until=task.due_at)
         return True
 
     def _demand(self, task: Task, run: Run, config_name: str, *, returning: bool) -> Demand:
         config = run.spec.config(config_name)
+        capabilities = self._world.driver(config.program).capabilities
         return Demand(
             task_id=task.task_id,
             run_id=task.run_id,
@@ -142,7 +160,8 @@ class DispatchStage:
             config_limit=config.limit,
             writes=task.spec.writes,
             returning=returning,
-            slotless=self._world.driver(config.program).capabilities.immediate,
+            account=account_of(run.spec.upstream).account_id if self._closed and capabilities.uses_gateway else "",
+            slotless=capabilities.immediate,
         )
 
     def _room(self, tx: Tx, runs: dict[str, Run]) -> Room:
@@ -160,8 +179,14 @@ class DispatchStage:
             live_by_run=Counter(agent.run_id for agent in live),
             live_by_config=Counter(agent.config for agent in live),
             run_limits=limits,
+            starts_by_account=self._starts(tx),
+            why_by_account={account_id: told(found) for account_id, found in self._closed.items()},
             writing=tuple(writing),
         )
+
+    def _starts(self, tx: Tx) -> dict[str, int]:
+        bounds = {account_id: may_start(found, tx.now) for account_id, found in self._closed.items()}
+        return {account_id: bound for account_id, bound in bounds.items() if bound is not None}
 
     def _place(self, tx: Tx, placement: Placement, candidate: _Candidate) -> None:
         if candidate.demand.slotless:
@@ -169,6 +194,7 @@ class DispatchStage:
             return
         if candidate.attempt is not None:
             wait(tx, candidate.task, None)
+            self._count_start(tx, candidate, candidate.attempt)
             self._deploy(tx, placement.host, candidate.task, candidate.attempt)
             return
         try:
@@ -177,9 +203,14 @@ class DispatchStage:
             finish(tx, candidate.task, TaskState.FAILED, failure=Failure(kind="template", message=str(error)))
             return
         attempt, _ = self._begin(tx, candidate.task)
+        self._count_start(tx, candidate, attempt)
         prompt_id = PromptId(self._world.chance.uuid())
         tx.attempts.put_prompt(PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=0, text=text))
         self._deploy(tx, placement.host, candidate.task, attempt)
+
+    def _count_start(self, tx: Tx, candidate: _Candidate, attempt: Attempt) -> None:
+        if candidate.demand.account:
+            self._accounts.begun(tx, candidate.run, attempt.attempt_id)
 
     def _begin(self, tx: Tx, task: Task) -> tuple[Attempt, Task]:
         """Begin the task's next attempt; return it and the task as it is now."""
@@ -254,6 +285,14 @@ class DispatchStage:
             )
         )
         finish(tx, current, TaskState.COMPLETED)
+
+
+def _of_account(demand: Demand, left: dict[str, int]) -> bool:
+    """Say whether its account lets one more agent start, and count it."""
+    if demand.account not in left:
+        return True
+    left[demand.account] -= 1
+    return left[demand.account] >= 0
 
 
 def _fits(demand: Demand, run: Run, by_config: Counter[str], by_run: Counter[RunId]) -> bool:

@@ -123,15 +123,17 @@ def close(tx: Tx, attempt: Attempt, outcome: Outcome, message: str = "") -> None
     )
 
 
-def give_up_attempt(tx: Tx, task: Task, attempt: Attempt, outcome: Outcome, message: str, *, chance: float) -> None:
+def give_up_attempt(
+    tx: Tx, task: Task, attempt: Attempt, outcome: Outcome, message: str, *, chance: float, for_good: bool = False
+) -> None:
     """End *attempt* without success: the task tries again later, or fails when it has no attempt left.
 
-    *chance* is a random number in [0, 1) for the jitter of the delay.
+    *chance* is a random number in [0, 1) for the jitter of the delay. *for_good*: it fails, whatever is left.
     """
     close(tx, attempt, outcome, message)
     counted = task.attempts if outcome in COUNTS else task.attempts - 1
     again = outcome in TRIES_AGAIN_FREELY or (outcome in COUNTS and counted < task.spec.max_attempts)
-    if not again:
+    if for_good or not again:
         failure = Failure(kind=outcome.value, message=message)
         finish(tx, replace(task, attempts=max(counted, 0)), TaskState.FAILED, failure=failure)
         return

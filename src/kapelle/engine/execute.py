@@ -4,25 +4,28 @@ Per agent there are at most four acts: *deploy* (workspace, set-up, start), *wat
 one prompt) and *stop*. What they find is written down in ``step``; see ``turns.py`` for what it means.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import cast
 
 from kapelle.core import agent as agents
+from kapelle.core.account import Account, account_of
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import AgentAdopted, AgentDeployed, PromptSent, WorkspacePrepared
-from kapelle.core.ids import AgentId
+from kapelle.core.ids import AccountId, AgentId, PromptId
 from kapelle.core.ports import Codec, Driver, Ended
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.core.task import Task, TaskState
+from kapelle.core.wording import go_on, hand_over
+from kapelle.engine.accounts import Accounts, waits
 from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.deploy import Deployed, Deployment, deploy
-from kapelle.engine.ending import give_up_attempt, move, run_of
+from kapelle.engine.ending import give_up_attempt, move, run_of, wait
 from kapelle.engine.meter import EngineMeter, write_down
 from kapelle.engine.rooms import workspace_for
 from kapelle.engine.tickets import model_access, ticket_of
@@ -52,7 +55,10 @@ class ExecuteStage:
         self._acts = acts
         self._meter = meter
         self._base_url = base_url
-        self._turns = Turns(world)
+        self._accounts = Accounts(world)
+        self._turns = Turns(world, self._accounts)
+        self._closed: Mapping[AccountId, Account] = {}
+        """The accounts that are not open, in the transaction that is running."""
         self._codecs: dict[AgentId, Codec] = {}
 
     def leave(self) -> None:
@@ -68,18 +74,21 @@ class ExecuteStage:
         findings = self._acts.take()
         taken = self._meter.take()
 
-        def decide(tx: Tx) -> _Orders:
+        def decide(tx: Tx) -> tuple[_Orders, Mapping[AccountId, Account]]:
             write_down(tx, taken)
+            self._accounts.hear_calls(tx, taken[0])
             for finding in findings:
                 finding(tx)
-            return self._decide(tx)
+            self._closed = {row.account_id: row for row in tx.accounts.not_open()}
+            return self._decide(tx), self._closed
 
         try:
-            orders = await self._world.store.transact(decide, term=self._world.term)
+            orders, accounts = await self._world.store.transact(decide, term=self._world.term)
         except BaseException:
             self._acts.give_back(findings)
             self._meter.give_back(taken)
             raise
+        self._meter.hold(accounts)
         self._carry_out(orders)
         return now if findings or orders.send else None
 
@@ -114,12 +123,24 @@ class ExecuteStage:
         workspace = tx.agents.workspace(attempt.workspace_id) if attempt.workspace_id is not None else None
         watch = self._deployment(agent, task, attempt, run, driver, workspace) if workspace is not None else None
         watching = (watch,) if watch is not None else ()
-        if not wanted and agent.state is AgentState.ACTIVE:
+        if agent.state is AgentState.ACTIVE and (not wanted or self._held(tx, task, attempt, run, driver)):
             agent = agents.move(agent, AgentState.COMPLETING, tx.now)
             tx.agents.put(agent)
         if agent.state is AgentState.COMPLETING:
             return _Orders(watch=watching, stop=((agent, driver),))
         return _Orders(watch=watching, send=self._to_send(tx, agent, task, attempt, driver))
+
+    def _held(self, tx: Tx, task: Task, attempt: Attempt, run: Run, driver: Driver) -> bool:
+        """Say whether an idle agent is to be prompted and its account is shut: its room is for others until then."""
+        found = self._closed.get(account_of(run.spec.upstream).account_id) if self._closed else None
+        if found is None or not found.shut or not driver.capabilities.uses_gateway or task.state is not TaskState.RUNNING:
+            return False
+        states = {prompt.state for prompt in tx.attempts.prompts(attempt.attempt_id)}
+        if PromptState.PENDING not in states or states & {PromptState.SENT, PromptState.TAKEN}:
+            return False
+        kind, detail, until = waits(found)
+        wait(tx, task, kind, detail, until=until)
+        return True
 
     def _adopt(self, tx: Tx, agent: Agent, attempt: Attempt) -> tuple[Agent, Attempt]:
         """Take over what an earlier leader left, with this leader's term; what was not started yet is deployed by it."""
@@ -151,6 +172,7 @@ class ExecuteStage:
         deployment = replace(
             self._deployment(agent, task, attempt, run, driver, workspace),
             resume=resume,
+            hand_over=not any(prompt.state is not PromptState.DROPPED for prompt in prompts),
             first_prompt=None if first is None else Prompt(prompt_id=first.prompt_id, text=first.text),
             integration=integration,
         )
@@ -211,6 +233,7 @@ class ExecuteStage:
             task_limit=order.task.spec.budget_usd,
             run_name=order.run.spec.name,
             run_limit=order.run.spec.limits.budget_usd,
+            account_id=account_of(order.run.spec.upstream).account_id,
         )
         if order.access is not None and order.access.base_url is not None:
             self._world.gateway.admit(order.ticket)
@@ -239,12 +262,25 @@ class ExecuteStage:
             tx.log(
                 AgentDeployed(run_id=run_id, task_id=task_id, agent_id=agent.agent_id, config=config, pid=deployed.process.pid)
             )
+            if order.hand_over:
+                self._hand_over(tx, task, order.attempt, deployed.changed)
             if not order.driver.capabilities.conversation and order.first_prompt is not None:
                 self._taken_by_argument(tx, task, order.first_prompt)
             if task.state is TaskState.ASSIGNED and task.attempt_id == order.attempt.attempt_id:
                 move(tx, task, TaskState.RUNNING)
 
         return write
+
+    def _hand_over(self, tx: Tx, task: Task, attempt: Attempt, changed: Sequence[str]) -> None:
+        """Give a fresh conversation its first prompt: the task, and what the one before it had done."""
+        said = tx.attempts.prompts(attempt.attempt_id)
+        if not said or any(prompt.state is not PromptState.DROPPED for prompt in said):
+            return
+        later = [prompt.text for prompt in said[1:] if prompt.text != go_on()]
+        text = hand_over(said[0].text, later[-1] if later else "", changed, task.summary)
+        prompt_id = PromptId(self._world.chance.uuid())
+        record = PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=text)
+        tx.attempts.put_prompt(record)
 
     @staticmethod
     def _taken_by_argument(tx: Tx, task: Task, first: Prompt) -> None:

@@ -4,18 +4,22 @@ Totals are read from the store when the lead is taken, calls are added as they e
 with its next transaction. A budget is thus never passed by more than the calls that were in flight when it was reached.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from kapelle.core.account import Account
 from kapelle.core.budget import Budget, exhausted
+from kapelle.core.conversation import Trouble
 from kapelle.core.events import BudgetReached, ModelCalled
-from kapelle.core.ids import AgentId, RunId, TaskId
-from kapelle.core.ports import ModelCall
+from kapelle.core.ids import AccountId, AgentId, RunId, TaskId
+from kapelle.core.ports import ModelCall, Refusal
 from kapelle.core.store import Tx, View
+from kapelle.engine.accounts import refusal_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Purse:
+    account_id: AccountId
     run_id: RunId
     task_id: TaskId
     task_name: str
@@ -42,6 +46,10 @@ class EngineMeter:
         self._said: set[tuple[RunId, str]] = set()
         self._unpriced: dict[AgentId, str] = {}
         """Agents that were seen to call a model whose price is not known, and which."""
+        self._shut: dict[AccountId, Refusal] = {}
+        """Accounts that are shut by what stands in the store."""
+        self._just_shut: dict[AccountId, Refusal] = {}
+        """Those whose refusal was heard and is not written down yet."""
 
     def load(self, view: View) -> None:
         """Take the totals of all runs that have not ended from the store."""
@@ -60,9 +68,11 @@ class EngineMeter:
         task_limit: float | None,
         run_name: str,
         run_limit: float | None,
+        account_id: AccountId,
     ) -> None:
         """Let the calls of an agent be counted against the budgets of its task and run, in US dollars."""
         self._purses[agent_id] = _Purse(
+            account_id=account_id,
             run_id=run_id,
             task_id=task_id,
             task_name=task_name,
@@ -76,11 +86,31 @@ class EngineMeter:
         self._purses.pop(agent_id, None)
         self._unpriced.pop(agent_id, None)
 
-    def admit(self, agent_id: AgentId) -> str | None:
+    def admit(self, agent_id: AgentId) -> Refusal | None:
         """See ``core.ports.Meter``."""
         purse = self._purses.get(agent_id)
         if purse is None:
-            return "this agent has been stopped"
+            return Refusal(trouble=Trouble.BUDGET, message="this agent has been stopped")
+        if held := self._just_shut.get(purse.account_id) or self._shut.get(purse.account_id):
+            return held
+        poor = self._poor(agent_id, purse)
+        return None if poor is None else Refusal(trouble=Trouble.BUDGET, message=poor)
+
+    def hold(self, accounts: Mapping[AccountId, Account]) -> None:
+        """Let no call of those of *accounts* through that are shut, by what stands in the store now."""
+        self._shut = {account_id: refusal_of(found) for account_id, found in accounts.items() if found.shut}
+        # What was heard since the last ``take`` is not in the store yet.
+        self._just_shut = {}
+        for call in self._calls:
+            self._hear(call)
+
+    def _hear(self, call: ModelCall) -> None:
+        purse = self._purses.get(call.agent_id)
+        if purse is not None and call.trouble is not None and call.of_account:
+            self._just_shut[purse.account_id] = Refusal(trouble=call.trouble, message=call.message)
+
+    def _poor(self, agent_id: AgentId, purse: _Purse) -> str | None:
+        """Return why there is no money for another call, or None."""
         if purse.limited and agent_id in self._unpriced:
             # A budget that cannot be kept must not look as if it were.
             model = self._unpriced[agent_id]
@@ -111,6 +141,7 @@ class EngineMeter:
         if not call.priced and call.model:
             self._unpriced[call.agent_id] = call.model
         self._calls.append(call)
+        self._hear(call)
         self._wake()
 
     def take(self) -> tuple[list[ModelCall], list[tuple[_Purse, Budget]]]:
@@ -140,6 +171,7 @@ def write_down(tx: Tx, taken: tuple[list[ModelCall], list[tuple[_Purse, Budget]]
                 cost_usd=call.cost_usd,
                 status=call.status,
                 error=call.error,
+                trouble=None if call.trouble is None else call.trouble.value,
             )
         )
     for purse, budget in reached:

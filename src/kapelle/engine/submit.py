@@ -21,6 +21,7 @@ from kapelle.core.requests import Approve, Cancel, Pause, Reject, Request, Resum
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.store import Edge, Tx
 from kapelle.core.task import TERMINAL, Failure, OnFailure, Task, TaskSpec, TaskState, Wait, rank
+from kapelle.engine.accounts import Accounts
 from kapelle.engine.ending import end_run, end_runs, finish, wait
 from kapelle.engine.world import World
 
@@ -35,6 +36,7 @@ class SubmitStage:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._accounts = Accounts(world)
 
     async def step(self, now: datetime) -> datetime | None:
         """See ``engine.stage.Stage``."""
@@ -70,6 +72,7 @@ class SubmitStage:
             case Resume() as body:
                 run = _open_run(tx, body.run_id)
                 _try_delivery_again(tx, run)
+                self._accounts.retry_now(tx, run)
                 tx.runs.pause(run, paused=False)
                 tx.log(RunResumed(run_id=run.run_id, principal=request.principal))
             case Approve() as body:

@@ -8,10 +8,12 @@ from dataclasses import replace
 from datetime import timedelta
 
 from kapelle.core import agent as agents
+from kapelle.core.account import shuts
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, outcome_of
 from kapelle.core.budget import Usage
 from kapelle.core.conversation import (
+    OUTAGE,
     ConversationEvent,
     ConversationStarted,
     ModelRetried,
@@ -31,15 +33,19 @@ from kapelle.core.events import (
     AgentToolFailed,
     AgentUsedTool,
     AgentWasRefused,
+    ConversationForked,
     Event,
     ModelCallRetried,
 )
 from kapelle.core.ids import AgentId, PromptId
 from kapelle.core.ports import Ended, ModelCall
 from kapelle.core.retry import RetryPolicy, delay
+from kapelle.core.run import Run
 from kapelle.core.store import Tx
 from kapelle.core.task import Task, TaskState, Wait, advance
+from kapelle.core.trouble import reset_in, told_by_gateway
 from kapelle.core.wording import go_on
+from kapelle.engine.accounts import Accounts, Heard, waits
 from kapelle.engine.ending import give_up_attempt, moved_event, run_of, wait
 from kapelle.engine.world import World
 
@@ -52,8 +58,11 @@ WAITS = {Outcome.LIMITED: Wait.LIMIT, Outcome.CREDENTIALS: Wait.CREDENTIALS, Out
 class Turns:
     """Takes in what was read from one agent at a time."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, accounts: Accounts) -> None:
         self._world = world
+        self._accounts = accounts
+        self._last_words: dict[AgentId, str] = {}
+        """What each agent said last: for a conversation that takes over."""
         self.leaving = False
         """Set on a planned exit: agents that end from now on were ended, and did not crash."""
         self.adopted: set[AgentId] = set()
@@ -83,11 +92,15 @@ class Turns:
             case PromptTaken(prompt_id=prompt_id):
                 _mark(tx, prompt_id, PromptState.TAKEN)
             case Said(text=text):
+                self._last_words[agent.agent_id] = text
                 fact = AgentSaid(run_id=run_id, task_id=task_id, text=text)
             case ToolCalled(tool=tool, about=about):
                 attempt = tx.attempts.get(agent.attempt_id)
                 if attempt is not None:
-                    tx.attempts.put(replace(attempt, tool_calls=attempt.tool_calls + 1))
+                    # The model answered, so whatever had kept it from that is over.
+                    calls = attempt.tool_calls + 1
+                    tx.attempts.put(replace(attempt, tool_calls=calls, interruptions=0, interrupted_at=None))
+                    self._went_through(tx, agent)
                     about = _within_workspace(tx, attempt, about)
                 fact = AgentUsedTool(run_id=run_id, task_id=task_id, tool=tool, about=about)
             case ToolReturned(failed=failed, about=about):
@@ -117,12 +130,29 @@ class Turns:
             tx.log(AgentWasRefused(run_id=run_id, task_id=task_id, tools=turn.denied))
         if attempt.ended_at is not None or task.attempt_id != attempt.attempt_id or task.state is not TaskState.RUNNING:
             return
+        run = run_of(tx, task)
         if turn.trouble is None:
-            attempt = replace(attempt, interruptions=0)
+            attempt = replace(attempt, interruptions=0, interrupted_at=None)
             tx.attempts.put(attempt)
+            self._went_through(tx, agent)
             self._to_validation(tx, task, turn)
         else:
+            self._hear(tx, run, task, turn)
             self._trouble(tx, agent, attempt, task, turn.trouble, turn.message)
+
+    def _went_through(self, tx: Tx, agent: Agent) -> None:
+        """Take in that the model answered, where no gateway could see it."""
+        run = tx.runs.get(agent.run_id)
+        if run is not None and run.spec.upstream.bypass:
+            self._accounts.went_through(tx, run)
+
+    def _hear(self, tx: Tx, run: Run, task: Task, turn: TurnEnded) -> None:
+        """Take in what the program says of its account, unless it only repeats what the gateway told it."""
+        resets_at = turn.resets_at or reset_in(turn.message)
+        if turn.trouble is None or not shuts(turn.trouble, resets_at) or told_by_gateway(turn.message):
+            return
+        heard = Heard(trouble=turn.trouble, message=turn.message, resets_at=resets_at, run_id=run.run_id, task_id=task.task_id)
+        self._accounts.hear(tx, heard)
 
     def _book_own_cost(self, tx: Tx, agent: Agent, attempt: Attempt, turn: TurnEnded) -> Attempt:
         """Book a turn by the program's own count: only where no gateway has counted its calls.
@@ -163,30 +193,83 @@ class Turns:
     ) -> None:
         """Decide whether the conversation is resumed or the attempt is over; *unread* says that a prompt waits already."""
         outcome = outcome_of(trouble)
+        run = run_of(tx, task)
+        driver = self._world.driver(run.spec.config(attempt.config).program)
         ended_by_us = self.leaving and trouble is Trouble.CRASHED
-        resumed = attempt if ended_by_us else self._counted(attempt, outcome, trouble)
-        driver = self._world.driver(run_of(tx, task).spec.config(attempt.config).program)
+        if (
+            trouble is Trouble.CONTEXT_OVERFLOW
+            and driver.capabilities.conversation
+            and self._fork(tx, agent, attempt, task, message)
+        ):
+            return
+        held = self._accounts.shut(tx, run) if outcome in WAITS and driver.capabilities.uses_gateway else None
+        resumed = attempt if ended_by_us or held is not None else self._counted(tx, attempt, outcome, trouble)
         if resumed is None or not driver.capabilities.conversation:
             text = message or f"the agent ended with {trouble.value}"
-            give_up_attempt(tx, task, attempt, _final(outcome), text, chance=self._world.chance.share())
+            self._give_up(tx, task, attempt, trouble, text)
             return
         tx.attempts.put(resumed)
         if not unread:
             prompt_id = PromptId(self._world.chance.uuid())
             record = PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=go_on())
             tx.attempts.put_prompt(record)
-        until = tx.now
-        if outcome in WAITS:
-            until += delay(API_RETRY, resumed.interruptions, self._world.chance.share())
-        if not ended_by_us:
-            wait(tx, task, WAITS.get(outcome, Wait.RETRY), message, until=until)
-        # A fresh program for the same conversation: whatever state the old one was in is gone with it.
+        if held is not None:
+            kind, detail, until = waits(held)
+            wait(tx, task, kind, detail, until=until)
+        elif not ended_by_us:
+            pause = delay(API_RETRY, resumed.interruptions, self._world.chance.share()) if outcome in WAITS else timedelta(0)
+            wait(tx, task, WAITS.get(outcome, Wait.RETRY), message, until=tx.now + pause)
+        self._end(tx, agent)
+
+    @staticmethod
+    def _end(tx: Tx, agent: Agent) -> None:
+        # A fresh program for what comes next: whatever state the old one was in is gone with it.
         live = tx.agents.get(agent.agent_id)
         if live is not None and live.state is AgentState.ACTIVE:
             tx.agents.put(agents.move(live, AgentState.COMPLETING, tx.now))
 
-    def _counted(self, attempt: Attempt, outcome: Outcome, trouble: Trouble) -> Attempt | None:
+    def _give_up(self, tx: Tx, task: Task, attempt: Attempt, trouble: Trouble, message: str) -> None:
+        """End the attempt: after an error that nobody knows it has failed, after an outage the task is given up uncounted."""
+        outcome, chance = outcome_of(trouble), self._world.chance.share()
+        if trouble in OUTAGE and attempt.interrupted_at is not None:
+            hours = self._world.settings.outage.total_seconds() / 3600
+            text = f"the model API did not answer for {hours:g} hours: {message}"
+            give_up_attempt(tx, task, attempt, Outcome.UNREACHABLE, text, chance=chance, for_good=True)
+            return
+        final = Outcome.AGENT_FAILED if outcome is Outcome.UNREACHABLE and trouble not in OUTAGE else outcome
+        give_up_attempt(tx, task, attempt, final, message, chance=chance)
+
+    def _fork(self, tx: Tx, agent: Agent, attempt: Attempt, task: Task, reason: str) -> bool:
+        """Let a fresh conversation go on with the same work; say no when the last one was such a one and got nowhere."""
+        at_once = attempt.overflows > 0 and attempt.tool_calls == attempt.overflow_calls
+        if at_once or attempt.overflows >= self._world.settings.overflows:
+            return False
+        fresh = replace(
+            attempt,
+            conversation_id=self._world.chance.uuid(),
+            overflows=attempt.overflows + 1,
+            overflow_calls=attempt.tool_calls,
+            own_cost_usd=0.0,
+        )
+        tx.attempts.put(fresh)
+        for prompt in tx.attempts.prompts(attempt.attempt_id):
+            # They belong to the conversation that is left behind; the next deployment writes a first prompt for the new one.
+            tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
+        last_words = self._last_words.get(agent.agent_id, task.summary)
+        wait(tx, replace(task, summary=last_words), Wait.RETRY, "its conversation became too long; a fresh one goes on")
+        run_id, task_id = task.run_id, task.task_id
+        tx.log(ConversationForked(run_id=run_id, task_id=task_id, attempt_id=attempt.attempt_id, reason=reason))
+        self._end(tx, agent)
+        return True
+
+    def _counted(self, tx: Tx, attempt: Attempt, outcome: Outcome, trouble: Trouble) -> Attempt | None:
         """Return *attempt* with one more interruption or crash, or None when it may not be resumed any more."""
+        if trouble in OUTAGE:
+            # Hours without an answer are nobody's failure: what bounds them is time.
+            began = attempt.interrupted_at or tx.now
+            if tx.now - began >= self._world.settings.outage:
+                return None
+            return replace(attempt, interruptions=attempt.interruptions + 1, interrupted_at=began)
         if outcome in WAITS:
             again = attempt.interruptions < self._world.settings.interruptions
             return replace(attempt, interruptions=attempt.interruptions + 1) if again else None
@@ -234,11 +317,6 @@ def _within_workspace(tx: Tx, attempt: Attempt, about: str) -> str:
     """Return what a tool was called with, paths relative to the workspace: people know the file, not where it lies."""
     workspace = tx.agents.workspace(attempt.workspace_id) if attempt.workspace_id is not None else None
     return about.replace(f"{workspace.path}/", "") if workspace is not None else about
-
-
-def _final(outcome: Outcome) -> Outcome:
-    # Resumed as often as is sensible: from here on it is a failure like any other.
-    return Outcome.AGENT_FAILED if outcome in {Outcome.UNREACHABLE, Outcome.LIMITED} else outcome
 
 
 def _mark(tx: Tx, prompt_id: PromptId, state: PromptState) -> None:

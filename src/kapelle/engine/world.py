@@ -75,7 +75,11 @@ class EngineSettings:
     first_port: int = 20_000
     last_port: int = 29_999
     interruptions: int = 5
-    """How often in a row a conversation is resumed after errors of the model API before the task fails."""
+    """How often in a row a conversation is resumed after an error that nobody knows before its attempt has failed."""
+    outage: timedelta = timedelta(hours=24)
+    """How long it is waited for a model API that does not answer, before the task is given up."""
+    overflows: int = 5
+    """How many fresh conversations an attempt may begin because the last one had become too long."""
     crashes: int = 2
     """How often an attempt's program may crash before the attempt counts as failed."""
     result_rounds: int = 2

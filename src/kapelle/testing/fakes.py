@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 
+from kapelle.core.account import shuts
 from kapelle.core.budget import Usage
+from kapelle.core.conversation import Trouble
 from kapelle.core.ids import AgentId
 from kapelle.core.ports import Launch, Meter, ModelCall, Place, SandboxCapabilities, Ticket
 
@@ -69,7 +72,7 @@ class FakeGateway:
             return self._refuse("unknown token")
         refusal = self._meter.admit(ticket.agent_id)
         if refusal is not None:
-            return self._refuse(refusal)
+            return self._refuse(refusal.message)
         self._number += 1
         return Flight(ticket=ticket, number=self._number)
 
@@ -77,7 +80,28 @@ class FakeGateway:
         self.refusals.append(reason)
         return reason
 
-    def end(self, flight: Flight, *, usd: float, model: str = "model-1", priced: bool = True) -> None:
+    def fail(
+        self, token: str, trouble: Trouble, message: str = "no", *, status: int = 429, resets_at: datetime | None = None
+    ) -> str | None:
+        """Make a model call that the API answers with an error; return why it was refused before that, or None."""
+        flight = self.begin(token)
+        if isinstance(flight, str):
+            return flight
+        self.end(flight, usd=0.0, status=status, trouble=trouble, message=message, resets_at=resets_at)
+        return None
+
+    def end(
+        self,
+        flight: Flight,
+        *,
+        usd: float,
+        model: str = "model-1",
+        priced: bool = True,
+        status: int = 200,
+        trouble: Trouble | None = None,
+        message: str = "",
+        resets_at: datetime | None = None,
+    ) -> None:
         """End a model call that cost *usd*."""
         if self._meter is None:
             return
@@ -92,8 +116,13 @@ class FakeGateway:
                 model=model,
                 usage=Usage(input_tokens=10, output_tokens=5),
                 cost_usd=usd,
-                status=200,
+                status=status,
                 seconds=0.5,
+                error="" if trouble is None else trouble.value,
+                trouble=trouble,
+                message=message,
+                resets_at=resets_at,
+                of_account=shuts(trouble, resets_at),
                 priced=priced,
             )
         )

@@ -1,6 +1,7 @@
 """The protocol of the CLI beyond what a transcript shows: bytes of every kind in, prompts out."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -307,6 +308,43 @@ def test_a_structured_result_may_come_by_the_result_or_by_its_tool() -> None:
         '{"a": 1}',
         None,
     ]
+
+
+LIMITED = {
+    "type": "result",
+    "subtype": "success",
+    "is_error": True,
+    "api_error_status": 429,
+    "result": "You've hit your 5-hour limit · resets 11:41am (UTC)",
+}
+
+
+def limit(status: str, resets: Any = 1795261291) -> dict[str, Any]:
+    return {"type": "rate_limit_event", "rate_limit_info": {"status": status, "resetsAt": resets}}
+
+
+@pytest.mark.parametrize(
+    ("events", "resets_at"),
+    [
+        ([limit("rejected")], datetime(2026, 11, 21, 11, 41, 31, tzinfo=UTC)),
+        ([limit("rejected"), limit("allowed")], None),
+        ([limit("allowed")], None),
+        ([limit("rejected", None)], None),
+        ([limit("rejected", 1e300)], None),
+        ([{"type": "rate_limit_event"}], None),
+        ([], None),
+    ],
+)
+def test_the_end_of_a_limit_is_told_with_the_turn_that_it_ended(events: list[Any], resets_at: datetime | None) -> None:
+    (turn,) = read(*events, LIMITED)
+    assert isinstance(turn, TurnEnded)
+    assert (turn.trouble, turn.resets_at) == (Trouble.USAGE_LIMIT, resets_at)
+
+
+def test_a_turn_that_ended_for_another_reason_has_no_end_of_a_limit() -> None:
+    (turn,) = read(limit("rejected"), {**LIMITED, "api_error_status": 529, "result": "Overloaded"})
+    assert isinstance(turn, TurnEnded)
+    assert (turn.trouble, turn.resets_at) == (Trouble.OVERLOADED, None)
 
 
 def test_refused_tools_are_named_once_each() -> None:

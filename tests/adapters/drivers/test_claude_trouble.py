@@ -36,6 +36,22 @@ def trouble(text: str | None = "", status: int | None = None, **rest: Any) -> Tr
         ("You've hit your limit · resets 3pm", None, Trouble.USAGE_LIMIT),
         ("You're out of extra usage", None, Trouble.USAGE_LIMIT),
         ("Credit balance is too low", 400, Trouble.USAGE_LIMIT),
+        ("You've hit your 5-hour limit · resets 11:41am (UTC)", 429, Trouble.USAGE_LIMIT),
+        (
+            "API Error: Server is temporarily limiting requests (not your usage limit) · rate limit reached",
+            429,
+            Trouble.RATE_LIMITED,
+        ),
+        (
+            "API Error: Server is temporarily limiting requests (not your usage limit) · kapelle limit: until 12:00",
+            429,
+            Trouble.USAGE_LIMIT,
+        ),
+        ("Failed to authenticate. API Error: 401 kapelle credentials: the login has expired", 401, Trouble.LOGIN_EXPIRED),
+        ("Failed to authenticate. API Error: 401 kapelle credentials: the key is not valid", 401, Trouble.INVALID_KEY),
+        ("Failed to authenticate. API Error: 401 OAuth token has expired. Please obtain", 401, Trouble.LOGIN_EXPIRED),
+        ("Request too large (max 32MB).", 413, Trouble.CONTEXT_OVERFLOW),
+        ("API Error: Opus's safeguards flagged this message (https://example.org/aup).", None, Trouble.REFUSED),
         ("Invalid API key · Fix external API key", 401, Trouble.INVALID_KEY),
         ("", 401, Trouble.INVALID_KEY),
         ("", 403, Trouble.INVALID_KEY),
@@ -52,8 +68,8 @@ def trouble(text: str | None = "", status: int | None = None, **rest: Any) -> Tr
         ("API Error: Claude Code is unable to respond: it appears to violate our Usage Policy", None, Trouble.REFUSED),
         ("API Error: 500 internal", 500, Trouble.API_ERROR),
         ("API Error: 418 teapot", 418, Trouble.API_ERROR),
-        ("something new", None, Trouble.API_ERROR),
-        (None, None, Trouble.API_ERROR),
+        ("something new", None, Trouble.UNKNOWN),
+        (None, None, Trouble.UNKNOWN),
     ],
 )
 def test_what_an_error_says_decides_what_it_is(text: str | None, status: int | None, expected: Trouble) -> None:
@@ -69,7 +85,7 @@ def test_what_an_error_says_decides_what_it_is(text: str | None, status: int | N
         ("error_max_structured_output_retries", True, Trouble.MAX_TURNS),
         ("error_during_execution", True, Trouble.INTERRUPTED),
         ("error_during_execution", False, Trouble.INTERRUPTED),
-        ("error_brand_new", True, Trouble.API_ERROR),
+        ("error_brand_new", True, Trouble.UNKNOWN),
     ],
 )
 def test_where_the_kind_of_a_result_says_it_the_kind_decides(subtype: str, is_error: bool, expected: Trouble) -> None:
@@ -84,6 +100,14 @@ def test_the_errors_of_a_result_are_read_where_it_has_no_text() -> None:
 @pytest.mark.parametrize("text", ["I fixed the rate limit.", "Prompt is too long was the bug.", "kapelle budget: done", ""])
 def test_words_of_an_answer_are_no_trouble(text: str) -> None:
     assert trouble(text, is_error=False) is None
+
+
+def test_what_the_cli_could_not_shorten_is_too_long() -> None:
+    assert trouble("whatever", 400, terminal_reason="prompt_too_long") is Trouble.CONTEXT_OVERFLOW
+
+
+def test_a_refusal_that_ends_in_an_error_is_known_by_its_reason_to_stop() -> None:
+    assert trouble("API Error: whatever it says", stop_reason="refusal") is Trouble.REFUSED
 
 
 def test_a_refusal_of_the_model_is_one_though_it_is_no_error() -> None:

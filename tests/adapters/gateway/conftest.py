@@ -12,8 +12,9 @@ import httpx2
 import pytest
 
 from kapelle.adapters.gateway.server import ModelGateway
+from kapelle.core.conversation import Trouble
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
-from kapelle.core.ports import ModelCall, Ticket, Upstream
+from kapelle.core.ports import ModelCall, Refusal, Ticket, Upstream
 
 PATIENCE = 5.0
 
@@ -23,13 +24,14 @@ class RememberingMeter:
 
     def __init__(self) -> None:
         self.refusal: str | None = None
+        self.why = Trouble.BUDGET
         self.asked: list[AgentId] = []
         self.calls: list[ModelCall] = []
         self._waiting: asyncio.Queue[ModelCall] = asyncio.Queue()
 
-    def admit(self, agent_id: AgentId) -> str | None:
+    def admit(self, agent_id: AgentId) -> Refusal | None:
         self.asked.append(agent_id)
-        return self.refusal
+        return None if self.refusal is None else Refusal(trouble=self.why, message=self.refusal)
 
     def record(self, call: ModelCall) -> None:
         self.calls.append(call)

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kapelle.adapters.gateway.rehearsal_file import load_rehearsal
 from kapelle.adapters.gateway.replies import Reply, ToolUse, error_body, streamed, whole
 from kapelle.adapters.gateway.server import ModelGateway
 from kapelle.core.budget import Usage
+from kapelle.core.conversation import Trouble
 from kapelle.core.ports import Ticket, Upstream
 
 KEY = {"x-api-key": "token-1"}
@@ -172,6 +174,56 @@ async def test_an_error_passes_with_its_headers_and_is_booked(
     assert (response.headers["retry-after"], response.headers["request-id"]) == ("7", "req_1")
     call = await meter.booked()
     assert (call.status, call.error, call.usage) == (529, "overloaded_error", Usage())
+
+
+async def test_a_limit_of_the_account_is_told_at_once_with_its_end(
+    url: Url, upstream: Any, client: httpx2.AsyncClient, meter: Any
+) -> None:
+    async def limited(sending: Any) -> None:
+        headers = {"anthropic_ratelimit_unified_status": "rejected", "anthropic_ratelimit_unified_reset": "1767229200"}
+        await sending.whole(error_body(429, "You've hit your limit"), status=429, retry_after="3600", **headers)
+
+    address, admit = url
+    upstream.answers = limited
+    admit()
+    response = await client.post(f"{address}/v1/messages", json=ASKS, headers=KEY)
+    assert (response.status_code, response.headers["x-should-retry"]) == (429, "false")
+    assert "retry-after" not in response.headers
+    assert response.json()["error"]["message"] == "kapelle limit: You've hit your limit"
+    call = await meter.booked()
+    assert (call.trouble, call.of_account, call.resets_at) == (
+        Trouble.USAGE_LIMIT,
+        True,
+        datetime(2026, 1, 1, 1, tzinfo=UTC),
+    )
+
+
+async def test_a_refused_key_is_the_whole_accounts(url: Url, upstream: Any, client: httpx2.AsyncClient, meter: Any) -> None:
+    async def refused(sending: Any) -> None:
+        await sending.whole(error_body(401, "invalid x-api-key"), status=401)
+
+    address, admit = url
+    upstream.answers = refused
+    admit()
+    response = await client.post(f"{address}/v1/messages", json=ASKS, headers=KEY)
+    assert response.json()["error"]["message"] == "kapelle credentials: invalid x-api-key"
+    assert (await meter.booked()).of_account
+
+
+async def test_an_agent_that_is_logged_in_itself_sees_the_api_s_own_401_and_can_renew_its_login(
+    url: Url, upstream: Any, client: httpx2.AsyncClient, meter: Any
+) -> None:
+    async def refused(sending: Any) -> None:
+        await sending.whole(error_body(401, "OAuth token has expired"), status=401)
+
+    address, admit = url
+    upstream.answers = refused
+    admit(credential=None)
+    response = await client.post(f"{address}/v1/messages", json=ASKS, headers=KEY)
+    assert (response.status_code, response.json()["error"]["message"]) == (401, "OAuth token has expired")
+    assert "x-should-retry" not in response.headers
+    call = await meter.booked()
+    assert (call.trouble, call.of_account) == (Trouble.LOGIN_EXPIRED, False)
 
 
 async def test_an_error_in_the_middle_of_a_reply_is_booked_with_what_had_come(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -15,6 +16,7 @@ from kapelle.adapters.store.schema import metadata
 from kapelle.adapters.store.sqlite import HEAD, SqliteStore
 from kapelle.core.errors import StoreFailed
 from kapelle.core.events import RunPaused
+from kapelle.core.ids import AttemptId
 from kapelle.testing.conformance.samples import StillClock, a_request
 
 
@@ -126,6 +128,27 @@ async def test_a_migration_is_one_transaction(tmp_path: Path) -> None:
     with engine.connect() as connection:
         assert list(shape(connection)) == ["runs"]
     engine.dispose()
+
+
+async def test_what_an_older_store_held_is_there_after_the_migration(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    config = Config()
+    config.set_main_option("script_location", "kapelle.adapters.store:migrations")
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO attempts (attempt_id, task_id, run_id, number, term, config, conversation_id, round, gate_rounds,"
+            " merge_returns, result_rounds, interruptions, crashes, tool_calls, own_cost_usd, started_at)"
+            " VALUES ('a-1', 't-1', 'r-1', 1, 1, 'coder', 'c-1', 0, 0, 0, 0, 2, 0, 5, 0.0, 0)"
+        )
+    engine.dispose()
+    store = await opened(path)
+    attempt = await store.read(lambda view: view.attempts.get(AttemptId("a-1")))
+    await store.close()
+    assert attempt is not None
+    assert (attempt.interruptions, attempt.interrupted_at, attempt.overflows, attempt.tool_calls) == (2, None, 0, 5)
 
 
 async def test_sequence_numbers_are_never_used_again(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ class ReplyReader:
         """The API's word for what went wrong, such as ``overloaded_error``."""
         self.message = ""
         """What the API said about it."""
+        self.refused = False
+        """Whether the model refused to go on."""
         self.complete = False
         """Whether the reply came to its end."""
 
@@ -79,6 +81,7 @@ class ReplyReader:
             self._failed(content)
         elif content:
             self._message(content)
+            self._stopped(content)
             for index, block in enumerate(json_objects(content.get("content"))):
                 self._open(index, block)
             self._counted_out = self.complete = True
@@ -95,6 +98,7 @@ class ReplyReader:
             self._blocks[index].parts.append(str(part))
         elif kind == "message_delta":
             self._counted_out = True
+            self._stopped(as_object(event.get("delta")))
             self._use(event.get("usage"))
         elif kind == "message_stop":
             self.complete = True
@@ -104,6 +108,9 @@ class ReplyReader:
     def _message(self, message: Mapping[str, Any]) -> None:
         self.model = str(message.get("model") or "")
         self._use(message.get("usage"))
+
+    def _stopped(self, content: Mapping[str, Any]) -> None:
+        self.refused = self.refused or content.get("stop_reason") == "refusal"
 
     def _open(self, index: int, block: Mapping[str, Any]) -> None:
         begun = _Block(kind=str(block.get("type")), name=str(block.get("name") or ""))

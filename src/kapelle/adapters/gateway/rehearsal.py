@@ -97,7 +97,8 @@ def _turn(
                 return _reply(turn, caller, asked, message_id)
             replies += 1
             continue
-        key = f"{caller.run}/{caller.task}/{caller.attempt}/{rule_index}/{index}"
+        whose = "" if turn.shared else f"{caller.task}/{caller.attempt}"
+        key = f"{caller.run}/{whose}/{rule_index}/{index}"
         # A fault comes up when every reply before it was given, and no reply after it.
         if replies == asked.replies and consumed.get(key, 0) < turn.times:
             return Fault(turn=turn, key=key)
@@ -131,7 +132,15 @@ def _reply(turn: Turn, caller: Caller, asked: Asked, message_id: str) -> Answer:
         said = len(text) + sum(len(tool.arguments) for tool in tools)
         usage = Usage(input_tokens=asked.characters // CHARACTERS_PER_TOKEN, output_tokens=said // CHARACTERS_PER_TOKEN + 1)
     return Answer(
-        reply=Reply(message_id=message_id, model=asked.model or "rehearsal", text=text, tools=tools, usage=usage), turn=turn
+        reply=Reply(
+            message_id=message_id,
+            model=asked.model or "rehearsal",
+            text=text,
+            tools=tools,
+            usage=usage,
+            refused=turn.refuse,
+        ),
+        turn=turn,
     )
 
 
@@ -158,7 +167,8 @@ def fault_message(turn: Turn, now: datetime) -> str:
     """Return the text of an error, as the API words it."""
     if turn.message is not None:
         return turn.message
-    if turn.usage_limit is not None:
-        return f"You've hit your usage limit. It resets at {turn.usage_limit.astimezone(UTC):%Y-%m-%dT%H:%MZ}."
+    resets_at = turn.resets_at(now)
+    if resets_at is not None:
+        return f"You've hit your usage limit. It resets at {resets_at.astimezone(UTC):%Y-%m-%dT%H:%MZ}."
     texts = {401: "invalid x-api-key", 429: "rate limit reached (rehearsed)", 529: "Overloaded"}
     return texts.get(turn.error or 0, f"rehearsed error {turn.error} at {now:%H:%M:%S}")

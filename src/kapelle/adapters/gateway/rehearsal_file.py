@@ -73,7 +73,18 @@ class Turn(Model):
     error: int | None = Field(default=None, ge=400, le=599, description="An HTTP status in place of a reply.")
     message: str | None = Field(default=None, description="The text of the error.")
     retry_after: float | None = Field(default=None, ge=0, description="Seconds, with error: 429.")
-    usage_limit: datetime | None = Field(default=None, description="When the account's limit ends, with error: 429.")
+    usage_limit: datetime | Duration | None = Field(
+        default=None, description="When the account's limit ends, or in how long, with error: 429."
+    )
+    error_type: str | None = Field(default=None, description="The API's word for the error, in place of the usual one.")
+    headers: dict[str, str] = Field(default={}, description="Headers of the error, such as x-should-retry.")
+    body: str | dict[str, Any] | None = Field(
+        default=None, description="The whole body of the error, in place of the API's shape."
+    )
+    refuse: bool = Field(
+        default=False, description="The model refuses to go on, with what it said so far: no error, but no answer."
+    )
+    shared: bool = Field(default=False, description="times counts over all tasks of the run together.")
     stall: Duration | None = Field(default=None, description="Nothing is said for so long; then the connection ends.")
     cut: bool = Field(default=False, description="The reply breaks off in its middle.")
     times: int = Field(default=1, ge=1, description="How often error, stall or cut happens, per task and attempt.")
@@ -83,16 +94,28 @@ class Turn(Model):
         """Whether this is something the model says, and not a fault."""
         return self.error is None and self.stall is None and not self.cut
 
+    def resets_at(self, now: datetime) -> datetime | None:
+        """Return when the account's limit ends, for an error that happens at *now*."""
+        if isinstance(self.usage_limit, timedelta):
+            return now + self.usage_limit
+        return self.usage_limit
+
     @model_validator(mode="after")
     def _one_thing(self) -> "Turn":
         if self.error is not None and (self.say or self.tools):
             raise ValueError("a turn is either an error or a reply; make two turns of it")
         if not self.is_reply and (self.say is not None or self.tools):
             raise ValueError("a turn is either stall or cut, or a reply; make two turns of it")
-        if self.is_reply and self.say is None and not self.tools:
-            raise ValueError("the turn does nothing; give it say, tools, error, stall or cut")
+        if self.is_reply and self.say is None and not self.tools and not self.refuse:
+            raise ValueError("the turn does nothing; give it say, tools, refuse, error, stall or cut")
         if (self.retry_after is not None or self.usage_limit is not None) and self.error is None:
             raise ValueError("retry_after and usage_limit belong to an error; add error: 429")
+        if (self.error_type is not None or self.headers or self.body is not None) and self.error is None:
+            raise ValueError("error_type, headers and body belong to an error; add error with its status")
+        if self.shared and self.is_reply:
+            raise ValueError("shared belongs to error, stall or cut: replies are counted by their conversation")
+        if self.refuse and (not self.is_reply or self.tools):
+            raise ValueError("refuse belongs to a reply without tools")
         for call in self.tools:
             if len(call) != 1:
                 raise ValueError("a tool call has one name; write - {Write: {file_path: ...}}")

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from kapelle.adapters.gateway import replies
 from kapelle.adapters.gateway.asking import read_request
 from kapelle.adapters.gateway.rehearsal import Answer, Caller, Fault, answer, fault_message
-from kapelle.adapters.gateway.rehearsal_file import Rehearsal, load_rehearsal
+from kapelle.adapters.gateway.rehearsal_file import Rehearsal, Turn, load_rehearsal
 from kapelle.adapters.gateway.request_log import RequestLog
 from kapelle.core.budget import Usage
 
@@ -60,13 +60,8 @@ class RehearsedUpstream:
     async def _fault(self, fault: Fault, model: str, booked: Booked) -> Response:
         turn = fault.turn
         if turn.error is not None:
-            booked(turn.error, model, Usage(), replies.ERROR_TYPES.get(turn.error, "api_error"))
-            headers = {} if turn.retry_after is None else {"retry-after": f"{turn.retry_after:g}"}
-            if turn.usage_limit is not None:
-                reset = str(int(turn.usage_limit.timestamp()))
-                headers |= {"anthropic-ratelimit-unified-status": "rejected", "anthropic-ratelimit-unified-reset": reset}
-            body = replies.error_body(turn.error, fault_message(turn, self._now()))
-            return Response(body, status_code=turn.error, headers=headers, media_type="application/json")
+            booked(turn.error, model, Usage(), turn.error_type or replies.ERROR_TYPES.get(turn.error, "api_error"))
+            return _error(turn, turn.error, self._now())
         if turn.stall is not None:
             seconds = turn.stall.total_seconds()
             booked(200, model, Usage(), "stalled")
@@ -78,8 +73,9 @@ class RehearsedUpstream:
         reply, turn = found.reply, found.turn
         if turn.delay is not None:
             await asyncio.sleep(turn.delay.total_seconds())
+        kind_of_end = "refusal" if reply.refused else ""
         if not streaming:
-            booked(200, reply.model, reply.usage, "")
+            booked(200, reply.model, reply.usage, kind_of_end)
             return Response(replies.whole(reply), media_type="application/json")
         drip = turn.drip.total_seconds() if turn.drip is not None else 0.0
 
@@ -90,7 +86,7 @@ class RehearsedUpstream:
                     yield piece
                     if drip:
                         await asyncio.sleep(drip)
-                kind = ""
+                kind = kind_of_end
             finally:
                 booked(200, reply.model, reply.usage, kind)
 
@@ -114,6 +110,19 @@ def log_no_broken_replies() -> None:
     logging.getLogger("uvicorn.error").addFilter(_QUIET)
 
 
+def _error(turn: Turn, status: int, now: datetime) -> Response:
+    headers = {} if turn.retry_after is None else {"retry-after": f"{turn.retry_after:g}"}
+    resets_at = turn.resets_at(now)
+    if resets_at is not None:
+        # Rounded up: a limit that is said to end a moment ago would be none.
+        reset = str(-int(-resets_at.timestamp() // 1))
+        headers |= {"anthropic-ratelimit-unified-status": "rejected", "anthropic-ratelimit-unified-reset": reset}
+    body = replies.error_body(status, fault_message(turn, now), turn.error_type)
+    if turn.body is not None:
+        body = turn.body.encode() if isinstance(turn.body, str) else json.dumps(turn.body).encode()
+    return Response(body, status_code=status, headers=headers | turn.headers, media_type="application/json")
+
+
 async def _stall(seconds: float) -> AsyncIterator[bytes]:
     yield b": nothing comes\n\n"
     await asyncio.sleep(seconds)
@@ -128,6 +137,7 @@ async def _cut(model: str) -> AsyncIterator[bytes]:
         yield piece
 
 
-def error(status: int, message: str, kind: str | None = None) -> Response:
+def error(status: int, message: str, kind: str | None = None, headers: Mapping[str, str] | None = None) -> Response:
     """Return an error in the API's own shape."""
-    return Response(replies.error_body(status, message, kind), status_code=status, media_type="application/json")
+    body = replies.error_body(status, message, kind)
+    return Response(body, status_code=status, headers=headers, media_type="application/json")

@@ -37,10 +37,13 @@ class Reply:
     text: str
     tools: Sequence[ToolUse]
     usage: Usage
+    refused: bool = False
 
     @property
     def stop_reason(self) -> str:
         """Why the model stopped."""
+        if self.refused:
+            return "refusal"
         return "tool_use" if self.tools else "end_turn"
 
 

@@ -19,13 +19,16 @@ from starlette.routing import Route
 from kapelle.adapters.gateway.asking import read_request
 from kapelle.adapters.gateway.prices import PRICES, cost_of
 from kapelle.adapters.gateway.reading import ReplyReader
+from kapelle.adapters.gateway.recognising import NO_RETRY, Recognised, answer_to, recognise
 from kapelle.adapters.gateway.recording import Recorder
 from kapelle.adapters.gateway.rehearsal import Caller
 from kapelle.adapters.gateway.rehearse import RehearsedUpstream, error, log_no_broken_replies
 from kapelle.core.budget import Price, Usage, price_of
+from kapelle.core.conversation import Trouble
 from kapelle.core.errors import GatewayFailed, KapelleError
 from kapelle.core.ids import AgentId
-from kapelle.core.ports import Credentials, Meter, ModelCall, Ticket
+from kapelle.core.ports import Credentials, Meter, ModelCall, Refusal, Ticket
+from kapelle.core.trouble import CREDENTIALS_WORD, trouble_of_text
 
 _LOG = logging.getLogger("kapelle")
 METHODS = ["GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -48,8 +51,8 @@ NOT_FORWARDED = frozenset(
 )
 TOKEN_HEADER = "x-kapelle-token"  # noqa: S105  # the name of a header
 HIGHEST_PORT = 65535
-BUDGET_STATUS = 400
-"""A refusal that the CLI does not try again; its text begins with ``kapelle budget:``."""
+FIRST_ERROR = 400
+"""The lowest status of an error."""
 
 
 class ModelGateway:
@@ -150,7 +153,7 @@ class ModelGateway:
         if self._meter is not None and request.url.path.endswith("/messages"):
             refusal = self._meter.admit(ticket.agent_id)
             if refusal is not None:
-                return error(BUDGET_STATUS, f"kapelle budget: {refusal}", "invalid_request_error")
+                return _refused(refusal)
         try:
             body = await request.body()
         except ClientDisconnect:
@@ -175,12 +178,26 @@ class ModelGateway:
         except KapelleError as problem:
             return error(500, str(problem))
         begun = time.monotonic()
+        failed = False
 
         def booked(status: int, model: str, usage: Usage, kind: str) -> None:
-            self._book(ticket, model=model, usage=usage, status=status, begun=begun, kind=kind)
+            nonlocal failed
+            failed = status >= FIRST_ERROR
+            if not failed:
+                trouble = {"refusal": Trouble.REFUSED, "cut": None, "": None}.get(kind, Trouble.UNREACHABLE)
+                what = None if trouble is None else Recognised(trouble=trouble, kind=kind)
+                self._book(ticket, model=model, usage=usage, status=status, begun=begun, kind=kind, what=what)
 
         caller = Caller(run=ticket.run_id, task=ticket.task, attempt=ticket.attempt, round=ticket.round, cwd=ticket.cwd)
-        return await self._rehearsals[path].respond(request, body, caller, booked)
+        response = await self._rehearsals[path].respond(request, body, caller, booked)
+        return self._failed(ticket, response, begun) if failed else response
+
+    def _failed(self, ticket: Ticket, response: Response, begun: float) -> Response:
+        """Book an answer with an error, and return what the agent is told: what shuts its account is not asked again."""
+        status = response.status_code
+        what = recognise(status, response.headers, bytes(response.body), self._now(), own_login=ticket.upstream.own_login)
+        self._book(ticket, model="", usage=Usage(), status=status, begun=begun, kind=what.kind, what=what)
+        return _refused(Refusal(trouble=what.trouble, message=what.message)) if what.of_account else response
 
     async def _forward(self, request: Request, body: bytes, ticket: Ticket) -> Response:
         headers = {
@@ -192,7 +209,8 @@ class ModelGateway:
         if ticket.upstream.credential is not None:
             key = self._credentials.resolve(ticket.upstream.credential)
             if key is None:
-                return error(401, f"{ticket.upstream.credential} is not set where Kapelle leads")
+                words = f"{CREDENTIALS_WORD} {ticket.upstream.credential} is not set where Kapelle leads"
+                return error(401, words, headers=NO_RETRY)
             headers.pop("authorization", None)
             headers["x-api-key"] = key
         if self._client is None:
@@ -206,14 +224,31 @@ class ModelGateway:
             response = await self._client.send(sending, stream=True)
         except httpx2.HTTPError as problem:
             if request.url.path.endswith("/messages"):
-                self._book(ticket, model="", usage=Usage(), status=502, begun=begun, kind="unreachable")
+                what = Recognised(trouble=Trouble.UNREACHABLE, kind="unreachable", message=str(problem))
+                self._book(ticket, model="", usage=Usage(), status=502, begun=begun, kind=what.kind, what=what)
             return error(502, f"the model API at {ticket.upstream.base_url} cannot be reached: {problem}")
         passed = {name: value for name, value in response.headers.items() if name not in NOT_FORWARDED}
         metered = request.url.path.endswith("/messages")
         # A rehearsal answers what is on the side by itself: a turn for it would shift all that follow.
         recorded = ticket.upstream.record is not None and not read_request(body).on_the_side
+        if metered and response.status_code >= FIRST_ERROR:
+            return await self._passed_error(response, passed, ticket, begun, recorded=recorded)
         pieces = self._pass_on(response, ticket, begun, recorded=recorded) if metered else response.aiter_raw()
         return StreamingResponse(pieces, status_code=response.status_code, headers=passed)
+
+    async def _passed_error(
+        self, response: httpx2.Response, headers: Mapping[str, str], ticket: Ticket, begun: float, *, recorded: bool
+    ) -> Response:
+        """Return an error of the API, which is small and comes at once, whole."""
+        try:
+            content = await response.aread()
+        except httpx2.HTTPError:
+            content = b""
+        finally:
+            await response.aclose()
+        if recorded:
+            self._record(ticket, response.status_code, None)
+        return self._failed(ticket, Response(content, status_code=response.status_code, headers=headers), begun)
 
     async def _pass_on(
         self, response: httpx2.Response, ticket: Ticket, begun: float, *, recorded: bool
@@ -231,8 +266,9 @@ class ModelGateway:
         finally:
             # Booked before anything is awaited: whoever gives up the call may not let this come to its end.
             reader.finish()
-            kind = reader.error or broken or ("" if reader.complete else "cut")
+            kind = reader.error or broken or ("refusal" if reader.refused else "" if reader.complete else "cut")
             status = response.status_code
+            what = _in_reply(reader, broken=broken)
             self._book(
                 ticket,
                 model=reader.model,
@@ -241,19 +277,20 @@ class ModelGateway:
                 begun=begun,
                 kind=kind,
                 hour_writes=reader.hour_writes,
+                what=what,
             )
             if recorded:
                 self._record(ticket, status, reader)
             with suppress(httpx2.HTTPError):
                 await response.aclose()
 
-    def _record(self, ticket: Ticket, status: int, reader: ReplyReader) -> None:
+    def _record(self, ticket: Ticket, status: int, reader: ReplyReader | None) -> None:
         path = ticket.upstream.record
         if path is None:
             return
         recorder = self._recorders.setdefault(path, Recorder(Path(path)))
         try:
-            if status != 200:  # noqa: PLR2004  # OK
+            if reader is None:
                 recorder.error(ticket, status)
             elif reader.complete:
                 recorder.reply(ticket, reader)
@@ -262,7 +299,16 @@ class ModelGateway:
             _LOG.warning("the recording %s cannot be written: %s", path, problem.strerror)
 
     def _book(
-        self, ticket: Ticket, *, model: str, usage: Usage, status: int, begun: float, kind: str, hour_writes: int = 0
+        self,
+        ticket: Ticket,
+        *,
+        model: str,
+        usage: Usage,
+        status: int,
+        begun: float,
+        kind: str,
+        hour_writes: int = 0,
+        what: Recognised | None = None,
     ) -> None:
         if self._meter is None:
             return
@@ -280,9 +326,29 @@ class ModelGateway:
                 status=status,
                 seconds=time.monotonic() - begun,
                 error=kind,
+                trouble=None if what is None else what.trouble,
+                message="" if what is None else what.message,
+                resets_at=None if what is None else what.resets_at,
+                of_account=what is not None and what.of_account,
                 priced=price is not None,
             )
         )
+
+
+def _refused(refusal: Refusal) -> Response:
+    """Return how the gateway itself refuses a call, so that the agent's program does not ask again and again."""
+    status, kind, message = answer_to(refusal)
+    return error(status, message, kind, headers=NO_RETRY)
+
+
+def _in_reply(reader: ReplyReader, *, broken: str) -> Recognised | None:
+    """Return what went wrong in a reply that began well, or None."""
+    if reader.error:
+        trouble = trouble_of_text(f"{reader.error} {reader.message}") or Trouble.API_ERROR
+        return Recognised(trouble=trouble, kind=reader.error, message=reader.message)
+    if broken:
+        return Recognised(trouble=Trouble.UNREACHABLE, kind=broken)
+    return Recognised(trouble=Trouble.REFUSED, kind="refusal") if reader.refused else None
 
 
 class _QuietServer(uvicorn.Server):

@@ -130,6 +130,9 @@ attempts = Table(
     _time("started_at"),
     _time("ended_at", null=True),
     _text("outcome", null=True),
+    _time("interrupted_at", null=True),
+    Column("overflows", Integer, nullable=False, server_default="0"),
+    Column("overflow_calls", Integer, nullable=False, server_default="0"),
 )
 Index("attempts_of_task", attempts.c.task_id, attempts.c.number)
 Index("attempts_open", attempts.c.attempt_id, sqlite_where=text("ended_at IS NULL"), postgresql_where=text("ended_at IS NULL"))
@@ -166,6 +169,23 @@ agents = Table(
     _text("token"),
 )
 Index("agents_live", agents.c.attempt_id, sqlite_where=text("stopped_at IS NULL"), postgresql_where=text("stopped_at IS NULL"))
+
+accounts = Table(
+    "accounts",
+    metadata,
+    _text("account_id", key=True),
+    _text("name"),
+    _text("state"),
+    _text("trouble", null=True),
+    _text("reason"),
+    _time("began_at", null=True),
+    _time("resets_at", null=True),
+    _time("next_at", null=True),
+    _whole("refusals"),
+    _text("tried_by", null=True),
+    _whole("started"),
+    _text("key"),
+)
 
 workspaces = Table(
     "workspaces",

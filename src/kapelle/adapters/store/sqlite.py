@@ -27,7 +27,7 @@ from kapelle.core.store import Tx, View
 
 T = TypeVar("T")
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration. Kept here so that a store that is up to date is opened without loading Alembic's scripts."""
 BUSY_MS = 15_000
 """How long to wait for another process's transaction. Transactions take milliseconds; this is for a stopped machine."""

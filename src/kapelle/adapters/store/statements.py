@@ -22,6 +22,7 @@ from sqlalchemy.engine import Dialect
 
 from kapelle.adapters.store import schema
 from kapelle.adapters.store.rows import Mapper, Statement, insert_into
+from kapelle.core.account import Account
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.gate import Receipt
@@ -174,6 +175,18 @@ class AgentStatements:
         self.drop = Statement(workspaces.delete().where(workspaces.c.workspace_id == bindparam("workspace_id")), dialect)
 
 
+class AccountStatements:
+    """Accounts."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        accounts = schema.accounts
+        self.rows = Mapper(Account, accounts, dialect)
+        self.not_open = Statement(
+            select(*self.rows.columns).where(accounts.c.state != literal_column("'open'")).order_by(accounts.c.account_id),
+            dialect,
+        )
+
+
 class ChangeStatements:
     """The merge queue."""
 
@@ -292,5 +305,6 @@ class Statements:
         self.tasks = TaskStatements(dialect)
         self.attempts = AttemptStatements(dialect)
         self.agents = AgentStatements(dialect)
+        self.accounts = AccountStatements(dialect)
         self.changes = ChangeStatements(dialect)
         self.log = LogStatements(dialect)

@@ -11,12 +11,13 @@ from sqlalchemy import Connection
 
 from kapelle.adapters.store.rows import from_microseconds, to_microseconds
 from kapelle.adapters.store.statements import ESCAPE, Statements
+from kapelle.core.account import Account
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.budget import Spend, Usage
 from kapelle.core.events import KINDS, Entry, Event
 from kapelle.core.gate import Receipt
-from kapelle.core.ids import AgentId, AttemptId, ChangeId, PromptId, RequestId, RunId, TaskId, WorkspaceId
+from kapelle.core.ids import AccountId, AgentId, AttemptId, ChangeId, PromptId, RequestId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Change, Integration
 from kapelle.core.ports import ModelCall
 from kapelle.core.requests import Approve, Body, Cancel, Pause, Reject, Request, Resume, Retry, Submit
@@ -190,6 +191,19 @@ class SqlAgents(_Part):
         self._all.agents.drop.do(self._at, workspace_id=workspace_id)
 
 
+class SqlAccounts(_Part):
+    """Accounts."""
+
+    def put(self, account: Account) -> None:
+        self._all.accounts.rows.put(self._at, account)
+
+    def get(self, account_id: AccountId) -> Account | None:
+        return self._all.accounts.rows.get(self._at, account_id)
+
+    def not_open(self) -> Sequence[Account]:
+        return [self._all.accounts.rows.load(row) for row in self._all.accounts.not_open.run(self._at)]
+
+
 class SqlChanges(_Part):
     """The merge queue, the integration refs and the receipts."""
 
@@ -294,6 +308,7 @@ class SqlView:
         self.tasks = SqlTasks(connection, statements)
         self.attempts = SqlAttempts(connection, statements)
         self.agents = SqlAgents(connection, statements)
+        self.accounts = SqlAccounts(connection, statements)
         self.changes = SqlChanges(connection, statements)
         self.ledger = SqlLedger(connection, statements)
         self.requests = SqlRequests(connection, statements)

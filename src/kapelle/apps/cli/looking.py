@@ -15,7 +15,8 @@ from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import count_tokens, money, out, print_json, print_report, state_text
 from kapelle.apps.cli.telling import line_of
 from kapelle.apps.desk import Desk, Found
-from kapelle.apps.views import TaskReport, entry_json, run_json, run_report, spend_json, task_json
+from kapelle.apps.views import TaskReport, account_json, entry_json, run_json, run_report, spend_json, task_json
+from kapelle.core.account import Account, account_of, told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import NotFound
 from kapelle.core.events import Entry
@@ -72,6 +73,7 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
         overviews = await desk.world.store.read(lambda view: view.runs.overviews([run.run_id for run in view.runs.open()]))
         live = await desk.world.store.read(lambda view: view.agents.live())
         waiting = await desk.world.store.read(_waiting)
+        accounts = await desk.world.store.read(_accounts)
         if as_json:
             print_json(
                 {
@@ -80,6 +82,7 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
                     "slots": desk.world.settings.slots,
                     "runs": [_overview_json(entry) for entry in overviews],
                     "waiting_for_approval": [{"id": task_id, "name": name} for task_id, name in waiting],
+                    "accounts": [account_json(account) for account in accounts],
                 }
             )
             return
@@ -92,8 +95,16 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
                 console.print(Text("Nothing goes on while nobody leads: kapelle resume", style="yellow"))
         else:
             console.print("No run is open.")
+        for account in accounts:
+            console.print(Text(told(account), style="yellow"))
         for task_id, name in waiting:
             console.print(Text(f"{name} waits for your approval: kapelle approve {task_id}", style="yellow"))
+
+
+def _accounts(view: View) -> list[Account]:
+    """Return the accounts that keep agents of open runs from starting."""
+    used = {account_of(run.spec.upstream).account_id for run in view.runs.open()}
+    return [account for account in view.accounts.not_open() if account.account_id in used]
 
 
 def _waiting(view: View) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kapelle.apps.views import RunReport, TaskReport
+from kapelle.core.account import told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import FileInvalid, KapelleError
 from kapelle.core.run import RunState
@@ -176,6 +177,8 @@ def print_report(report: RunReport, now: datetime) -> None:
     for entry in report.tasks:
         if entry.task.failure is not None:
             console.print(Text.assemble((f"{entry.task.name}: ", "bold red"), entry.task.failure.message.strip()))
+    if report.account is not None:
+        console.print(Text(told(report.account), style="yellow"))
     if report.held_up:
         console.print(Text(f"{run.spec.target} was not moved: {report.held_up}", style="yellow"))
         if run.state is RunState.DELIVERING:

@@ -11,7 +11,7 @@ from kapelle.apps.cli.common import INTERRUPTED, Folder, Json, configuration, go
 from kapelle.apps.cli.output import err, out, print_json, print_report
 from kapelle.apps.cli.running import stay
 from kapelle.apps.desk import Desk
-from kapelle.apps.runs import prepare
+from kapelle.apps.runs import held_by_account, prepare
 from kapelle.apps.runs import submit as accept
 from kapelle.apps.settings import Configuration
 from kapelle.apps.views import run_json, run_report
@@ -203,8 +203,9 @@ async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) ->
         if not runs:
             out().print("There is nothing to resume.") if not as_json else print_json([])
             return 0
+        held = await desk.world.store.read(lambda view: held_by_account(view, runs, named=prefix is not None))
         for entry in runs:
-            if entry.paused or entry.state is RunState.DELIVERING:
+            if entry.paused or entry.state is RunState.DELIVERING or entry.run_id in held:
                 await desk.ask(Resume(run_id=entry.run_id), principal())
         codes: list[int] = []
         reports: list[dict[str, Any]] = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
+from kapelle.core.account_events import AccountLimited, AccountRefused, AccountRestored
 from kapelle.core.events import (
     AgentAnswered,
     AgentSaid,
@@ -18,6 +19,7 @@ from kapelle.core.events import (
     ChangeReturned,
     CheckEnded,
     CheckFlaked,
+    ConversationForked,
     Event,
     GateFailed,
     GatePassed,
@@ -78,6 +80,15 @@ def _told(event: Event) -> str | None:
             return f"  was refused: {', '.join(tools)}"
         case ModelCallRetried(attempt=attempt, status=status):
             return f"  model call is tried again ({attempt}. time, {status or 'no answer'})"
+        case AccountLimited(account=account, resets_at=resets_at, reason=reason):
+            until = f" until {resets_at.astimezone():%a %H:%M:%S}" if resets_at is not None else ""
+            return f"{account} is at its limit{until}: all that uses it waits ({_first(reason)})"
+        case AccountRefused(account=account, remedy=remedy):
+            return f"{account} is refused, all that uses it waits: {remedy}"
+        case AccountRestored(account=account):
+            return f"{account} goes again"
+        case ConversationForked():
+            return "its conversation became too long; a fresh one goes on"
         case BudgetReached(budget=budget, limit_usd=limit):
             return f"the budget of {budget} is spent (${limit:.2f})"
         case _:

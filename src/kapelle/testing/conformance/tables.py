@@ -5,11 +5,12 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
+from kapelle.core.account import Account, AccountState
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.budget import Spend
 from kapelle.core.gate import Receipt
-from kapelle.core.ids import AgentId, AttemptId, ChangeId, PromptId, RunId, TaskId, WorkspaceId
+from kapelle.core.ids import AccountId, AgentId, AttemptId, ChangeId, PromptId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Change, Integration
 from kapelle.core.ports import ModelCall
 from kapelle.core.run import Run
@@ -132,6 +133,25 @@ class TableSuite(StoreTests):
     async def test_an_agent_comes_back(self, led: Led) -> None:
         """With its process, its offset and its token."""
         await _comes_back(led, Agent, lambda tx, agent: tx.agents.put(agent), lambda tx, agent: tx.agents.get(agent.agent_id))
+
+    async def test_an_account_comes_back(self, led: Led) -> None:
+        """With what is known of it, and when it is asked for those that are not open."""
+
+        def get(tx: Tx, account: Account) -> Account | None:
+            listed = account in tx.accounts.not_open()
+            assert listed is (account.state is not AccountState.OPEN)
+            return tx.accounts.get(account.account_id)
+
+        await _comes_back(led, Account, lambda tx, account: tx.accounts.put(account), get)
+
+    async def test_an_account_is_replaced(self, led: Led) -> None:
+        """Whole, by another with its id."""
+        await self._replaced(
+            led,
+            [replace(account, account_id=AccountId("key@api")) for account in some(Account)],
+            lambda tx, account: tx.accounts.put(account),
+            lambda tx, account: tx.accounts.get(account.account_id),
+        )
 
     async def test_a_workspace_comes_back_until_it_is_dropped(self, led: Led) -> None:
         """And then it is forgotten."""

@@ -72,9 +72,8 @@ class Unlimited:
 
     calls: list[ModelCall] = field(default_factory=list)
 
-    def admit(self, _agent_id: AgentId) -> str | None:
+    def admit(self, _agent_id: AgentId) -> None:
         """Let it pass."""
-        return None
 
     def record(self, call: ModelCall) -> None:
         """Keep it."""

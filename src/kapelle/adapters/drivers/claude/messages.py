@@ -96,15 +96,28 @@ class Result(_Tolerant):
     usage: Usage | None = None
     permission_denials: list[Denial] | None = None
     terminal_reason: str | None = None
+    stop_reason: str | None = None
     api_error_status: int | None = None
     structured_output: Any = None
     errors: list[str] | None = None
 
 
-Message = Annotated[System | Assistant | User | Result, Field(discriminator="type")]
-MESSAGE: TypeAdapter[System | Assistant | User | Result] = TypeAdapter(Message)
-KNOWN = frozenset({"system", "assistant", "user", "result"})
-EXPECTED = frozenset(
-    {"stream_event", "control_response", "control_request", "keep_alive", "command_lifecycle", "rate_limit_event"}
-)
+class RateLimitInfo(_Tolerant):
+    """What the CLI knows of its account's limit."""
+
+    status: str = ""
+    resetsAt: float | None = None  # noqa: N815  # the CLI's name
+
+
+class RateLimit(_Tolerant):
+    """``rate_limit_event``: only with a login, not with a key."""
+
+    type: Literal["rate_limit_event"]
+    rate_limit_info: RateLimitInfo = RateLimitInfo()
+
+
+Message = Annotated[System | Assistant | User | Result | RateLimit, Field(discriminator="type")]
+MESSAGE: TypeAdapter[System | Assistant | User | Result | RateLimit] = TypeAdapter(Message)
+KNOWN = frozenset({"system", "assistant", "user", "result", "rate_limit_event"})
+EXPECTED = frozenset({"stream_event", "control_response", "control_request", "keep_alive", "command_lifecycle"})
 """Kinds that are known to come and say nothing that is needed."""

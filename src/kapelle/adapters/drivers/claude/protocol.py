@@ -5,11 +5,12 @@ Nothing that arrives is fatal. What is not understood becomes ``Unrecognised``.
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from pydantic import ValidationError
 
-from kapelle.adapters.drivers.claude.messages import EXPECTED, KNOWN, MESSAGE, Assistant, Result, System, User
+from kapelle.adapters.drivers.claude.messages import EXPECTED, KNOWN, MESSAGE, Assistant, RateLimit, Result, System, User
 from kapelle.adapters.drivers.claude.trouble import trouble_of
 from kapelle.adapters.drivers.lines import Lines, json_in
 from kapelle.core.budget import Usage
@@ -43,6 +44,8 @@ class ClaudeCodec:
         self._open: set[str] = set()
         """Prompts that were taken and not answered yet."""
         self._structured: str | None = None
+        self._resets_at: datetime | None = None
+        """When the account's limit ends, by the CLI's last word; None when it is not at its limit."""
         self._subagents = 0
         """Subagents at work in the background: what looks like the end of the turn meanwhile is none, files still change."""
 
@@ -101,6 +104,9 @@ class ClaudeCodec:
                 return self._assistant(message)
             case User():
                 return self._user(message)
+            case RateLimit():
+                self._resets_at = _reset(message)
+                return []
             case Result():
                 trouble = trouble_of(message)
                 return [] if trouble is None and self._subagents else [self._result(message, trouble)]
@@ -169,11 +175,22 @@ class ClaudeCodec:
             trouble=trouble,
             message=said or "; ".join(message.errors or ()) if trouble else "",
             result=given,
+            resets_at=self._resets_at if trouble in {Trouble.USAGE_LIMIT, Trouble.RATE_LIMITED} else None,
             turns=message.num_turns,
             cost_usd=message.total_cost_usd,
             usage=usage,
             denied=tuple(dict.fromkeys(denial.tool_name for denial in message.permission_denials or ())),
         )
+
+
+def _reset(message: RateLimit) -> datetime | None:
+    info = message.rate_limit_info
+    if info.status != "rejected" or info.resetsAt is None:
+        return None
+    try:
+        return datetime.fromtimestamp(info.resetsAt, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def about(arguments: Any) -> str:

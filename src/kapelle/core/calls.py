@@ -1,0 +1,46 @@
+"""Calls to the model, as the gateway and the engine speak of them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from kapelle.core.budget import Usage
+from kapelle.core.conversation import Trouble
+from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCall:
+    """One call to the model that has ended."""
+
+    call_id: str
+    agent_id: AgentId
+    run_id: RunId
+    task_id: TaskId
+    attempt_id: AttemptId
+    model: str
+    usage: Usage
+    cost_usd: float
+    status: int
+    seconds: float
+    error: str = ""
+    """The API's word for what went wrong, such as ``overloaded_error``; empty when it went well."""
+    trouble: Trouble | None = None
+    """What that means; None when it went well."""
+    message: str = ""
+    """What the API said about it."""
+    resets_at: datetime | None = None
+    """When the account's limit ends, if the API said so."""
+    of_account: bool = False
+    """Whether the trouble is the whole account's and not this call's."""
+    priced: bool = True
+    """False when the price table does not know the model; the cost is then 0."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """Why an agent may make no further model call."""
+
+    trouble: Trouble
+    """``BUDGET``, or what shuts its account."""
+    message: str
+    """A sentence for people."""

@@ -1,0 +1,15 @@
+"""What every event of the log has; see events.py."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from kapelle.core.ids import RunId, TaskId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """A fact about a run; most are about one of its tasks."""
+
+    kind: ClassVar[str] = ""
+    run_id: RunId | None = None
+    task_id: TaskId | None = None
