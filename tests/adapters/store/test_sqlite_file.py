@@ -59,9 +59,7 @@ async def lead(store: SqliteStore, path: Path) -> tuple[SqliteLeadership, int]:
 )
 async def test_every_connection_is_durable_and_patient(store: SqliteStore, pragma: str, value: object) -> None:
     written = await store.in_writer(lambda connection: connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one())
-    read = await store._in_thread(
-        store._reader, store._reading, lambda connection: connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
-    )
+    read = await store.in_reader(lambda connection: connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one())
     assert (written, read) == (value, value)
 
 

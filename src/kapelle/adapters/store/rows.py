@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import lru_cache
+from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -17,13 +19,15 @@ R = TypeVar("R")
 Convert = Callable[[Any], Any]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-REMEMBERED = 256
-"""How many decoded values of a frozen field are kept."""
+REMEMBERED = 1024
+"""How many decoded values of a field that never changes are kept."""
 MICROSECOND = timedelta(microseconds=1)
 
 
+@lru_cache(maxsize=1024)
 def to_microseconds(moment: datetime) -> int:
     """Return *moment* as microseconds since 1970: exact, and sorted as times are."""
+    # Remembered, since everything in a transaction happens at the same moment.
     return (moment - EPOCH) // MICROSECOND
 
 
@@ -43,7 +47,8 @@ def _converters(hint: Any) -> tuple[Convert, Convert]:
     if get_origin(bare) in {Union, UnionType} and NoneType in get_args(bare):
         inner = [kind for kind in get_args(bare) if kind is not NoneType]
         to, back = _converters(inner[0]) if len(inner) == 1 else _json(bare)
-        return (lambda value: None if value is None else to(value)), (lambda value: None if value is None else back(value))
+        # What is None in a column stays None whatever the field is: Mapper sees to it.
+        return (_same if to is _same else lambda value: None if value is None else to(value)), back
     if bare in {str, int, float}:
         return _same, _same
     if bare is bool:
@@ -51,7 +56,7 @@ def _converters(hint: Any) -> tuple[Convert, Convert]:
     if bare is datetime:
         return to_microseconds, from_microseconds
     if isinstance(bare, type) and issubclass(bare, Enum):
-        return (lambda value: value.value), bare
+        return attrgetter("value"), bare
     return _json(bare)
 
 
@@ -61,29 +66,52 @@ def _json(hint: Any) -> tuple[Convert, Convert]:
 
 
 class Statement:
-    """A statement built by SQLAlchemy Core and compiled once to text: building it anew costs more than running it."""
+    """A statement built by SQLAlchemy Core and compiled once to text: building it anew costs more than running it.
+
+    It is run by the driver's own cursor: of SQLAlchemy's result, which describes every column anew, nothing would be used.
+    """
 
     def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
         compiled: Any = clause.compile(dialect=dialect)
         self.text = str(compiled)
-        self._names: tuple[str, ...] = tuple(compiled.positiontup or ())
+        self.names: tuple[str, ...] = tuple(compiled.positiontup or ())
+        """The parameters, in the order in which the text has them."""
         self._fixed: dict[str, Any] = {name: value for name, value in compiled.params.items() if value is not None}
 
     def run(self, connection: Connection, **values: Any) -> Sequence[Any]:
         """Run it and return all rows."""
-        return connection.exec_driver_sql(self.text, self._in_order(values)).fetchall()
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(self.text, self._in_order(values))
+            return cursor.fetchall()
+        finally:
+            cursor.close()
 
     def do(self, connection: Connection, **values: Any) -> int:
         """Run it and return how many rows it changed."""
-        return connection.exec_driver_sql(self.text, self._in_order(values)).rowcount
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(self.text, self._in_order(values))
+            return cursor.rowcount
+        finally:
+            cursor.close()
 
     def do_many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run it once for each of *rows*."""
-        if rows:
-            connection.exec_driver_sql(self.text, [self._in_order(row) for row in rows])
+        self.do_each(connection, [self._in_order(row) for row in rows])
+
+    def do_each(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """Run it once for each of *rows*, whose values are in the order of ``names``."""
+        if not rows:
+            return
+        cursor = connection.connection.cursor()
+        try:
+            cursor.executemany(self.text, rows)
+        finally:
+            cursor.close()
 
     def _in_order(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(values[name] if name in values else self._fixed[name] for name in self._names)
+        return tuple(values[name] if name in values else self._fixed[name] for name in self.names)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,11 +121,40 @@ class _Field:
     back: Convert
 
 
+class _Packer:
+    """Packs the columns *names* of an object into a row, in this order."""
+
+    def __init__(self, names: Sequence[str], fields_: Mapping[str, _Field], computed: Mapping[str, Convert]) -> None:
+        # What is computed from the whole object takes its place afterwards.
+        kept = [name if name in fields_ else next(iter(fields_)) for name in names]
+        self._pick = attrgetter(*kept) if len(kept) > 1 else _one(kept[0])
+        self._converted = [
+            (place, fields_[name].to)
+            for place, name in enumerate(names)
+            if name in fields_ and fields_[name].to is not _same
+        ]
+        self._computed = [(place, computed[name]) for place, name in enumerate(names) if name in computed]
+
+    def __call__(self, thing: Any) -> list[Any]:
+        row = list(self._pick(thing))
+        for place, to in self._converted:
+            row[place] = to(row[place])
+        for place, compute in self._computed:
+            row[place] = compute(thing)
+        return row
+
+
+def _one(name: str) -> Callable[[Any], tuple[Any, ...]]:
+    get = attrgetter(name)
+    return lambda thing: (get(thing),)
+
+
 class Mapper(Generic[R]):
     """How the dataclass *kind* is kept in *table*: fields and columns of the same name.
 
-    *frozen* fields are written by ``add`` and never by ``put``, and so are decoded once for each key; *extra* columns are
-    computed by functions of the object.
+    *fixed* fields are written by ``add`` and never by ``put``, and so are decoded once for each key. *extra* columns are
+    computed by functions of the object, *once* names those of them that ``put`` leaves alone; the column *numbered* gets each
+    object's place among those that are added together.
     """
 
     def __init__(
@@ -106,98 +163,103 @@ class Mapper(Generic[R]):
         table: Table,
         dialect: Dialect,
         *,
-        frozen: Sequence[str] = (),
+        fixed: Sequence[str] = (),
         extra: Mapping[str, Convert] | None = None,
+        once: Sequence[str] = (),
+        numbered: str | None = None,
     ) -> None:
         self.kind = kind
         self.table = table
         hints = get_type_hints(kind)
         names = [field.name for field in fields(kind) if field.name in table.c]  # pyright: ignore[reportArgumentType]
         self._fields = [_Field(name=name, to=to, back=back) for name in names for to, back in [_converters(hints[name])]]
-        self._extra = dict(extra or {})
-        self._decoded: dict[str, dict[Any, Any]] = {name: {} for name in frozen}
+        self._decoded: dict[str, dict[Any, Any]] = {name: {} for name in fixed}
         self.columns = [table.c[name] for name in names]
-        self._keys = [column.name for column in table.primary_key] if "seq" not in table.c else [self._unique(table)]
-        written = [*names, *self._extra]
+        keys = [column.name for column in table.primary_key] if "seq" not in table.c else [self._unique(table)]
+        self.key = keys[0]
+        self._key_place = names.index(self.key)
+        self._numbered = numbered
+        computed = {**(extra or {}), **({numbered: _zero} if numbered is not None else {})}
+        written = [*names, *computed]
+        by_name = {field.name: field for field in self._fields}
         self._add = Statement(insert_into(table, dialect).values({name: bindparam(name) for name in written}), dialect)
-        changing = [name for name in written if name not in self._keys and name not in frozen]
-        self._put = Statement(self._upsert(table, dialect, written, changing), dialect)
-        self._update: Statement | None = None
-        if frozen:
+        self._to_add = _Packer(self._add.names, by_name, computed)
+        self.fixed = tuple(fixed)
+        self._put = self._upsert(table, dialect, written, keys)
+        if fixed:
+            changing = [name for name in written if name not in {*keys, *fixed, *once, numbered}]
             clause = table.update().values({name: bindparam(f"new_{name}") for name in changing})
-            for key in self._keys:
-                clause = clause.where(table.c[key] == bindparam(f"key_{key}"))
-            self._update = Statement(clause, dialect)
-        self._changing = changing
-        key = self._keys[0]
-        self._get = Statement(select(*self.columns).where(table.c[key] == bindparam("key")), dialect)
+            for key in keys:
+                clause = clause.where(table.c[key] == bindparam(f"new_{key}"))
+            self._put = Statement(clause, dialect)
+        self._to_put = _Packer([name.removeprefix("new_") for name in self._put.names], by_name, computed)
+        self._get = Statement(select(*self.columns).where(table.c[self.key] == bindparam("key")), dialect)
 
     @staticmethod
     def _unique(table: Table) -> str:
         return next(column.name for column in table.c if column.unique)
 
-    def _upsert(self, table: Table, dialect: Dialect, written: Sequence[str], changing: Sequence[str]) -> ClauseElement:
+    @staticmethod
+    def _upsert(table: Table, dialect: Dialect, written: Sequence[str], keys: Sequence[str]) -> Statement:
+        changing = [name for name in written if name not in keys]
         clause = insert_into(table, dialect).values({name: bindparam(name) for name in written})
         if not changing:
-            return clause.on_conflict_do_nothing()
-        return clause.on_conflict_do_update(
-            index_elements=[table.c[key] for key in self._keys],
+            return Statement(clause.on_conflict_do_nothing(), dialect)
+        clause = clause.on_conflict_do_update(
+            index_elements=[table.c[key] for key in keys],
             set_={name: clause.excluded[name] for name in changing},
         )
+        return Statement(clause, dialect)
 
-    def values(self, thing: R) -> dict[str, Any]:
-        """Return the columns of *thing*."""
-        return self._values(thing, [*(field.name for field in self._fields), *self._extra])
-
-    def _values(self, thing: R, names: Sequence[str]) -> dict[str, Any]:
-        wanted = frozenset(names)
-        row = {field.name: field.to(getattr(thing, field.name)) for field in self._fields if field.name in wanted}
-        row |= {name: compute(thing) for name, compute in self._extra.items() if name in wanted}
-        return row
+    def key_of(self, row: Sequence[Any]) -> Any:
+        """Return the (first) key of *row*, selected by ``columns``."""
+        return row[self._key_place]
 
     def load(self, row: Sequence[Any]) -> R:
         """Return what *row*, selected by ``columns``, holds."""
-        pairs = list(zip(self._fields, row, strict=True))
-        if not self._decoded:
-            return self.kind(**{field.name: field.back(value) for field, value in pairs})
-        key = next(value for field, value in pairs if field.name == self._keys[0])
-        return self.kind(
-            **{
-                field.name: self._once(field, key, value) if field.name in self._decoded else field.back(value)
-                for field, value in pairs
-            }
-        )
+        values: dict[str, Any] = {}
+        for field, value in zip(self._fields, row, strict=True):
+            name, back = field.name, field.back
+            if name in self._decoded:
+                values[name] = self._once(field, row[self._key_place], value)
+            else:
+                values[name] = value if value is None or back is _same else back(value)
+        return self.kind(**values)
 
     def _once(self, field: _Field, key: Any, value: Any) -> Any:
-        """Return a frozen field, decoded when it is first seen: a run's specification may hold thousands of tasks."""
+        """Return a fixed field, decoded when it is first seen: a run's specification may hold thousands of tasks."""
         known = self._decoded[field.name]
         if key not in known:
-            if len(known) >= REMEMBERED:
-                known.pop(next(iter(known)), None)
-            known[key] = field.back(value)
+            self._remember(known, key, field.back(value))
         return known[key]
+
+    @staticmethod
+    def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:
+        if len(known) >= REMEMBERED:
+            known.pop(next(iter(known)), None)
+        known[key] = value
 
     def add(self, connection: Connection, things: Sequence[R]) -> None:
         """Insert *things*, none of which is there."""
-        self.add_values(connection, [self.values(thing) for thing in things])
+        rows = [self._to_add(thing) for thing in things]
+        if self._numbered is not None:
+            place = self._add.names.index(self._numbered)
+            for number, row in enumerate(rows):
+                row[place] = number
+        self._add.do_each(connection, rows)
 
-    def add_values(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert *rows*, made by ``values`` and completed by the caller."""
-        self._add.do_many(connection, rows)
-
-    def put(self, connection: Connection, thing: R) -> None:
-        """Insert or replace *thing*; with frozen fields it must be there and they stay."""
-        if self._update is None:
-            self._put.do(connection, **self.values(thing))
-            return
-        row = self._values(thing, [*self._changing, *self._keys])
-        changes = {f"new_{name}": row[name] for name in self._changing}
-        self._update.do(connection, **changes, **{f"key_{key}": row[key] for key in self._keys})
+    def put(self, connection: Connection, *things: R) -> None:
+        """Insert or replace *things*; with fixed fields they must be there and those fields stay."""
+        self._put.do_each(connection, [self._to_put(thing) for thing in things])
 
     def get(self, connection: Connection, key: str) -> R | None:
         """Return the thing whose (first) key is *key*, or None."""
         rows = self._get.run(connection, key=key)
         return self.load(rows[0]) if rows else None
+
+
+def _zero(_: Any) -> int:
+    return 0
 
 
 def insert_into(table: Table, dialect: Dialect) -> Any:

@@ -39,7 +39,7 @@ class RunStatements:
 
     def __init__(self, dialect: Dialect) -> None:
         runs, tasks, calls = schema.runs, schema.tasks, schema.calls
-        self.rows = Mapper(Run, runs, dialect, frozen=("spec",))
+        self.rows = Mapper(Run, runs, dialect, fixed=("spec",))
         columns = self.rows.columns
         self.open = Statement(
             select(*columns).where(text("ended_at IS NULL")).order_by(runs.c.submitted_at, runs.c.run_id), dialect
@@ -79,13 +79,14 @@ class TaskStatements:
             Task,
             tasks,
             dialect,
-            frozen=("spec", "name", "position", "held"),
+            fixed=("spec",),
             extra={
                 "name": lambda task: task.spec.name,
-                "position": lambda _: 0,
                 "held": lambda _: 0,
                 "unapproved": lambda task: int(task.spec.approval and not task.approved),
             },
+            once=("name", "held"),
+            numbered="position",
         )
         self.needs = Mapper(Edge, needs, dialect)
         columns = self.rows.columns
