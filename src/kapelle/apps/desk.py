@@ -20,6 +20,8 @@ ANSWER_WITHIN = 40.0
 """Seconds a leader has to apply a request: longer than a follower takes to end one that is stopped."""
 
 
+SOON, LATER = 0.002, 0.05
+"""Seconds between looks at a request that another process is to apply: at first, and in the long run."""
 SHORTEST = 4
 """Letters of an id that must be given, besides its r- or t-."""
 
@@ -66,13 +68,14 @@ class Desk:
         request = Request(
             request_id=RequestId(self.world.new_id("q")), body=body, principal=principal, asked_at=self.world.clock.now()
         )
-        await self.world.store.ask([request])
-        self.world.hints.ring()
-        self._engine.wake()
+        if self._leading:
+            self._engine.ask(request)
+        else:
+            await self._append(request)
         answered = False
         try:
             async with timeout(ANSWER_WITHIN):
-                answered = await self._answered(request.request_id)
+                answered = await self._answered(request)
         except TimeoutError as error:
             raise StoreFailed("the process that leads did not answer", remedy="`kapelle status` names it.") from error
         if answered:
@@ -80,9 +83,21 @@ class Desk:
             if settled is not None and settled.refusal is not None:
                 raise NotPossibleNow(settled.refusal)
 
-    async def _answered(self, request_id: RequestId) -> bool:
+    async def _append(self, request: Request) -> None:
+        """Put *request* where whoever leads finds it."""
+        await self.world.store.ask([request])
+        self.world.hints.ring()
+
+    async def _answered(self, request: Request) -> bool:
+        wait = SOON
         while True:
-            settled = await self.world.store.read(lambda view: view.requests.get(request_id))
+            if self._leading:
+                # Its own stages apply it: there is nothing to see before they were stepped.
+                await _within(LATER, self._engine.passed())
+            settled = await self.world.store.read(lambda view: view.requests.get(request.request_id))
+            if settled is None and not self._leading:
+                # It was asked of this process, which has lost the lead before it was applied.
+                await self._append(request)
             if settled is not None and settled.settled_at is not None:
                 return True
             if not self._leading:
@@ -91,7 +106,8 @@ class Desk:
                     await self._engine.apply_requests(term)
                     continue
                 await self._relieve()
-            await _rest(0.05)
+                await _rest(wait)
+                wait = min(2 * wait, LATER)
 
     async def lead_or_follow(self, finished: Callable[[], Awaitable[bool]], stop: Stop) -> bool:
         """Stay until *finished* or *stop*: lead when nobody else does, follow otherwise. Say whether it led at the end."""
@@ -185,8 +201,13 @@ def _find(view: View, word: str) -> Found:
 
 async def _rest(seconds: float) -> None:
     # Waiting for another process: there is nothing to be woken by.
+    await _within(seconds, Event().wait())
+
+
+async def _within(seconds: float, what: Awaitable[object]) -> None:
+    """Wait for *what*, at most so long."""
     try:
         async with timeout(seconds):
-            await Event().wait()
+            await what
     except TimeoutError:
         return

@@ -270,6 +270,10 @@ class Ledger(Protocol):
 class RequestTable(Protocol):
     """Requests."""
 
+    def add(self, request: Request) -> None:
+        """Append *request*, unless it was asked before."""
+        ...
+
     def open(self, limit: int = 100) -> Sequence[Request]:
         """Return the requests that are not settled, the oldest first."""
         ...

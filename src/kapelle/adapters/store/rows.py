@@ -129,9 +129,7 @@ class _Packer:
         kept = [name if name in fields_ else next(iter(fields_)) for name in names]
         self._pick = attrgetter(*kept) if len(kept) > 1 else _one(kept[0])
         self._converted = [
-            (place, fields_[name].to)
-            for place, name in enumerate(names)
-            if name in fields_ and fields_[name].to is not _same
+            (place, fields_[name].to) for place, name in enumerate(names) if name in fields_ and fields_[name].to is not _same
         ]
         self._computed = [(place, computed[name]) for place, name in enumerate(names) if name in computed]
 

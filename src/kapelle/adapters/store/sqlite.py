@@ -3,9 +3,9 @@
 One thread writes and one reads, each with its own connection, so the event loop never waits for a disk and readers see a
 consistent state while the leader writes. What this process has to write is done in the order in which it was asked for.
 
-Work of one leader that waits together is committed together: one BEGIN, one check of the term, one COMMIT, one sync of the disk.
-Each piece sees what the pieces before it wrote. When one of them fails, nothing of that transaction stays, and each piece is done
-again in a transaction of its own: so the one that fails undoes only itself.
+Work of one leader that waits together is committed together: one BEGIN, one check of the term, one COMMIT, one sync of the
+disk. Each piece sees what the pieces before it wrote. When one of them fails, nothing of that transaction stays, and each piece
+is done again in a transaction of its own: so the one that fails undoes only itself.
 """
 
 import asyncio
