@@ -83,6 +83,10 @@ class RunTable(Protocol):
         """Return the runs that have not ended."""
         ...
 
+    def done(self) -> Sequence[Run]:
+        """Return the runs that have not ended though all of their tasks have."""
+        ...
+
     def overviews(self, run_ids: Sequence[RunId] | None = None, limit: int = 50) -> Sequence[Overview]:
         """Return runs with their counts, the newest first; of *run_ids* when given."""
         ...

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord
@@ -30,6 +30,10 @@ class _Candidate:
 
 PAGES = 20
 """Batches of due tasks that are looked at in one step, at most."""
+FEW = 32
+"""Due tasks that are looked at when there is no room for any: in front of those that wait already, others may have come."""
+WORD = timedelta(seconds=1)
+"""How long a task may wait before what it waits for is written down."""
 
 
 class DispatchStage:
@@ -39,6 +43,8 @@ class DispatchStage:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._thorough_at: datetime | None = None
+        """When a whole batch was last looked at, room or no room."""
 
     async def step(self, now: datetime) -> datetime | None:
         """See ``engine.stage.Stage``."""
@@ -91,8 +97,11 @@ class DispatchStage:
         decided, hopeful, last = False, 0, None
         live = tx.agents.live()
         by_config, by_run = Counter(agent.config for agent in live), Counter(agent.run_id for agent in live)
-        for page in range(PAGES):
-            tasks = tx.tasks.due(tx.now, self._world.settings.batch, last)
+        room, batch = self._world.settings.slots - len(live), self._world.settings.batch
+        size, looked = self._first_page(tx.now, room), 0
+        while looked < PAGES * batch:
+            tasks = tx.tasks.due(tx.now, size, last)
+            slotless = 0
             for task in tasks:
                 last = task
                 run = self._run(tx, task.run_id, runs, task)
@@ -102,14 +111,26 @@ class DispatchStage:
                 if self._held_up(tx, task, run):
                     continue
                 demand = self._demand(task, run, task.spec.agent, returning=False)
+                slotless += demand.slotless
                 fits = demand.slotless or _fits(demand, run, by_config, by_run)
                 hopeful += fits
-                if fits or page == 0:
+                if fits or looked == 0:
                     found.append(_Candidate(demand=demand, task=task, run=run))
-            room = self._world.settings.slots - len(live)
-            if len(tasks) < self._world.settings.batch or room <= 0 or hopeful >= room:
+            looked += len(tasks)
+            # Those that take no room go on to be placed, up to a whole batch.
+            more = hopeful < room or (slotless == len(tasks) and looked < batch)
+            if len(tasks) < size or not more:
                 break
+            size = batch
         return found, decided
+
+    def _first_page(self, now: datetime, room: int) -> int:
+        """Return how many due tasks to look at first: few when none of them can be placed, however many wait."""
+        batch = self._world.settings.batch
+        if room <= 0 and self._thorough_at is not None and now < self._thorough_at + WORD:
+            return min(FEW, batch)
+        self._thorough_at = now
+        return batch
 
     def _wanted(self, tx: Tx, task: Task, run: Run) -> bool:
         """Decide the task's ``when``; a task that is not wanted is skipped, one that cannot be decided fails."""

@@ -41,15 +41,15 @@ class Known(Generic[R]):
         return found
 
     def put(self, thing: R) -> None:
-        """Insert or replace *thing*; where some of its fields never change, it must be there and they stay."""
+        """Insert or replace *thing*; where one of its fields never changes, it must be there and that field stays."""
         key = getattr(thing, self._rows.key)
-        if self._rows.fixed:
+        if self._rows.fixed is not None:
             before = self.get(key)
             if before is None:
                 return
-            for name in self._rows.fixed:
-                if getattr(thing, name) is not getattr(before, name):
-                    thing = replace(cast("Any", thing), **{name: getattr(before, name)})
+            name = self._rows.fixed
+            if getattr(thing, name) is not getattr(before, name):
+                thing = replace(cast("Any", thing), **{name: getattr(before, name)})
         self._seen[key] = self._unwritten[key] = thing
 
     def load(self, rows: Sequence[Any]) -> list[R]:
@@ -59,7 +59,7 @@ class Known(Generic[R]):
             key = self._rows.key_of(row)
             thing = self._seen.get(key)
             if thing is None:
-                thing = self._seen[key] = self._rows.load(row)
+                thing = self._seen[key] = self._rows.load(self._at, row)
             found.append(thing)
         return found
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
 from operator import attrgetter
+from threading import Lock
 from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -19,8 +20,8 @@ R = TypeVar("R")
 Convert = Callable[[Any], Any]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-REMEMBERED = 1024
-"""How many decoded values of a field that never changes are kept."""
+REMEMBERED = 4096
+"""How many values of a column that never changes are kept."""
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -150,9 +151,10 @@ def _one(name: str) -> Callable[[Any], tuple[Any, ...]]:
 class Mapper(Generic[R]):
     """How the dataclass *kind* is kept in *table*: fields and columns of the same name.
 
-    *fixed* fields are written by ``add`` and never by ``put``, and so are decoded once for each key. *extra* columns are
-    computed by functions of the object, *once* names those of them that ``put`` leaves alone; the column *numbered* gets each
-    object's place among those that are added together.
+    The *fixed* field is written by ``add`` and never by ``put``. It may be big (a run's specification holds all of its tasks),
+    so it is not among ``columns``: it is read and decoded when it is first needed, and remembered. *extra* columns are computed
+    by functions of the object, *once* names those of them that ``put`` leaves alone; the column *numbered* gets each object's
+    place among those that are added together.
     """
 
     def __init__(
@@ -161,37 +163,35 @@ class Mapper(Generic[R]):
         table: Table,
         dialect: Dialect,
         *,
-        fixed: Sequence[str] = (),
+        fixed: str | None = None,
         extra: Mapping[str, Convert] | None = None,
         once: Sequence[str] = (),
         numbered: str | None = None,
     ) -> None:
         self.kind = kind
-        self.table = table
+        self.fixed = fixed
         hints = get_type_hints(kind)
         names = [field.name for field in fields(kind) if field.name in table.c]  # pyright: ignore[reportArgumentType]
-        self._fields = [_Field(name=name, to=to, back=back) for name in names for to, back in [_converters(hints[name])]]
-        self._decoded: dict[str, dict[Any, Any]] = {name: {} for name in fixed}
-        self.columns = [table.c[name] for name in names]
+        by_name = {name: _Field(name=name, to=to, back=back) for name in names for to, back in [_converters(hints[name])]}
+        self._fields = [field for field in by_name.values() if field.name != fixed]
+        self.columns = [table.c[field.name] for field in self._fields]
         keys = [column.name for column in table.primary_key] if "seq" not in table.c else [self._unique(table)]
         self.key = keys[0]
-        self._key_place = names.index(self.key)
+        self._key_place = self.columns.index(table.c[self.key])
         self._numbered = numbered
         computed = {**(extra or {}), **({numbered: _zero} if numbered is not None else {})}
         written = [*names, *computed]
-        by_name = {field.name: field for field in self._fields}
         self._add = Statement(insert_into(table, dialect).values({name: bindparam(name) for name in written}), dialect)
         self._to_add = _Packer(self._add.names, by_name, computed)
-        self.fixed = tuple(fixed)
-        self._put = self._upsert(table, dialect, written, keys)
-        if fixed:
-            changing = [name for name in written if name not in {*keys, *fixed, *once, numbered}]
-            clause = table.update().values({name: bindparam(f"new_{name}") for name in changing})
-            for key in keys:
-                clause = clause.where(table.c[key] == bindparam(f"new_{key}"))
-            self._put = Statement(clause, dialect)
+        if fixed is None:
+            self._put = self._upsert(table, dialect, written, keys)
+        else:
+            changing = [name for name in written if name not in {*keys, fixed, *once, numbered}]
+            self._put = self._update(table, dialect, changing, keys)
         self._to_put = _Packer([name.removeprefix("new_") for name in self._put.names], by_name, computed)
-        self._get = Statement(select(*self.columns).where(table.c[self.key] == bindparam("key")), dialect)
+        found = table.c[self.key] == bindparam("key")
+        self._get = Statement(select(*self.columns).where(found), dialect)
+        self._fixed = _Remembered(by_name[fixed], Statement(select(table.c[fixed]).where(found), dialect)) if fixed else None
 
     @staticmethod
     def _unique(table: Table) -> str:
@@ -209,33 +209,25 @@ class Mapper(Generic[R]):
         )
         return Statement(clause, dialect)
 
+    @staticmethod
+    def _update(table: Table, dialect: Dialect, changing: Sequence[str], keys: Sequence[str]) -> Statement:
+        clause = table.update().values({name: bindparam(f"new_{name}") for name in changing})
+        for key in keys:
+            clause = clause.where(table.c[key] == bindparam(f"new_{key}"))
+        return Statement(clause, dialect)
+
     def key_of(self, row: Sequence[Any]) -> Any:
         """Return the (first) key of *row*, selected by ``columns``."""
         return row[self._key_place]
 
-    def load(self, row: Sequence[Any]) -> R:
+    def load(self, connection: Connection, row: Sequence[Any]) -> R:
         """Return what *row*, selected by ``columns``, holds."""
         values: dict[str, Any] = {}
         for field, value in zip(self._fields, row, strict=True):
-            name, back = field.name, field.back
-            if name in self._decoded:
-                values[name] = self._once(field, row[self._key_place], value)
-            else:
-                values[name] = value if value is None or back is _same else back(value)
+            values[field.name] = value if value is None or field.back is _same else field.back(value)
+        if self._fixed is not None:
+            values[self._fixed.name] = self._fixed.get(connection, row[self._key_place])
         return self.kind(**values)
-
-    def _once(self, field: _Field, key: Any, value: Any) -> Any:
-        """Return a fixed field, decoded when it is first seen: a run's specification may hold thousands of tasks."""
-        known = self._decoded[field.name]
-        if key not in known:
-            self._remember(known, key, field.back(value))
-        return known[key]
-
-    @staticmethod
-    def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:
-        if len(known) >= REMEMBERED:
-            known.pop(next(iter(known)), None)
-        known[key] = value
 
     def add(self, connection: Connection, things: Sequence[R]) -> None:
         """Insert *things*, none of which is there."""
@@ -245,6 +237,9 @@ class Mapper(Generic[R]):
             for number, row in enumerate(rows):
                 row[place] = number
         self._add.do_each(connection, rows)
+        if self._fixed is not None:
+            for thing in things:
+                self._fixed.keep(getattr(thing, self.key), getattr(thing, self._fixed.name))
 
     def put(self, connection: Connection, *things: R) -> None:
         """Insert or replace *things*; with fixed fields they must be there and those fields stay."""
@@ -253,7 +248,34 @@ class Mapper(Generic[R]):
     def get(self, connection: Connection, key: str) -> R | None:
         """Return the thing whose (first) key is *key*, or None."""
         rows = self._get.run(connection, key=key)
-        return self.load(rows[0]) if rows else None
+        return self.load(connection, rows[0]) if rows else None
+
+
+class _Remembered:
+    """The values of a column that never change, by key: the last ones that were needed."""
+
+    def __init__(self, field: _Field, read: Statement) -> None:
+        self.name = field.name
+        self._back = field.back
+        self._read = read
+        self._known: dict[Any, Any] = {}
+        # The writer's thread and the reader's share it.
+        self._lock = Lock()
+
+    def get(self, connection: Connection, key: Any) -> Any:
+        """Return the value of *key*, which has a row."""
+        found = self._known.get(key, self)
+        if found is self:
+            found = self._back(self._read.run(connection, key=key)[0][0])
+            self.keep(key, found)
+        return found
+
+    def keep(self, key: Any, value: Any) -> None:
+        """Remember *value*, and forget what was remembered longest ago when there is too much."""
+        with self._lock:
+            self._known[key] = value
+            if len(self._known) > REMEMBERED:
+                del self._known[next(iter(self._known))]
 
 
 def _zero(_: Any) -> int:

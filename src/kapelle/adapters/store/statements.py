@@ -39,11 +39,11 @@ class RunStatements:
 
     def __init__(self, dialect: Dialect) -> None:
         runs, tasks, calls = schema.runs, schema.tasks, schema.calls
-        self.rows = Mapper(Run, runs, dialect, fixed=("spec",))
+        self.rows = Mapper(Run, runs, dialect, fixed="spec")
         columns = self.rows.columns
-        self.open = Statement(
-            select(*columns).where(text("ended_at IS NULL")).order_by(runs.c.submitted_at, runs.c.run_id), dialect
-        )
+        in_order = select(*columns).where(text("ended_at IS NULL")).order_by(runs.c.submitted_at, runs.c.run_id)
+        self.open = Statement(in_order, dialect)
+        self.done = Statement(in_order.where(runs.c.unfinished <= literal_column("0")), dialect)
         self.newest = Statement(
             select(*columns).order_by(runs.c.submitted_at.desc(), runs.c.run_id).limit(bindparam("limit")), dialect
         )
@@ -79,7 +79,7 @@ class TaskStatements:
             Task,
             tasks,
             dialect,
-            fixed=("spec",),
+            fixed="spec",
             extra={
                 "name": lambda task: task.spec.name,
                 "held": lambda _: 0,

@@ -96,6 +96,10 @@ class SqlRuns(_Part):
         self._kept.runs.flush()
         return self._kept.runs.load(self._all.runs.open.run(self._at))
 
+    def done(self) -> Sequence[Run]:
+        self._kept.runs.flush()
+        return self._kept.runs.load(self._all.runs.done.run(self._at))
+
     def overviews(self, run_ids: Sequence[RunId] | None = None, limit: int = 50) -> Sequence[Overview]:
         self._kept.tasks.flush()
         if run_ids is None:
@@ -180,7 +184,7 @@ class SqlAttempts(_Part):
 
     def prompts(self, attempt_id: AttemptId) -> Sequence[PromptRecord]:
         rows = self._all.attempts.prompts.run(self._at, attempt_id=attempt_id)
-        return [self._all.attempts.prompt_rows.load(row) for row in rows]
+        return [self._all.attempts.prompt_rows.load(self._at, row) for row in rows]
 
     def prompt(self, prompt_id: PromptId) -> PromptRecord | None:
         return self._all.attempts.prompt_rows.get(self._at, prompt_id)
@@ -206,7 +210,7 @@ class SqlAgents(_Part):
         return self._all.agents.workspace_rows.get(self._at, workspace_id)
 
     def workspaces(self) -> Sequence[WorkspaceRow]:
-        return [self._all.agents.workspace_rows.load(row) for row in self._all.agents.workspaces.run(self._at)]
+        return [self._all.agents.workspace_rows.load(self._at, row) for row in self._all.agents.workspaces.run(self._at)]
 
     def drop_workspace(self, workspace_id: WorkspaceId) -> None:
         self._all.agents.drop.do(self._at, workspace_id=workspace_id)
@@ -222,23 +226,23 @@ class SqlChanges(_Part):
         return self._all.changes.rows.get(self._at, change_id)
 
     def queued(self) -> Sequence[Change]:
-        return [self._all.changes.rows.load(row) for row in self._all.changes.queued.run(self._at)]
+        return [self._all.changes.rows.load(self._at, row) for row in self._all.changes.queued.run(self._at)]
 
     def of_task(self, task_id: TaskId) -> Sequence[Change]:
-        return [self._all.changes.rows.load(row) for row in self._all.changes.of_task.run(self._at, task_id=task_id)]
+        return [self._all.changes.rows.load(self._at, row) for row in self._all.changes.of_task.run(self._at, task_id=task_id)]
 
     def merged_as(self, commit: str) -> Sequence[Change]:
         return [self._all.changes.rows.load(row) for row in self._all.changes.merged_as.run(self._at, commit=commit)]
 
     def integration(self, repository: str, target: str, line: str = "") -> Integration | None:
         rows = self._all.changes.integration.run(self._at, repository=repository, target=target, line=line)
-        return self._all.changes.integration_rows.load(rows[0]) if rows else None
+        return self._all.changes.integration_rows.load(self._at, rows[0]) if rows else None
 
     def put_integration(self, integration: Integration) -> None:
         self._all.changes.integration_rows.put(self._at, integration)
 
     def integrations(self) -> Sequence[Integration]:
-        return [self._all.changes.integration_rows.load(row) for row in self._all.changes.integrations.run(self._at)]
+        return [self._all.changes.integration_rows.load(self._at, row) for row in self._all.changes.integrations.run(self._at)]
 
     def put_receipt(self, receipt: Receipt) -> None:
         self._all.changes.receipt_rows.put(self._at, receipt)
