@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from operator import attrgetter
 from threading import Lock
 from types import NoneType, UnionType
@@ -12,7 +12,6 @@ from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_
 
 from pydantic import TypeAdapter
 from sqlalchemy import Connection, Table, bindparam, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
@@ -62,8 +61,15 @@ def _converters(hint: Any) -> tuple[Convert, Convert]:
 
 
 def _json(hint: Any) -> tuple[Convert, Convert]:
-    adapter: TypeAdapter[Any] = TypeAdapter(hint)
-    return (lambda value: adapter.dump_json(value).decode()), adapter.validate_json
+    made: list[TypeAdapter[Any]] = []
+
+    def adapter() -> TypeAdapter[Any]:
+        # When it is first needed: it takes milliseconds, and most commands need few of them.
+        if not made:
+            made.append(TypeAdapter(hint))
+        return made[0]
+
+    return (lambda value: adapter().dump_json(value).decode()), (lambda text: adapter().validate_json(text))
 
 
 class Statement:
@@ -73,11 +79,24 @@ class Statement:
     """
 
     def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
-        compiled: Any = clause.compile(dialect=dialect)
-        self.text = str(compiled)
-        self.names: tuple[str, ...] = tuple(compiled.positiontup or ())
+        self._clause = clause
+        self._dialect = dialect
+
+    @cached_property
+    def _compiled(self) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+        compiled: Any = self._clause.compile(dialect=self._dialect)
+        fixed = {name: value for name, value in compiled.params.items() if value is not None}
+        return str(compiled), tuple(compiled.positiontup or ()), fixed
+
+    @property
+    def text(self) -> str:
+        """What the database is told."""
+        return self._compiled[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
         """The parameters, in the order in which the text has them."""
-        self._fixed: dict[str, Any] = {name: value for name, value in compiled.params.items() if value is not None}
+        return self._compiled[1]
 
     def run(self, connection: Connection, **values: Any) -> Sequence[Any]:
         """Run it and return all rows."""
@@ -112,7 +131,8 @@ class Statement:
             cursor.close()
 
     def _in_order(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(values[name] if name in values else self._fixed[name] for name in self.names)
+        _, names, fixed = self._compiled
+        return tuple(values[name] if name in values else fixed[name] for name in names)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,16 +199,15 @@ class Mapper(Generic[R]):
         self.key = keys[0]
         self._key_place = self.columns.index(table.c[self.key])
         self._numbered = numbered
-        computed = {**(extra or {}), **({numbered: _zero} if numbered is not None else {})}
+        self._by_name = by_name
+        self._computed = computed = {**(extra or {}), **({numbered: _zero} if numbered is not None else {})}
         written = [*names, *computed]
         self._add = Statement(insert_into(table, dialect).values({name: bindparam(name) for name in written}), dialect)
-        self._to_add = _Packer(self._add.names, by_name, computed)
         if fixed is None:
             self._put = self._upsert(table, dialect, written, keys)
         else:
             changing = [name for name in written if name not in {*keys, fixed, *once, numbered}]
             self._put = self._update(table, dialect, changing, keys)
-        self._to_put = _Packer([name.removeprefix("new_") for name in self._put.names], by_name, computed)
         found = table.c[self.key] == bindparam("key")
         self._get = Statement(select(*self.columns).where(found), dialect)
         self._fixed = _Remembered(by_name[fixed], Statement(select(table.c[fixed]).where(found), dialect)) if fixed else None
@@ -215,6 +234,14 @@ class Mapper(Generic[R]):
         for key in keys:
             clause = clause.where(table.c[key] == bindparam(f"new_{key}"))
         return Statement(clause, dialect)
+
+    @cached_property
+    def _to_add(self) -> _Packer:
+        return _Packer(self._add.names, self._by_name, self._computed)
+
+    @cached_property
+    def _to_put(self) -> _Packer:
+        return _Packer([name.removeprefix("new_") for name in self._put.names], self._by_name, self._computed)
 
     def key_of(self, row: Sequence[Any]) -> Any:
         """Return the (first) key of *row*, selected by ``columns``."""
@@ -284,4 +311,11 @@ def _zero(_: Any) -> int:
 
 def insert_into(table: Table, dialect: Dialect) -> Any:
     """Return an INSERT that can say what to do about a conflict, in the words of *dialect*."""
-    return postgresql.insert(table) if dialect.name == "postgresql" else sqlite.insert(table)
+    # A dialect takes its time to load, and there is only one.
+    if dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table)

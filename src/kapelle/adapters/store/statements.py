@@ -1,5 +1,6 @@
 """The queries, each built once: shared by all transactions of a store."""
 
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import (
@@ -286,12 +287,37 @@ class LogStatements:
 
 
 class Statements:
-    """All queries of one dialect."""
+    """All queries of one dialect; each group is built when it is first needed, since most commands need few of them."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self.runs = RunStatements(dialect)
-        self.tasks = TaskStatements(dialect)
-        self.attempts = AttemptStatements(dialect)
-        self.agents = AgentStatements(dialect)
-        self.changes = ChangeStatements(dialect)
-        self.log = LogStatements(dialect)
+        self._dialect = dialect
+
+    @cached_property
+    def runs(self) -> RunStatements:
+        """Runs."""
+        return RunStatements(self._dialect)
+
+    @cached_property
+    def tasks(self) -> TaskStatements:
+        """Tasks and needs."""
+        return TaskStatements(self._dialect)
+
+    @cached_property
+    def attempts(self) -> AttemptStatements:
+        """Attempts and prompts."""
+        return AttemptStatements(self._dialect)
+
+    @cached_property
+    def agents(self) -> AgentStatements:
+        """Agents and workspaces."""
+        return AgentStatements(self._dialect)
+
+    @cached_property
+    def changes(self) -> ChangeStatements:
+        """The merge queue."""
+        return ChangeStatements(self._dialect)
+
+    @cached_property
+    def log(self) -> LogStatements:
+        """Events, requests, model calls and the lead."""
+        return LogStatements(self._dialect)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -26,8 +27,6 @@ from kapelle.core.store import Edge, Overview, WorkspaceRow
 from kapelle.core.task import Task, TaskState
 
 BODIES: dict[str, type[Body]] = {kind.__name__: kind for kind in (Submit, Cancel, Pause, Resume, Approve, Reject, Retry)}
-_BODY_CODECS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in BODIES.items()}
-_EVENT_CODECS: dict[str, TypeAdapter[Any]] = {}
 
 
 _IDS = {"run_id", "task_id"}
@@ -36,11 +35,16 @@ LOWEST = -1e300
 """Below every rank."""
 
 
+@cache
+def body_codec(kind: str) -> TypeAdapter[Any]:
+    """Return the codec of the requests of *kind*; made when it is first needed, since it takes milliseconds."""
+    return TypeAdapter(BODIES[kind])
+
+
+@cache
 def event_codec(kind: str) -> TypeAdapter[Any]:
     """Return the codec of the events of *kind*; made when it is first needed, since most runs need few of them."""
-    if kind not in _EVENT_CODECS:
-        _EVENT_CODECS[kind] = TypeAdapter(KINDS[kind])
-    return _EVENT_CODECS[kind]
+    return TypeAdapter(KINDS[kind])
 
 
 def _spend(row: Sequence[Any]) -> Spend:
@@ -293,7 +297,7 @@ class SqlRequests(_Part):
             self._at,
             request_id=request.request_id,
             kind=kind,
-            body=_BODY_CODECS[kind].dump_json(request.body).decode(),
+            body=body_codec(kind).dump_json(request.body).decode(),
             principal=request.principal,
             asked_at=to_microseconds(request.asked_at),
         )
@@ -302,7 +306,7 @@ class SqlRequests(_Part):
         request_id, kind, body, principal, asked_at, settled_at, refusal = row
         return Request(
             request_id=RequestId(request_id),
-            body=_BODY_CODECS[kind].validate_json(body),
+            body=body_codec(kind).validate_json(body),
             principal=principal,
             asked_at=from_microseconds(asked_at),
             settled_at=None if settled_at is None else from_microseconds(settled_at),
