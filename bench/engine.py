@@ -1,195 +1,98 @@
-"""The engine alone: no-op tasks through submit, dispatch and report, durable (WAL, synchronous=FULL), with all their events.
-
-Beside it, in the same run, a bare asyncio and sqlite3 loop that commits one row for each of a task's state changes, in batches,
-on the same disk with the same settings: the limit that the machine sets.
-"""
+"""The engine alone: no-op tasks through submit, dispatch and report, durable, with all their events."""
 
 import asyncio
-import contextlib
-import sqlite3
+import json
 import statistics
+import sys
 import tempfile
-import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
-from kapelle.adapters.store.sqlite import SqliteStore
-from kapelle.adapters.store.sqlite_lead import SqliteLeadership
-from kapelle.adapters.system import processes
-from kapelle.apps import compose
-from kapelle.apps.desk import Desk
-from kapelle.apps.settings import load
-from kapelle.core.agent import AgentConfig
-from kapelle.core.ids import RunId
-from kapelle.core.requests import Request, Submit
+from bench import peers
+from bench.leading import TASK, Bench, dispatch_ms, leading, run_to_end, spec
+from bench.machine import Figures
 from kapelle.core.run import RunSpec
-from kapelle.core.store import Store, Tx, View
-from kapelle.core.task import TaskSpec, WorkspaceKind
-from kapelle.engine.leader import Engine, Stop
+from kapelle.core.task import TaskSpec
 
-T = TypeVar("T")
-MANY = 2_000
-LAYERS, WIDE, NEEDS = 10, 100, 3
-SINGLE = 40
-STATES = 4
-"""Rows that the bare loop writes for each task: submitted, assigned, started, completed."""
-CONFIG = AgentConfig(name="noop", program="noop")
-TASK = TaskSpec(name="task", agent="noop", prompt="-", workspace=WorkspaceKind.SCRATCH)
-
-
-class TimedStore:
-    """The store it is made from; says when a transaction was last on disk."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.store_id = store.store_id
-        self.committed_at = 0.0
-        self.committed = asyncio.Event()
-
-    async def transact(self, work: Callable[[Tx], T], *, term: int) -> T:
-        """See ``core.store.Store``."""
-        answer = await self._store.transact(work, term=term)
-        self.committed_at = time.perf_counter()
-        self.committed.set()
-        return answer
-
-    async def read(self, work: Callable[[View], T]) -> T:
-        """See ``core.store.Store``."""
-        return await self._store.read(work)
-
-    async def ask(self, requests: Iterable[Request]) -> None:
-        """See ``core.store.Store``."""
-        await self._store.ask(requests)
-
-    async def close(self) -> None:
-        """See ``core.store.Store``."""
-        await self._store.close()
+NEEDS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bench:
-    """A desk whose process leads, and its store."""
+class Size:
+    """How much is run."""
 
-    desk: Desk
-    store: TimedStore
-
-
-@contextlib.asynccontextmanager
-async def leading(home: Path, *, slots: int = 4) -> AsyncGenerator[Bench]:
-    """Lead the store of *home*."""
-    configuration = load(home, given={"home": home, "slots": slots}, environment={})
-    async with compose.open_desk(configuration) as composed:
-        sqlite_store = composed.world.store
-        if not isinstance(sqlite_store, SqliteStore):
-            raise TypeError(sqlite_store)
-        store = TimedStore(sqlite_store)
-        world = replace(composed.world, store=store)
-        leadership = SqliteLeadership(sqlite_store, str(home / "lead.lock"))
-        engine = Engine(world, leadership, processes.me())
-        desk = Desk(world, leadership, engine, alive=processes.alive, end_process=processes.end_process)
-        stop = Stop()
-
-        async def never() -> bool:
-            return False
-
-        async with asyncio.TaskGroup() as group:
-            leader = group.create_task(desk.lead_or_follow(never, stop))
-            while await desk.leader() is None:
-                await asyncio.sleep(0.01)
-            yield Bench(desk=desk, store=store)
-            stop.asked.set()
-            stop.at_once.set()
-            await leader
+    many: int = 2_000
+    single: int = 100
+    layers: int = 10
+    wide: int = 100
+    few: int = 100
+    pending: int = 100_000
+    peer: int = 200
 
 
-def spec(name: str, tasks: Sequence[TaskSpec]) -> RunSpec:
-    """Return a run of *tasks*."""
-    return RunSpec(name=name, tasks=tuple(tasks), configs=(CONFIG,))
+SMALL = Size(many=20, single=3, layers=3, wide=4, few=5, pending=50, peer=5)
 
 
-async def run_to_end(bench: Bench, wanted: RunSpec) -> float:
-    """Return the seconds from submission to the end of a run."""
-    run_id = RunId(bench.desk.world.new_id("r"))
-    begun = time.perf_counter()
-    await bench.desk.ask(Submit(run_id=run_id, spec=wanted), "person:bench")
-    return await _committed(bench, lambda view: _over(view, run_id)) - begun
-
-
-async def dispatch_ms(bench: Bench, task: TaskSpec = TASK) -> float:
-    """Return the milliseconds from submission until it is on disk that the task is assigned, with the engine idle."""
-    run_id = RunId(bench.desk.world.new_id("r"))
-    begun = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(bench.desk.ask(Submit(run_id=run_id, spec=spec("one", [task])), "person:bench"))
-        taken = await _committed(bench, lambda view: any(task.started_at for task in view.tasks.of_run(run_id)))
-    await _committed(bench, lambda view: _over(view, run_id))
-    # What the engine still looks for after the end of a run is over before the next begins.
-    await asyncio.sleep(0.01)
-    return (taken - begun) * 1000
-
-
-def _over(view: View, run_id: RunId) -> bool:
-    run = view.runs.get(run_id)
-    return run is not None and run.ended_at is not None
-
-
-async def _committed(bench: Bench, wanted: Callable[[View], bool]) -> float:
-    """Return when the transaction was on disk after which *wanted* is true.
-
-    The store is looked at after each transaction only: a reader in the same process that looks again and again would be most of
-    what is measured.
-    """
-    while True:
-        bench.store.committed.clear()
-        moment = bench.store.committed_at
-        if await bench.store.read(wanted):
-            return moment
-        await bench.store.committed.wait()
-
-
-def dag() -> RunSpec:
+def dag(size: Size) -> RunSpec:
     """Return a run of layers, each task of which needs three of the layer before."""
     tasks: list[TaskSpec] = []
-    for layer in range(LAYERS):
-        for place in range(WIDE):
-            needs = tuple(f"t{layer - 1}-{(place + step) % WIDE}" for step in range(NEEDS)) if layer else ()
+    for layer in range(size.layers):
+        for place in range(size.wide):
+            needs = tuple(f"t{layer - 1}-{(place + step) % size.wide}" for step in range(NEEDS)) if layer else ()
             tasks.append(replace(TASK, name=f"t{layer}-{place}", needs=needs))
     return spec("dag", tasks)
 
 
-def bare(folder: Path) -> float:
-    """Return tasks per second of a loop that only commits rows, in batches of 100."""
-    connection = sqlite3.connect(folder / "bare.db", isolation_level=None)
-    connection.execute("pragma journal_mode = wal")
-    connection.execute("pragma synchronous = full")
-    connection.execute("create table event (seq integer primary key, task text, state integer)")
-    begun = time.perf_counter()
-    for first in range(0, MANY, 100):
-        for state in range(STATES):
-            connection.execute("begin immediate")
-            rows = [(f"task-{number}", state) for number in range(first, first + 100)]
-            connection.executemany("insert into event (task, state) values (?, ?)", rows)
-            connection.execute("commit")
-    seconds = time.perf_counter() - begun
-    connection.close()
-    return MANY / seconds
+async def synchronous(bench: Bench) -> str:
+    """Return what the store says about syncing, in SQLite's words."""
+    mode = await bench.sqlite.in_writer(lambda connection: connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+    return {0: "OFF", 1: "NORMAL", 2: "FULL", 3: "EXTRA"}[int(mode)]
 
 
-async def measure() -> Mapping[str, float]:
+async def measure(*, small: bool = False) -> Figures:
     """Measure once."""
+    size = SMALL if small else Size()
     with tempfile.TemporaryDirectory(prefix="kapelle-bench-") as place:
         folder = Path(place)
-        async with leading(folder) as bench:
+        async with leading(folder / "home") as bench:
             await run_to_end(bench, spec("warm", [TASK]))
-            many = await run_to_end(bench, spec("many", [replace(TASK, name=f"t{number}") for number in range(MANY)]))
-            singles = sorted([await dispatch_ms(bench) for _ in range(SINGLE)])
-            layers = await run_to_end(bench, dag())
-        return {
-            "throughput_tasks_per_s": MANY / many,
-            "dispatch_p50_ms": statistics.median(singles),
-            "dispatch_p99_ms": singles[min(len(singles) - 1, int(len(singles) * 0.99))],
-            "dag_1000_s": layers,
-            "bare_sqlite_tasks_per_s": bare(folder),
-        }
+            tasks = [replace(TASK, name=f"t{number}") for number in range(size.many)]
+            many = await run_to_end(bench, spec("many", tasks))
+            singles = [await dispatch_ms(bench) for _ in range(size.single)]
+            layers = await run_to_end(bench, dag(size))
+            said = await synchronous(bench)
+        limit = await peers.bare(folder, size.many)
+        commit = await peers.bare_commit_ms(folder, size.single)
+        dbos = await peers.dbos(folder, size.peer)
+        held = await _in_a_process_of_its_own(folder, size)
+    return {
+        "synchronous": said,
+        "throughput_tasks_per_s": size.many / many,
+        "dispatch_p50_ms": statistics.median(singles),
+        "dispatch_p99_ms": percentile(singles, 0.99),
+        "dag_1000_s": layers,
+        **held,
+        "bare_sqlite_tasks_per_s": limit,
+        "bare_commit_p50_ms": statistics.median(commit),
+        "bare_commit_p99_ms": percentile(commit, 0.99),
+        **dbos,
+    }
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that *share* of *values* do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+async def _in_a_process_of_its_own(folder: Path, size: Size) -> Figures:
+    """Measure memory, and dispatches with many tasks waiting, where nothing else was done before."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.pending", str(folder), str(size.few), str(size.pending), str(size.single),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError(f"bench.pending ended with exit code {process.returncode}")
+    return json.loads(said)

@@ -43,11 +43,11 @@ class Known(Generic[R]):
     def put(self, thing: R) -> None:
         """Insert or replace *thing*; where one of its fields never changes, it must be there and that field stays."""
         key = getattr(thing, self._rows.key)
-        if self._rows.fixed is not None:
+        if self._rows.apart is not None:
             before = self.get(key)
             if before is None:
                 return
-            name = self._rows.fixed
+            name = self._rows.apart
             if getattr(thing, name) is not getattr(before, name):
                 thing = replace(cast("Any", thing), **{name: getattr(before, name)})
         self._seen[key] = self._unwritten[key] = thing

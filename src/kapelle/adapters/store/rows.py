@@ -171,10 +171,10 @@ def _one(name: str) -> Callable[[Any], tuple[Any, ...]]:
 class Mapper(Generic[R]):
     """How the dataclass *kind* is kept in *table*: fields and columns of the same name.
 
-    The *fixed* field is written by ``add`` and never by ``put``. It may be big (a run's specification holds all of its tasks),
-    so it is not among ``columns``: it is read and decoded when it is first needed, and remembered. *extra* columns are computed
-    by functions of the object, *once* names those of them that ``put`` leaves alone; the column *numbered* gets each object's
-    place among those that are added together.
+    One field may be *apart*, in a table of its own by the same key: it is written by ``add`` and never by ``put``, and it may
+    be big (a run's specification holds all of its tasks), so it is read and decoded when it is first needed, and remembered.
+    *extra* columns are computed by functions of the object, *once* names those of them that ``put`` leaves alone; the column
+    *numbered* gets each object's place among those that are added together.
     """
 
     def __init__(
@@ -183,17 +183,17 @@ class Mapper(Generic[R]):
         table: Table,
         dialect: Dialect,
         *,
-        fixed: str | None = None,
+        apart: tuple[str, Table] | None = None,
         extra: Mapping[str, Convert] | None = None,
         once: Sequence[str] = (),
         numbered: str | None = None,
     ) -> None:
         self.kind = kind
-        self.fixed = fixed
+        self.apart = apart[0] if apart is not None else None
         hints = get_type_hints(kind)
         names = [field.name for field in fields(kind) if field.name in table.c]  # pyright: ignore[reportArgumentType]
         by_name = {name: _Field(name=name, to=to, back=back) for name in names for to, back in [_converters(hints[name])]}
-        self._fields = [field for field in by_name.values() if field.name != fixed]
+        self._fields = list(by_name.values())
         self.columns = [table.c[field.name] for field in self._fields]
         keys = [column.name for column in table.primary_key] if "seq" not in table.c else [self._unique(table)]
         self.key = keys[0]
@@ -203,14 +203,13 @@ class Mapper(Generic[R]):
         self._computed = computed = {**(extra or {}), **({numbered: _zero} if numbered is not None else {})}
         written = [*names, *computed]
         self._add = Statement(insert_into(table, dialect).values({name: bindparam(name) for name in written}), dialect)
-        if fixed is None:
+        if apart is None:
             self._put = self._upsert(table, dialect, written, keys)
         else:
-            changing = [name for name in written if name not in {*keys, fixed, *once, numbered}]
+            changing = [name for name in written if name not in {*keys, *once, numbered}]
             self._put = self._update(table, dialect, changing, keys)
-        found = table.c[self.key] == bindparam("key")
-        self._get = Statement(select(*self.columns).where(found), dialect)
-        self._fixed = _Remembered(by_name[fixed], Statement(select(table.c[fixed]).where(found), dialect)) if fixed else None
+        self._get = Statement(select(*self.columns).where(table.c[self.key] == bindparam("key")), dialect)
+        self._apart = None if apart is None else _Apart(apart[0], hints[apart[0]], apart[1], dialect)
 
     @staticmethod
     def _unique(table: Table) -> str:
@@ -252,8 +251,8 @@ class Mapper(Generic[R]):
         values: dict[str, Any] = {}
         for field, value in zip(self._fields, row, strict=True):
             values[field.name] = value if value is None or field.back is _same else field.back(value)
-        if self._fixed is not None:
-            values[self._fixed.name] = self._fixed.get(connection, row[self._key_place])
+        if self._apart is not None:
+            values[self._apart.name] = self._apart.get(connection, row[self._key_place])
         return self.kind(**values)
 
     def add(self, connection: Connection, things: Sequence[R]) -> None:
@@ -264,12 +263,11 @@ class Mapper(Generic[R]):
             for number, row in enumerate(rows):
                 row[place] = number
         self._add.do_each(connection, rows)
-        if self._fixed is not None:
-            for thing in things:
-                self._fixed.keep(getattr(thing, self.key), getattr(thing, self._fixed.name))
+        if self._apart is not None:
+            self._apart.add(connection, [(getattr(thing, self.key), getattr(thing, self._apart.name)) for thing in things])
 
     def put(self, connection: Connection, *things: R) -> None:
-        """Insert or replace *things*; with fixed fields they must be there and those fields stay."""
+        """Insert or replace *things*; with a field apart they must be there, and it stays."""
         self._put.do_each(connection, [self._to_put(thing) for thing in things])
 
     def get(self, connection: Connection, key: str) -> R | None:
@@ -278,27 +276,37 @@ class Mapper(Generic[R]):
         return self.load(connection, rows[0]) if rows else None
 
 
-class _Remembered:
-    """The values of a column that never change, by key: the last ones that were needed."""
+class _Apart:
+    """A field in a table of its own; its values never change, and the last ones that were needed are remembered."""
 
-    def __init__(self, field: _Field, read: Statement) -> None:
-        self.name = field.name
-        self._back = field.back
-        self._read = read
+    def __init__(self, name: str, hint: Any, table: Table, dialect: Dialect) -> None:
+        self.name = name
+        self._to, self._back = _converters(hint)
+        key, value = table.c
+        self._read = Statement(select(value).where(key == bindparam("key")), dialect)
+        self._add = Statement(
+            insert_into(table, dialect).values({key.name: bindparam("a"), value.name: bindparam("b")}), dialect
+        )
         self._known: dict[Any, Any] = {}
         # The writer's thread and the reader's share it.
         self._lock = Lock()
+
+    def add(self, connection: Connection, pairs: Sequence[tuple[Any, Any]]) -> None:
+        """Insert keys with their values."""
+        self._add.do_each(connection, [(key, self._to(value)) for key, value in pairs])
+        for key, value in pairs:
+            self._keep(key, value)
 
     def get(self, connection: Connection, key: Any) -> Any:
         """Return the value of *key*, which has a row."""
         found = self._known.get(key, self)
         if found is self:
             found = self._back(self._read.run(connection, key=key)[0][0])
-            self.keep(key, found)
+            self._keep(key, found)
         return found
 
-    def keep(self, key: Any, value: Any) -> None:
-        """Remember *value*, and forget what was remembered longest ago when there is too much."""
+    def _keep(self, key: Any, value: Any) -> None:
+        """Remember *value* of *key*, and forget what was remembered longest ago when there is too much."""
         with self._lock:
             self._known[key] = value
             if len(self._known) > REMEMBERED:

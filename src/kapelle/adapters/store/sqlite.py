@@ -32,7 +32,7 @@ from kapelle.core.store import Tx, View
 
 T = TypeVar("T")
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration. Kept here so that a store that is up to date is opened without loading Alembic's scripts."""
 BUSY_MS = 15_000
 """How long to wait for another process's transaction. Transactions take milliseconds; this is for a stopped machine."""
@@ -236,8 +236,8 @@ def _version(connection: Connection) -> str | None:
     return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one())
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring the database to the newest schema, inside the transaction that is open.
+def upgrade(connection: Connection, to: str = "head") -> None:
+    """Bring the database to the newest schema, or to that of the migration *to*, inside the transaction that is open.
 
     Raises:
         StoreFailed: it was made by a newer Kapelle.
@@ -255,4 +255,4 @@ def upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", "kapelle.adapters.store:migrations")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, to)

@@ -40,7 +40,7 @@ class RunStatements:
 
     def __init__(self, dialect: Dialect) -> None:
         runs, tasks, calls = schema.runs, schema.tasks, schema.calls
-        self.rows = Mapper(Run, runs, dialect, fixed="spec")
+        self.rows = Mapper(Run, runs, dialect, apart=("spec", schema.run_specs))
         columns = self.rows.columns
         in_order = select(*columns).where(text("ended_at IS NULL")).order_by(runs.c.submitted_at, runs.c.run_id)
         self.open = Statement(in_order, dialect)
@@ -80,7 +80,7 @@ class TaskStatements:
             Task,
             tasks,
             dialect,
-            fixed="spec",
+            apart=("spec", schema.task_specs),
             extra={
                 "name": lambda task: task.spec.name,
                 "held": lambda _: 0,
@@ -151,7 +151,9 @@ class AttemptStatements:
         self.without_agent = Statement(
             select(*columns)
             .join(tasks, tasks.c.attempt_id == attempts.c.attempt_id)
-            .where(text("attempts.ended_at IS NULL"), tasks.c.state == literal_column("'running'"), ~agent_live)
+            .where(
+                text("attempts.ended_at IS NULL"), text(schema.BUSY), tasks.c.state == literal_column("'running'"), ~agent_live
+            )
             .order_by(tasks.c.rank),
             dialect,
         )

@@ -236,7 +236,7 @@ class SqlChanges(_Part):
         return [self._all.changes.rows.load(self._at, row) for row in self._all.changes.of_task.run(self._at, task_id=task_id)]
 
     def merged_as(self, commit: str) -> Sequence[Change]:
-        return [self._all.changes.rows.load(row) for row in self._all.changes.merged_as.run(self._at, commit=commit)]
+        return [self._all.changes.rows.load(self._at, row) for row in self._all.changes.merged_as.run(self._at, commit=commit)]
 
     def integration(self, repository: str, target: str, line: str = "") -> Integration | None:
         rows = self._all.changes.integration.run(self._at, repository=repository, target=target, line=line)
@@ -362,6 +362,14 @@ class SqlTx(SqlView):
             body = event_codec(event.kind).serializer.to_json(event, exclude=_IDS).decode()
             # In the order of LogStatements.log.
             self._events.append((at, self.term, event.kind, event.run_id, event.task_id, body))
+
+    def events(self, after: int = 0, *, run_id: RunId | None = None, limit: int = 1000) -> Sequence[Entry]:
+        self.flush()
+        return super().events(after, run_id=run_id, limit=limit)
+
+    def last_seq(self) -> int:
+        self.flush()
+        return super().last_seq()
 
     def flush(self) -> None:
         """Write what is not written yet: rows, then the events that tell of them, all at once."""
