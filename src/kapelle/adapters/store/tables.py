@@ -255,7 +255,7 @@ class SqlChanges(_Part):
         return self._all.changes.receipt_rows.get(self._at, key)
 
     def receipts_of(self, tree: str) -> Sequence[Receipt]:
-        return [self._all.changes.receipt_rows.load(row) for row in self._all.changes.receipts_of.run(self._at, tree=tree)]
+        return [self._all.changes.receipt_rows.load(self._at, row) for row in self._all.changes.receipts_of.run(self._at, tree=tree)]
 
 
 class SqlLedger(_Part):
