@@ -41,7 +41,8 @@ fix: $(READY)
 
 bench: $(READY)
 	@tools/system-packages git
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench --save
+	@$(BIN)/python tools/write-reference
 
 soak: $(READY)
 	@tools/system-packages git tmux

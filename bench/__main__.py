@@ -1,17 +1,62 @@
-"""``python -m bench [--only NAME] [--json]``: every benchmark, or one, several runs of each, medians."""
+"""``python -m bench [--only NAME] [--json] [--save]``: every benchmark, or one, several runs of each, medians."""
 
 import argparse
 import asyncio
 import json
 import statistics
 import sys
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
-from bench import engine
+from bench import engine, git, merge, overhead, restart, startup
+from bench.machine import Figures, describe
 
-Benchmark = Callable[[], Coroutine[Any, Any, Mapping[str, float]]]
-BENCHMARKS: dict[str, Benchmark] = {"engine": engine.measure}
+RESULTS = Path(__file__).parent / "results"
+
+
+class Benchmark(Protocol):
+    """Measures once; *small* is for the test that it works."""
+
+    def __call__(self, *, small: bool = False) -> Coroutine[Any, Any, Figures]:
+        """Return the figures."""
+        ...
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "engine": engine.measure,
+    "git": git.measure,
+    "merge": merge.measure,
+    "overhead": overhead.measure,
+    "restart": restart.measure,
+    "startup": startup.measure,
+}
+WORST: dict[str, frozenset[str]] = {"restart": frozenset({"lost", "duplicated"})}
+"""Figures of which the worst run counts: what must never happen is not averaged away."""
+
+
+def together(name: str, runs: Sequence[Figures]) -> dict[str, float | str]:
+    """Return one value for each figure: the median of all *runs*, or what all of them said."""
+    found: dict[str, float | str] = {}
+    for key in runs[0]:
+        values = [run[key] for run in runs]
+        numbers = [value for value in values if not isinstance(value, str)]
+        if len(numbers) != len(values):
+            found[key] = ", ".join(sorted({str(value) for value in values}))
+        else:
+            take: Callable[[list[float]], float] = max if key in WORST.get(name, ()) else statistics.median
+            found[key] = round(take(numbers), 4)
+    return found
+
+
+def run(name: str, times: int, *, small: bool = False) -> dict[str, Any]:
+    """Run one benchmark and return everything about it."""
+    machine = describe()
+    runs: list[Figures] = []
+    for number in range(times):
+        print(f"{name}: run {number + 1} of {times} ...", file=sys.stderr, flush=True)
+        runs.append(asyncio.run(BENCHMARKS[name](small=small)))
+    return {**together(name, runs), "runs": times, "machine": machine}
 
 
 def main() -> int:
@@ -20,22 +65,22 @@ def main() -> int:
     parser.add_argument("--only", choices=sorted(BENCHMARKS), help="run only this one")
     parser.add_argument("--runs", type=int, default=3, help="how often each is run (default 3)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--save", action="store_true", help="write what was found to bench/results")
+    parser.add_argument("--small", action="store_true", help="a trifle of each: shows that it works, measures nothing")
     given = parser.parse_args()
     names = [given.only] if given.only else sorted(BENCHMARKS)
-    results: dict[str, dict[str, float]] = {}
-    for name in names:
-        runs: list[Mapping[str, float]] = []
-        for number in range(given.runs):
-            print(f"{name}: run {number + 1} of {given.runs} ...", file=sys.stderr, flush=True)
-            runs.append(asyncio.run(BENCHMARKS[name]()))
-        results[name] = {key: round(statistics.median(run[key] for run in runs), 4) for key in runs[0]}
+    results = {name: run(name, given.runs, small=given.small) for name in names}
+    if given.save:
+        RESULTS.mkdir(exist_ok=True)
+        for name, figures in results.items():
+            (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
     if given.json:
         print(json.dumps(results[given.only] if given.only else results))
         return 0
     for name, figures in results.items():
         print(f"\n{name} (medians of {given.runs} runs)")
         for key, value in figures.items():
-            print(f"  {key:<28} {value:>12,.4g}")
+            print(f"  {key:<28} {value if isinstance(value, (str, dict)) else f'{value:,.4g}':>12}")
     return 0
 
 

@@ -1,132 +1,98 @@
-"""The engine alone: no-op tasks through submit, dispatch and report, durable (WAL, synchronous=FULL), with all their events.
-
-Beside it, in the same run, a bare asyncio and sqlite3 loop that commits one row for each of a task's state changes, in batches,
-on the same disk with the same settings: the limit that the machine sets.
-"""
+"""The engine alone: no-op tasks through submit, dispatch and report, durable, with all their events."""
 
 import asyncio
-import contextlib
-import sqlite3
+import json
 import statistics
+import sys
 import tempfile
-import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kapelle.apps import compose
-from kapelle.apps.desk import Desk
-from kapelle.apps.settings import load
-from kapelle.core.agent import AgentConfig
-from kapelle.core.ids import RunId
-from kapelle.core.requests import Submit
+from bench import peers
+from bench.leading import TASK, Bench, dispatch_ms, leading, run_to_end, spec
+from bench.machine import Figures
 from kapelle.core.run import RunSpec
-from kapelle.core.task import TaskSpec, WorkspaceKind
-from kapelle.engine.leader import Stop
+from kapelle.core.task import TaskSpec
 
-MANY = 2_000
-LAYERS, WIDE, NEEDS = 10, 100, 3
-SINGLE = 40
-STATES = 4
-"""Rows that the bare loop writes for each task: submitted, assigned, started, completed."""
-CONFIG = AgentConfig(name="noop", program="noop")
-TASK = TaskSpec(name="task", agent="noop", prompt="-", workspace=WorkspaceKind.SCRATCH)
+NEEDS = 3
 
 
-@contextlib.asynccontextmanager
-async def leading(home: Path) -> AsyncGenerator[Desk]:
-    """Give a desk whose process leads."""
-    configuration = load(home, given={"home": home}, environment={})
-    async with compose.open_desk(configuration) as desk:
-        stop = Stop()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Size:
+    """How much is run."""
 
-        async def never() -> bool:
-            return False
-
-        async with asyncio.TaskGroup() as group:
-            leader = group.create_task(desk.lead_or_follow(never, stop))
-            while await desk.leader() is None:
-                await asyncio.sleep(0.01)
-            yield desk
-            stop.asked.set()
-            stop.at_once.set()
-            await leader
+    many: int = 2_000
+    single: int = 100
+    layers: int = 10
+    wide: int = 100
+    few: int = 100
+    pending: int = 100_000
+    peer: int = 200
 
 
-def spec(name: str, tasks: Sequence[TaskSpec]) -> RunSpec:
-    """Return a run of *tasks*."""
-    return RunSpec(name=name, tasks=tuple(tasks), configs=(CONFIG,))
+SMALL = Size(many=20, single=3, layers=3, wide=4, few=5, pending=50, peer=5)
 
 
-async def run_to_end(desk: Desk, wanted: RunSpec) -> float:
-    """Return the seconds from submission to the end of a run."""
-    run_id = RunId(desk.world.new_id("r"))
-    begun = time.perf_counter()
-    await desk.ask(Submit(run_id=run_id, spec=wanted), "person:bench")
-    while not await desk.ended([run_id]):
-        await asyncio.sleep(0.001)
-    return time.perf_counter() - begun
-
-
-async def dispatch_ms(desk: Desk) -> float:
-    """Return the milliseconds from submission until the task is seen assigned, with the engine idle."""
-    run_id = RunId(desk.world.new_id("r"))
-    begun = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        asking = group.create_task(desk.ask(Submit(run_id=run_id, spec=spec("one", [TASK])), "person:bench"))
-        while True:
-            tasks = await desk.world.store.read(lambda view: view.tasks.of_run(run_id))
-            if tasks and tasks[0].started_at is not None:
-                break
-            await asyncio.sleep(0.0002)
-        taken = (time.perf_counter() - begun) * 1000
-        await asking
-    while not await desk.ended([run_id]):
-        await asyncio.sleep(0.001)
-    return taken
-
-
-def dag() -> RunSpec:
+def dag(size: Size) -> RunSpec:
     """Return a run of layers, each task of which needs three of the layer before."""
     tasks: list[TaskSpec] = []
-    for layer in range(LAYERS):
-        for place in range(WIDE):
-            needs = tuple(f"t{layer - 1}-{(place + step) % WIDE}" for step in range(NEEDS)) if layer else ()
+    for layer in range(size.layers):
+        for place in range(size.wide):
+            needs = tuple(f"t{layer - 1}-{(place + step) % size.wide}" for step in range(NEEDS)) if layer else ()
             tasks.append(replace(TASK, name=f"t{layer}-{place}", needs=needs))
     return spec("dag", tasks)
 
 
-def bare(folder: Path) -> float:
-    """Return tasks per second of a loop that only commits rows, in batches of 100."""
-    connection = sqlite3.connect(folder / "bare.db", isolation_level=None)
-    connection.execute("pragma journal_mode = wal")
-    connection.execute("pragma synchronous = full")
-    connection.execute("create table event (seq integer primary key, task text, state integer)")
-    begun = time.perf_counter()
-    for first in range(0, MANY, 100):
-        for state in range(STATES):
-            connection.execute("begin immediate")
-            rows = [(f"task-{number}", state) for number in range(first, first + 100)]
-            connection.executemany("insert into event (task, state) values (?, ?)", rows)
-            connection.execute("commit")
-    seconds = time.perf_counter() - begun
-    connection.close()
-    return MANY / seconds
+async def synchronous(bench: Bench) -> str:
+    """Return what the store says about syncing, in SQLite's words."""
+    mode = await bench.sqlite.in_writer(lambda connection: connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+    return {0: "OFF", 1: "NORMAL", 2: "FULL", 3: "EXTRA"}[int(mode)]
 
 
-async def measure() -> Mapping[str, float]:
+async def measure(*, small: bool = False) -> Figures:
     """Measure once."""
+    size = SMALL if small else Size()
     with tempfile.TemporaryDirectory(prefix="kapelle-bench-") as place:
         folder = Path(place)
-        async with leading(folder) as desk:
-            await run_to_end(desk, spec("warm", [TASK]))
-            many = await run_to_end(desk, spec("many", [replace(TASK, name=f"t{number}") for number in range(MANY)]))
-            singles = sorted([await dispatch_ms(desk) for _ in range(SINGLE)])
-            layers = await run_to_end(desk, dag())
-        return {
-            "throughput_tasks_per_s": MANY / many,
-            "dispatch_p50_ms": statistics.median(singles),
-            "dispatch_p99_ms": singles[min(len(singles) - 1, int(len(singles) * 0.99))],
-            "dag_1000_s": layers,
-            "bare_sqlite_tasks_per_s": bare(folder),
-        }
+        async with leading(folder / "home") as bench:
+            await run_to_end(bench, spec("warm", [TASK]))
+            tasks = [replace(TASK, name=f"t{number}") for number in range(size.many)]
+            many = await run_to_end(bench, spec("many", tasks))
+            singles = [await dispatch_ms(bench) for _ in range(size.single)]
+            layers = await run_to_end(bench, dag(size))
+            said = await synchronous(bench)
+        limit = await peers.bare(folder, size.many)
+        commit = await peers.bare_commit_ms(folder, size.single)
+        dbos = await peers.dbos(folder, size.peer)
+        held = await _in_a_process_of_its_own(folder, size)
+    return {
+        "synchronous": said,
+        "throughput_tasks_per_s": size.many / many,
+        "dispatch_p50_ms": statistics.median(singles),
+        "dispatch_p99_ms": percentile(singles, 0.99),
+        "dag_1000_s": layers,
+        **held,
+        "bare_sqlite_tasks_per_s": limit,
+        "bare_commit_p50_ms": statistics.median(commit),
+        "bare_commit_p99_ms": percentile(commit, 0.99),
+        **dbos,
+    }
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that *share* of *values* do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+async def _in_a_process_of_its_own(folder: Path, size: Size) -> Figures:
+    """Measure memory, and dispatches with many tasks waiting, where nothing else was done before."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.pending", str(folder), str(size.few), str(size.pending), str(size.single),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError(f"bench.pending ended with exit code {process.returncode}")
+    return json.loads(said)

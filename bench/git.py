@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha1
 from pathlib import Path
 
+from bench.machine import Figures
 from bench.places import git, repository
 from kapelle.adapters.workspaces.repositories import GitRepositories
 from kapelle.adapters.workspaces.worktrees import GitWorkspaces
@@ -22,7 +23,7 @@ LINES = 130
 SIGNED = Signature(author="Kapelle", email="bench@agents.kapelle.invalid", message="Merge work into main\n")
 
 
-async def measure(*, small: bool = False) -> Mapping[str, float | str]:
+async def measure(*, small: bool = False) -> Figures:
     """Measure once."""
     with tempfile.TemporaryDirectory(prefix="kapelle-bench-") as place:
         bench = _Bench(Path(place), FEW_FILES if small else FILES, FEW_TURNS if small else TURNS)

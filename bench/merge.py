@@ -7,9 +7,9 @@ workspace and fails once it is merged. Only gates on merged trees are counted: t
 import json
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
+from bench.machine import Figures
 from bench.places import environment, kapelle, repository
 
 MANY, FEW = 16, 3
@@ -21,7 +21,7 @@ gates:
 """
 
 
-async def measure(*, small: bool = False) -> Mapping[str, float | str]:
+async def measure(*, small: bool = False) -> Figures:
     """Measure once."""
     many = FEW if small else MANY
     good, seconds, _ = _run(many, bad=False)

@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from bench.machine import Figures
 from bench.places import environment, git, kapelle, repository
 from kapelle.adapters.drivers.claude.driver import find_claude
 
@@ -56,7 +57,7 @@ class Cost:
     cpu: float
 
 
-async def measure(*, small: bool = False) -> Mapping[str, float | str]:
+async def measure(*, small: bool = False) -> Figures:
     """Measure once: each size with Kapelle and bare, side by side."""
     found: dict[str, float | str] = {}
     for size in SIZES[:1] if small else SIZES:

@@ -8,11 +8,8 @@ from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from kapelle.core.errors import FileInvalid, FileMissing, Mistake
-from kapelle.core.workflow import closest
+from kapelle.core.errors import FileInvalid, FileMissing, Mistake, closest
 
 M = TypeVar("M", bound=BaseModel)
 Path_ = Sequence[str | int]
@@ -51,6 +48,10 @@ class Document:
         Raises:
             FileInvalid: it is no YAML.
         """
+        # Loaded where there is something to read: looking at what runs needs no file.
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
         try:
             return cls(file, YAML(typ="rt").load(text))  # pyright: ignore[reportUnknownMemberType]
         except MarkedYAMLError as error:

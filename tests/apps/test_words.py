@@ -201,7 +201,7 @@ def test_agents_are_told_what_the_project_says_of_itself(place: Place) -> None:
 
 def _specs(path: Path) -> list[dict[str, Any]]:
     with closing(sqlite3.connect(path)) as store:
-        return [json.loads(row[0]) for row in store.execute("select spec from runs")]
+        return [json.loads(row[0]) for row in store.execute("select spec from run_specs")]
 
 
 def test_a_program_that_is_not_installed_is_told_before_anything_is_submitted(place: Place, tmp_path: Path) -> None:

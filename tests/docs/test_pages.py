@@ -13,7 +13,7 @@ import typer
 import kapelle
 from kapelle.adapters.gateway.rehearsal_file import Rehearsal
 from kapelle.apps import models
-from kapelle.apps.cli.main import app
+from kapelle.apps.cli.commands import app
 from kapelle.core.errors import all_errors
 from kapelle.documents import Document
 

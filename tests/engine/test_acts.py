@@ -134,6 +134,29 @@ async def test_the_loop_steps_its_stages_in_order_until_it_is_over() -> None:
     assert len(first.steps) == len(second.steps) == 3
 
 
+async def test_the_first_error_of_a_stage_ends_the_loop_as_it_is() -> None:
+    class Fails:
+        name = "fails"
+
+        async def step(self, now: datetime) -> datetime | None:
+            raise ValueError(now)
+
+    clock = HandClock()
+    with pytest.raises(ValueError, match="2"):
+        await Loop(clock).run(lambda: [Counted(None, clock), Fails(), Fails()], lambda: False)
+
+
+async def test_whoever_waits_for_a_pass_goes_on_after_it() -> None:
+    clock = HandClock()
+    loop, stage = Loop(clock), Counted(timedelta(hours=1), clock)
+    async with asyncio.TaskGroup() as group:
+        waits = group.create_task(loop.passed())
+        group.create_task(loop.run(lambda: [stage], waits.done))
+        await waits
+        assert len(stage.steps) == 1
+        loop.wake()
+
+
 async def test_the_loop_is_woken_by_a_hint() -> None:
     clock = HandClock()
     stage = Counted(timedelta(hours=1), clock)

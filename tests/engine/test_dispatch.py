@@ -10,6 +10,7 @@ from kapelle.core.ports import Upstream
 from kapelle.core.run import Limits, RunState
 from kapelle.core.task import Priority, TaskState, Wait
 from kapelle.core.workflow import WorkflowTask
+from kapelle.engine.dispatch import FEW, WORD
 from kapelle.testing.factories import CODER, run_spec, task, workflow
 from kapelle.testing.hosts import answers, crashes, troubled, writes
 from kapelle.testing.worlds import SmallWorld
@@ -45,6 +46,19 @@ async def test_what_a_task_waits_for_is_told_once(here: SmallWorld) -> None:
     await leader.run()
     await leader.step("dispatch", "dispatch")
     assert [event.waits_for for event in await here.events(TaskWaited, "b")] == [Wait.CAPACITY]
+
+
+async def test_when_all_slots_are_taken_what_newcomers_wait_for_is_told_within_a_second(here: SmallWorld) -> None:
+    here.set(slots=1)
+    await here.submit(run_spec(*[task(f"t{number}") for number in range(FEW + 2)]))
+    leader = await here.lead()
+    await leader.run()
+    await here.submit(run_spec(task("late", priority=Priority.LOW)))
+    await leader.step("submit", "dispatch")
+    assert (await here.task("late")).waits_for is None
+    here.clock.move(WORD)
+    await leader.step("dispatch")
+    assert (await here.task("late")).waits_for is Wait.CAPACITY
 
 
 async def test_tasks_go_by_priority_and_then_by_time(here: SmallWorld) -> None:

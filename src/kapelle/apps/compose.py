@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from kapelle.adapters.gateway.rehearsal_file import Rehearsal
     from kapelle.adapters.gateway.standalone import Served
     from kapelle.apps.desk import Desk
+    from kapelle.apps.reader import Reader
 
 GROUP = "kapelle.adapters"
 PRICES_VARIABLE = "KAPELLE_PRICES"
+STORE, LOCK = "store.db", "lead.lock"
+"""Files of the state directory."""
 
 
 def _named(kind: str) -> dict[str, EntryPoint]:
@@ -81,6 +84,30 @@ def _make(home: Path) -> None:
 
 
 @asynccontextmanager
+async def open_reader(configuration: Configuration) -> "AsyncGenerator[Reader]":
+    """Open the store of *configuration* to look things up; close it at the end.
+
+    Raises:
+        StoreFailed: the store cannot be opened.
+        UsageError: the state directory cannot be made.
+    """
+    from kapelle.adapters.store.sqlite import SqliteStore
+    from kapelle.adapters.store.sqlite_lead import SqliteLeadership
+    from kapelle.adapters.system import processes
+    from kapelle.apps.clock import SystemClock
+    from kapelle.apps.reader import Reader
+
+    home: Path = configuration.settings.home
+    _make(home)
+    clock = SystemClock()
+    store = await SqliteStore.open(str(home / STORE), clock)
+    try:
+        yield Reader(store, clock, SqliteLeadership(store, str(home / LOCK)), alive=processes.alive)
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
 async def open_desk(configuration: Configuration) -> "AsyncGenerator[Desk]":
     """Open the store of *configuration* and everything round it; close it at the end.
 
@@ -105,7 +132,7 @@ async def open_desk(configuration: Configuration) -> "AsyncGenerator[Desk]":
     home: Path = configuration.settings.home
     _make(home)
     clock, chance = SystemClock(), SystemChance()
-    store = await SqliteStore.open(str(home / "store.db"), clock)
+    store = await SqliteStore.open(str(home / STORE), clock)
     try:
         credentials = EnvironmentCredentials(dict(configuration.environment))
         own_prices = configuration.environment.get(PRICES_VARIABLE)
@@ -132,7 +159,7 @@ async def open_desk(configuration: Configuration) -> "AsyncGenerator[Desk]":
             folders=Folders(root=str(home)),
             settings=EngineSettings(slots=configuration.settings.slots),
         )
-        leadership = SqliteLeadership(store, str(home / "lead.lock"))
+        leadership = SqliteLeadership(store, str(home / LOCK))
         engine = Engine(world, leadership, processes.me())
         yield Desk(world, leadership, engine, alive=processes.alive, end_process=processes.end_process)
     finally:

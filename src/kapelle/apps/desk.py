@@ -1,18 +1,15 @@
 """What every door does behind itself: ask the leader, lead when nobody does, follow, look things up."""
 
-from asyncio import Event, timeout
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from asyncio import timeout
+from collections.abc import Awaitable, Callable
 
+from kapelle.apps.reader import Reader, rest, within
 from kapelle.core.agent import ProcessRef
-from kapelle.core.errors import Ambiguous, LeadLost, NotFound, NotPossibleNow, StoreFailed
-from kapelle.core.events import Entry
-from kapelle.core.ids import RequestId, RunId
+from kapelle.core.errors import LeadLost, NotPossibleNow, StoreFailed
+from kapelle.core.ids import RequestId
 from kapelle.core.ports import Host
 from kapelle.core.requests import Body, Request
-from kapelle.core.run import RUN_TERMINAL, Run, RunState
-from kapelle.core.store import Lead, Leadership, View
-from kapelle.core.task import Task
+from kapelle.core.store import Leadership
 from kapelle.engine.leader import STALE, Engine, Stop
 from kapelle.engine.world import World
 
@@ -20,19 +17,11 @@ ANSWER_WITHIN = 40.0
 """Seconds a leader has to apply a request: longer than a follower takes to end one that is stopped."""
 
 
-SHORTEST = 4
-"""Letters of an id that must be given, besides its r- or t-."""
+SOON, LATER = 0.002, 0.05
+"""Seconds between looks at a request that another process is to apply: at first, and in the long run."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """What an id or a prefix of one stands for."""
-
-    run: Run
-    task: Task | None = None
-
-
-class Desk:
+class Desk(Reader):
     """One process's place at a store."""
 
     def __init__(
@@ -44,10 +33,9 @@ class Desk:
         alive: Callable[[ProcessRef], bool],
         end_process: Callable[[ProcessRef], None],
     ) -> None:
+        super().__init__(world.store, world.clock, leadership, alive=alive)
         self.world = world
-        self._leadership = leadership
         self._engine = engine
-        self._alive = alive
         self._end_process = end_process
         self._leading = False
 
@@ -66,13 +54,14 @@ class Desk:
         request = Request(
             request_id=RequestId(self.world.new_id("q")), body=body, principal=principal, asked_at=self.world.clock.now()
         )
-        await self.world.store.ask([request])
-        self.world.hints.ring()
-        self._engine.wake()
+        if self._leading:
+            self._engine.ask(request)
+        else:
+            await self._append(request)
         answered = False
         try:
             async with timeout(ANSWER_WITHIN):
-                answered = await self._answered(request.request_id)
+                answered = await self._answered(request)
         except TimeoutError as error:
             raise StoreFailed("the process that leads did not answer", remedy="`kapelle status` names it.") from error
         if answered:
@@ -80,9 +69,21 @@ class Desk:
             if settled is not None and settled.refusal is not None:
                 raise NotPossibleNow(settled.refusal)
 
-    async def _answered(self, request_id: RequestId) -> bool:
+    async def _append(self, request: Request) -> None:
+        """Put *request* where whoever leads finds it."""
+        await self.world.store.ask([request])
+        self.world.hints.ring()
+
+    async def _answered(self, request: Request) -> bool:
+        wait = SOON
         while True:
-            settled = await self.world.store.read(lambda view: view.requests.get(request_id))
+            if self._leading:
+                # Its own stages apply it: there is nothing to see before they were stepped.
+                await within(LATER, self._engine.passed())
+            settled = await self.world.store.read(lambda view: view.requests.get(request.request_id))
+            if settled is None and not self._leading:
+                # It was asked of this process, which has lost the lead before it was applied.
+                await self._append(request)
             if settled is not None and settled.settled_at is not None:
                 return True
             if not self._leading:
@@ -91,7 +92,8 @@ class Desk:
                     await self._engine.apply_requests(term)
                     continue
                 await self._relieve()
-            await _rest(0.05)
+                await rest(wait)
+                wait = min(2 * wait, LATER)
 
     async def lead_or_follow(self, finished: Callable[[], Awaitable[bool]], stop: Stop) -> bool:
         """Stay until *finished* or *stop*: lead when nobody else does, follow otherwise. Say whether it led at the end."""
@@ -109,7 +111,7 @@ class Desk:
             if await finished():
                 return False
             await self._relieve()
-            await _rest(0.2)
+            await rest(0.2)
         return False
 
     async def _relieve(self) -> None:
@@ -118,75 +120,3 @@ class Desk:
         if lead is None or lead.given_up or self.world.clock.now() - lead.renewed_at < STALE:
             return
         self._end_process(lead.holder)
-
-    async def leader(self) -> Lead | None:
-        """Return who leads, or None when nobody does."""
-        lead = await self._leadership.holder()
-        if lead is None or lead.given_up or not self._alive(lead.holder):
-            return None
-        return lead
-
-    async def ended(self, run_ids: Sequence[RunId]) -> bool:
-        """Say whether there is nothing to wait for any more: each run has ended, or its target must be cleared by a person."""
-        return await self.world.store.read(lambda view: all(_at_rest(view, view.runs.get(run_id)) for run_id in run_ids))
-
-    async def find(self, prefix: str) -> Found:
-        """Return the run or task that *prefix* (of an id) stands for; or, by its name, the task in the newest run that has it.
-
-        Raises:
-            NotFound: nothing does.
-            Ambiguous: more than one thing does.
-        """
-        return await self.world.store.read(lambda view: _find(view, prefix))
-
-    async def events(self, after: int = 0, run_id: RunId | None = None) -> AsyncIterator[Entry]:
-        """Yield events after the sequence number *after*, for ever: those that are there, then new ones as they come."""
-        while True:
-            entries = await self.world.store.read(lambda view, since=after: view.events(since, run_id=run_id, limit=500))
-            for entry in entries:
-                after = entry.seq
-                yield entry
-            if not entries:
-                await _rest(0.1)
-
-    async def close(self) -> None:
-        """Leave."""
-        await self.world.store.close()
-
-
-def _at_rest(view: View, run: Run | None) -> bool:
-    if run is None or run.state in RUN_TERMINAL:
-        return run is not None
-    spec = run.spec
-    if run.state is not RunState.DELIVERING or spec.repository is None or spec.target is None:
-        return False
-    integration = view.changes.integration(spec.repository, spec.target, run.line)
-    return integration is not None and bool(integration.held_up)
-
-
-def _find(view: View, word: str) -> Found:
-    """Names go first: a short one may well be the beginning of somebody's id, which nobody means."""
-    if not word.startswith(("r-", "t-")):
-        for overview in view.runs.overviews():
-            named = [task for task in view.tasks.find(word, overview.run.run_id) if task.name == word]
-            if named:
-                return Found(run=overview.run, task=named[0])
-        if len(word) < SHORTEST:
-            raise NotFound(f"nothing has the id or the name {word}")
-    runs = view.runs.find(word if word.startswith("r-") else f"r-{word}")
-    tasks = view.tasks.find(word if word.startswith("t-") else f"t-{word}")
-    if len(runs) + len(tasks) > 1:
-        raise Ambiguous(f"{word} is the beginning of more than one id")
-    run = view.runs.get(runs[0] if runs else tasks[0].run_id) if runs or tasks else None
-    if run is None:
-        raise NotFound(f"nothing has the id or the name {word}")
-    return Found(run=run, task=tasks[0] if tasks else None)
-
-
-async def _rest(seconds: float) -> None:
-    # Waiting for another process: there is nothing to be woken by.
-    try:
-        async with timeout(seconds):
-            await Event().wait()
-    except TimeoutError:
-        return

@@ -9,7 +9,7 @@ from typing import Any, cast
 from kapelle.apps import models
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
 from kapelle.core.agent import AgentConfig
-from kapelle.core.errors import FileInvalid, Mistake, UsageError
+from kapelle.core.errors import FileInvalid, Mistake, UsageError, closest
 from kapelle.core.gate import Check, Gate
 from kapelle.core.merge import DeliveryMode, MergeRules
 from kapelle.core.ports import Driver, RepositoryFacts, Upstream
@@ -17,7 +17,7 @@ from kapelle.core.result import schema_problem
 from kapelle.core.retry import RetryPolicy
 from kapelle.core.run import Limits, RunSpec, WorkspaceRules
 from kapelle.core.task import TaskSpec, WorkspaceKind
-from kapelle.core.workflow import Surroundings, WorkflowTask, closest, expand, mistakes
+from kapelle.core.workflow import Surroundings, WorkflowTask, expand, mistakes
 from kapelle.documents import Document
 
 NO_GATE = "none"

@@ -60,6 +60,16 @@ class Mistake:
         return f"{place}: {self.message}" if place else self.message
 
 
+def closest(word: str, among: Iterable[str], otherwise: str = "there is none") -> str:
+    """Return advice that names the likeliest of *among* for *word*, or lists them; *otherwise* when there are none."""
+    from difflib import get_close_matches  # loaded when somebody has made a mistake
+
+    known = sorted(among)
+    if near := get_close_matches(word, known, n=1, cutoff=0.6):
+        return f"write {near[0]}"
+    return f"one of: {', '.join(known)}" if known else otherwise
+
+
 class FileInvalid(UsageError):
     """A file has mistakes; all of them are listed."""
 

@@ -84,6 +84,10 @@ class RunTable(Protocol):
         """Return the runs that have not ended."""
         ...
 
+    def done(self) -> Sequence[Run]:
+        """Return the runs that have not ended though all of their tasks have."""
+        ...
+
     def overviews(self, run_ids: Sequence[RunId] | None = None, limit: int = 50) -> Sequence[Overview]:
         """Return runs with their counts, the newest first; of *run_ids* when given."""
         ...
@@ -270,6 +274,10 @@ class Ledger(Protocol):
 
 class RequestTable(Protocol):
     """Requests."""
+
+    def add(self, request: Request) -> None:
+        """Append *request*, unless it was asked before."""
+        ...
 
     def open(self, limit: int = 100) -> Sequence[Request]:
         """Return the requests that are not settled, the oldest first."""

@@ -2,12 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from itertools import pairwise
 
-from kapelle.core.errors import Mistake
+from kapelle.core.errors import Mistake, closest
 from kapelle.core.task import TaskSpec, WorkspaceKind
 from kapelle.core.template import NEED_FIELDS, References, TemplateFailed, references
 
@@ -38,14 +37,6 @@ class Surroundings:
 
 NO_AGENTS = "no agent is configured yet: `kapelle init` writes a beginning"
 NO_GATES = "no gate is configured yet; add it to gates in agents.yml"
-
-
-def closest(word: str, among: Iterable[str], otherwise: str = "there is none") -> str:
-    """Return advice that names the likeliest of *among* for *word*, or lists them; *otherwise* when there are none."""
-    known = sorted(among)
-    if near := get_close_matches(word, known, n=1, cutoff=0.6):
-        return f"write {near[0]}"
-    return f"one of: {', '.join(known)}" if known else otherwise
 
 
 def mistakes(tasks: Sequence[WorkflowTask], around: Surroundings) -> list[Mistake]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from kapelle.core.account import Account, account_of, may_start, next_change, told
 from kapelle.core.agent import Agent
@@ -32,6 +32,10 @@ class _Candidate:
 
 PAGES = 20
 """Batches of due tasks that are looked at in one step, at most."""
+FEW = 32
+"""Due tasks that are looked at when there is no room for any: in front of those that wait already, others may have come."""
+WORD = timedelta(seconds=1)
+"""How long a task may wait before what it waits for is written down."""
 
 
 class DispatchStage:
@@ -44,6 +48,8 @@ class DispatchStage:
         self._accounts = Accounts(world)
         self._closed: Mapping[AccountId, Account] = {}
         """The accounts that are not open, in the transaction that is running."""
+        self._thorough_at: datetime | None = None
+        """When a whole batch was last looked at, room or no room."""
 
     async def step(self, now: datetime) -> datetime | None:
         """See ``engine.stage.Stage``."""
@@ -101,8 +107,11 @@ class DispatchStage:
         live = tx.agents.live()
         by_config, by_run = Counter(agent.config for agent in live), Counter(agent.run_id for agent in live)
         by_account = self._starts(tx)
-        for page in range(PAGES):
-            tasks = tx.tasks.due(tx.now, self._world.settings.batch, last)
+        room, batch = self._world.settings.slots - len(live), self._world.settings.batch
+        size, looked = self._first_page(tx.now, room), 0
+        while looked < PAGES * batch:
+            tasks = tx.tasks.due(tx.now, size, last)
+            slotless = 0
             for task in tasks:
                 last = task
                 run = self._run(tx, task.run_id, runs, task)
@@ -112,14 +121,26 @@ class DispatchStage:
                 if self._held_up(tx, task, run):
                     continue
                 demand = self._demand(task, run, task.spec.agent, returning=False)
+                slotless += demand.slotless
                 fits = demand.slotless or (_of_account(demand, by_account) and _fits(demand, run, by_config, by_run))
                 hopeful += fits
-                if fits or page == 0:
+                if fits or looked == 0:
                     found.append(_Candidate(demand=demand, task=task, run=run))
-            room = self._world.settings.slots - len(live)
-            if len(tasks) < self._world.settings.batch or room <= 0 or hopeful >= room:
+            looked += len(tasks)
+            # Those that take no room go on to be placed, up to a whole batch.
+            more = hopeful < room or (slotless == len(tasks) and looked < batch)
+            if len(tasks) < size or not more:
                 break
+            size = batch
         return found, decided
+
+    def _first_page(self, now: datetime, room: int) -> int:
+        """Return how many due tasks to look at first: few when none of them can be placed, however many wait."""
+        batch = self._world.settings.batch
+        if room <= 0 and self._thorough_at is not None and now < self._thorough_at + WORD:
+            return min(FEW, batch)
+        self._thorough_at = now
+        return batch
 
     def _wanted(self, tx: Tx, task: Task, run: Run) -> bool:
         """Decide the task's ``when``; a task that is not wanted is skipped, one that cannot be decided fails."""

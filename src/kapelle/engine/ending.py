@@ -161,9 +161,7 @@ def end_run(tx: Tx, run: Run, *, cancelled: bool = False) -> None:
 def end_runs(tx: Tx) -> int:
     """End every run whose tasks have all ended and whose work is where it should be; return how many runs moved."""
     changed = 0
-    for run in tx.runs.open():
-        if run.unfinished > 0:
-            continue
+    for run in tx.runs.done():
         if run.state is RunState.RUNNING:
             tx.runs.put(runs.move(run, RunState.DELIVERING, tx.now))
             changed += 1

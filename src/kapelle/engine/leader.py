@@ -9,25 +9,25 @@ keeps its lock), after making sure by boot id, pid and start time that it is tha
 """
 
 from asyncio import Event, TaskGroup, timeout
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from kapelle.core.agent import ProcessRef
 from kapelle.core.attempt import PromptState
 from kapelle.core.events import LeadGivenUp
+from kapelle.core.requests import Request
 from kapelle.core.store import Leadership, View
 from kapelle.engine.acts import Acts
 from kapelle.engine.dispatch import DispatchStage
 from kapelle.engine.execute import ExecuteStage
-from kapelle.engine.loop import Loop
+from kapelle.engine.loop import Loop, supervised
 from kapelle.engine.merge import MergeStage
 from kapelle.engine.meter import EngineMeter
 from kapelle.engine.recover import RecoverStage
 from kapelle.engine.report import ReportStage
 from kapelle.engine.stage import Stage
-from kapelle.engine.submit import SubmitStage
+from kapelle.engine.submit import Asked, SubmitStage
 from kapelle.engine.validate import ValidateStage
 from kapelle.engine.world import World
 
@@ -55,10 +55,16 @@ class Engine:
         self._leadership = leadership
         self._me = me
         self._loop = Loop(world.clock)
+        self._asked = Asked()
 
-    def wake(self) -> None:
-        """Let the stages look for work at once."""
+    def ask(self, request: Request) -> None:
+        """Have *request* applied by the stages of this process, which leads."""
+        self._asked.add(request)
         self._loop.wake()
+
+    async def passed(self) -> None:
+        """Wait until the stages were stepped once more."""
+        await self._loop.passed()
 
     async def take(self) -> int | None:
         """Take the lead and return the term, or None when another process holds it."""
@@ -82,7 +88,7 @@ class Engine:
         await world.store.read(meter.load)
         base_url = await world.gateway.start(meter)
         try:
-            async with _supervised() as group:
+            async with supervised() as group:
                 await self._drive(world, meter, base_url, group, stop, finished)
         finally:
             await world.gateway.stop()
@@ -101,8 +107,7 @@ class Engine:
         execute = ExecuteStage(world, acts["execute"], meter, base_url)
         report = ReportStage(world, acts["report"], acts["merge"])
         everything: list[Stage] = [
-            RecoverStage(world, self._me),
-            SubmitStage(world),
+            SubmitStage(world, self._asked),
             DispatchStage(world),
             execute,
             ValidateStage(world, acts["validate"]),
@@ -115,11 +120,13 @@ class Engine:
             group.create_task(self._listen(world)),
             group.create_task(self._watch(finished, stop, over)),
         ]
+        # Alone, and before anything else: what it finds running and does not know, it ends.
+        await RecoverStage(world, self._me).step(world.clock.now())
         await self._loop.run(lambda: everything, over.is_set)
         for entry in (acts["validate"], acts["merge"]):
             entry.cancel_all()
         execute.leave()
-        await self._finish_turns(world, [SubmitStage(world), execute], stop)
+        await self._finish_turns(world, [SubmitStage(world, self._asked), execute], stop)
         # An agent whose deployment has just ended is ended too.
         await execute.step(world.clock.now())
         await self._end_agents(world, grace=AT_ONCE if stop.at_once.is_set() else world.settings.goodbye)
@@ -185,13 +192,3 @@ def _turns_running(view: View) -> bool:
     open_states = {PromptState.SENT, PromptState.TAKEN}
     prompts = [prompt for agent in view.agents.live() for prompt in view.attempts.prompts(agent.attempt_id)]
     return any(prompt.state in open_states for prompt in prompts)
-
-
-@asynccontextmanager
-async def _supervised() -> AsyncGenerator[TaskGroup]:
-    """Give a task group whose first error is raised as itself, not wrapped in a group."""
-    try:
-        async with TaskGroup() as group:
-            yield group
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from errors

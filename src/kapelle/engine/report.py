@@ -8,6 +8,7 @@ from kapelle.core.errors import KapelleError
 from kapelle.core.events import SnapshotKept, WorkspaceRemoved, WorkspaceStuck
 from kapelle.core.ids import WorkspaceId
 from kapelle.core.merge import ChangeState
+from kapelle.core.run import RUN_TERMINAL
 from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.ending import end_runs
@@ -65,14 +66,14 @@ class ReportStage:
     def _to_clear(self, tx: Tx) -> list[_Clearing]:
         found: list[_Clearing] = []
         live = {agent.attempt_id for agent in tx.agents.live()}
-        open_runs = {run.run_id for run in tx.runs.open()}
         for row in tx.agents.workspaces():
             if self._acts.running(row.workspace_id) or self._again_at.get(row.workspace_id, tx.now) > tx.now:
                 continue
             if row.task_id is None:
                 run = tx.runs.get(row.run_id)
                 target = run.spec.target if run is not None else None
-                if row.run_id not in open_runs and not self._merging.busy((row.repository, target)):
+                over = run is None or run.state in RUN_TERMINAL
+                if over and not self._merging.busy((row.repository, target)):
                     found.append(_Clearing(workspace=row, ref="", merged_tree=None))
                 continue
             attempts = tx.attempts.of_task(row.task_id)

@@ -29,18 +29,53 @@ ENDED_WITHOUT = frozenset({TaskState.FAILED, TaskState.CANCELLED, TaskState.REJE
 """States in which a task has ended without having been done."""
 
 
+class Asked:
+    """Requests of the process that leads: they need no commit of their own before they are applied.
+
+    Whoever asked waits until they are settled, and asks again by the store when this process no longer leads.
+    """
+
+    def __init__(self) -> None:
+        self._requests: list[Request] = []
+
+    def add(self, request: Request) -> None:
+        """Let *request* be applied with the next step."""
+        self._requests.append(request)
+
+    def take(self) -> list[Request]:
+        """Return what was asked since the last call."""
+        taken, self._requests = self._requests, []
+        return taken
+
+    def give_back(self, requests: list[Request]) -> None:
+        """Put *requests* back whose transaction failed."""
+        self._requests[:0] = requests
+
+
 class SubmitStage:
     """Applies requests in the order in which they were asked."""
 
     name = "submit"
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, asked: Asked | None = None) -> None:
         self._world = world
         self._accounts = Accounts(world)
+        self._asked = asked or Asked()
 
     async def step(self, now: datetime) -> datetime | None:
         """See ``engine.stage.Stage``."""
-        applied = await self._world.store.transact(self._decide, term=self._world.term)
+        asked = self._asked.take()
+
+        def decide(tx: Tx) -> int:
+            for request in asked:
+                tx.requests.add(request)
+            return self._decide(tx)
+
+        try:
+            applied = await self._world.store.transact(decide, term=self._world.term)
+        except BaseException:
+            self._asked.give_back(asked)
+            raise
         return now if applied else None
 
     def _decide(self, tx: Tx) -> int:

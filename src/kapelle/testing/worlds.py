@@ -35,6 +35,7 @@ from kapelle.engine.acts import Acts
 from kapelle.engine.dispatch import DispatchStage
 from kapelle.engine.execute import ExecuteStage
 from kapelle.engine.integrate import integration_ref
+from kapelle.engine.loop import step_together
 from kapelle.engine.merge import MergeStage
 from kapelle.engine.meter import EngineMeter
 from kapelle.engine.recover import RecoverStage
@@ -327,7 +328,9 @@ class Leader:
         """Step every stage once, as the loop does; say whether there is reason to do so again now, and when there is later."""
         self._woken = False
         now = self.here.clock.now()
-        wakes = [wake for stage in self.stages.values() for wake in [await stage.step(now)] if wake is not None]
+        alone, *others = self.stages.values()
+        recovered = await alone.step(now)
+        wakes = [*([recovered] if recovered is not None else []), *await step_together(others, now)]
         await self.settle()
         later = min((wake for wake in wakes if wake > now), default=None)
         return self._woken or any(wake <= now for wake in wakes), later

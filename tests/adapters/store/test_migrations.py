@@ -10,14 +10,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, create_engine
 
 from kapelle.adapters.store.schema import metadata
-from kapelle.adapters.store.sqlite import HEAD, SqliteStore
+from kapelle.adapters.store.sqlite import HEAD, SqliteStore, upgrade
 from kapelle.core.errors import StoreFailed
 from kapelle.core.events import RunPaused
 from kapelle.core.ids import AttemptId
-from kapelle.testing.conformance.samples import StillClock, a_request
+from kapelle.core.run import RunSpec
+from kapelle.core.task import TaskSpec
+from kapelle.testing.conformance.samples import StillClock, a_request, a_run, a_task
 
 
 async def opened(path: Path) -> SqliteStore:
@@ -166,3 +169,35 @@ async def test_sequence_numbers_are_never_used_again(tmp_path: Path) -> None:
     await store.transact(lambda tx: tx.log(RunPaused()), term=1)
     assert await store.read(lambda view: [entry.seq for entry in view.events()]) == [3]
     await store.close()
+
+
+async def test_specifications_of_an_earlier_schema_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    run = a_run()
+    task = a_task(run)
+    old = SqliteStore(path, StillClock())
+
+    def make(connection: Connection) -> None:
+        upgrade(connection, "0002")
+        for row in (
+            ("runs", {"run_id": run.run_id, "spec": TypeAdapter(RunSpec).dump_json(run.spec).decode()}),
+            ("tasks", {"task_id": task.task_id, "spec": TypeAdapter(TaskSpec).dump_json(task.spec).decode()}),
+        ):
+            insert_whole(connection, *row)
+
+    await old.in_writer(make)
+    await old.close()
+    store = await opened(path)
+    found = await store.read(lambda view: (view.runs.get(run.run_id), view.tasks.get(task.task_id)))
+    assert [thing.spec for thing in found if thing is not None] == [run.spec, task.spec]
+    await store.close()
+
+
+def insert_whole(connection: Connection, table: str, given: dict[str, Any]) -> None:
+    """Insert a row; a column that is not given holds the least that its type allows."""
+    least = {"TEXT": "", "INTEGER": 0, "BIGINT": 0, "FLOAT": 0.0}
+    states = {"runs": {"state": "running"}, "tasks": {"state": "pending"}}
+    columns = connection.exec_driver_sql(f"PRAGMA table_info({table})").fetchall()
+    row = {name: None if not needed else least[kind] for _, name, kind, needed, *_ in columns} | states[table] | given
+    names, marks = ", ".join(f'"{name}"' for name in row), ", ".join("?" for _ in row)
+    connection.exec_driver_sql(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(row.values()))  # noqa: S608  # names of this file

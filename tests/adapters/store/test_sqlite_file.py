@@ -5,9 +5,11 @@ import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from kapelle.adapters.store.sqlite import SqliteStore
 from kapelle.adapters.store.sqlite_lead import SqliteLeadership
@@ -59,10 +61,47 @@ async def lead(store: SqliteStore, path: Path) -> tuple[SqliteLeadership, int]:
 )
 async def test_every_connection_is_durable_and_patient(store: SqliteStore, pragma: str, value: object) -> None:
     written = await store.in_writer(lambda connection: connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one())
-    read = await store._in_thread(
-        store._reader, store._reading, lambda connection: connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
-    )
+    read = await store.in_reader(lambda connection: connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one())
     assert (written, read) == (value, value)
+
+
+async def test_what_waits_together_is_committed_at_once_and_each_row_written_once(store: SqliteStore, path: Path) -> None:
+    leadership, term = await lead(store, path)
+    said: list[str] = []
+
+    def listen(connection: Connection) -> None:
+        driver = connection.connection.dbapi_connection
+        assert isinstance(driver, sqlite3.Connection)
+        driver.set_trace_callback(said.append)
+
+    await store.in_writer(listen)
+    run = a_run()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(store.transact(lambda tx: tx.runs.add(run), term=term))
+        for count in range(1, 4):
+            group.create_task(
+                store.transact(lambda tx, count=count: tx.runs.put(replace(run, unfinished=count)), term=term),
+            )
+    words = [statement.split()[0] for statement in said]
+    assert (words.count("BEGIN"), words.count("COMMIT"), words.count("UPDATE")) == (1, 1, 1)
+    found = await store.read(lambda view: view.runs.get(run.run_id))
+    assert found is not None
+    assert found.unfinished == 3
+    await leadership.give_up(term)
+
+
+async def test_an_order_that_comes_after_the_store_was_closed_is_refused(store: SqliteStore, path: Path) -> None:
+    leadership, term = await lead(store, path)
+    await leadership.give_up(term)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(refused(store, term))
+        group.create_task(store.close())
+    assert waiting.done()
+
+
+async def refused(store: SqliteStore, term: int) -> None:
+    with pytest.raises(StoreFailed, match="closed"):
+        await store.transact(lambda tx: tx.log(RunPaused()), term=term)
 
 
 async def test_a_reader_sees_one_state_while_the_writer_commits(store: SqliteStore, path: Path) -> None:

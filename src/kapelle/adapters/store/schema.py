@@ -52,11 +52,14 @@ requests = Table(
 )
 Index("requests_open", requests.c.seq, sqlite_where=text("settled_at IS NULL"), postgresql_where=text("settled_at IS NULL"))
 
+# What was submitted never changes and may be big: it is apart from the rows that change.
+run_specs = Table("run_specs", metadata, _text("run_id", key=True), _text("spec"))
+task_specs = Table("task_specs", metadata, _text("task_id", key=True), _text("spec"))
+
 runs = Table(
     "runs",
     metadata,
     _text("run_id", key=True),
-    _text("spec"),
     _text("state"),
     _whole("paused"),
     _whole("unfinished"),
@@ -74,7 +77,6 @@ tasks = Table(
     _text("run_id"),
     _whole("position"),
     _text("name"),
-    _text("spec"),
     _text("state"),
     _text("waits_for", null=True),
     _text("detail"),

@@ -1,13 +1,17 @@
 """The store on SQLite: one file, write-ahead logging, every commit synced to disk before it counts.
 
 One thread writes and one reads, each with its own connection, so the event loop never waits for a disk and readers see a
-consistent state while the leader writes. All transactions of this process are done one after the other by the writer.
+consistent state while the leader writes. What this process has to write is done in the order in which it was asked for.
+
+Work of one leader that waits together is committed together: one BEGIN, one check of the term, one COMMIT, one sync of the
+disk. Each piece sees what the pieces before it wrote. When one of them fails, nothing of that transaction stays, and each piece
+is done again in a transaction of its own: so the one that fails undoes only itself.
 """
 
 import asyncio
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +23,7 @@ from sqlalchemy.pool import StaticPool
 
 from kapelle.adapters.store.statements import Statements
 from kapelle.adapters.store.tables import SqlTx, SqlView
+from kapelle.adapters.store.writer import Order, Writer
 from kapelle.core.errors import LeadLost, StoreFailed
 from kapelle.core.ids import ALPHABET
 from kapelle.core.ports import Clock
@@ -27,7 +32,7 @@ from kapelle.core.store import Tx, View
 
 T = TypeVar("T")
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration. Kept here so that a store that is up to date is opened without loading Alembic's scripts."""
 BUSY_MS = 15_000
 """How long to wait for another process's transaction. Transactions take milliseconds; this is for a stopped machine."""
@@ -66,7 +71,7 @@ class SqliteStore:
         self._clock = clock
         self._writing = _engine(path)
         self._reading = _engine(path)
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kapelle-store-writer")
+        self._writer = Writer("kapelle-store", self._carry_out)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kapelle-store-reader")
         self.statements = Statements(self._writing.dialect)
         self.store_id = ""
@@ -112,41 +117,72 @@ class SqliteStore:
         Raises:
             StoreFailed: the database answered with an error.
         """
-        return await self._in_thread(self._writer, self._writing, work)
+        self._check_open()
+        return await self._writer.order(work, None)
 
-    async def _in_thread(self, thread: ThreadPoolExecutor, engine: Engine, work: Callable[[Connection], T]) -> T:
-        def call() -> T:
-            try:
-                with engine.connect() as connection:
-                    return work(connection)
-            except DatabaseError as error:
-                raise StoreFailed(f"the store {self._path} answered: {error.orig}") from error
-            except SQLAlchemyError as error:
-                raise StoreFailed(f"the store {self._path} cannot be used: {error}") from error
+    async def in_reader(self, work: Callable[[Connection], T]) -> T:
+        """Run *work*, which only reads, in the reader thread with its connection.
 
-        if self._closed:
-            raise StoreFailed(f"the store {self._path} is closed")
-        return await asyncio.get_running_loop().run_in_executor(thread, call)
+        Raises:
+            StoreFailed: the database answered with an error.
+        """
+        self._check_open()
+        running = asyncio.get_running_loop()
+        return await running.run_in_executor(self._reader, self._connected, self._reading, work)
 
     async def transact(self, work: Callable[[Tx], T], *, term: int) -> T:
         """See ``core.store.Store``."""
+        self._check_open()
+        return await self._writer.order(work, term)
 
-        def call(connection: Connection) -> T:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreFailed(f"the store {self._path} is closed")
+
+    def _connected(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+        try:
+            with engine.connect() as connection:
+                return work(connection)
+        except sqlite3.Error as error:
+            raise StoreFailed(f"the store {self._path} answered: {error}") from error
+        except DatabaseError as error:
+            raise StoreFailed(f"the store {self._path} answered: {error.orig}") from error
+        except SQLAlchemyError as error:
+            raise StoreFailed(f"the store {self._path} cannot be used: {error}") from error
+
+    def _carry_out(self, orders: Sequence[Order]) -> None:
+        """Do *orders* in the writer's thread, all together or, when that fails, one by one."""
+        groups = [orders]
+        while groups:
+            group = groups.pop(0)
             try:
-                self._fence(connection, term)
-                tx = SqlTx(connection, self.statements, now=self._clock.now(), term=term)
-                answer = work(tx)
-                tx.flush()
-                connection.exec_driver_sql("COMMIT")
-            except BaseException:
-                # A COMMIT that failed (a full disk) may have ended the transaction already.
-                with suppress(DatabaseError):
-                    connection.exec_driver_sql("ROLLBACK")
-                raise
-            return answer
+                self._connected(self._writing, lambda connection, group=group: self._together(connection, group))
+            except BaseException as error:  # noqa: BLE001  # it is raised where the work was ordered
+                if len(group) > 1:
+                    groups = [[order] for order in group]
+                    continue
+                group[0].error = error
 
-        return await self.in_writer(call)
+    def _together(self, connection: Connection, orders: Sequence[Order]) -> None:
+        """Do *orders* in one transaction of their term's leader; without a term, an order says BEGIN and COMMIT itself."""
+        term = orders[0].term if orders else None
+        if term is None:
+            for order in orders:
+                order.value = order.work(connection)
+            return
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            self._fence(connection, term)
+            tx = SqlTx(connection, self.statements, now=self._clock.now(), term=term)
+            for order in orders:
+                order.value = order.work(tx)
+            tx.flush()
+            connection.exec_driver_sql("COMMIT")
+        except BaseException:
+            # A COMMIT that failed (a full disk) may have ended the transaction already.
+            with suppress(DatabaseError):
+                connection.exec_driver_sql("ROLLBACK")
+            raise
 
     def _fence(self, connection: Connection, term: int) -> None:
         rows = self.statements.log.term.run(connection)
@@ -163,7 +199,7 @@ class SqliteStore:
             finally:
                 connection.exec_driver_sql("ROLLBACK")
 
-        return await self._in_thread(self._reader, self._reading, call)
+        return await self.in_reader(call)
 
     async def ask(self, requests: Iterable[Request]) -> None:
         """See ``core.store.Store``."""
@@ -188,9 +224,9 @@ class SqliteStore:
         if self._closed:
             return
         self._closed = True
-        for thread, engine in ((self._writer, self._writing), (self._reader, self._reading)):
-            thread.submit(engine.dispose)
-            thread.shutdown(wait=True)
+        self._writer.close(self._writing.dispose)
+        self._reader.submit(self._reading.dispose)
+        self._reader.shutdown(wait=True)
 
 
 def _version(connection: Connection) -> str | None:
@@ -200,8 +236,8 @@ def _version(connection: Connection) -> str | None:
     return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one())
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring the database to the newest schema, inside the transaction that is open.
+def upgrade(connection: Connection, to: str = "head") -> None:
+    """Bring the database to the newest schema, or to that of the migration *to*, inside the transaction that is open.
 
     Raises:
         StoreFailed: it was made by a newer Kapelle.
@@ -219,4 +255,4 @@ def upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", "kapelle.adapters.store:migrations")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, to)

@@ -1,5 +1,6 @@
 """The queries, each built once: shared by all transactions of a store."""
 
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import (
@@ -40,11 +41,11 @@ class RunStatements:
 
     def __init__(self, dialect: Dialect) -> None:
         runs, tasks, calls = schema.runs, schema.tasks, schema.calls
-        self.rows = Mapper(Run, runs, dialect, frozen=("spec",))
+        self.rows = Mapper(Run, runs, dialect, apart=("spec", schema.run_specs))
         columns = self.rows.columns
-        self.open = Statement(
-            select(*columns).where(text("ended_at IS NULL")).order_by(runs.c.submitted_at, runs.c.run_id), dialect
-        )
+        in_order = select(*columns).where(text("ended_at IS NULL")).order_by(runs.c.submitted_at, runs.c.run_id)
+        self.open = Statement(in_order, dialect)
+        self.done = Statement(in_order.where(runs.c.unfinished <= literal_column("0")), dialect)
         self.newest = Statement(
             select(*columns).order_by(runs.c.submitted_at.desc(), runs.c.run_id).limit(bindparam("limit")), dialect
         )
@@ -80,13 +81,14 @@ class TaskStatements:
             Task,
             tasks,
             dialect,
-            frozen=("spec", "name", "position", "held"),
+            apart=("spec", schema.task_specs),
             extra={
                 "name": lambda task: task.spec.name,
-                "position": lambda _: 0,
                 "held": lambda _: 0,
                 "unapproved": lambda task: int(task.spec.approval and not task.approved),
             },
+            once=("name", "held"),
+            numbered="position",
         )
         self.needs = Mapper(Edge, needs, dialect)
         columns = self.rows.columns
@@ -150,7 +152,9 @@ class AttemptStatements:
         self.without_agent = Statement(
             select(*columns)
             .join(tasks, tasks.c.attempt_id == attempts.c.attempt_id)
-            .where(text("attempts.ended_at IS NULL"), tasks.c.state == literal_column("'running'"), ~agent_live)
+            .where(
+                text("attempts.ended_at IS NULL"), text(schema.BUSY), tasks.c.state == literal_column("'running'"), ~agent_live
+            )
             .order_by(tasks.c.rank),
             dialect,
         )
@@ -298,13 +302,42 @@ class LogStatements:
 
 
 class Statements:
-    """All queries of one dialect."""
+    """All queries of one dialect; each group is built when it is first needed, since most commands need few of them."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self.runs = RunStatements(dialect)
-        self.tasks = TaskStatements(dialect)
-        self.attempts = AttemptStatements(dialect)
-        self.agents = AgentStatements(dialect)
-        self.accounts = AccountStatements(dialect)
-        self.changes = ChangeStatements(dialect)
-        self.log = LogStatements(dialect)
+        self._dialect = dialect
+
+    @cached_property
+    def runs(self) -> RunStatements:
+        """Runs."""
+        return RunStatements(self._dialect)
+
+    @cached_property
+    def tasks(self) -> TaskStatements:
+        """Tasks and needs."""
+        return TaskStatements(self._dialect)
+
+    @cached_property
+    def attempts(self) -> AttemptStatements:
+        """Attempts and prompts."""
+        return AttemptStatements(self._dialect)
+
+    @cached_property
+    def agents(self) -> AgentStatements:
+        """Agents and workspaces."""
+        return AgentStatements(self._dialect)
+
+    @cached_property
+    def accounts(self) -> AccountStatements:
+        """Accounts."""
+        return AccountStatements(self._dialect)
+
+    @cached_property
+    def changes(self) -> ChangeStatements:
+        """The merge queue."""
+        return ChangeStatements(self._dialect)
+
+    @cached_property
+    def log(self) -> LogStatements:
+        """Events, requests, model calls and the lead."""
+        return LogStatements(self._dialect)

@@ -4,11 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
 from sqlalchemy import Connection
 
+from kapelle.adapters.store.known import Known
 from kapelle.adapters.store.rows import from_microseconds, to_microseconds
 from kapelle.adapters.store.statements import ESCAPE, Statements
 from kapelle.core.account import Account
@@ -26,19 +28,24 @@ from kapelle.core.store import Edge, Overview, WorkspaceRow
 from kapelle.core.task import Task, TaskState
 
 BODIES: dict[str, type[Body]] = {kind.__name__: kind for kind in (Submit, Cancel, Pause, Resume, Approve, Reject, Retry)}
-_BODY_CODECS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in BODIES.items()}
-_EVENT_CODECS: dict[str, TypeAdapter[Any]] = {}
 
 
+_IDS = {"run_id", "task_id"}
+"""Fields of every event that are columns of their own."""
 LOWEST = -1e300
 """Below every rank."""
 
 
+@cache
+def body_codec(kind: str) -> TypeAdapter[Any]:
+    """Return the codec of the requests of *kind*; made when it is first needed, since it takes milliseconds."""
+    return TypeAdapter(BODIES[kind])
+
+
+@cache
 def event_codec(kind: str) -> TypeAdapter[Any]:
     """Return the codec of the events of *kind*; made when it is first needed, since most runs need few of them."""
-    if kind not in _EVENT_CODECS:
-        _EVENT_CODECS[kind] = TypeAdapter(KINDS[kind])
-    return _EVENT_CODECS[kind]
+    return TypeAdapter(KINDS[kind])
 
 
 def _spend(row: Sequence[Any]) -> Spend:
@@ -52,34 +59,56 @@ def _pattern(prefix: str) -> str:
     return "".join(ESCAPE + letter if letter in f"%_{ESCAPE}" else letter for letter in prefix) + "%"
 
 
-class _Part:
+class _Kept:
+    """The tables whose rows change often; shared by all parts of a transaction."""
+
     def __init__(self, connection: Connection, statements: Statements) -> None:
+        self.runs = Known(connection, statements.runs.rows)
+        self.tasks = Known(connection, statements.tasks.rows)
+        self.attempts = Known(connection, statements.attempts.rows)
+        self.agents = Known(connection, statements.agents.rows)
+
+    def flush(self) -> None:
+        """Write what is not written yet."""
+        for table in (self.runs, self.tasks, self.attempts, self.agents):
+            table.flush()
+
+
+class _Part:
+    def __init__(self, connection: Connection, statements: Statements, kept: _Kept) -> None:
         self._at = connection
         self._all = statements
+        self._kept = kept
 
 
 class SqlRuns(_Part):
     """Runs."""
 
     def add(self, run: Run) -> None:
-        self._all.runs.rows.add(self._at, [run])
+        self._kept.runs.add([run])
 
     def get(self, run_id: RunId) -> Run | None:
-        return self._all.runs.rows.get(self._at, run_id)
+        return self._kept.runs.get(run_id)
 
     def put(self, run: Run) -> None:
-        self._all.runs.rows.put(self._at, run)
+        self._kept.runs.put(run)
 
     def pause(self, run: Run, *, paused: bool) -> None:
         self.put(replace(run, paused=paused))
         self._all.runs.hold.do(self._at, of_run=run.run_id, to_held=int(paused))
 
     def open(self) -> Sequence[Run]:
-        return [self._all.runs.rows.load(row) for row in self._all.runs.open.run(self._at)]
+        self._kept.runs.flush()
+        return self._kept.runs.load(self._all.runs.open.run(self._at))
+
+    def done(self) -> Sequence[Run]:
+        self._kept.runs.flush()
+        return self._kept.runs.load(self._all.runs.done.run(self._at))
 
     def overviews(self, run_ids: Sequence[RunId] | None = None, limit: int = 50) -> Sequence[Overview]:
+        self._kept.tasks.flush()
         if run_ids is None:
-            runs = [self._all.runs.rows.load(row) for row in self._all.runs.newest.run(self._at, limit=limit)]
+            runs = self._kept.runs.load(self._all.runs.newest.run(self._at, limit=limit))
         else:
             runs = [run for run_id in run_ids for run in [self.get(run_id)] if run is not None]
         return [self._overview(run) for run in runs]
@@ -97,70 +126,70 @@ class SqlTasks(_Part):
     """Tasks and needs."""
 
     def add(self, tasks: Sequence[Task], edges: Sequence[Edge]) -> None:
-        rows = self._all.tasks.rows
-        values = [rows.values(task) | {"position": position} for position, task in enumerate(tasks)]
-        rows.add_values(self._at, values)
+        self._kept.tasks.add(tasks)
         self._all.tasks.needs.add(self._at, edges)
 
     def get(self, task_id: TaskId) -> Task | None:
-        return self._all.tasks.rows.get(self._at, task_id)
+        return self._kept.tasks.get(task_id)
 
     def put(self, task: Task) -> None:
-        self._all.tasks.rows.put(self._at, task)
+        self._kept.tasks.put(task)
 
     def due(self, now: datetime, limit: int, after: Task | None = None) -> Sequence[Task]:
         rank, task_id = (after.rank, after.task_id) if after is not None else (LOWEST, "")
+        self._kept.tasks.flush()
         rows = self._all.tasks.due.run(self._at, now=to_microseconds(now), limit=limit, after_rank=rank, after_id=task_id)
-        return self._load(rows)
+        return self._kept.tasks.load(rows)
 
     def next_due_at(self, now: datetime) -> datetime | None:
+        self._kept.tasks.flush()
         found = self._all.tasks.next_due.run(self._at, now=to_microseconds(now))[0][0]
         return None if found is None else from_microseconds(found)
 
     def of_run(self, run_id: RunId) -> Sequence[Task]:
-        return self._load(self._all.tasks.of_run.run(self._at, run_id=run_id))
+        return self._kept.tasks.load(self._all.tasks.of_run.run(self._at, run_id=run_id))
 
     def in_state(self, state: TaskState, limit: int = 500) -> Sequence[Task]:
-        return self._load(self._all.tasks.in_state.run(self._at, state=state.value, limit=limit))
+        self._kept.tasks.flush()
+        return self._kept.tasks.load(self._all.tasks.in_state.run(self._at, state=state.value, limit=limit))
 
     def needs(self, task_id: TaskId) -> Sequence[Task]:
-        return self._load(self._all.tasks.its_needs.run(self._at, task_id=task_id))
+        return self._kept.tasks.load(self._all.tasks.its_needs.run(self._at, task_id=task_id))
 
     def needed_by(self, task_id: TaskId) -> Sequence[Task]:
-        return self._load(self._all.tasks.needed_by.run(self._at, task_id=task_id))
+        return self._kept.tasks.load(self._all.tasks.needed_by.run(self._at, task_id=task_id))
 
     def find(self, prefix: str, run_id: RunId | None = None) -> Sequence[Task]:
         if run_id is not None:
-            named = self._load(self._all.tasks.named.run(self._at, run_id=run_id, name=prefix))
+            named = self._all.tasks.named.run(self._at, run_id=run_id, name=prefix)
             found = self._all.tasks.like_in_run.run(self._at, run_id=run_id, pattern=_pattern(prefix))
-            return named or self._load(found)
-        return self._load(self._all.tasks.like.run(self._at, pattern=_pattern(prefix)))
-
-    def _load(self, rows: Sequence[Any]) -> list[Task]:
-        return [self._all.tasks.rows.load(row) for row in rows]
+            return self._kept.tasks.load(named or found)
+        return self._kept.tasks.load(self._all.tasks.like.run(self._at, pattern=_pattern(prefix)))
 
 
 class SqlAttempts(_Part):
     """Attempts and prompts."""
 
     def put(self, attempt: Attempt) -> None:
-        self._all.attempts.rows.put(self._at, attempt)
+        self._kept.attempts.put(attempt)
 
     def get(self, attempt_id: AttemptId) -> Attempt | None:
-        return self._all.attempts.rows.get(self._at, attempt_id)
+        return self._kept.attempts.get(attempt_id)
 
     def of_task(self, task_id: TaskId) -> Sequence[Attempt]:
-        return [self._all.attempts.rows.load(row) for row in self._all.attempts.of_task.run(self._at, task_id=task_id)]
+        self._kept.attempts.flush()
+        return self._kept.attempts.load(self._all.attempts.of_task.run(self._at, task_id=task_id))
 
     def without_agent(self) -> Sequence[Attempt]:
-        return [self._all.attempts.rows.load(row) for row in self._all.attempts.without_agent.run(self._at)]
+        self._kept.flush()
+        return self._kept.attempts.load(self._all.attempts.without_agent.run(self._at))
 
     def put_prompt(self, prompt: PromptRecord) -> None:
         self._all.attempts.prompt_rows.put(self._at, prompt)
 
     def prompts(self, attempt_id: AttemptId) -> Sequence[PromptRecord]:
         rows = self._all.attempts.prompts.run(self._at, attempt_id=attempt_id)
-        return [self._all.attempts.prompt_rows.load(row) for row in rows]
+        return [self._all.attempts.prompt_rows.load(self._at, row) for row in rows]
 
     def prompt(self, prompt_id: PromptId) -> PromptRecord | None:
         return self._all.attempts.prompt_rows.get(self._at, prompt_id)
@@ -170,13 +199,14 @@ class SqlAgents(_Part):
     """Agents and workspaces."""
 
     def put(self, agent: Agent) -> None:
-        self._all.agents.rows.put(self._at, agent)
+        self._kept.agents.put(agent)
 
     def get(self, agent_id: AgentId) -> Agent | None:
-        return self._all.agents.rows.get(self._at, agent_id)
+        return self._kept.agents.get(agent_id)
 
     def live(self) -> Sequence[Agent]:
-        return [self._all.agents.rows.load(row) for row in self._all.agents.live.run(self._at)]
+        self._kept.agents.flush()
+        return self._kept.agents.load(self._all.agents.live.run(self._at))
 
     def put_workspace(self, workspace: WorkspaceRow) -> None:
         self._all.agents.workspace_rows.put(self._at, workspace)
@@ -185,7 +215,7 @@ class SqlAgents(_Part):
         return self._all.agents.workspace_rows.get(self._at, workspace_id)
 
     def workspaces(self) -> Sequence[WorkspaceRow]:
-        return [self._all.agents.workspace_rows.load(row) for row in self._all.agents.workspaces.run(self._at)]
+        return [self._all.agents.workspace_rows.load(self._at, row) for row in self._all.agents.workspaces.run(self._at)]
 
     def drop_workspace(self, workspace_id: WorkspaceId) -> None:
         self._all.agents.drop.do(self._at, workspace_id=workspace_id)
@@ -201,7 +231,7 @@ class SqlAccounts(_Part):
         return self._all.accounts.rows.get(self._at, account_id)
 
     def not_open(self) -> Sequence[Account]:
-        return [self._all.accounts.rows.load(row) for row in self._all.accounts.not_open.run(self._at)]
+        return [self._all.accounts.rows.load(self._at, row) for row in self._all.accounts.not_open.run(self._at)]
 
 
 class SqlChanges(_Part):
@@ -214,23 +244,23 @@ class SqlChanges(_Part):
         return self._all.changes.rows.get(self._at, change_id)
 
     def queued(self) -> Sequence[Change]:
-        return [self._all.changes.rows.load(row) for row in self._all.changes.queued.run(self._at)]
+        return [self._all.changes.rows.load(self._at, row) for row in self._all.changes.queued.run(self._at)]
 
     def of_task(self, task_id: TaskId) -> Sequence[Change]:
-        return [self._all.changes.rows.load(row) for row in self._all.changes.of_task.run(self._at, task_id=task_id)]
+        return [self._all.changes.rows.load(self._at, row) for row in self._all.changes.of_task.run(self._at, task_id=task_id)]
 
     def merged_as(self, commit: str) -> Sequence[Change]:
-        return [self._all.changes.rows.load(row) for row in self._all.changes.merged_as.run(self._at, commit=commit)]
+        return [self._all.changes.rows.load(self._at, row) for row in self._all.changes.merged_as.run(self._at, commit=commit)]
 
     def integration(self, repository: str, target: str, line: str = "") -> Integration | None:
         rows = self._all.changes.integration.run(self._at, repository=repository, target=target, line=line)
-        return self._all.changes.integration_rows.load(rows[0]) if rows else None
+        return self._all.changes.integration_rows.load(self._at, rows[0]) if rows else None
 
     def put_integration(self, integration: Integration) -> None:
         self._all.changes.integration_rows.put(self._at, integration)
 
     def integrations(self) -> Sequence[Integration]:
-        return [self._all.changes.integration_rows.load(row) for row in self._all.changes.integrations.run(self._at)]
+        return [self._all.changes.integration_rows.load(self._at, row) for row in self._all.changes.integrations.run(self._at)]
 
     def put_receipt(self, receipt: Receipt) -> None:
         self._all.changes.receipt_rows.put(self._at, receipt)
@@ -239,7 +269,9 @@ class SqlChanges(_Part):
         return self._all.changes.receipt_rows.get(self._at, key)
 
     def receipts_of(self, tree: str) -> Sequence[Receipt]:
-        return [self._all.changes.receipt_rows.load(row) for row in self._all.changes.receipts_of.run(self._at, tree=tree)]
+        return [
+            self._all.changes.receipt_rows.load(self._at, row) for row in self._all.changes.receipts_of.run(self._at, tree=tree)
+        ]
 
 
 class SqlLedger(_Part):
@@ -281,7 +313,7 @@ class SqlRequests(_Part):
             self._at,
             request_id=request.request_id,
             kind=kind,
-            body=_BODY_CODECS[kind].dump_json(request.body).decode(),
+            body=body_codec(kind).dump_json(request.body).decode(),
             principal=request.principal,
             asked_at=to_microseconds(request.asked_at),
         )
@@ -290,7 +322,7 @@ class SqlRequests(_Part):
         request_id, kind, body, principal, asked_at, settled_at, refusal = row
         return Request(
             request_id=RequestId(request_id),
-            body=_BODY_CODECS[kind].validate_json(body),
+            body=body_codec(kind).validate_json(body),
             principal=principal,
             asked_at=from_microseconds(asked_at),
             settled_at=None if settled_at is None else from_microseconds(settled_at),
@@ -304,14 +336,15 @@ class SqlView:
     def __init__(self, connection: Connection, statements: Statements) -> None:
         self._at = connection
         self._all = statements
-        self.runs = SqlRuns(connection, statements)
-        self.tasks = SqlTasks(connection, statements)
-        self.attempts = SqlAttempts(connection, statements)
-        self.agents = SqlAgents(connection, statements)
-        self.accounts = SqlAccounts(connection, statements)
-        self.changes = SqlChanges(connection, statements)
-        self.ledger = SqlLedger(connection, statements)
-        self.requests = SqlRequests(connection, statements)
+        self._kept = kept = _Kept(connection, statements)
+        self.runs = SqlRuns(connection, statements, kept)
+        self.tasks = SqlTasks(connection, statements, kept)
+        self.attempts = SqlAttempts(connection, statements, kept)
+        self.agents = SqlAgents(connection, statements, kept)
+        self.accounts = SqlAccounts(connection, statements, kept)
+        self.changes = SqlChanges(connection, statements, kept)
+        self.ledger = SqlLedger(connection, statements, kept)
+        self.requests = SqlRequests(connection, statements, kept)
 
     def events(self, after: int = 0, *, run_id: RunId | None = None, limit: int = 1000) -> Sequence[Entry]:
         if run_id is None:
@@ -338,16 +371,25 @@ class SqlTx(SqlView):
         super().__init__(connection, statements)
         self.now = now
         self.term = term
-        self._events: list[dict[str, Any]] = []
+        self._events: list[tuple[Any, ...]] = []
 
     def log(self, *events: Event) -> None:
         at = to_microseconds(self.now)
         for event in events:
-            body = event_codec(event.kind).dump_json(event, exclude={"run_id", "task_id"}).decode()
-            ids = {"run_id": event.run_id, "task_id": event.task_id}
-            self._events.append({"at": at, "term": self.term, "kind": event.kind, "body": body, **ids})
+            body = event_codec(event.kind).serializer.to_json(event, exclude=_IDS).decode()
+            # In the order of LogStatements.log.
+            self._events.append((at, self.term, event.kind, event.run_id, event.task_id, body))
+
+    def events(self, after: int = 0, *, run_id: RunId | None = None, limit: int = 1000) -> Sequence[Entry]:
+        self.flush()
+        return super().events(after, run_id=run_id, limit=limit)
+
+    def last_seq(self) -> int:
+        self.flush()
+        return super().last_seq()
 
     def flush(self) -> None:
-        """Write the events that were logged: all at once, at the end of the transaction."""
-        self._all.log.log.do_many(self._at, self._events)
+        """Write what is not written yet: rows, then the events that tell of them, all at once."""
+        self._kept.flush()
+        self._all.log.log.do_each(self._at, self._events)
         self._events = []

@@ -9,7 +9,7 @@ import typer
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go, principal
 from kapelle.apps.cli.output import out, print_json
-from kapelle.apps.desk import Found
+from kapelle.apps.reader import Found
 from kapelle.core.errors import UsageError
 from kapelle.core.requests import Approve, Body, Cancel, Pause, Reject
 

@@ -14,7 +14,7 @@ from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import count_tokens, money, out, print_json, print_report, state_text
 from kapelle.apps.cli.telling import line_of
-from kapelle.apps.desk import Desk, Found
+from kapelle.apps.reader import Found, Reader
 from kapelle.apps.views import TaskReport, account_json, entry_json, run_json, run_report, spend_json, task_json
 from kapelle.core.account import Account, account_of, told
 from kapelle.core.durations import format_duration
@@ -68,18 +68,19 @@ def events(
 
 
 async def _status(folder: Path | None, *, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder)) as desk:
-        lead = await desk.leader()
-        overviews = await desk.world.store.read(lambda view: view.runs.overviews([run.run_id for run in view.runs.open()]))
-        live = await desk.world.store.read(lambda view: view.agents.live())
-        waiting = await desk.world.store.read(_waiting)
-        accounts = await desk.world.store.read(_accounts)
+    found = configuration(folder)
+    async with compose.open_reader(found) as reader:
+        lead = await reader.leader()
+        overviews = await reader.store.read(lambda view: view.runs.overviews([run.run_id for run in view.runs.open()]))
+        live = await reader.store.read(lambda view: view.agents.live())
+        waiting = await reader.store.read(_waiting)
+        accounts = await reader.store.read(_accounts)
         if as_json:
             print_json(
                 {
                     "leader": {"pid": lead.holder.pid, "term": lead.term} if lead is not None else None,
                     "agents": len(live),
-                    "slots": desk.world.settings.slots,
+                    "slots": found.settings.slots,
                     "runs": [_overview_json(entry) for entry in overviews],
                     "waiting_for_approval": [{"id": task_id, "name": name} for task_id, name in waiting],
                     "accounts": [account_json(account) for account in accounts],
@@ -88,9 +89,9 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
             return
         console = out()
         leads = f"process {lead.holder.pid} leads (term {lead.term})" if lead is not None else "nobody leads"
-        console.print(f"{leads} · {len(live)}/{desk.world.settings.slots} agents live")
+        console.print(f"{leads} · {len(live)}/{found.settings.slots} agents live")
         if overviews:
-            console.print(_overview_table(overviews, desk.world.clock.now()))
+            console.print(_overview_table(overviews, reader.clock.now()))
             if lead is None:
                 console.print(Text("Nothing goes on while nobody leads: kapelle resume", style="yellow"))
         else:
@@ -143,23 +144,23 @@ def _overview_table(overviews: Sequence[Overview], now: datetime) -> Table:
 
 
 async def _list(folder: Path | None, limit: int, *, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder)) as desk:
-        overviews = await desk.world.store.read(lambda view: view.runs.overviews(limit=limit))
+    async with compose.open_reader(configuration(folder)) as reader:
+        overviews = await reader.store.read(lambda view: view.runs.overviews(limit=limit))
         if as_json:
             print_json([_overview_json(entry) for entry in overviews])
         elif overviews:
-            out().print(_overview_table(overviews, desk.world.clock.now()))
+            out().print(_overview_table(overviews, reader.clock.now()))
         else:
             out().print("There are no runs yet. `kapelle run WORKFLOW` starts one.")
 
 
 async def _show(folder: Path | None, which: str, *, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder)) as desk:
-        found = await desk.find(which)
-        report = await desk.world.store.read(lambda view: run_report(view, found.run.run_id))
+    async with compose.open_reader(configuration(folder)) as reader:
+        found = await reader.find(which)
+        report = await reader.store.read(lambda view: run_report(view, found.run.run_id))
         if report is None:
             raise NotFound(f"nothing has the id {which}")
-        now = desk.world.clock.now()
+        now = reader.clock.now()
         if found.task is None:
             print_json(run_json(report, now)) if as_json else print_report(report, now)
             return
@@ -200,10 +201,10 @@ def _print_task(entry: TaskReport, found: Found, now: datetime) -> None:
 
 
 async def _logs(folder: Path | None, which: str, *, prompts: bool, follow: bool, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder)) as desk:
-        found = await desk.find(which)
-        names = await _names(desk, found.run.run_id)
-        async for entry in _entries(desk, found.run.run_id, 0, follow=follow):
+    async with compose.open_reader(configuration(folder)) as reader:
+        found = await reader.find(which)
+        names = await _names(reader, found.run.run_id)
+        async for entry in _entries(reader, found.run.run_id, 0, follow=follow):
             if found.task is not None and entry.event.task_id != found.task.task_id:
                 continue
             if as_json:
@@ -218,20 +219,20 @@ def _print_line(entry: Entry, line: str) -> None:
     sys.stdout.flush()
 
 
-async def _names(desk: Desk, run_id: RunId | None) -> dict[str, str]:
+async def _names(reader: Reader, run_id: RunId | None) -> dict[str, str]:
     if run_id is None:
         return {}
-    tasks = await desk.world.store.read(lambda view: view.tasks.of_run(run_id))
+    tasks = await reader.store.read(lambda view: view.tasks.of_run(run_id))
     return {task.task_id: task.name for task in tasks}
 
 
-async def _entries(desk: Desk, run_id: RunId | None, after: int, *, follow: bool) -> AsyncIterator[Entry]:
+async def _entries(reader: Reader, run_id: RunId | None, after: int, *, follow: bool) -> AsyncIterator[Entry]:
     if follow:
-        async for entry in desk.events(after, run_id):
+        async for entry in reader.events(after, run_id):
             yield entry
         return
     while True:
-        found = await desk.world.store.read(lambda view, since=after: view.events(since, run_id=run_id, limit=500))
+        found = await reader.store.read(lambda view, since=after: view.events(since, run_id=run_id, limit=500))
         for entry in found:
             after = entry.seq
             yield entry
@@ -240,10 +241,10 @@ async def _entries(desk: Desk, run_id: RunId | None, after: int, *, follow: bool
 
 
 async def _events(folder: Path | None, which: str | None, *, after: int, follow: bool, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder)) as desk:
-        run_id = (await desk.find(which)).run.run_id if which is not None else None
-        names = await _names(desk, run_id)
-        async for entry in _entries(desk, run_id, after, follow=follow):
+    async with compose.open_reader(configuration(folder)) as reader:
+        run_id = (await reader.find(which)).run.run_id if which is not None else None
+        names = await _names(reader, run_id)
+        async for entry in _entries(reader, run_id, after, follow=follow):
             if as_json:
                 print_json(entry_json(entry))
                 continue

@@ -9,7 +9,9 @@ from kapelle.apps import compose
 from kapelle.apps.cli.common import Json, go
 from kapelle.apps.cli.output import out, print_json
 
-app = typer.Typer(no_args_is_help=True, help="Serve or check a rehearsal: a scripted model, without a key and for free.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Serve or check a rehearsal: a scripted model, without a key and for free."
+)
 File = Annotated[Path, typer.Argument(help="A rehearsal file.")]
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from kapelle.apps.cli.output import count_tokens, err, money, out, state_text
 from kapelle.apps.cli.telling import line_of
 from kapelle.apps.desk import Desk
+from kapelle.apps.memory import collect_less
 from kapelle.apps.views import RunReport, run_report
 from kapelle.core.durations import format_duration
 from kapelle.core.events import AgentUsedTool, Entry, Event, TaskMoved
@@ -167,6 +168,7 @@ async def stay(desk: Desk, run_id: RunId, *, live: bool, quiet: bool = False, re
 
 
 async def _lead(desk: Desk, finished: Callable[[], Awaitable[bool]], stop: Stop) -> None:
+    collect_less()
     await desk.lead_or_follow(finished, stop)
 
 

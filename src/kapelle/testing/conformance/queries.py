@@ -11,6 +11,7 @@ from kapelle.core.attempt import Attempt, PromptRecord, PromptState
 from kapelle.core.budget import Spend
 from kapelle.core.ids import PromptId, RunId, TaskId
 from kapelle.core.merge import ChangeState
+from kapelle.core.run import RunState
 from kapelle.core.store import Edge, Tx
 from kapelle.core.task import TERMINAL, Task, TaskState
 from kapelle.testing.conformance.samples import NOON, a_call, a_change, a_run, a_task, an_agent, an_attempt
@@ -234,6 +235,22 @@ class RunSuite(StoreTests):
 
         await led.do(work)
         assert await led.read(lambda view: list(view.runs.open())) == [older, newer]
+
+    async def test_runs_are_done_when_their_tasks_are_and_they_have_not_ended(self, led: Led) -> None:
+        """The oldest first."""
+        older, newer = a_run(unfinished=0, submitted_at=NOON - timedelta(days=1)), a_run(unfinished=0)
+        busy, ended = a_run(unfinished=1), a_run(unfinished=0, state=RunState.COMPLETED, ended_at=NOON)
+
+        def work(tx: Tx) -> None:
+            for run in (newer, busy, ended, older):
+                tx.runs.add(run)
+            assert tx.runs.done() == [older, newer]
+            tx.runs.put(replace(busy, unfinished=0))
+            assert busy.run_id in [run.run_id for run in tx.runs.done()]
+            tx.runs.put(busy)
+
+        await led.do(work)
+        assert await led.read(lambda view: list(view.runs.done())) == [older, newer]
 
     async def test_an_overview_counts_tasks_and_spend(self, led: Led) -> None:
         """Of its own run only."""

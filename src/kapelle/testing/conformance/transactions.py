@@ -17,8 +17,9 @@ from kapelle.core.ids import RunId
 from kapelle.core.ports import Clock
 from kapelle.core.requests import Request
 from kapelle.core.run import Run
-from kapelle.core.store import Leadership, Store, Tx, View
-from kapelle.testing.conformance.samples import NOON, StillClock, a_request, a_run, some
+from kapelle.core.store import Edge, Leadership, Store, Tx, View
+from kapelle.core.task import TaskState
+from kapelle.testing.conformance.samples import NOON, StillClock, a_request, a_run, a_task, some
 
 T = TypeVar("T")
 
@@ -88,6 +89,74 @@ class TransactionSuite(StoreTests):
             return tx.runs.get(run.run_id)
 
         assert await led.do(work) == run
+
+    async def test_the_last_of_several_writes_of_a_row_counts(self, led: Led) -> None:
+        """Whichever way it is read, within the transaction and after it."""
+        run = a_run()
+        first, second = a_task(run, name="first"), a_task(run, name="second", unmet=1)
+        needs = Edge(task_id=second.task_id, need_id=first.task_id)
+        done = replace(first, state=TaskState.RUNNING)
+
+        def work(tx: Tx) -> None:
+            tx.runs.add(run)
+            tx.tasks.add([first, second], [needs])
+            for state in (TaskState.ASSIGNED, TaskState.RUNNING):
+                tx.tasks.put(replace(first, state=state))
+            assert tx.tasks.get(first.task_id) == done
+            assert tx.tasks.needs(second.task_id) == [done]
+            assert tx.tasks.in_state(TaskState.RUNNING) == [done]
+            assert tx.tasks.in_state(TaskState.ASSIGNED) == []
+            tx.tasks.put(replace(second, unmet=0))
+            assert tx.tasks.needed_by(first.task_id) == [replace(second, unmet=0)]
+            assert tx.tasks.due(tx.now, 10) == [replace(second, unmet=0)]
+            assert tx.tasks.of_run(run.run_id) == [done, replace(second, unmet=0)]
+            tx.runs.put(replace(run, unfinished=7))
+            assert [entry.run.unfinished for entry in tx.runs.overviews()] == [7]
+
+        await led.do(work)
+        assert await led.read(lambda view: view.tasks.of_run(run.run_id)) == [done, replace(second, unmet=0)]
+
+    async def test_a_transaction_sees_its_own_events_in_order(self, led: Led) -> None:
+        """Their numbers are the ones they keep."""
+
+        def work(tx: Tx) -> int:
+            tx.log(RunPaused(), RunResumed())
+            assert [entry.event for entry in tx.events()] == [RunPaused(), RunResumed()]
+            return tx.last_seq()
+
+        assert await led.do(work) == 2
+        assert await led.events() == [RunPaused(), RunResumed()]
+
+    async def test_work_that_waits_together_is_done_in_order(self, led: Led) -> None:
+        """Each piece sees what those before it wrote, whoever ordered it."""
+        run = a_run(unfinished=0)
+
+        def count(tx: Tx) -> int:
+            if (found := tx.runs.get(run.run_id)) is None:
+                tx.runs.add(found := run)
+            tx.runs.put(replace(found, unfinished=found.unfinished + 1))
+            return found.unfinished
+
+        async with asyncio.TaskGroup() as group:
+            orders = [group.create_task(led.do(count)) for _ in range(5)]
+        assert [order.result() for order in orders] == [0, 1, 2, 3, 4]
+
+    async def test_of_work_that_waits_together_what_fails_undoes_only_itself(self, led: Led) -> None:
+        """With all that it wrote."""
+
+        def fails(tx: Tx) -> None:
+            tx.log(RunSubmitted(name="lost", tasks=0))
+            raise Stop
+
+        async def ordered() -> None:
+            with pytest.raises(Stop):
+                await led.do(fails)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(led.do(lambda tx: tx.log(RunPaused())))
+            group.create_task(ordered())
+            group.create_task(led.do(lambda tx: tx.log(RunResumed())))
+        assert await led.events() == [RunPaused(), RunResumed()]
 
     async def test_what_was_committed_is_read_by_others(self, led: Led) -> None:
         """A commit counts when ``transact`` returns."""
@@ -310,6 +379,20 @@ class RequestSuite(StoreTests):
         await led.store.ask([request, request])
         await led.store.ask([replace(request, principal="somebody else")])
         assert await led.read(lambda view: view.requests.open()) == [request]
+
+    async def test_a_leader_may_append_a_request_and_settle_it_at_once(self, led: Led) -> None:
+        """Its own, in one transaction; once only, however often it is appended."""
+        request = a_request()
+
+        def work(tx: Tx) -> None:
+            tx.requests.add(request)
+            tx.requests.add(request)
+            assert tx.requests.open() == [request]
+            tx.requests.settle(request.request_id, tx.now, None)
+
+        await led.do(work)
+        await led.do(lambda tx: tx.requests.add(request))
+        assert await led.read(lambda view: list(view.requests.open())) == []
 
     async def test_what_is_settled_stays_settled_when_it_is_asked_again(self, led: Led) -> None:
         """Whoever lost the answer may ask again without harm."""

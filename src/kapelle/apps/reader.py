@@ -1,0 +1,109 @@
+"""Looking things up: what every door may do whoever leads. It loads neither the engine nor what reaches the world."""
+
+from asyncio import Event, timeout
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from kapelle.core.agent import ProcessRef
+from kapelle.core.errors import Ambiguous, NotFound
+from kapelle.core.events import Entry
+from kapelle.core.ids import RunId
+from kapelle.core.ports import Clock
+from kapelle.core.run import RUN_TERMINAL, Run, RunState
+from kapelle.core.store import Lead, Leadership, Store, View
+from kapelle.core.task import Task
+
+SHORTEST = 4
+"""Letters of an id that must be given, besides its r- or t-."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What an id or a prefix of one stands for."""
+
+    run: Run
+    task: Task | None = None
+
+
+class Reader:
+    """One process's view of a store."""
+
+    def __init__(self, store: Store, clock: Clock, leadership: Leadership, *, alive: Callable[[ProcessRef], bool]) -> None:
+        self.store = store
+        self.clock = clock
+        self._leadership = leadership
+        self._alive = alive
+
+    async def leader(self) -> Lead | None:
+        """Return who leads, or None when nobody does."""
+        lead = await self._leadership.holder()
+        if lead is None or lead.given_up or not self._alive(lead.holder):
+            return None
+        return lead
+
+    async def ended(self, run_ids: Sequence[RunId]) -> bool:
+        """Say whether there is nothing to wait for any more: each run has ended, or its target must be cleared by a person."""
+        return await self.store.read(lambda view: all(_at_rest(view, view.runs.get(run_id)) for run_id in run_ids))
+
+    async def find(self, prefix: str) -> Found:
+        """Return the run or task that *prefix* (of an id) stands for; or, by its name, the task in the newest run that has it.
+
+        Raises:
+            NotFound: nothing does.
+            Ambiguous: more than one thing does.
+        """
+        return await self.store.read(lambda view: _find(view, prefix))
+
+    async def events(self, after: int = 0, run_id: RunId | None = None) -> AsyncIterator[Entry]:
+        """Yield events after the sequence number *after*, for ever: those that are there, then new ones as they come."""
+        while True:
+            entries = await self.store.read(lambda view, since=after: view.events(since, run_id=run_id, limit=500))
+            for entry in entries:
+                after = entry.seq
+                yield entry
+            if not entries:
+                await rest(0.1)
+
+
+def _at_rest(view: View, run: Run | None) -> bool:
+    if run is None or run.state in RUN_TERMINAL:
+        return run is not None
+    spec = run.spec
+    if run.state is not RunState.DELIVERING or spec.repository is None or spec.target is None:
+        return False
+    integration = view.changes.integration(spec.repository, spec.target, run.line)
+    return integration is not None and bool(integration.held_up)
+
+
+def _find(view: View, word: str) -> Found:
+    """Names go first: a short one may well be the beginning of somebody's id, which nobody means."""
+    if not word.startswith(("r-", "t-")):
+        for overview in view.runs.overviews():
+            named = [task for task in view.tasks.find(word, overview.run.run_id) if task.name == word]
+            if named:
+                return Found(run=overview.run, task=named[0])
+        if len(word) < SHORTEST:
+            raise NotFound(f"nothing has the id or the name {word}")
+    runs = view.runs.find(word if word.startswith("r-") else f"r-{word}")
+    tasks = view.tasks.find(word if word.startswith("t-") else f"t-{word}")
+    if len(runs) + len(tasks) > 1:
+        raise Ambiguous(f"{word} is the beginning of more than one id")
+    run = view.runs.get(runs[0] if runs else tasks[0].run_id) if runs or tasks else None
+    if run is None:
+        raise NotFound(f"nothing has the id or the name {word}")
+    return Found(run=run, task=tasks[0] if tasks else None)
+
+
+async def rest(seconds: float) -> None:
+    """Wait."""
+    # Waiting for another process: there is nothing to be woken by.
+    await within(seconds, Event().wait())
+
+
+async def within(seconds: float, what: Awaitable[object]) -> None:
+    """Wait for *what*, at most so long."""
+    try:
+        async with timeout(seconds):
+            await what
+    except TimeoutError:
+        return

@@ -1,0 +1,52 @@
+"""Every benchmark works; what it measures is for `make bench`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FIGURES = {
+    "engine": {
+        "synchronous",
+        "throughput_tasks_per_s",
+        "dispatch_p50_ms",
+        "dispatch_p99_ms",
+        "dag_1000_s",
+        "pending_scale_ratio",
+        "rss_idle_mb",
+        "rss_per_task_kb",
+        "bare_sqlite_tasks_per_s",
+        "dbos_tasks_per_s",
+    },
+    "git": {"workspace_ratio", "merge_ratio", "snapshot_ms"},
+    "merge": {"merges_per_gate", "gates_16_good", "gates_15_good_1_bad", "bad_named_rightly"},
+    "overhead": {"wall_ratio_n1", "cpu_ratio_n1"},
+    "restart": {"lost", "duplicated", "resume_s"},
+    "startup": {"version_ms", "status_ms"},
+}
+
+
+def bench(*arguments: str, temporary: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", *arguments]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.mark.parametrize("name", sorted(FIGURES))
+def test_a_benchmark_gives_its_figures_as_one_json_object(name: str, tmp_path: Path) -> None:
+    done = bench("--only", name, "--runs", "1", "--small", "--json", temporary=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) >= FIGURES[name]
+    assert set(found["machine"]) >= {"cpu", "cores", "python", "sqlite", "file_system"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_engine_is_measured_with_every_commit_synced(tmp_path: Path) -> None:
+    done = bench("--only", "engine", "--runs", "1", "--small", temporary=tmp_path)
+    assert "synchronous" in done.stdout
+    assert "FULL" in done.stdout
