@@ -1,8 +1,10 @@
 """What every door does behind itself: ask the leader, lead when nobody does, follow, look things up."""
 
-from asyncio import Event, timeout
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from asyncio import Event, TaskGroup, get_running_loop, timeout
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import Ambiguous, LeadLost, NotFound, NotPossibleNow, StoreFailed
@@ -13,11 +15,11 @@ from kapelle.core.requests import Body, Request
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.store import Lead, Leadership, View
 from kapelle.core.task import Task
-from kapelle.engine.leader import STALE, Engine, Stop
+from kapelle.engine.leader import Engine, Stop
 from kapelle.engine.world import World
 
-ANSWER_WITHIN = 40.0
-"""Seconds a leader has to apply a request: longer than a follower takes to end one that is stopped."""
+ANSWER_WITHIN = timedelta(seconds=10)
+"""How long a leader has to apply a request, besides what it takes to end one that is stopped."""
 
 
 SHORTEST = 4
@@ -43,13 +45,21 @@ class Desk:
         *,
         alive: Callable[[ProcessRef], bool],
         end_process: Callable[[ProcessRef], None],
+        back_up: Callable[[], Awaitable[None]],
+        backup_every: timedelta,
     ) -> None:
         self.world = world
         self._leadership = leadership
         self._engine = engine
         self._alive = alive
         self._end_process = end_process
+        self._back_up = back_up
+        self._backup_every = backup_every
         self._leading = False
+        self._sign: tuple[int, datetime] | None = None
+        """The last sign of life that was seen: term and time of its renewal."""
+        self._seen_at = 0.0
+        """When it was first seen, by a clock that nobody sets."""
 
     @property
     def host(self) -> Host:
@@ -66,12 +76,15 @@ class Desk:
         request = Request(
             request_id=RequestId(self.world.new_id("q")), body=body, principal=principal, asked_at=self.world.clock.now()
         )
-        await self.world.store.ask([request])
-        self.world.hints.ring()
-        self._engine.wake()
         answered = False
+        patience = ANSWER_WITHIN + self.world.settings.lead_timeout
         try:
-            async with timeout(ANSWER_WITHIN):
+            async with timeout(patience.total_seconds()):
+                # A leader that is stopped in the middle of a commit keeps everybody else from writing, too.
+                async with self._relieving():
+                    await self.world.store.ask([request])
+                self.world.hints.ring()
+                self._engine.wake()
                 answered = await self._answered(request.request_id)
         except TimeoutError as error:
             raise StoreFailed("the process that leads did not answer", remedy="`kapelle status` names it.") from error
@@ -100,7 +113,8 @@ class Desk:
             if term is not None:
                 self._leading = True
                 try:
-                    await self._engine.lead(term, stop, finished)
+                    async with self._backing_up():
+                        await self._engine.lead(term, stop, finished)
                 except LeadLost:
                     continue
                 finally:
@@ -112,12 +126,41 @@ class Desk:
             await _rest(0.2)
         return False
 
+    @asynccontextmanager
+    async def _backing_up(self) -> AsyncGenerator[None]:
+        """Back the store up when the lead was taken and from time to time; a store that is damaged ends the leader."""
+
+        async def again_and_again() -> None:
+            while True:
+                await self._back_up()
+                await _rest(self._backup_every.total_seconds())
+
+        async with _beside(again_and_again()):
+            yield
+
+    @asynccontextmanager
+    async def _relieving(self) -> AsyncGenerator[None]:
+        async def look() -> None:
+            while True:
+                await self._relieve()
+                await _rest(0.2)
+
+        async with _beside(look()):
+            yield
+
     async def _relieve(self) -> None:
-        """End a leader that has shown no sign of life for too long (a stopped process keeps its lock)."""
+        """End a leader that has shown no sign of life for too long (a stopped process keeps its lock).
+
+        What counts is how long no new sign came, by this process's own count: the time of day may be set forward or back.
+        """
         lead = await self._leadership.holder()
-        if lead is None or lead.given_up or self.world.clock.now() - lead.renewed_at < STALE:
+        now = get_running_loop().time()
+        sign = None if lead is None or lead.given_up else (lead.term, lead.renewed_at)
+        if sign is None or sign != self._sign:
+            self._sign, self._seen_at = sign, now
             return
-        self._end_process(lead.holder)
+        if lead is not None and now - self._seen_at >= self.world.settings.lead_timeout.total_seconds():
+            self._end_process(lead.holder)
 
     async def leader(self) -> Lead | None:
         """Return who leads, or None when nobody does."""
@@ -152,6 +195,18 @@ class Desk:
     async def close(self) -> None:
         """Leave."""
         await self.world.store.close()
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncGenerator[None]:
+    """Do *work* beside the body, as long as that lasts; an error in either ends both, and is raised as itself."""
+    try:
+        async with TaskGroup() as group:
+            beside = group.create_task(work)
+            yield
+            beside.cancel()
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
 
 
 def _at_rest(view: View, run: Run | None) -> bool:

@@ -4,6 +4,7 @@ Everything in it is real but the model, which is rehearsed: the command line, gi
 one way to harm it at a certain moment; it returns how long it took until the work went on. ``Ordeal.damage`` is the checker.
 """
 
+import json
 import os
 import random
 import shutil
@@ -183,9 +184,9 @@ class Ordeal:
                 ).fetchall()
         except sqlite3.DatabaseError:
             return []
-        from json import loads
-
-        return [Told(seq=seq, kind=kind, run_id=run, task_id=task, body=loads(body)) for seq, kind, run, task, body in rows]
+        return [
+            Told(seq=seq, kind=kind, run_id=run, task_id=task, body=json.loads(body)) for seq, kind, run, task, body in rows
+        ]
 
     def last(self) -> int:
         """Return the number of the newest event."""
@@ -271,7 +272,9 @@ class Ordeal:
             returned = counts["task.started", task_id] - counts["attempt.started", task_id]
             if well > counts["attempt.started", task_id] + max(returned, 0):
                 found.twice.append(f"{name} was answered {well} times")
-        read = Counter(str(entry.body.get("call_id")) for entry in log if entry.kind == "model.called" and entry.body.get("call_id"))
+        read = Counter(
+            str(entry.body.get("call_id")) for entry in log if entry.kind == "model.called" and entry.body.get("call_id")
+        )
         found.twice += [f"the call {call} was booked {count} times" for call, count in read.items() if count > 1]
 
     def _target(self, found: Damage) -> None:
@@ -314,7 +317,7 @@ class Ordeal:
 # --- Blows ------------------------------------------------------------------------------------------------------------
 
 Blow = Callable[[Ordeal, random.Random], float]
-"""Harms an ordeal at a moment of its own; returns the seconds until the work went on. Raises Over when the moment never came."""
+"""Harms an ordeal at a moment of its own; returns the seconds until the work went on. Raises Over if the moment never came."""
 
 
 def _taken_over(ordeal: Ordeal, since: int, begun: float) -> float:
@@ -382,11 +385,9 @@ def leader_in_recovery(ordeal: Ordeal, _: random.Random) -> float:
     return _killed(ordeal)
 
 
-def _gone_on(ordeal: Ordeal, since: int, task: str | None) -> float:
+def _gone_on(ordeal: Ordeal, since: int) -> float:
     begun = time.monotonic()
-    ordeal.until(
-        lambda: next((e for e in ordeal.told(since) if e.kind in {"agent.deployed", "agent.answered"} and task in {None, e.task_id}), None)
-    )
+    ordeal.await_({"agent.deployed", "agent.answered"}, since)
     return time.monotonic() - begun
 
 
@@ -394,7 +395,7 @@ def _kill_and_go_on(ordeal: Ordeal, process: psutil.Process) -> float:
     since = ordeal.last()
     with suppress(psutil.Error):
         process.kill()
-    return _gone_on(ordeal, since, None)
+    return _gone_on(ordeal, since)
 
 
 def agent_killed(ordeal: Ordeal, _: random.Random) -> float:
@@ -466,7 +467,8 @@ def locks_left(ordeal: Ordeal, _: random.Random) -> float:
     for folder in (common, *(common / "worktrees").glob("*")):
         lock = folder / "index.lock"
         lock.touch()
-        os.utime(lock, (time.time() - 3600,) * 2)  # noqa: TID251  # the file system's own time is meant
+        hour_ago = time.time() - 3600  # noqa: TID251  # the file system's own time is meant
+        os.utime(lock, (hour_ago, hour_ago))
     return _killed(ordeal)
 
 
@@ -497,8 +499,9 @@ def _fill(stream: IO[bytes]) -> None:
 
 def store_damaged(ordeal: Ordeal, _: random.Random) -> float:
     """Kill the leader and overwrite the middle of the store."""
-    ordeal.await_({"store.backed_up"}, 0)
     ordeal.await_({"agent.used_tool"}, ordeal.last())
+    backups = set((ordeal.place.home / "backups").glob("*.db"))
+    ordeal.until(lambda: (set((ordeal.place.home / "backups").glob("*.db")) - backups) or None)
     ordeal.kill()
     path = ordeal.place.home / "store.db"
     for beside in ("-wal", "-shm"):
@@ -507,8 +510,13 @@ def store_damaged(ordeal: Ordeal, _: random.Random) -> float:
         stream.seek(4096)
         stream.write(os.urandom(max(path.stat().st_size - 4096, 4096)))
     begun = time.monotonic()
-    ordeal.leader = ordeal.start("resume")
-    _taken_over(ordeal, 0, begun)
+    assert ordeal.start("resume").wait(timeout=PATIENCE) == 1
+    assert "kapelle restore" in ordeal.said.read_text(encoding="utf-8")
+    restored = ordeal.place.run("restore", "--json")
+    assert restored.code == 0, restored.err
+    since = ordeal.last()
+    ordeal.resume()
+    _taken_over(ordeal, since, begun)
     return time.monotonic() - begun
 
 
@@ -527,6 +535,7 @@ BLOWS: dict[str, Blow] = {
     "leader, spool truncated": spool_truncated,
     "leader, spool missing": spool_missing,
     "leader, git's locks left": locks_left,
+    "leader, store damaged": store_damaged,
 }
 """The ways to harm a run that need nothing but a run."""
 

@@ -17,9 +17,10 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from kapelle.adapters.store import backups
 from kapelle.adapters.store.statements import Statements
 from kapelle.adapters.store.tables import SqlTx, SqlView
-from kapelle.core.errors import LeadLost, StoreFailed
+from kapelle.core.errors import LeadLost, StoreDamaged, StoreFailed
 from kapelle.core.ids import ALPHABET
 from kapelle.core.ports import Clock
 from kapelle.core.requests import Request
@@ -29,8 +30,9 @@ T = TypeVar("T")
 
 HEAD = "0002"
 """The newest migration. Kept here so that a store that is up to date is opened without loading Alembic's scripts."""
-BUSY_MS = 15_000
-"""How long to wait for another process's transaction. Transactions take milliseconds; this is for a stopped machine."""
+BUSY_MS = 60_000
+"""How long to wait for another process's transaction. Transactions take milliseconds; this is for a process that is stopped in
+the middle of one, until a follower has ended it."""
 
 
 def _engine(path: Path) -> Engine:
@@ -77,6 +79,7 @@ class SqliteStore:
         """Open the store at *path*, making or migrating it when needed.
 
         Raises:
+            StoreDamaged: the file is damaged, or gone while there are backups of it.
             StoreFailed: the file cannot be read or written, or was made by a newer Kapelle.
         """
         place = Path(path)
@@ -84,6 +87,9 @@ class SqliteStore:
             place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise StoreFailed(f"the folder {place.parent} of the store cannot be made: {error.strerror}") from error
+        if backups.of(place) and (not place.exists() or place.stat().st_size == 0):
+            # A new one in its place would look as if nothing had ever been accepted.
+            raise StoreDamaged(f"the store {place} is gone, or empty, and there are backups of it")
         store = cls(place, clock)
         try:
             store.store_id = await store.in_writer(store._migrate)  # its own constructor
@@ -93,6 +99,11 @@ class SqliteStore:
         return store
 
     def _migrate(self, connection: Connection) -> str:
+        if _version(connection) == HEAD:
+            # Nothing is written into a store that is up to date: it opens while somebody else writes, or is stopped in it.
+            found = self.statements.log.about.run(connection, name="store_id")
+            if found:
+                return str(found[0][0])
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         try:
             if _version(connection) != HEAD:
@@ -114,12 +125,22 @@ class SqliteStore:
         """
         return await self._in_thread(self._writer, self._writing, work)
 
+    async def in_reader(self, work: Callable[[Connection], T]) -> T:
+        """Run *work*, which only reads, in the reader thread: it waits for nobody who writes.
+
+        Raises:
+            StoreFailed: the database answered with an error.
+        """
+        return await self._in_thread(self._reader, self._reading, work)
+
     async def _in_thread(self, thread: ThreadPoolExecutor, engine: Engine, work: Callable[[Connection], T]) -> T:
         def call() -> T:
             try:
                 with engine.connect() as connection:
                     return work(connection)
             except DatabaseError as error:
+                if backups.means_damage(str(error.orig)):
+                    raise StoreDamaged(f"the store {self._path} is damaged: {error.orig}") from error
                 raise StoreFailed(f"the store {self._path} answered: {error.orig}") from error
             except SQLAlchemyError as error:
                 raise StoreFailed(f"the store {self._path} cannot be used: {error}") from error
@@ -163,7 +184,7 @@ class SqliteStore:
             finally:
                 connection.exec_driver_sql("ROLLBACK")
 
-        return await self._in_thread(self._reader, self._reading, call)
+        return await self.in_reader(call)
 
     async def ask(self, requests: Iterable[Request]) -> None:
         """See ``core.store.Store``."""
@@ -182,6 +203,15 @@ class SqliteStore:
                 raise
 
         await self.in_writer(call)
+
+    async def back_up(self) -> None:
+        """Copy the store beside itself, whole and checked, while others read and write.
+
+        Raises:
+            StoreDamaged: the store is damaged; the backups that are there are left alone.
+            StoreFailed: the copy cannot be written.
+        """
+        await asyncio.to_thread(backups.make, self._path, self._clock.now())
 
     async def close(self) -> None:
         """See ``core.store.Store``."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from kapelle.apps.cli import asking, configuring, keeping, looking, proving, rehearsing, submitting
+from kapelle.apps.cli import asking, configuring, keeping, looking, mending, proving, rehearsing, submitting
 from kapelle.apps.cli.output import print_error
 from kapelle.core.errors import KapelleError
 
@@ -42,6 +42,7 @@ COMMANDS: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("Steer", "cancel", asking.cancel),
     ("Steer", "approve", asking.approve),
     ("Steer", "reject", asking.reject),
+    ("Keep", "restore", mending.restore),
     ("Check", "validate", configuring.validate),
     ("Check", "config", configuring.config),
 )
