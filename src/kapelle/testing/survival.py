@@ -1,7 +1,7 @@
 """An ordeal: a real run that is killed, stopped, starved and robbed in many ways, and what must hold afterwards.
 
-Everything in it is real but the model, which is rehearsed: the command line, git, the ``claude`` program, its tools. A *blow* is
-one way to harm it at a certain moment; it returns how long it took until the work went on. ``Ordeal.damage`` is the checker.
+Everything in it is real but the model, which is rehearsed: the command line, git, the ``claude`` program, its tools. A *blow*
+is one way to harm it at a certain moment; it returns how long it took until the work went on. ``Ordeal.damage`` is the checker.
 """
 
 import json
@@ -184,9 +184,7 @@ class Ordeal:
                 ).fetchall()
         except sqlite3.DatabaseError:
             return []
-        return [
-            Told(seq=seq, kind=kind, run_id=run, task_id=task, body=json.loads(body)) for seq, kind, run, task, body in rows
-        ]
+        return [Told(seq=row[0], kind=row[1], run_id=row[2], task_id=row[3], body=json.loads(row[4])) for row in rows]
 
     def last(self) -> int:
         """Return the number of the newest event."""
@@ -272,10 +270,6 @@ class Ordeal:
             returned = counts["task.started", task_id] - counts["attempt.started", task_id]
             if well > counts["attempt.started", task_id] + max(returned, 0):
                 found.twice.append(f"{name} was answered {well} times")
-        read = Counter(
-            str(entry.body.get("call_id")) for entry in log if entry.kind == "model.called" and entry.body.get("call_id")
-        )
-        found.twice += [f"the call {call} was booked {count} times" for call, count in read.items() if count > 1]
 
     def _target(self, found: Damage) -> None:
         repository = self.place.repository

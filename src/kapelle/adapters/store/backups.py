@@ -29,6 +29,17 @@ def of(path: Path) -> list[Path]:
     return sorted((path.parent / "backups").glob(f"{path.stem}-*.db"), reverse=True)
 
 
+def newest_event(path: Path) -> int:
+    """Return the number of the newest event in the newest backup of the store at *path*, 0 when there is none to be read."""
+    return max((_newest(backup) for backup in of(path)[:1]), default=0)
+
+
+def _newest(path: Path) -> int:
+    with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as store:
+        return int(store.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
+    return 0
+
+
 def make(path: Path, now: datetime) -> Path:
     """Back the store at *path* up and return the backup.
 
@@ -104,7 +115,7 @@ def restore(path: Path, now: datetime) -> Restored:
         NotPossibleNow: the store is in order.
         StoreFailed: there is no good backup, or it cannot be put there.
     """
-    if path.exists() and path.stat().st_size and not _problem(path):
+    if path.exists() and not _problem(path) and _newest(path) >= newest_event(path):
         raise NotPossibleNow(f"the store {path} is in order", remedy="There is nothing to restore.")
     good = next((backup for backup in of(path) if not _problem(backup)), None)
     if good is None:

@@ -87,9 +87,9 @@ class SqliteStore:
             place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise StoreFailed(f"the folder {place.parent} of the store cannot be made: {error.strerror}") from error
-        if backups.of(place) and (not place.exists() or place.stat().st_size == 0):
+        if not place.exists() and backups.of(place):
             # A new one in its place would look as if nothing had ever been accepted.
-            raise StoreDamaged(f"the store {place} is gone, or empty, and there are backups of it")
+            raise StoreDamaged(f"the store {place} is gone, and there are backups of it")
         store = cls(place, clock)
         try:
             store.store_id = await store.in_writer(store._migrate)  # its own constructor
@@ -99,7 +99,12 @@ class SqliteStore:
         return store
 
     def _migrate(self, connection: Connection) -> str:
-        if _version(connection) == HEAD:
+        known = _version(connection)
+        held = backups.newest_event(self._path)
+        if held and (known is None or int(self.statements.log.last_seq.run(connection)[0][0]) < held):
+            # What was lost with a write-ahead log leaves a store that looks whole, and is older than its own backup.
+            raise StoreDamaged(f"the store {self._path} holds less than its last backup")
+        if known == HEAD:
             # Nothing is written into a store that is up to date: it opens while somebody else writes, or is stopped in it.
             found = self.statements.log.about.run(connection, name="store_id")
             if found:

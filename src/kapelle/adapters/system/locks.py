@@ -10,7 +10,7 @@ import psutil
 IN_THE_WAY = re.compile(r"Unable to create '(?P<path>.+\.lock)': File exists")
 """What git says, in the locale it is called with."""
 OLD = 60.0
-"""Seconds after which a lock that nobody holds was left behind. git holds one for milliseconds, but for an editor's sake longer."""
+"""Seconds after which a lock that nobody holds was left behind; git holds one for milliseconds, or while an editor is open."""
 
 
 def remove_stale_lock(said: str, folder: str) -> bool:

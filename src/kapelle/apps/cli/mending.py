@@ -3,17 +3,17 @@
 from rich.text import Text
 
 from kapelle.apps import compose
-from kapelle.apps.cli.common import Json, configuration
+from kapelle.apps.cli.common import Folder, Json, configuration
 from kapelle.apps.cli.output import out, print_json
 
 
-def restore(*, json: Json = False) -> None:
+def restore(*, folder: Folder = None, json: Json = False) -> None:
     """Put the last automatic backup in the place of a damaged store, and name what is missing from it.
 
-    The damaged file is kept beside it. Nobody may lead meanwhile. Agents that the backup does not know are ended by whoever leads
-    next, after what they did is kept under refs/kapelle/.
+    The damaged file is kept beside it. Nobody may lead meanwhile. Agents that the backup does not know are ended by whoever
+    leads next, after what they did is kept under refs/kapelle/.
     """
-    restored = compose.restore_store(configuration())
+    restored = compose.restore_store(configuration(folder))
     if json:
         print_json(
             {
