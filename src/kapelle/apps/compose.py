@@ -1,5 +1,6 @@
 """Composing: the only file that picks adapters. Built-in ones come in by the same door as plug-ins: entry points."""
 
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import EntryPoint, entry_points
@@ -143,6 +144,7 @@ async def open_desk(configuration: Configuration) -> "AsyncGenerator[Desk]":
             end_process=processes.end_process,
             back_up=store.back_up,
             backup_every=configuration.settings.backup_every,
+            steady=time.monotonic,
         )
     finally:
         await store.close()

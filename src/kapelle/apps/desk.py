@@ -1,6 +1,6 @@
 """What every door does behind itself: ask the leader, lead when nobody does, follow, look things up."""
 
-from asyncio import Event, TaskGroup, get_running_loop, timeout
+from asyncio import Event, TaskGroup, timeout
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -47,6 +47,7 @@ class Desk:
         end_process: Callable[[ProcessRef], None],
         back_up: Callable[[], Awaitable[None]],
         backup_every: timedelta,
+        steady: Callable[[], float],
     ) -> None:
         self.world = world
         self._leadership = leadership
@@ -55,6 +56,7 @@ class Desk:
         self._end_process = end_process
         self._back_up = back_up
         self._backup_every = backup_every
+        self._steady = steady
         self._leading = False
         self._sign: tuple[int, datetime] | None = None
         """The last sign of life that was seen: term and time of its renewal."""
@@ -154,7 +156,7 @@ class Desk:
         What counts is how long no new sign came, by this process's own count: the time of day may be set forward or back.
         """
         lead = await self._leadership.holder()
-        now = get_running_loop().time()
+        now = self._steady()
         sign = None if lead is None or lead.given_up else (lead.term, lead.renewed_at)
         if sign is None or sign != self._sign:
             self._sign, self._seen_at = sign, now

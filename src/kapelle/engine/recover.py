@@ -42,9 +42,10 @@ class RecoverStage:
                 await integrator.move_ref(integration)
         kept = await self._keep_orphans()
         reaped = await self._reap()
-        kept += await self._clear_orphans()
+        # What they did while they were being ended is kept in the place of what was kept before.
+        kept |= await self._clear_orphans()
         if kept:
-            await self._world.store.transact(lambda tx: tx.log(*dict.fromkeys(kept)), term=self._world.term)
+            await self._world.store.transact(lambda tx: tx.log(*kept.values()), term=self._world.term)
         if reaped:
             await self._world.store.transact(
                 lambda tx: tx.log(*[AgentReaped(pid=process.pid) for process in reaped]), term=self._world.term
@@ -78,28 +79,28 @@ class RecoverStage:
             return
         await repositories.move_ref(integration.repository, f"refs/kapelle/{store_id}/kept/ahead/{now}", now, None)
 
-    async def _keep_orphans(self) -> list[Event]:
+    async def _keep_orphans(self) -> dict[str, Event]:
         """Keep what is in workspaces that no row knows, each under a ref of its own."""
-        found: list[Event] = []
+        found: dict[str, Event] = {}
         for path, repository in await self._orphans():
             # It is left as it is when it cannot be kept; so is one of a repository that this store does not know.
             with suppress(KapelleError):
-                found += await self._keep(path, repository)
+                found |= await self._keep(path, repository)
         return found
 
-    async def _clear_orphans(self) -> list[Event]:
+    async def _clear_orphans(self) -> dict[str, Event]:
         """Keep them as they were left when their agents had been ended, and clear them away."""
-        found: list[Event] = []
+        found: dict[str, Event] = {}
         for path, repository in await self._orphans():
             with suppress(KapelleError):
-                found += await self._keep(path, repository)
+                found |= await self._keep(path, repository)
                 await self._world.workspaces.remove(path, repository)
         return found
 
-    async def _keep(self, path: str, repository: str) -> list[Event]:
+    async def _keep(self, path: str, repository: str) -> dict[str, Event]:
         ref = f"refs/kapelle/{self._world.store.store_id}/kept/orphan/{path.rpartition('/')[2]}"
         commit = await self._world.workspaces.snapshot(path, repository, ref)
-        return [] if commit is None else [SnapshotKept(ref=ref, commit=commit)]
+        return {} if commit is None else {ref: SnapshotKept(ref=ref, commit=commit)}
 
     async def _orphans(self) -> list[tuple[str, str]]:
         """Return the workspaces without a row, each with the repository that it may belong to."""

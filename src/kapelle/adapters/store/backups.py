@@ -59,7 +59,6 @@ def make(path: Path, now: datetime) -> Path:
             copy.execute("PRAGMA journal_mode = DELETE")
         problem = _problem(unfinished)
         if problem:
-            unfinished.unlink()
             raise StoreDamaged(f"the store {path} is damaged: {problem}")
         _put(unfinished, goal)
         for old in of(path)[KEEP:]:
@@ -70,6 +69,8 @@ def make(path: Path, now: datetime) -> Path:
         raise StoreFailed(f"the store {path} cannot be backed up: {error}") from error
     except OSError as error:
         raise StoreFailed(f"the store {path} cannot be backed up: {error.strerror}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
     return goal
 
 
