@@ -162,6 +162,9 @@ class Turns:
         self, tx: Tx, agent: Agent, attempt: Attempt, task: Task, trouble: Trouble, message: str, *, unread: bool = False
     ) -> None:
         """Decide whether the conversation is resumed or the attempt is over; *unread* says that a prompt waits already."""
+        if trouble is Trouble.CONVERSATION_LOST and attempt.crashes < self._world.settings.crashes:
+            self._begin_anew(tx, agent, attempt, task, message)
+            return
         outcome = outcome_of(trouble)
         ended_by_us = self.leaving and trouble is Trouble.CRASHED
         resumed = attempt if ended_by_us else self._counted(attempt, outcome, trouble)
@@ -181,6 +184,21 @@ class Turns:
         if not ended_by_us:
             wait(tx, task, WAITS.get(outcome, Wait.RETRY), message, until=until)
         # A fresh program for the same conversation: whatever state the old one was in is gone with it.
+        live = tx.agents.get(agent.agent_id)
+        if live is not None and live.state is AgentState.ACTIVE:
+            tx.agents.put(agents.move(live, AgentState.COMPLETING, tx.now))
+
+    def _begin_anew(self, tx: Tx, agent: Agent, attempt: Attempt, task: Task, message: str) -> None:
+        """Let a new conversation begin in the same workspace, with the task's own prompt: nothing is left of the old one."""
+        prompts = tx.attempts.prompts(attempt.attempt_id)
+        for prompt in prompts:
+            tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
+        anew = replace(attempt, conversation_id=self._world.chance.uuid(), own_cost_usd=0.0, crashes=attempt.crashes + 1)
+        tx.attempts.put(anew)
+        prompt_id = PromptId(self._world.chance.uuid())
+        text = prompts[0].text
+        tx.attempts.put_prompt(PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=text))
+        wait(tx, task, Wait.RETRY, message, until=tx.now)
         live = tx.agents.get(agent.agent_id)
         if live is not None and live.state is AgentState.ACTIVE:
             tx.agents.put(agents.move(live, AgentState.COMPLETING, tx.now))

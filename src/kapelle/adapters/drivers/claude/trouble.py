@@ -21,6 +21,7 @@ BY_STATUS = {
 PERMANENT = frozenset({400, 404, 405, 413, 422})
 BY_TEXT: tuple[tuple[str, Trouble], ...] = (
     (r"kapelle budget:", Trouble.BUDGET),
+    (r"no conversation found", Trouble.CONVERSATION_LOST),
     (r"prompt is too long|context (window|length|limit)|input length and `max_tokens`", Trouble.CONTEXT_OVERFLOW),
     (
         r"usage limit|(?<!rate )(?<!rate-)limit reached|out of (extra )?usage|limit will reset|hit your limit",
