@@ -297,3 +297,21 @@ async def test_a_program_that_always_loses_its_conversation_fails_in_the_end(her
     leader = await here.lead()
     await leader.run_out()
     assert (await here.task()).state is TaskState.FAILED
+
+
+async def test_an_agent_whose_spool_is_gone_is_followed_by_one_that_is_spoken_to(here: SmallWorld) -> None:
+    await here.submit(run_spec())
+    leader = await here.lead()
+    await leader.run()
+    process = here.process()
+    await leader.die()
+    # Whatever it said after it had read its prompt was written to a file that somebody deleted.
+    process.spool.clear()
+    process.exit(0)
+    here.host.otherwise = writes({"api.py": "1"})
+    successor = await here.lead()
+    await successor.run_out()
+    completed = await here.task()
+    assert (completed.state, completed.attempts) == (TaskState.COMPLETED, 1)
+    assert here.process().resumed
+    assert here.process().prompts[0].text.startswith("You were cut off")

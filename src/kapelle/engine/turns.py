@@ -239,11 +239,16 @@ class Turns:
 
     @staticmethod
     def _take_back(tx: Tx, attempt: Attempt) -> bool:
-        """Let prompts that were written and never read go to the next process, under the same id; say if there are any."""
+        """Let prompts that were written and never read go to the next process, under the same id; say if there are any.
+
+        One that was read is over with its process, also when nothing tells how (its spool is gone): nobody waits for it.
+        """
         unread = False
         for prompt in tx.attempts.prompts(attempt.attempt_id):
             if prompt.state is PromptState.SENT:
                 tx.attempts.put_prompt(replace(prompt, state=PromptState.PENDING))
+            if prompt.state is PromptState.TAKEN:
+                tx.attempts.put_prompt(replace(prompt, state=PromptState.ANSWERED))
             unread = unread or prompt.state in {PromptState.SENT, PromptState.PENDING}
         return unread
 

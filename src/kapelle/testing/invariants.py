@@ -215,7 +215,7 @@ class Watch:
         for change_id, seq in self._queued.items():
             other = seen.changes[change_id]
             waits = self._states.get(other.task_id) is TaskState.MERGING and not self._left_queue(other, merged, seen)
-            before = (other.rank, other.change_id) < (merged.rank, merged.change_id)
+            before = (other.rank, other.change_id) < (merged.rank, merged.change_id) and not other.waits_for_a_person
             if seq < since and before and waits and (other.repository, other.target) == (merged.repository, merged.target):
                 names = seen.tasks[merged.task_id].name, seen.tasks[other.task_id].name
                 found.append(f"{names[0]} was merged before {names[1]}, which was ahead of it in the queue")

@@ -246,9 +246,18 @@ class Ordeal:
         found = Damage()
         log = self.told()
         self._tasks(found, log)
-        self._target(found)
+        with closing(sqlite3.connect(self.place.home / "store.db")) as store:
+            names = dict(store.execute("select task_id, name from tasks").fetchall())
+        self._target(found, self._unwritten(log, names))
         self._left(found)
         return found
+
+    @staticmethod
+    def _unwritten(log: list[Told], names: dict[str, str]) -> set[str]:
+        """Return the tasks whose agent was told that a tool had failed (the disk was full), and whose script goes on regardless."""
+        failed = {entry.task_id for entry in log if entry.kind == "agent.tool_failed"}
+        merged = {entry.task_id for entry in log if entry.kind == "change.merged"}
+        return {names[task_id] for task_id in failed - merged if task_id in names}
 
     def _tasks(self, found: Damage, log: list[Told]) -> None:
         report = self.place.run("list", "--json").json
@@ -261,6 +270,8 @@ class Ordeal:
         counts = Counter((entry.kind, entry.task_id) for entry in log)
         for task_id, name in names.items():
             for kind in ("task.completed", "change.merged"):
+                if kind == "change.merged" and name in self._unwritten(log, names):
+                    continue
                 if counts[kind, task_id] == 0:
                     found.lost.append(f"{name} has no {kind}")
                 elif counts[kind, task_id] > 1:
@@ -271,10 +282,12 @@ class Ordeal:
             if well > counts["attempt.started", task_id] + max(returned, 0):
                 found.twice.append(f"{name} was answered {well} times")
 
-    def _target(self, found: Damage) -> None:
+    def _target(self, found: Damage, unwritten: set[str]) -> None:
         repository = self.place.repository
         files = set(git(repository, "ls-tree", "--name-only", "main").splitlines())
-        found.lost += [f"{name}.txt is not on the target" for name in TASKS if f"{name}.txt" not in files]
+        found.lost += [
+            f"{name}.txt is not on the target" for name in TASKS if f"{name}.txt" not in files and name not in unwritten
+        ]
         subjects = Counter(git(repository, "log", "--first-parent", "--format=%s", "main").splitlines())
         found.twice += [f"{count} times on the target: {subject}" for subject, count in subjects.items() if count > 1]
         for commit in git(repository, "rev-list", "--first-parent", "main").splitlines()[:-2]:
