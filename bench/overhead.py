@@ -87,7 +87,7 @@ def _kapelle(folder: Path, size: int) -> Cost:
     tasks = "\n".join(f'  t{number}: {{prompt: "{PROMPT}"}}' for number in range(size))
     (folder / "flow.yml").write_text(f"name: overhead\ndefaults: {{agent: coder, gate: check}}\ntasks:\n{tasks}\n")
     (folder / "rehearsal.yml").write_text(REHEARSAL)
-    env = environment(folder / "home", KAPELLE_SLOTS=str(size), HOME=str(folder))
+    env = environment(folder / "home", KAPELLE_SLOTS=str(size), HOME=str(folder), TMPDIR=str(folder))
     found: list[Cost] = []
     with _timed(found):
         kapelle(where, env, ["run", "../flow.yml", "--rehearse", "../rehearsal.yml"])
@@ -109,6 +109,7 @@ def _bare(folder: Path, size: int) -> Cost:
         env = environment(
             folder / "home-of-bare",
             HOME=str(folder),
+            TMPDIR=str(folder),
             FOLDER=str(folder),
             CLAUDE=find_claude(),
             TOOLS=TOOLS,

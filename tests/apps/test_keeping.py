@@ -1,6 +1,7 @@
 """`recover` and `clean`, on real git."""
 
 import os
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_what_is_not_kept_cannot_be_restored(failed: Place) -> None:
 
 
 def test_work_of_a_lost_store_is_found_too(failed: Place) -> None:
-    (failed.home / "store.db").unlink()
+    shutil.rmtree(failed.home)
     (entry,) = failed.run("recover", "--json").json
     assert entry["task"] is None
     assert failed.run("recover", entry["ref"], "--branch", "mine").code == 0
