@@ -29,18 +29,23 @@ TASK = TaskSpec(name="task", agent="noop", prompt="-", workspace=WorkspaceKind.S
 
 
 class TimedStore:
-    """The store it is made from; says when a transaction was last on disk."""
+    """The store it is made from; says when each transaction was on disk, and up to which event."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.store_id = store.store_id
-        self.committed_at = 0.0
+        self.commits: list[tuple[int, float]] = []
+        """The last event that was there, and the time when it was on disk."""
         self.committed = asyncio.Event()
 
     async def transact(self, work: Callable[[Tx], T], *, term: int) -> T:
         """See ``core.store.Store``."""
-        answer = await self._store.transact(work, term=term)
-        self.committed_at = time.perf_counter()
+
+        def noted(tx: Tx) -> tuple[T, int]:
+            return work(tx), tx.last_seq()
+
+        answer, seq = await self._store.transact(noted, term=term)
+        self.commits.append((seq, time.perf_counter()))
         self.committed.set()
         return answer
 
@@ -115,38 +120,36 @@ def spec(name: str, tasks: Sequence[TaskSpec]) -> RunSpec:
 async def run_to_end(bench: Bench, wanted: RunSpec) -> float:
     """Return the seconds from submission to the end of a run."""
     run_id = RunId(bench.desk.world.new_id("r"))
+    bench.store.commits.clear()
     begun = time.perf_counter()
     await bench.desk.ask(Submit(run_id=run_id, spec=wanted), "person:bench")
-    return await _committed(bench, lambda view: _over(view, run_id)) - begun
+    return await _on_disk(bench, run_id, "run.ended") - begun
 
 
 async def dispatch_ms(bench: Bench, task: TaskSpec = TASK) -> float:
     """Return the milliseconds from submission until it is on disk that the task is assigned, with the engine idle."""
     run_id = RunId(bench.desk.world.new_id("r"))
+    bench.store.commits.clear()
     begun = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(bench.desk.ask(Submit(run_id=run_id, spec=spec("one", [task])), "person:bench"))
-        taken = await _committed(bench, lambda view: any(task.started_at for task in view.tasks.of_run(run_id)))
-    await _committed(bench, lambda view: _over(view, run_id))
+    await bench.desk.ask(Submit(run_id=run_id, spec=spec("one", [task])), "person:bench")
+    taken = await _on_disk(bench, run_id, "task.assigned")
+    await _on_disk(bench, run_id, "run.ended")
     # What the engine still looks for after the end of a run is over before the next begins.
     await asyncio.sleep(0.01)
     return (taken - begun) * 1000
 
 
-def _over(view: View, run_id: RunId) -> bool:
-    run = view.runs.get(run_id)
-    return run is not None and run.ended_at is not None
+async def _on_disk(bench: Bench, run_id: RunId, kind: str) -> float:
+    """Return when the transaction was on disk that logged the first event of *kind* of the run.
 
-
-async def _committed(bench: Bench, wanted: Callable[[View], bool]) -> float:
-    """Return when the transaction was on disk after which *wanted* is true.
-
-    The store is looked at after each transaction only: a reader in the same process that looks again and again would be most of
+    The store is looked at after transactions only: a reader in the same process that looks again and again would be most of
     what is measured.
     """
+    query = "SELECT min(seq) FROM events WHERE run_id = ? AND kind = ?"
     while True:
         bench.store.committed.clear()
-        moment = bench.store.committed_at
-        if await bench.store.read(wanted):
-            return moment
+        found = await bench.sqlite.in_reader(lambda at: at.exec_driver_sql(query, (run_id, kind)).scalar_one())
+        times = [moment for seq, moment in bench.store.commits if found is not None and seq >= found]
+        if times:
+            return times[0]
         await bench.store.committed.wait()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kapelle.apps.settings import Configuration
+from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import NotPossibleNow, ProgramMissing, UsageError
 from kapelle.core.ids import make_id
 from kapelle.core.ports import Driver, Host, Repositories, Sandbox
@@ -85,6 +86,12 @@ def _make(home: Path) -> None:
         raise UsageError(f"the state directory {home} cannot be made: {error.strerror}", remedy=remedy) from error
 
 
+def _alive(process: ProcessRef) -> bool:
+    from kapelle.adapters.system import processes
+
+    return processes.alive(process)
+
+
 @asynccontextmanager
 async def open_reader(configuration: Configuration) -> "AsyncGenerator[Reader]":
     """Open the store of *configuration* to look things up; close it at the end.
@@ -93,18 +100,26 @@ async def open_reader(configuration: Configuration) -> "AsyncGenerator[Reader]":
         StoreFailed: the store cannot be opened.
         UsageError: the state directory cannot be made.
     """
-    from kapelle.adapters.store.sqlite import SqliteStore
-    from kapelle.adapters.store.sqlite_lead import SqliteLeadership
-    from kapelle.adapters.system import processes
+    from kapelle.adapters.store.sqlite_reader import SqliteReader
     from kapelle.apps.clock import SystemClock
     from kapelle.apps.reader import Reader
 
     home: Path = configuration.settings.home
+    found = SqliteReader.open(home / STORE)
+    if found is not None:
+        try:
+            yield Reader(found, SystemClock(), found, alive=_alive)
+        finally:
+            await found.close()
+        return
+    from kapelle.adapters.store.sqlite import SqliteStore
+    from kapelle.adapters.store.sqlite_lead import SqliteLeadership
+
     _make(home)
     clock = SystemClock()
     store = await SqliteStore.open(str(home / STORE), clock)
     try:
-        yield Reader(store, clock, SqliteLeadership(store, str(home / LOCK)), alive=processes.alive)
+        yield Reader(store, clock, SqliteLeadership(store, str(home / LOCK)), alive=_alive)
     finally:
         await store.close()
 

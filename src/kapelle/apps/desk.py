@@ -40,6 +40,7 @@ class Desk(Reader):
     ) -> None:
         super().__init__(world.store, world.clock, leadership, alive=alive)
         self.world = world
+        self._leadership = leadership
         self._engine = engine
         self._end_process = end_process
         self._back_up = back_up

@@ -3,15 +3,18 @@
 from asyncio import Event, timeout
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import Ambiguous, NotFound
-from kapelle.core.events import Entry
 from kapelle.core.ids import RunId
 from kapelle.core.ports import Clock
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
-from kapelle.core.store import Lead, Leadership, Store, View
+from kapelle.core.store import Lead, Led, Readable, View
 from kapelle.core.task import Task
+
+if TYPE_CHECKING:
+    from kapelle.core.events import Entry
 
 SHORTEST = 4
 """Letters of an id that must be given, besides its r- or t-."""
@@ -28,15 +31,15 @@ class Found:
 class Reader:
     """One process's view of a store."""
 
-    def __init__(self, store: Store, clock: Clock, leadership: Leadership, *, alive: Callable[[ProcessRef], bool]) -> None:
+    def __init__(self, store: Readable, clock: Clock, led: Led, *, alive: Callable[[ProcessRef], bool]) -> None:
         self.store = store
         self.clock = clock
-        self._leadership = leadership
+        self._led = led
         self._alive = alive
 
     async def leader(self) -> Lead | None:
         """Return who leads, or None when nobody does."""
-        lead = await self._leadership.holder()
+        lead = await self._led.holder()
         if lead is None or lead.given_up or not self._alive(lead.holder):
             return None
         return lead
@@ -54,7 +57,7 @@ class Reader:
         """
         return await self.store.read(lambda view: _find(view, prefix))
 
-    async def events(self, after: int = 0, run_id: RunId | None = None) -> AsyncIterator[Entry]:
+    async def events(self, after: int = 0, run_id: RunId | None = None) -> "AsyncIterator[Entry]":
         """Yield events after the sequence number *after*, for ever: those that are there, then new ones as they come."""
         while True:
             entries = await self.store.read(lambda view, since=after: view.events(since, run_id=run_id, limit=500))

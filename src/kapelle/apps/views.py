@@ -3,19 +3,21 @@
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic_core import to_jsonable_python
 
 from kapelle.core.account import Account, AccountState, account_of, remedy
 from kapelle.core.attempt import Attempt
 from kapelle.core.budget import Spend
-from kapelle.core.events import Entry
 from kapelle.core.gate import CheckState, Receipt
 from kapelle.core.ids import RunId
 from kapelle.core.run import RUN_TERMINAL, Run
 from kapelle.core.store import View
 from kapelle.core.task import TERMINAL, Task, TaskState, Wait
+
+if TYPE_CHECKING:
+    from kapelle.core.events import Entry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,7 +208,7 @@ def run_json(report: RunReport, now: datetime) -> dict[str, Any]:
     }
 
 
-def entry_json(entry: Entry) -> dict[str, Any]:
+def entry_json(entry: "Entry") -> dict[str, Any]:
     """Return an event of the log as JSON: its kind, place and time, and its own fields."""
     fields = cast("dict[str, Any]", to_jsonable_python(entry.event))
     head = {"seq": entry.seq, "at": entry.at.isoformat(), "term": entry.term, "kind": entry.event.kind}

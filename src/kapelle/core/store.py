@@ -8,13 +8,12 @@ again after a crash before its commit, so it does nothing but read, decide and w
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.budget import Spend
-from kapelle.core.events import Entry, Event
 from kapelle.core.gate import Receipt
 from kapelle.core.ids import AccountId, AgentId, AttemptId, ChangeId, PromptId, RequestId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Change, Integration
@@ -22,6 +21,10 @@ from kapelle.core.ports import ModelCall
 from kapelle.core.requests import Request
 from kapelle.core.run import Run, RunState
 from kapelle.core.task import Task, TaskState
+
+if TYPE_CHECKING:
+    # The many events take their time to load, and most commands that look tell of none.
+    from kapelle.core.events import Entry, Event
 
 T = TypeVar("T")
 
@@ -351,7 +354,7 @@ class View(Protocol):
         """Requests."""
         ...
 
-    def events(self, after: int = 0, *, run_id: RunId | None = None, limit: int = 1000) -> Sequence[Entry]:
+    def events(self, after: int = 0, *, run_id: RunId | None = None, limit: int = 1000) -> "Sequence[Entry]":
         """Return the events after the sequence number *after*, in order."""
         ...
 
@@ -373,7 +376,7 @@ class Tx(View, Protocol):
         """The leader's term."""
         ...
 
-    def log(self, *events: Event) -> None:
+    def log(self, *events: "Event") -> None:
         """Append *events*, in this order."""
         ...
 
@@ -388,7 +391,15 @@ class Lead:
     given_up: bool = False
 
 
-class Store(Protocol):
+class Readable(Protocol):
+    """Durable state, for those who only look."""
+
+    async def read(self, work: Callable[[View], T]) -> T:
+        """Run *work*, which only reads, on one consistent state."""
+        ...
+
+
+class Store(Readable, Protocol):
     """Durable state and the event log.
 
     A commit is on disk when ``transact`` returns. Work is done one after the other, in the order of the calls.
@@ -406,10 +417,6 @@ class Store(Protocol):
         """
         ...
 
-    async def read(self, work: Callable[[View], T]) -> T:
-        """Run *work*, which only reads, on one consistent state."""
-        ...
-
     async def ask(self, requests: Iterable[Request]) -> None:
         """Append *requests*; anybody may. One that was asked already is not asked again."""
         ...
@@ -419,7 +426,15 @@ class Store(Protocol):
         ...
 
 
-class Leadership(Protocol):
+class Led(Protocol):
+    """Who leads, for those who only look."""
+
+    async def holder(self) -> Lead | None:
+        """Return who leads or led last, or None when nobody ever did."""
+        ...
+
+
+class Leadership(Led, Protocol):
     """Who may write: one process at a time, known by its term."""
 
     async def take(self, me: ProcessRef, now: datetime) -> int | None:
@@ -438,10 +453,6 @@ class Leadership(Protocol):
         """Give the lead back; no effect when it is another's."""
         ...
 
-    async def holder(self) -> Lead | None:
-        """Return who leads or led last, or None when nobody ever did."""
-        ...
-
 
 __all__ = [
     "AccountTable",
@@ -451,8 +462,10 @@ __all__ = [
     "Edge",
     "Lead",
     "Leadership",
+    "Led",
     "Ledger",
     "Overview",
+    "Readable",
     "RequestTable",
     "RunState",
     "RunTable",

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast
 
-from sqlalchemy import Connection
-
-from kapelle.adapters.store.rows import Mapper
+from kapelle.adapters.store.rows import AnyConnection, Mapper
 
 R = TypeVar("R")
 
@@ -19,7 +17,7 @@ R = TypeVar("R")
 class Known(Generic[R]):
     """The things of one table, in one transaction."""
 
-    def __init__(self, connection: Connection, mapper: Mapper[R]) -> None:
+    def __init__(self, connection: AnyConnection, mapper: Mapper[R]) -> None:
         self._at = connection
         self._rows = mapper
         self._seen: dict[str, R] = {}

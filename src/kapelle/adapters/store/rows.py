@@ -1,22 +1,30 @@
-"""Rows and dataclasses: one mapper for all tables, built once from the fields and their types."""
+"""Rows and dataclasses: statements that are compiled already, and one mapper for all tables.
 
+``clauses`` makes them with SQLAlchemy Core. This module does without it: loading it takes longer than most commands take.
+"""
+
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import cached_property, lru_cache
 from operator import attrgetter
 from threading import Lock
 from types import NoneType, UnionType
-from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Table, bindparam, select
-from sqlalchemy.engine import Dialect
-from sqlalchemy.sql import ClauseElement
+
+if TYPE_CHECKING:
+    import sqlalchemy
 
 R = TypeVar("R")
 Convert = Callable[[Any], Any]
+AnyConnection = Union["sqlalchemy.Connection", sqlite3.Connection]
+
+ESCAPE = "\\"
+"""What stands before a letter of a LIKE pattern that is no wildcard."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 REMEMBERED = 4096
@@ -72,67 +80,75 @@ def _json(hint: Any) -> tuple[Convert, Convert]:
     return (lambda value: adapter().dump_json(value).decode()), (lambda text: adapter().validate_json(text))
 
 
+def _cursor(connection: AnyConnection) -> Any:
+    return connection.cursor() if isinstance(connection, sqlite3.Connection) else connection.connection.cursor()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Text:
+    """A compiled statement."""
+
+    text: str
+    names: tuple[str, ...]
+    """The parameters, in the order in which the text has them."""
+    fixed: Mapping[str, Any]
+    """Parameters whose values are always the same."""
+
+
 class Statement:
-    """A statement built by SQLAlchemy Core and compiled once to text: building it anew costs more than running it.
+    """A statement that is compiled once, when it is first run: building it anew costs more than running it.
 
     It is run by the driver's own cursor: of SQLAlchemy's result, which describes every column anew, nothing would be used.
     """
 
-    def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
-        self._clause = clause
-        self._dialect = dialect
+    def __init__(self, compiled: Callable[[], Text]) -> None:
+        self._compile = compiled
 
     @cached_property
-    def _compiled(self) -> tuple[str, tuple[str, ...], dict[str, Any]]:
-        compiled: Any = self._clause.compile(dialect=self._dialect)
-        fixed = {name: value for name, value in compiled.params.items() if value is not None}
-        return str(compiled), tuple(compiled.positiontup or ()), fixed
-
-    @property
-    def text(self) -> str:
-        """What the database is told."""
-        return self._compiled[0]
+    def compiled(self) -> Text:
+        """The statement as it is run."""
+        return self._compile()
 
     @property
     def names(self) -> tuple[str, ...]:
         """The parameters, in the order in which the text has them."""
-        return self._compiled[1]
+        return self.compiled.names
 
-    def run(self, connection: Connection, **values: Any) -> Sequence[Any]:
+    def run(self, connection: AnyConnection, **values: Any) -> Sequence[Any]:
         """Run it and return all rows."""
-        cursor = connection.connection.cursor()
+        cursor = _cursor(connection)
         try:
-            cursor.execute(self.text, self._in_order(values))
+            cursor.execute(self.compiled.text, self._in_order(values))
             return cursor.fetchall()
         finally:
             cursor.close()
 
-    def do(self, connection: Connection, **values: Any) -> int:
+    def do(self, connection: AnyConnection, **values: Any) -> int:
         """Run it and return how many rows it changed."""
-        cursor = connection.connection.cursor()
+        cursor = _cursor(connection)
         try:
-            cursor.execute(self.text, self._in_order(values))
+            cursor.execute(self.compiled.text, self._in_order(values))
             return cursor.rowcount
         finally:
             cursor.close()
 
-    def do_many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    def do_many(self, connection: AnyConnection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run it once for each of *rows*."""
         self.do_each(connection, [self._in_order(row) for row in rows])
 
-    def do_each(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
+    def do_each(self, connection: AnyConnection, rows: Sequence[Sequence[Any]]) -> None:
         """Run it once for each of *rows*, whose values are in the order of ``names``."""
         if not rows:
             return
-        cursor = connection.connection.cursor()
+        cursor = _cursor(connection)
         try:
-            cursor.executemany(self.text, rows)
+            cursor.executemany(self.compiled.text, rows)
         finally:
             cursor.close()
 
     def _in_order(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        _, names, fixed = self._compiled
-        return tuple(values[name] if name in values else fixed[name] for name in names)
+        fixed = self.compiled.fixed
+        return tuple(values[name] if name in values else fixed[name] for name in self.compiled.names)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,136 +184,117 @@ def _one(name: str) -> Callable[[Any], tuple[Any, ...]]:
     return lambda thing: (get(thing),)
 
 
-class Mapper(Generic[R]):
-    """How the dataclass *kind* is kept in *table*: fields and columns of the same name.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Apart:
+    """Where a field is that has a table of its own."""
 
-    One field may be *apart*, in a table of its own by the same key: it is written by ``add`` and never by ``put``, and it may
+    name: str
+    read: Statement
+    """By ``key``."""
+    add: Statement
+    """Key and value, in this order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """How a table keeps a dataclass: fields and columns of the same name."""
+
+    columns: Sequence[str]
+    key: str
+    add: Statement
+    put: Statement
+    """Its parameters may begin with ``new_``."""
+    get: Statement
+    """By ``key``."""
+    apart: Apart | None = None
+    computed: Mapping[str, Convert] = field(default_factory=dict[str, Convert])
+    """Columns that are no fields, and how they come from the object."""
+    numbered: str | None = None
+    """A computed column that gets each object's place among those that are added together."""
+
+
+class Mapper(Generic[R]):
+    """How the dataclass *kind* goes into its table and comes back.
+
+    One field may be apart, in a table of its own by the same key: it is written by ``add`` and never by ``put``, and it may
     be big (a run's specification holds all of its tasks), so it is read and decoded when it is first needed, and remembered.
-    *extra* columns are computed by functions of the object, *once* names those of them that ``put`` leaves alone; the column
-    *numbered* gets each object's place among those that are added together.
     """
 
-    def __init__(
-        self,
-        kind: type[R],
-        table: Table,
-        dialect: Dialect,
-        *,
-        apart: tuple[str, Table] | None = None,
-        extra: Mapping[str, Convert] | None = None,
-        once: Sequence[str] = (),
-        numbered: str | None = None,
-    ) -> None:
+    def __init__(self, kind: type[R], layout: Layout) -> None:
         self.kind = kind
-        self.apart = apart[0] if apart is not None else None
+        self.layout = layout
+        self.key = layout.key
+        self.apart = layout.apart.name if layout.apart is not None else None
         hints = get_type_hints(kind)
-        names = [field.name for field in fields(kind) if field.name in table.c]  # pyright: ignore[reportArgumentType]
-        by_name = {name: _Field(name=name, to=to, back=back) for name in names for to, back in [_converters(hints[name])]}
-        self._fields = list(by_name.values())
-        self.columns = [table.c[field.name] for field in self._fields]
-        keys = [column.name for column in table.primary_key] if "seq" not in table.c else [self._unique(table)]
-        self.key = keys[0]
-        self._key_place = self.columns.index(table.c[self.key])
-        self._numbered = numbered
-        self._by_name = by_name
-        self._computed = computed = {**(extra or {}), **({numbered: _zero} if numbered is not None else {})}
-        written = [*names, *computed]
-        self._add = Statement(insert_into(table, dialect).values({name: bindparam(name) for name in written}), dialect)
-        if apart is None:
-            self._put = self._upsert(table, dialect, written, keys)
-        else:
-            changing = [name for name in written if name not in {*keys, *once, numbered}]
-            self._put = self._update(table, dialect, changing, keys)
-        self._get = Statement(select(*self.columns).where(table.c[self.key] == bindparam("key")), dialect)
-        self._apart = None if apart is None else _Apart(apart[0], hints[apart[0]], apart[1], dialect)
-
-    @staticmethod
-    def _unique(table: Table) -> str:
-        return next(column.name for column in table.c if column.unique)
-
-    @staticmethod
-    def _upsert(table: Table, dialect: Dialect, written: Sequence[str], keys: Sequence[str]) -> Statement:
-        changing = [name for name in written if name not in keys]
-        clause = insert_into(table, dialect).values({name: bindparam(name) for name in written})
-        if not changing:
-            return Statement(clause.on_conflict_do_nothing(), dialect)
-        clause = clause.on_conflict_do_update(
-            index_elements=[table.c[key] for key in keys],
-            set_={name: clause.excluded[name] for name in changing},
-        )
-        return Statement(clause, dialect)
-
-    @staticmethod
-    def _update(table: Table, dialect: Dialect, changing: Sequence[str], keys: Sequence[str]) -> Statement:
-        clause = table.update().values({name: bindparam(f"new_{name}") for name in changing})
-        for key in keys:
-            clause = clause.where(table.c[key] == bindparam(f"new_{key}"))
-        return Statement(clause, dialect)
+        self._fields = [
+            _Field(name=name, to=to, back=back) for name in layout.columns for to, back in [_converters(hints[name])]
+        ]
+        self._by_name = {entry.name: entry for entry in self._fields}
+        self._key_place = list(layout.columns).index(layout.key)
+        self._remembered = None if layout.apart is None else _Remembered(layout.apart, hints[layout.apart.name])
 
     @cached_property
     def _to_add(self) -> _Packer:
-        return _Packer(self._add.names, self._by_name, self._computed)
+        return _Packer(self.layout.add.names, self._by_name, self.layout.computed)
 
     @cached_property
     def _to_put(self) -> _Packer:
-        return _Packer([name.removeprefix("new_") for name in self._put.names], self._by_name, self._computed)
+        names = [name.removeprefix("new_") for name in self.layout.put.names]
+        return _Packer(names, self._by_name, self.layout.computed)
 
     def key_of(self, row: Sequence[Any]) -> Any:
         """Return the (first) key of *row*, selected by ``columns``."""
         return row[self._key_place]
 
-    def load(self, connection: Connection, row: Sequence[Any]) -> R:
+    def load(self, connection: AnyConnection, row: Sequence[Any]) -> R:
         """Return what *row*, selected by ``columns``, holds."""
         values: dict[str, Any] = {}
-        for field, value in zip(self._fields, row, strict=True):
-            values[field.name] = value if value is None or field.back is _same else field.back(value)
-        if self._apart is not None:
-            values[self._apart.name] = self._apart.get(connection, row[self._key_place])
+        for entry, value in zip(self._fields, row, strict=True):
+            values[entry.name] = value if value is None or entry.back is _same else entry.back(value)
+        if self._remembered is not None:
+            values[self._remembered.name] = self._remembered.get(connection, row[self._key_place])
         return self.kind(**values)
 
-    def add(self, connection: Connection, things: Sequence[R]) -> None:
+    def add(self, connection: AnyConnection, things: Sequence[R]) -> None:
         """Insert *things*, none of which is there."""
         rows = [self._to_add(thing) for thing in things]
-        if self._numbered is not None:
-            place = self._add.names.index(self._numbered)
+        if self.layout.numbered is not None:
+            place = self.layout.add.names.index(self.layout.numbered)
             for number, row in enumerate(rows):
                 row[place] = number
-        self._add.do_each(connection, rows)
-        if self._apart is not None:
-            self._apart.add(connection, [(getattr(thing, self.key), getattr(thing, self._apart.name)) for thing in things])
+        self.layout.add.do_each(connection, rows)
+        if self._remembered is not None:
+            name = self._remembered.name
+            self._remembered.add(connection, [(getattr(thing, self.key), getattr(thing, name)) for thing in things])
 
-    def put(self, connection: Connection, *things: R) -> None:
+    def put(self, connection: AnyConnection, *things: R) -> None:
         """Insert or replace *things*; with a field apart they must be there, and it stays."""
-        self._put.do_each(connection, [self._to_put(thing) for thing in things])
+        self.layout.put.do_each(connection, [self._to_put(thing) for thing in things])
 
-    def get(self, connection: Connection, key: str) -> R | None:
+    def get(self, connection: AnyConnection, key: str) -> R | None:
         """Return the thing whose (first) key is *key*, or None."""
-        rows = self._get.run(connection, key=key)
+        rows = self.layout.get.run(connection, key=key)
         return self.load(connection, rows[0]) if rows else None
 
 
-class _Apart:
+class _Remembered:
     """A field in a table of its own; its values never change, and the last ones that were needed are remembered."""
 
-    def __init__(self, name: str, hint: Any, table: Table, dialect: Dialect) -> None:
-        self.name = name
+    def __init__(self, apart: Apart, hint: Any) -> None:
+        self.name = apart.name
         self._to, self._back = _converters(hint)
-        key, value = table.c
-        self._read = Statement(select(value).where(key == bindparam("key")), dialect)
-        self._add = Statement(
-            insert_into(table, dialect).values({key.name: bindparam("a"), value.name: bindparam("b")}), dialect
-        )
+        self._read, self._add = apart.read, apart.add
         self._known: dict[Any, Any] = {}
         # The writer's thread and the reader's share it.
         self._lock = Lock()
 
-    def add(self, connection: Connection, pairs: Sequence[tuple[Any, Any]]) -> None:
+    def add(self, connection: AnyConnection, pairs: Sequence[tuple[Any, Any]]) -> None:
         """Insert keys with their values."""
         self._add.do_each(connection, [(key, self._to(value)) for key, value in pairs])
         for key, value in pairs:
             self._keep(key, value)
 
-    def get(self, connection: Connection, key: Any) -> Any:
+    def get(self, connection: AnyConnection, key: Any) -> Any:
         """Return the value of *key*, which has a row."""
         found = self._known.get(key, self)
         if found is self:
@@ -311,19 +308,3 @@ class _Apart:
             self._known[key] = value
             if len(self._known) > REMEMBERED:
                 del self._known[next(iter(self._known))]
-
-
-def _zero(_: Any) -> int:
-    return 0
-
-
-def insert_into(table: Table, dialect: Dialect) -> Any:
-    """Return an INSERT that can say what to do about a conflict, in the words of *dialect*."""
-    # A dialect takes its time to load, and there is only one.
-    if dialect.name == "postgresql":
-        from sqlalchemy.dialects import postgresql
-
-        return postgresql.insert(table)
-    from sqlalchemy.dialects import sqlite
-
-    return sqlite.insert(table)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from kapelle.adapters.store.rows import from_microseconds, to_microseconds
+from kapelle.adapters.store.rows import to_microseconds
 from kapelle.adapters.store.sqlite import SqliteStore
+from kapelle.adapters.store.tables import lead_of
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import LeadLost, StoreFailed
 from kapelle.core.store import Lead
@@ -82,11 +83,7 @@ class SqliteLeadership:
         """See ``core.store.Leadership``."""
         # Not in the writer's thread: a leader that was stopped in the middle of a commit is to be found, too.
         rows = await self._store.in_reader(self._store.statements.log.lead.run)
-        if not rows:
-            return None
-        term, boot_id, pid, started, renewed_at, given_up = rows[0]
-        process = ProcessRef(boot_id=boot_id, pid=pid, started=started)
-        return Lead(term=term, holder=process, renewed_at=from_microseconds(renewed_at), given_up=bool(given_up))
+        return lead_of(rows[0]) if rows else None
 
     def _lock(self) -> int | None:
         return _acquire(self._path)

@@ -22,7 +22,9 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 
 from kapelle.adapters.store import schema
-from kapelle.adapters.store.rows import Mapper, Statement, insert_into
+from kapelle.adapters.store.clauses import Mapper, Statement, insert_into
+from kapelle.adapters.store.computed import task_name, unapproved, zero
+from kapelle.adapters.store.rows import ESCAPE
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, PromptRecord
@@ -31,9 +33,6 @@ from kapelle.core.merge import Change, Integration
 from kapelle.core.run import Run
 from kapelle.core.store import Edge, WorkspaceRow
 from kapelle.core.task import Task
-
-ESCAPE = "\\"
-"""What stands before a letter of a LIKE pattern that is no wildcard."""
 
 
 class RunStatements:
@@ -83,9 +82,9 @@ class TaskStatements:
             dialect,
             apart=("spec", schema.task_specs),
             extra={
-                "name": lambda task: task.spec.name,
-                "held": lambda _: 0,
-                "unapproved": lambda task: int(task.spec.approval and not task.approved),
+                "name": task_name,
+                "held": zero,
+                "unapproved": unapproved,
             },
             once=("name", "held"),
             numbered="position",

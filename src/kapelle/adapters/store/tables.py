@@ -5,27 +5,28 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection
 
 from kapelle.adapters.store.known import Known
-from kapelle.adapters.store.rows import from_microseconds, to_microseconds
-from kapelle.adapters.store.statements import ESCAPE, Statements
+from kapelle.adapters.store.rows import ESCAPE, AnyConnection, from_microseconds, to_microseconds
 from kapelle.core.account import Account
-from kapelle.core.agent import Agent
+from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.budget import Spend, Usage
-from kapelle.core.events import KINDS, Entry, Event
 from kapelle.core.gate import Receipt
 from kapelle.core.ids import AccountId, AgentId, AttemptId, ChangeId, PromptId, RequestId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Change, Integration
 from kapelle.core.ports import ModelCall
 from kapelle.core.requests import Approve, Body, Cancel, Pause, Reject, Request, Resume, Retry, Submit
 from kapelle.core.run import Run
-from kapelle.core.store import Edge, Overview, WorkspaceRow
+from kapelle.core.store import Edge, Lead, Overview, WorkspaceRow
 from kapelle.core.task import Task, TaskState
+
+if TYPE_CHECKING:
+    from kapelle.adapters.store.statements import Statements
+    from kapelle.core.events import Entry, Event
 
 BODIES: dict[str, type[Body]] = {kind.__name__: kind for kind in (Submit, Cancel, Pause, Resume, Approve, Reject, Retry)}
 
@@ -45,6 +46,8 @@ def body_codec(kind: str) -> TypeAdapter[Any]:
 @cache
 def event_codec(kind: str) -> TypeAdapter[Any]:
     """Return the codec of the events of *kind*; made when it is first needed, since most runs need few of them."""
+    from kapelle.core.events import KINDS
+
     return TypeAdapter(KINDS[kind])
 
 
@@ -59,10 +62,17 @@ def _pattern(prefix: str) -> str:
     return "".join(ESCAPE + letter if letter in f"%_{ESCAPE}" else letter for letter in prefix) + "%"
 
 
+def lead_of(row: Sequence[Any]) -> Lead:
+    """Return who leads, from a row of LogStatements.lead."""
+    term, boot_id, pid, started, renewed_at, given_up = row
+    process = ProcessRef(boot_id=boot_id, pid=pid, started=started)
+    return Lead(term=term, holder=process, renewed_at=from_microseconds(renewed_at), given_up=bool(given_up))
+
+
 class _Kept:
     """The tables whose rows change often; shared by all parts of a transaction."""
 
-    def __init__(self, connection: Connection, statements: Statements) -> None:
+    def __init__(self, connection: AnyConnection, statements: "Statements") -> None:
         self.runs = Known(connection, statements.runs.rows)
         self.tasks = Known(connection, statements.tasks.rows)
         self.attempts = Known(connection, statements.attempts.rows)
@@ -75,7 +85,7 @@ class _Kept:
 
 
 class _Part:
-    def __init__(self, connection: Connection, statements: Statements, kept: _Kept) -> None:
+    def __init__(self, connection: AnyConnection, statements: "Statements", kept: _Kept) -> None:
         self._at = connection
         self._all = statements
         self._kept = kept
@@ -333,7 +343,7 @@ class SqlRequests(_Part):
 class SqlView:
     """What may be read, in one transaction."""
 
-    def __init__(self, connection: Connection, statements: Statements) -> None:
+    def __init__(self, connection: AnyConnection, statements: "Statements") -> None:
         self._at = connection
         self._all = statements
         self._kept = kept = _Kept(connection, statements)
@@ -346,7 +356,7 @@ class SqlView:
         self.ledger = SqlLedger(connection, statements, kept)
         self.requests = SqlRequests(connection, statements, kept)
 
-    def events(self, after: int = 0, *, run_id: RunId | None = None, limit: int = 1000) -> Sequence[Entry]:
+    def events(self, after: int = 0, *, run_id: RunId | None = None, limit: int = 1000) -> "Sequence[Entry]":
         if run_id is None:
             rows = self._all.log.events.run(self._at, after=after, limit=limit)
         else:
@@ -357,7 +367,9 @@ class SqlView:
         return int(self._all.log.last_seq.run(self._at)[0][0])
 
 
-def _entry(row: Sequence[Any]) -> Entry:
+def _entry(row: Sequence[Any]) -> "Entry":
+    from kapelle.core.events import Entry
+
     seq, at, term, kind, run_id, task_id, body = row
     # The two ids are columns of their own and not in the body; the codec takes all fields together.
     fields = {**json.loads(body), "run_id": run_id, "task_id": task_id}
@@ -367,20 +379,20 @@ def _entry(row: Sequence[Any]) -> Entry:
 class SqlTx(SqlView):
     """A transaction of the leader."""
 
-    def __init__(self, connection: Connection, statements: Statements, *, now: datetime, term: int) -> None:
+    def __init__(self, connection: AnyConnection, statements: "Statements", *, now: datetime, term: int) -> None:
         super().__init__(connection, statements)
         self.now = now
         self.term = term
         self._events: list[tuple[Any, ...]] = []
 
-    def log(self, *events: Event) -> None:
+    def log(self, *events: "Event") -> None:
         at = to_microseconds(self.now)
         for event in events:
             body = event_codec(event.kind).serializer.to_json(event, exclude=_IDS).decode()
             # In the order of LogStatements.log.
             self._events.append((at, self.term, event.kind, event.run_id, event.task_id, body))
 
-    def events(self, after: int = 0, *, run_id: RunId | None = None, limit: int = 1000) -> Sequence[Entry]:
+    def events(self, after: int = 0, *, run_id: RunId | None = None, limit: int = 1000) -> "Sequence[Entry]":
         self.flush()
         return super().events(after, run_id=run_id, limit=limit)
 

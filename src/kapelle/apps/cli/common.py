@@ -1,6 +1,7 @@
 """What the commands share: options, opening the desk, finding what an id stands for."""
 
 import asyncio
+import gc
 import getpass
 import os
 from collections.abc import Coroutine, Iterable
@@ -32,6 +33,8 @@ def configuration(folder: Path | None, **given: Any) -> Configuration:
 
 def go(work: Coroutine[Any, Any, T]) -> T:
     """Run *work* to its end; Ctrl-C ends it with exit code 3."""
+    gc.freeze()
+    gc.enable()
     try:
         return asyncio.run(work)
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -13,16 +13,17 @@ from rich.text import Text
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import count_tokens, money, out, print_json, print_report, state_text
-from kapelle.apps.cli.telling import line_of
 from kapelle.apps.reader import Found, Reader
 from kapelle.apps.views import TaskReport, account_json, entry_json, run_json, run_report, spend_json, task_json
 from kapelle.core.account import Account, account_of, told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import NotFound
-from kapelle.core.events import Entry
 from kapelle.core.ids import RunId
 from kapelle.core.store import Overview, View
 from kapelle.core.task import TERMINAL, Wait
+
+if TYPE_CHECKING:
+    from kapelle.core.events import Entry
 
 Which = Annotated[str, typer.Argument(metavar="RUN|TASK", help="An id, or enough of its beginning.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many at most.")]
@@ -201,6 +202,8 @@ def _print_task(entry: TaskReport, found: Found, now: datetime) -> None:
 
 
 async def _logs(folder: Path | None, which: str, *, prompts: bool, follow: bool, as_json: bool) -> None:
+    from kapelle.apps.cli.telling import line_of
+
     async with compose.open_reader(configuration(folder)) as reader:
         found = await reader.find(which)
         names = await _names(reader, found.run.run_id)
@@ -214,7 +217,7 @@ async def _logs(folder: Path | None, which: str, *, prompts: bool, follow: bool,
                 _print_line(entry, line)
 
 
-def _print_line(entry: Entry, line: str) -> None:
+def _print_line(entry: "Entry", line: str) -> None:
     sys.stdout.write(f"{entry.at.astimezone():%H:%M:%S} {line}\n")
     sys.stdout.flush()
 
@@ -226,7 +229,7 @@ async def _names(reader: Reader, run_id: RunId | None) -> dict[str, str]:
     return {task.task_id: task.name for task in tasks}
 
 
-async def _entries(reader: Reader, run_id: RunId | None, after: int, *, follow: bool) -> AsyncIterator[Entry]:
+async def _entries(reader: Reader, run_id: RunId | None, after: int, *, follow: bool) -> "AsyncIterator[Entry]":
     if follow:
         async for entry in reader.events(after, run_id):
             yield entry
@@ -254,7 +257,7 @@ async def _events(folder: Path | None, which: str | None, *, after: int, follow:
             sys.stdout.flush()
 
 
-def _details(entry: Entry) -> Iterator[tuple[str, str]]:
+def _details(entry: "Entry") -> Iterator[tuple[str, str]]:
     for key, value in entry_json(entry).items():
         if key in {"seq", "at", "term", "kind", "run_id", "task_id"} or value in ("", None, [], {}):
             continue
