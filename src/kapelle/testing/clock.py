@@ -7,7 +7,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 class HandClock:
-    """See ``core.ports.Clock``: it stands still until it is moved, and never goes back."""
+    """See ``core.ports.Clock``: it stands still until it is moved."""
 
     def __init__(self, time: datetime = NOON) -> None:
         self._time = time
@@ -23,4 +23,9 @@ class HandClock:
     def move_to(self, moment: datetime) -> datetime:
         """Let it be *moment*, or leave it when it is later already; return the time then."""
         self._time = max(self._time, moment)
+        return self._time
+
+    def jump(self, by: timedelta) -> datetime:
+        """Let somebody set the clock, forward or back, and return the time then."""
+        self._time += by
         return self._time

@@ -59,7 +59,7 @@ class ScriptedProcess:
         self.ended: Ended | None = None
         self.input_open = launch.stdin
         self.deaf = False
-        """Set it, and prompts are left unread in the pipe."""
+        """Set it, and nothing is read: prompts stay in the pipe, and the end of the input goes unseen."""
         self.unread: list[Read] = []
         self.prompts: list[Read] = []
         self.in_turn = False
@@ -146,9 +146,9 @@ class ScriptedProcess:
         self.emit(taken=prompt.prompt_id)
 
     def close_input(self) -> None:
-        """See the end of the input: an idle program ends then, another after its turn."""
+        """See the end of the input: an idle program ends then, another after its turn, and one that reads nothing never."""
         self.input_open = False
-        if not self.in_turn:
+        if not self.in_turn and not self.deaf:
             self.exit(0)
 
     def _turn_over(self) -> None:

@@ -1,7 +1,17 @@
-"""What holds at every moment of a small world, whatever happens in it: the invariants of the design.
+"""What holds at every moment of a small world, whatever happens in it: the eight invariants of the design.
 
 ``Watch`` reads the log and the store from time to time and says what is broken; ``KeepingWorkspaces`` says when work is removed
-that is kept nowhere.
+that is kept nowhere. By number:
+
+1. the log against the tables (``_event``);
+2. one accepted attempt (``_attempts``), adoption by the new leader (``left_unadopted``); the refusal of a late writer is looked
+   at where one writes;
+3. needs, approvals, pauses, attempts, slots, limits (``_begun``, ``_limits``);
+4. the order of the merge queue, receipts, and what the target went to (``_order``, ``_receipt``, ``_target``);
+5. nothing that was accepted disappears (``_gone``); that all of it comes to an end is looked at where a world does (``left_over``);
+6. ``KeepingWorkspaces``, and merged work is held by a ref or the store (``_held_up``);
+7. processes that nobody knows (``unknown``), and what is left when all has ended (``left_over``);
+8. spend (``_spend``).
 """
 
 from collections import Counter
@@ -16,13 +26,16 @@ from kapelle.core.events import (
     ChangeMerged,
     ChangeQueued,
     Entry,
+    RunPaused,
+    RunResumed,
     TaskApproved,
     TaskMoved,
     TaskWaited,
 )
-from kapelle.core.ids import RunId, TaskId
-from kapelle.core.merge import Integration
-from kapelle.core.run import Run
+from kapelle.core.gate import CheckState, Receipt
+from kapelle.core.ids import ChangeId, RunId, TaskId
+from kapelle.core.merge import Change, Integration
+from kapelle.core.run import RUN_TERMINAL, Run
 from kapelle.core.store import View
 from kapelle.core.task import MEETS_A_NEED, TASK_TRANSITIONS, TERMINAL, OnFailure, Task, TaskState
 from kapelle.testing.git import MemoryDirectory, MemoryRepository
@@ -45,7 +58,10 @@ class _Seen:
     agents: list[Agent]
     runs: dict[RunId, Run]
     spend: dict[RunId, Spend]
+    task_spend: dict[TaskId, Spend]
     integrations: list[Integration]
+    changes: dict[ChangeId, Change]
+    receipts: dict[str, Receipt | None]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -58,6 +74,10 @@ class Watch:
     _seq: int = 0
     _moves: int = 0
     _states: dict[TaskId, TaskState] = field(default_factory=dict[TaskId, TaskState])
+    _paused: set[RunId] = field(default_factory=set[RunId])
+    _queued: dict[ChangeId, int] = field(default_factory=dict[ChangeId, int])
+    """The changes that were ever queued, and the sequence number of that."""
+    _known: dict[TaskId, str] = field(default_factory=dict[TaskId, str])
 
     async def check(self) -> list[str]:
         """Return what is broken, in words; empty when nothing is."""
@@ -69,8 +89,11 @@ class Watch:
             if self._states.get(task_id, TaskState.PENDING) is not task.state
         ]
         found += [problem for task in seen.tasks.values() for problem in _attempts(task, seen.attempts[task.task_id])]
+        found += self._gone(seen)
         found += self._limits(seen)
+        found += self._spend(seen)
         found += self._target()
+        found += self._held_up(seen)
         found += self._prompts()
         return found
 
@@ -79,6 +102,8 @@ class Watch:
         runs = {overview.run.run_id: overview for overview in view.runs.overviews(limit=1000)}
         tasks = {task.task_id: task for run_id in runs for task in view.tasks.of_run(run_id)}
         self._seq = max((entry.seq for entry in entries), default=self._seq)
+        changes = [change for task_id in tasks for change in view.changes.of_task(task_id)]
+        merged = [entry.event for entry in entries if isinstance(entry.event, ChangeMerged)]
         return _Seen(
             entries=entries,
             tasks=tasks,
@@ -87,13 +112,18 @@ class Watch:
             agents=list(view.agents.live()),
             runs={run_id: overview.run for run_id, overview in runs.items()},
             spend={run_id: overview.spend for run_id, overview in runs.items()},
+            task_spend={task_id: part for run_id in runs for task_id, part in view.ledger.by_task(run_id).items()},
             integrations=list(view.changes.integrations()),
+            changes={change.change_id: change for change in changes},
+            receipts={event.receipt: view.changes.receipt(event.receipt) for event in merged},
         )
 
     # --- The log ---
 
     def _event(self, entry: Entry, seen: _Seen) -> list[str]:
         event, task_id = entry.event, entry.event.task_id
+        if isinstance(event, RunPaused | RunResumed) and event.run_id is not None:
+            (self._paused.add if isinstance(event, RunPaused) else self._paused.discard)(event.run_id)
         if task_id is None:
             return []
         name, before = seen.tasks[task_id].name, self._states.get(task_id, TaskState.PENDING)
@@ -101,7 +131,12 @@ class Watch:
         if before in TERMINAL and isinstance(event, BEGINNINGS):
             found.append(f"{event.kind} of {name} follows its end ({before})")
         if isinstance(event, AttemptStarted):
-            found += self._needs(task_id, name, seen)
+            found += self._begun(seen.tasks[task_id], seen)
+        if isinstance(event, ChangeQueued):
+            self._queued[event.change_id] = entry.seq
+        if isinstance(event, ChangeMerged):
+            found += self._order(seen.changes[event.change_id], seen)
+            found += self._receipt(event, name, seen)
         if isinstance(event, TaskMoved):
             after = STATES[type(event)]
             if event.before is not before:
@@ -111,13 +146,25 @@ class Watch:
             self._states[task_id] = after
         return found
 
-    def _needs(self, task_id: TaskId, name: str, seen: _Seen) -> list[str]:
+    def _begun(self, task: Task, seen: _Seen) -> list[str]:
+        """Look whether an attempt was begun that might be."""
         found: list[str] = []
-        for need in seen.needs[task_id]:
+        name = task.name
+        if task.spec.approval and not task.approved:
+            found.append(f"{name} was begun, and nobody approved it")
+        if task.run_id in self._paused:
+            found.append(f"{name} was begun, and its run is paused")
+        for need in seen.needs[task.task_id]:
             state = self._states.get(need.task_id, TaskState.PENDING)
             may_fail = state is TaskState.FAILED and need.spec.on_failure is OnFailure.CONTINUE
             if state not in MEETS_A_NEED and not may_fail:
                 found.append(f"{name} was begun although {need.name}, which it needs, was {state}")
+        return found
+
+    def _gone(self, seen: _Seen) -> list[str]:
+        """Look whether every task that was ever seen is still there."""
+        found = [f"{name} was accepted and is gone" for task_id, name in self._known.items() if task_id not in seen.tasks]
+        self._known.update({task_id: task.name for task_id, task in seen.tasks.items()})
         return found
 
     # --- Bounds ---
@@ -131,14 +178,65 @@ class Watch:
                 found.append(f"{count} agents are live for the attempt {attempt_id}")
         for run_id, run in seen.runs.items():
             live = sum(agent.run_id == run_id for agent in seen.agents)
-            limit, budget = run.spec.limits.agents, run.spec.limits.budget_usd
+            limit = run.spec.limits.agents
             if limit is not None and live > limit:
                 found.append(f"{live} agents of {run.spec.name} are live, and {limit} may be")
-            if budget is not None and seen.spend[run_id].cost_usd > budget + self.dearest_call * slots:
-                found.append(f"{run.spec.name} has spent {seen.spend[run_id].cost_usd} of {budget}")
+            for config in run.spec.configs:
+                of_kind = sum(agent.config == config.name for agent in seen.agents)
+                if config.limit is not None and of_kind > config.limit:
+                    found.append(f"{of_kind} agents of the kind {config.name} are live, and {config.limit} may be")
         return found
 
-    # --- The target ---
+    def _spend(self, seen: _Seen) -> list[str]:
+        """A budget may be passed by the calls that were in flight when it was reached: one for each agent."""
+        found: list[str] = []
+        slots = self.here.ports.settings.slots
+        for run_id, run in seen.runs.items():
+            budget, spent = run.spec.limits.budget_usd, seen.spend[run_id].cost_usd
+            if budget is not None and spent >= budget + self.dearest_call * slots:
+                found.append(f"{run.spec.name} has spent {spent} of {budget}")
+        for task_id, part in seen.task_spend.items():
+            task = seen.tasks[task_id]
+            if task.spec.budget_usd is not None and part.cost_usd >= task.spec.budget_usd + self.dearest_call:
+                found.append(f"{task.name} has spent {part.cost_usd} of {task.spec.budget_usd}")
+        return found
+
+    # --- The merge queue and the target ---
+
+    def _order(self, merged: Change, seen: _Seen) -> list[str]:
+        """Look whether somebody who was in the queue before *merged* came, and goes before it, still waits.
+
+        Who comes later with a better rank may find the merge begun; who was there first cannot.
+        """
+        found: list[str] = []
+        since = self._queued.get(merged.change_id)
+        if since is None:
+            return [f"{seen.tasks[merged.task_id].name} was merged, and the log says nothing of its being in the queue"]
+        for change_id, seq in self._queued.items():
+            other = seen.changes[change_id]
+            waits = self._states.get(other.task_id) is TaskState.MERGING and not self._left_queue(other, merged, seen)
+            before = (other.rank, other.change_id) < (merged.rank, merged.change_id)
+            if seq < since and before and waits and (other.repository, other.target) == (merged.repository, merged.target):
+                names = seen.tasks[merged.task_id].name, seen.tasks[other.task_id].name
+                found.append(f"{names[0]} was merged before {names[1]}, which was ahead of it in the queue")
+        return found
+
+    def _left_queue(self, other: Change, merged: Change, seen: _Seen) -> bool:
+        """Say whether a newer change of the same task is what is in the queue."""
+        newer = [seq for change_id, seq in self._queued.items() if seen.changes[change_id].task_id == other.task_id]
+        return other.change_id == merged.change_id or self._queued[other.change_id] < max(newer)
+
+    def _receipt(self, event: ChangeMerged, name: str, seen: _Seen) -> list[str]:
+        """Look whether what proves a merge is there, and true."""
+        receipt = seen.receipts[event.receipt]
+        if seen.changes[event.change_id].receipt is None:
+            return []
+        if receipt is None:
+            return [f"{name} was merged, and there is no receipt for it"]
+        passed = {ran.tree for ran in self.here.host.ran if ran.passed}
+        if receipt.tree not in passed or any(c.required and c.state is not CheckState.PASSED for c in receipt.checks):
+            return [f"{name} was merged with a receipt for a tree that never passed"]
+        return []
 
     def _target(self) -> list[str]:
         """Look at every move of a branch that was not made by hand: its tree has passed, and it holds all that it held."""
@@ -149,12 +247,26 @@ class Watch:
             commit = repository.commits[new]
             if not ref.startswith("refs/heads/") or commit.message == "by hand":
                 continue
-            if commit.tree not in passed:
-                found.append(f"{ref} went to {new}, whose tree never passed a gate")
+            while commit.commit != old and commit.message != "by hand":
+                if commit.tree not in passed:
+                    found.append(f"{ref} went to {new}, by {commit.commit}, whose tree never passed a gate")
+                commit = repository.commits[commit.parents[0]]
             if old is not None and old not in repository.ancestors(new):
                 found.append(f"{ref} went to {new}, which does not hold what it held before")
         self._moves = len(repository.moves)
         return found
+
+    def _held_up(self, seen: _Seen) -> list[str]:
+        """Look whether all merged work is held by a ref, or by the store, whose next leader moves the ref."""
+        repository = self.here.repository
+        held: set[str] = set()
+        for tip in {*repository.refs.values(), *(entry.tip for entry in seen.integrations)}:
+            held |= repository.ancestors(tip)
+        return [
+            f"the work of {task.name} is held by nothing"
+            for task in seen.tasks.values()
+            if task.commit is not None and task.commit not in held
+        ]
 
     # --- Processes and prompts ---
 
@@ -163,6 +275,32 @@ class Watch:
         agents = await self.here.store.read(lambda view: list(view.agents.live()))
         known = {agent.process for agent in agents}
         return [f"nobody knows the process of {found.task}" for found in self.here.host.live() if found.ref not in known]
+
+    async def left_unadopted(self, term: int) -> list[str]:
+        """Return what still carries the stamp of an earlier leader: nothing, once a leader has gone round."""
+        agents = await self.here.store.read(lambda view: list(view.agents.live()))
+        return [f"the agent {agent.agent_id} has the stamp of term {agent.term}" for agent in agents if agent.term != term]
+
+    async def left_over(self) -> list[str]:
+        """Return what is left when everything should have ended: tasks, runs, processes, directories, rows, tokens."""
+        here, seq = self.here, self._seq
+        seen = await here.store.read(self._look)
+        # ``check`` is still to see what was logged.
+        self._seq = seq
+        tasks, runs = seen.tasks.values(), seen.runs.values()
+        found = [f"{entry.name} is {entry.state} ({entry.waits_for})" for entry in tasks if entry.state not in TERMINAL]
+        found += [f"{run.spec.name} is {run.state}" for run in runs if run.state not in RUN_TERMINAL]
+        found += [f"a process of {process.task} lives" for process in here.host.live()]
+        found += [f"{path} is left" for path in here.git.directories]
+        found += [str(row) for row in await here.store.read(lambda view: view.agents.workspaces())]
+        found += [str(row) for row in seen.agents]
+        found += [f"the token of {ticket.task} is still let in" for ticket in here.gateway.tickets.values()]
+        found += [
+            f"the work of {task.name} is held by no ref"
+            for task in tasks
+            if task.commit is not None and not here.repository.reachable(task.commit)
+        ]
+        return found
 
     def _prompts(self) -> list[str]:
         """Look whether a conversation was told twice what it had read already."""

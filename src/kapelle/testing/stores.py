@@ -3,12 +3,14 @@
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection
 
 from kapelle.adapters.store import schema
 from kapelle.adapters.store.sqlite import SqliteStore
+from kapelle.core.errors import StoreFailed
+from kapelle.core.events import Event
 from kapelle.core.ports import Clock
 from kapelle.core.requests import Request
 from kapelle.core.store import Store, Tx, View
@@ -30,30 +32,49 @@ class FragileStore:
         self.store_id = store.store_id
         self.commits = 0
         """Transactions that were begun."""
-        self._last: int | None = None
-        self._after = False
+        self._left: int | None = None
+        self._after = self._telling = False
+        self._refusals = 0
 
-    def die(self, *, commits: int = 1, after: bool = False) -> None:
-        """Let the leader die in the commit with this number from now on, 1 being the next: before it counts, or just after."""
-        self._last, self._after = self.commits + commits, after
+    def refuse(self, commits: int = 1) -> None:
+        """Let the next *commits* commits that log something be refused, as by a full disk: nothing of them is written."""
+        self._refusals = commits
+
+    def die(self, *, commits: int = 1, after: bool = False, telling: bool = False) -> None:
+        """Let the leader die in the commit with this number from now on, 1 being the next: before it counts, or just after it.
+
+        With *telling* only commits count that log something: the others change hardly anything.
+        """
+        self._left, self._after, self._telling = commits, after, telling
 
     def heal(self) -> None:
-        """Let nobody die any more."""
-        self._last = None
+        """Let nobody die any more, and every commit be taken."""
+        self._left, self._refusals = None, 0
 
     async def transact(self, work: Callable[[Tx], T], *, term: int) -> T:
         """See the port."""
         self.commits += 1
-        dying = self._last is not None and self.commits >= self._last
 
-        def fatal(tx: Tx) -> T:
-            work(tx)
-            raise LeaderDied("before the commit")
+        def call(tx: Tx) -> T:
+            listening = _Listening(tx)
+            answer = work(cast("Tx", listening))
+            if self._refusals and self._left is None and listening.heard:
+                self._refusals -= 1
+                raise StoreFailed("the store answered: database or disk is full")
+            if self._left is not None and (listening.heard or not self._telling):
+                self._left -= 1
+            if self._dying and not self._after:
+                raise LeaderDied("before the commit")
+            return answer
 
-        answer = await self._store.transact(fatal if dying and not self._after else work, term=term)
-        if dying:
+        answer = await self._store.transact(call, term=term)
+        if self._dying:
             raise LeaderDied("after the commit")
         return answer
+
+    @property
+    def _dying(self) -> bool:
+        return self._left is not None and self._left <= 0
 
     async def read(self, work: Callable[[View], T]) -> T:
         """See the port."""
@@ -66,6 +87,21 @@ class FragileStore:
     async def close(self) -> None:
         """See the port."""
         await self._store.close()
+
+
+class _Listening:
+    """A transaction, and whether anything was logged in it."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self.heard = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tx, name)
+
+    def log(self, *events: Event) -> None:
+        self.heard = self.heard or bool(events)
+        self._tx.log(*events)
 
 
 async def open_sqlite(path: Path, clock: Clock) -> SqliteStore:
