@@ -8,7 +8,7 @@ that is kept nowhere. By number:
    at where one writes;
 3. needs, approvals, pauses, attempts, slots, limits (``_begun``, ``_limits``);
 4. the order of the merge queue, receipts, and what the target went to (``_order``, ``_receipt``, ``_target``);
-5. nothing that was accepted disappears (``_gone``); that all of it comes to an end is looked at where a world does (``left_over``);
+5. nothing that was accepted disappears (``_gone``); that all of it comes to an end is looked at when a world does (``left_over``);
 6. ``KeepingWorkspaces``, and merged work is held by a ref or the store (``_held_up``);
 7. processes that nobody knows (``unknown``), and what is left when all has ended (``left_over``);
 8. spend (``_spend``).

@@ -1,0 +1,546 @@
+"""An ordeal: a real run that is killed, stopped, starved and robbed in many ways, and what must hold afterwards.
+
+Everything in it is real but the model, which is rehearsed: the command line, git, the ``claude`` program, its tools. A *blow* is
+one way to harm it at a certain moment; it returns how long it took until the work went on. ``Ordeal.damage`` is the checker.
+"""
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TypeVar
+
+import psutil
+
+from kapelle.testing.places import Place, git
+
+T = TypeVar("T")
+
+PATIENCE = 90.0
+"""Seconds after which something that was waited for is taken for lost."""
+LOOK = 0.01
+STALE = "3s"
+"""How long a leader may show no sign of life in an ordeal: a follower ends it sooner than in real life."""
+
+TASKS = {"one": (), "two": (), "three": ("one", "two"), "four": (), "five": ("three",)}
+CHECK = """\
+import pathlib, sys, time
+time.sleep(0.3)
+wrong = [str(path) for path in pathlib.Path().glob("*.txt") if path.read_text() != "x\\n"]
+sys.exit(f"wrong: {wrong}" if wrong else 0)
+"""
+REHEARSAL = """\
+rules:
+  - when: {task: two}
+    turns:
+      - {cut: true}
+      - tools: [{Write: {file_path: "{{ cwd }}/{{ task }}.txt", content: "x\\n"}}]
+      - tools: [{Bash: {command: "python3 -c 'import time; time.sleep(1)'"}}]
+      - {say: "Wrote {{ task }}.txt.", delay: 200ms}
+  - when: {task: four}
+    turns:
+      - tools: [{Write: {file_path: "{{ cwd }}/{{ task }}.txt", content: "x\\n"}}]
+      - {stall: 1s}
+      - tools: [{Bash: {command: "python3 -c 'import time; time.sleep(1)'"}}]
+      - {say: "Wrote {{ task }}.txt.", delay: 200ms}
+  - when: {task: "*"}
+    turns:
+      - tools: [{Write: {file_path: "{{ cwd }}/{{ task }}.txt", content: "x\\n"}}]
+      - tools: [{Bash: {command: "python3 -c 'import time; time.sleep(1)'"}}]
+        delay: 200ms
+      - {say: "Wrote {{ task }}.txt.", delay: 200ms}
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """One event of the log."""
+
+    seq: int
+    kind: str
+    run_id: str | None
+    task_id: str | None
+    body: dict[str, object]
+
+
+@dataclass(kw_only=True, slots=True)
+class Damage:
+    """What did not survive; all of it empty when everything did."""
+
+    lost: list[str] = field(default_factory=list[str])
+    twice: list[str] = field(default_factory=list[str])
+    left: list[str] = field(default_factory=list[str])
+
+    @property
+    def all(self) -> list[str]:
+        """Everything, in words."""
+        return [*self.lost, *self.twice, *self.left]
+
+
+class Over(Exception):
+    """What was waited for did not come, since the run had ended before."""
+
+
+class Ordeal:
+    """One run at a place of its own."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.leader: subprocess.Popen[bytes] | None = None
+        self.others: list[subprocess.Popen[bytes]] = []
+        self.said = place.home.parent / "said.txt"
+        self._env = {**place.environment, "KAPELLE_LEAD_TIMEOUT": STALE, "KAPELLE_SLOTS": "3", "KAPELLE_BACKUP_EVERY": "1s"}
+
+    # --- Beginning and going on ---
+
+    def begin(self) -> None:
+        """Write the files and start the run."""
+        place = self.place
+        (place.repository / "check.py").write_text(CHECK, encoding="utf-8")
+        project = place.repository / ".kapelle" / "agents.yml"
+        text = project.read_text(encoding="utf-8")
+        gate = '  ordeal: {checks: [{name: holds, run: "python3 check.py", timeout: 1m}]}\n'
+        project.write_text(text.replace("gates:\n", f"gates:\n{gate}", 1), encoding="utf-8")
+        git(place.repository, "add", "-A")
+        git(place.repository, "commit", "-q", "-m", "a check for ordeals")
+        tasks = "".join(
+            f'  {name}: {{needs: [{", ".join(needs)}], prompt: "Write {name}.txt"}}\n' for name, needs in TASKS.items()
+        )
+        place.write("ordeal.yml", f"name: ordeal\ndefaults: {{agent: coder, gate: ordeal}}\ntasks:\n{tasks}")
+        place.write("rehearsal.yml", REHEARSAL)
+        self.leader = self.start("run", "../ordeal.yml", "--rehearse", "../rehearsal.yml")
+
+    def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        """Start a command; what it says goes to a file."""
+        with self.said.open("ab") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "kapelle", *arguments],
+                cwd=self.place.repository,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
+
+    def resume(self) -> None:
+        """Let a new process lead, and go on with the run when it was accepted."""
+        accepted = self.place.runs() > 0
+        self.leader = self.start("resume") if accepted else self.start("run", "../ordeal.yml", "--rehearse", "../rehearsal.yml")
+
+    def kill(self) -> None:
+        """Kill the leader as ``kill -9`` does."""
+        if self.leader is not None:
+            self.leader.kill()
+            self.leader.wait()
+
+    def finish(self) -> None:
+        """Let the run come to its end.
+
+        Raises:
+            AssertionError: it does not.
+        """
+        for _ in range(4):
+            if self.leader is not None and self.leader.wait(timeout=PATIENCE) == 0:
+                break
+            self.resume()
+        for other in self.others:
+            other.wait(timeout=PATIENCE)
+        assert self.leader is not None
+        assert self.leader.returncode == 0, self.said.read_text(encoding="utf-8", errors="replace")[-4000:]
+
+    def close(self) -> None:
+        """End whatever this ordeal started and that still runs."""
+        for process in (self.leader, *self.others):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()
+        for process in self.processes():
+            with suppress(psutil.Error):
+                process.kill()
+
+    # --- Looking ---
+
+    def told(self, after: int = 0) -> list[Told]:
+        """Return the log after a sequence number, read beside whoever leads."""
+        path = self.place.home / "store.db"
+        if not path.exists():
+            return []
+        try:
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as store:
+                rows = store.execute(
+                    "select seq, kind, run_id, task_id, body from events where seq > ? order by seq", (after,)
+                ).fetchall()
+        except sqlite3.DatabaseError:
+            return []
+        from json import loads
+
+        return [Told(seq=seq, kind=kind, run_id=run, task_id=task, body=loads(body)) for seq, kind, run, task, body in rows]
+
+    def last(self) -> int:
+        """Return the number of the newest event."""
+        return max((entry.seq for entry in self.told()), default=0)
+
+    def await_(self, kinds: set[str], after: int) -> Told:
+        """Return the first event of one of *kinds* after a sequence number, as soon as it is there.
+
+        Raises:
+            Over: the leader ended before.
+            AssertionError: neither came.
+        """
+        return self.until(lambda: next((entry for entry in self.told(after) if entry.kind in kinds), None))
+
+    def until(self, look: Callable[[], T | None]) -> T:
+        """Return what *look* gives as soon as it gives anything.
+
+        Raises:
+            Over: the leader ended before.
+            AssertionError: neither came.
+        """
+        deadline, rest = time.monotonic() + PATIENCE, threading.Event()
+        while time.monotonic() < deadline:
+            ended = self.leader is not None and self.leader.poll() is not None
+            found = look()
+            if found is not None:
+                return found
+            if ended:
+                raise Over(self.said.read_text(encoding="utf-8", errors="replace")[-2000:])
+            rest.wait(LOOK)
+        raise AssertionError(f"it never came:\n{self.said.read_text(encoding='utf-8', errors='replace')[-4000:]}")
+
+    def processes(self) -> Iterator[psutil.Process]:
+        """Yield what runs on behalf of this state directory, but for its leaders."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("KAPELLE_WORKSPACE", "").startswith(str(self.place.home)):
+                    yield process
+
+    def process(self, *words: str) -> psutil.Process | None:
+        """Return a process of the run with one of *words* in its command line, and no shell round it."""
+        for process in self.processes():
+            with suppress(psutil.Error):
+                line = process.cmdline()
+                if line and "sh" not in Path(line[0]).name and any(word in " ".join(line) for word in words):
+                    return process
+        return None
+
+    def spools(self) -> list[Path]:
+        """Return the spools of agents that are live by the store."""
+        with closing(sqlite3.connect(self.place.home / "store.db", timeout=5)) as store:
+            rows = store.execute("select folder from agents where state != 'stopped'").fetchall()
+        return [path for (folder,) in rows for path in [Path(folder, "spool")] if path.exists()]
+
+    # --- Judging ---
+
+    def damage(self) -> Damage:
+        """Say what did not survive; to be asked when the run has ended."""
+        found = Damage()
+        log = self.told()
+        self._tasks(found, log)
+        self._target(found)
+        self._left(found)
+        return found
+
+    def _tasks(self, found: Damage, log: list[Told]) -> None:
+        report = self.place.run("list", "--json").json
+        if [entry["state"] for entry in report] != ["completed"]:
+            found.lost.append(f"the runs are {[entry['state'] for entry in report]}")
+        with closing(sqlite3.connect(self.place.home / "store.db")) as store:
+            names = dict(store.execute("select task_id, name from tasks").fetchall())
+        if sorted(names.values()) != sorted(TASKS):
+            found.lost.append(f"the tasks are {sorted(names.values())}")
+        counts = Counter((entry.kind, entry.task_id) for entry in log)
+        for task_id, name in names.items():
+            for kind in ("task.completed", "change.merged"):
+                if counts[kind, task_id] == 0:
+                    found.lost.append(f"{name} has no {kind}")
+                elif counts[kind, task_id] > 1:
+                    found.twice.append(f"{name} has {counts[kind, task_id]} {kind}")
+            answers = [entry for entry in log if entry.kind == "agent.answered" and entry.task_id == task_id]
+            well = sum(entry.body.get("trouble") is None for entry in answers)
+            returned = counts["task.started", task_id] - counts["attempt.started", task_id]
+            if well > counts["attempt.started", task_id] + max(returned, 0):
+                found.twice.append(f"{name} was answered {well} times")
+        read = Counter(str(entry.body.get("call_id")) for entry in log if entry.kind == "model.called" and entry.body.get("call_id"))
+        found.twice += [f"the call {call} was booked {count} times" for call, count in read.items() if count > 1]
+
+    def _target(self, found: Damage) -> None:
+        repository = self.place.repository
+        files = set(git(repository, "ls-tree", "--name-only", "main").splitlines())
+        found.lost += [f"{name}.txt is not on the target" for name in TASKS if f"{name}.txt" not in files]
+        subjects = Counter(git(repository, "log", "--first-parent", "--format=%s", "main").splitlines())
+        found.twice += [f"{count} times on the target: {subject}" for subject, count in subjects.items() if count > 1]
+        for commit in git(repository, "rev-list", "--first-parent", "main").splitlines()[:-2]:
+            with tempfile.TemporaryDirectory() as folder:
+                archive = subprocess.run(
+                    ["git", "-C", str(repository), "archive", commit], check=True, capture_output=True
+                ).stdout
+                subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
+                checked = subprocess.run([sys.executable, "check.py"], cwd=folder, check=False, capture_output=True, text=True)
+                if checked.returncode != 0:
+                    found.lost.append(f"{commit} on the target does not pass its gate: {checked.stderr}")
+
+    def _left(self, found: Damage) -> None:
+        place = self.place
+        found.left += [f"a process is left: {line}" for line in place.processes()]
+        workspaces = place.home / "workspaces"
+        found.left += [f"{path} is left" for path in (workspaces.iterdir() if workspaces.is_dir() else ())]
+        trees = git(place.repository, "worktree", "list", "--porcelain").split("\n\n")
+        if len(trees) > 1:
+            found.left.append(f"{len(trees)} worktrees are known to git")
+        found.left += [f"{path} is left" for path in (place.repository / ".git").rglob("*.lock")]
+        dirty = git(place.repository, "status", "--porcelain")
+        if dirty:
+            found.left.append(f"the checkout is dirty: {dirty}")
+        with closing(sqlite3.connect(place.home / "store.db")) as store:
+            if store.execute("select count(*) from agents where state != 'stopped'").fetchone()[0]:
+                found.left.append("an agent is live by the store")
+            if store.execute("select count(*) from workspaces").fetchone()[0]:
+                found.left.append("a workspace is in the store")
+            if store.execute("pragma integrity_check").fetchone()[0] != "ok":
+                found.left.append("the store is damaged")
+
+
+# --- Blows ------------------------------------------------------------------------------------------------------------
+
+Blow = Callable[[Ordeal, random.Random], float]
+"""Harms an ordeal at a moment of its own; returns the seconds until the work went on. Raises Over when the moment never came."""
+
+
+def _taken_over(ordeal: Ordeal, since: int, begun: float) -> float:
+    ordeal.await_({"lead.taken"}, since)
+    return time.monotonic() - begun
+
+
+def _killed(ordeal: Ordeal) -> float:
+    """Kill the leader, let another lead, and return how long that took."""
+    ordeal.kill()
+    since, begun = ordeal.last(), time.monotonic()
+    ordeal.resume()
+    return _taken_over(ordeal, since, begun)
+
+
+def leader_in_a_turn(ordeal: Ordeal, _: random.Random) -> float:
+    """Kill the leader while an agent is in its turn."""
+    ordeal.await_({"agent.used_tool"}, ordeal.last())
+    return _killed(ordeal)
+
+
+def leader_at_any_moment(ordeal: Ordeal, chance: random.Random) -> float:
+    """Kill the leader at no particular moment."""
+    with suppress(subprocess.TimeoutExpired):
+        if ordeal.leader is not None:
+            ordeal.leader.wait(timeout=chance.random() * 3)
+            raise Over
+    return _killed(ordeal)
+
+
+def leader_in_a_gate(ordeal: Ordeal, _: random.Random) -> float:
+    """Kill the leader while a check runs."""
+    ordeal.until(lambda: ordeal.process("check.py"))
+    return _killed(ordeal)
+
+
+def leader_before_delivery(ordeal: Ordeal, _: random.Random) -> float:
+    """Kill the leader when something is merged and not delivered: git's lock on the checkout is in the way."""
+    lock = ordeal.place.repository / ".git" / "index.lock"
+    since = ordeal.last()
+    try:
+        with lock.open("x"):
+            ordeal.await_({"target.held_up"}, since)
+        ordeal.kill()
+    finally:
+        lock.unlink(missing_ok=True)
+    return _killed(ordeal)
+
+
+def leader_at_its_start(ordeal: Ordeal, chance: random.Random) -> float:
+    """Kill a leader, and the next one while it starts."""
+    ordeal.await_({"agent.deployed"}, 0)
+    ordeal.kill()
+    ordeal.resume()
+    with suppress(subprocess.TimeoutExpired):
+        if ordeal.leader is not None:
+            ordeal.leader.wait(timeout=chance.random())
+    return _killed(ordeal)
+
+
+def leader_in_recovery(ordeal: Ordeal, _: random.Random) -> float:
+    """Kill a leader, and the next one as soon as it leads."""
+    ordeal.await_({"agent.deployed"}, 0)
+    _killed(ordeal)
+    return _killed(ordeal)
+
+
+def _gone_on(ordeal: Ordeal, since: int, task: str | None) -> float:
+    begun = time.monotonic()
+    ordeal.until(
+        lambda: next((e for e in ordeal.told(since) if e.kind in {"agent.deployed", "agent.answered"} and task in {None, e.task_id}), None)
+    )
+    return time.monotonic() - begun
+
+
+def _kill_and_go_on(ordeal: Ordeal, process: psutil.Process) -> float:
+    since = ordeal.last()
+    with suppress(psutil.Error):
+        process.kill()
+    return _gone_on(ordeal, since, None)
+
+
+def agent_killed(ordeal: Ordeal, _: random.Random) -> float:
+    """Kill an agent's program in its turn."""
+    ordeal.await_({"agent.used_tool"}, ordeal.last())
+    return _kill_and_go_on(ordeal, ordeal.until(lambda: ordeal.process("claude")))
+
+
+def shim_killed(ordeal: Ordeal, _: random.Random) -> float:
+    """Kill the shell round an agent's program: nobody records its end any more."""
+    told = ordeal.await_({"agent.deployed"}, ordeal.last())
+    ordeal.await_({"agent.used_tool"}, told.seq)
+    return _kill_and_go_on(ordeal, psutil.Process(int(str(told.body["pid"]))))
+
+
+def tool_killed(ordeal: Ordeal, _: random.Random) -> float:
+    """Kill what an agent's tool has started."""
+    return _kill_and_go_on(ordeal, ordeal.until(lambda: ordeal.process("time.sleep(1)")))
+
+
+def leader_stopped(ordeal: Ordeal, _: random.Random) -> float:
+    """Stop the leader as Ctrl-Z does, while another process follows."""
+    ordeal.await_({"agent.used_tool"}, ordeal.last())
+    old = ordeal.leader
+    assert old is not None
+    since, begun = ordeal.last(), time.monotonic()
+    old.send_signal(signal.SIGSTOP)
+    ordeal.resume()
+    try:
+        return _taken_over(ordeal, since, begun)
+    finally:
+        old.kill()
+        old.wait()
+
+
+def _spool(ordeal: Ordeal, harm: Callable[[Path], None]) -> float:
+    ordeal.await_({"agent.used_tool"}, ordeal.last())
+    ordeal.kill()
+    for spool in ordeal.spools()[:1]:
+        harm(spool)
+    return _killed(ordeal)
+
+
+def spool_damaged(ordeal: Ordeal, _: random.Random) -> float:
+    """Kill the leader and write garbage into a spool."""
+
+    def harm(spool: Path) -> None:
+        with spool.open("ab") as stream:
+            stream.write(b'\n\xff\xfe{"type": "resu\x00\n')
+
+    return _spool(ordeal, harm)
+
+
+def spool_truncated(ordeal: Ordeal, _: random.Random) -> float:
+    """Kill the leader and cut a spool in half."""
+    return _spool(ordeal, lambda spool: os.truncate(spool, spool.stat().st_size // 2))
+
+
+def spool_missing(ordeal: Ordeal, _: random.Random) -> float:
+    """Kill the leader and delete a spool."""
+    return _spool(ordeal, lambda spool: spool.unlink())
+
+
+def locks_left(ordeal: Ordeal, _: random.Random) -> float:
+    """Kill the leader and leave git's locks behind, as a git that was killed does."""
+    ordeal.await_({"agent.used_tool"}, ordeal.last())
+    ordeal.kill()
+    common = ordeal.place.repository / ".git"
+    for folder in (common, *(common / "worktrees").glob("*")):
+        lock = folder / "index.lock"
+        lock.touch()
+        os.utime(lock, (time.time() - 3600,) * 2)  # noqa: TID251  # the file system's own time is meant
+    return _killed(ordeal)
+
+
+def disk_full(ordeal: Ordeal, _: random.Random) -> float:
+    """Fill the disk of the state directory until the leader ends of it, and free it again."""
+    ordeal.await_({"agent.used_tool"}, ordeal.last())
+    filler = ordeal.place.home / "filler"
+    try:
+        with filler.open("wb", buffering=0) as stream, suppress(OSError):
+            _fill(stream)
+        with suppress(Over):
+            ordeal.until(lambda: None)
+    finally:
+        filler.unlink(missing_ok=True)
+    return _killed(ordeal)
+
+
+def _fill(stream: IO[bytes]) -> None:
+    piece = b"\0" * (1 << 20)
+    while True:
+        try:
+            stream.write(piece)
+        except OSError:
+            if len(piece) == 1:
+                raise
+            piece = piece[: len(piece) // 2]
+
+
+def store_damaged(ordeal: Ordeal, _: random.Random) -> float:
+    """Kill the leader and overwrite the middle of the store."""
+    ordeal.await_({"store.backed_up"}, 0)
+    ordeal.await_({"agent.used_tool"}, ordeal.last())
+    ordeal.kill()
+    path = ordeal.place.home / "store.db"
+    for beside in ("-wal", "-shm"):
+        Path(f"{path}{beside}").unlink(missing_ok=True)
+    with path.open("r+b") as stream:
+        stream.seek(4096)
+        stream.write(os.urandom(max(path.stat().st_size - 4096, 4096)))
+    begun = time.monotonic()
+    ordeal.leader = ordeal.start("resume")
+    _taken_over(ordeal, 0, begun)
+    return time.monotonic() - begun
+
+
+BLOWS: dict[str, Blow] = {
+    "leader, at any moment": leader_at_any_moment,
+    "leader, agents in their turn": leader_in_a_turn,
+    "leader, while a gate runs": leader_in_a_gate,
+    "leader, merged and not delivered": leader_before_delivery,
+    "leader, while it starts": leader_at_its_start,
+    "leader, while it recovers": leader_in_recovery,
+    "leader stopped, another follows": leader_stopped,
+    "agent": agent_killed,
+    "the shell round an agent": shim_killed,
+    "tool of an agent": tool_killed,
+    "leader, spool damaged": spool_damaged,
+    "leader, spool truncated": spool_truncated,
+    "leader, spool missing": spool_missing,
+    "leader, git's locks left": locks_left,
+}
+"""The ways to harm a run that need nothing but a run."""
+
+
+def room_for(folder: Path, size: str) -> bool:
+    """Mount a small disk at *folder*; say whether that was possible (it needs root)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0:
+        return False
+    done = subprocess.run([mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=False, capture_output=True)
+    return done.returncode == 0
+
+
+def unmount(folder: Path) -> None:
+    """Take a small disk away again."""
+    subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)
