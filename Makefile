@@ -46,4 +46,4 @@ bench: $(READY)
 
 soak: $(READY)
 	@tools/system-packages git tmux
-	@$(BIN)/python -m pytest -m soak
+	@$(BIN)/python -m pytest -m soak -o faulthandler_timeout=0

@@ -81,7 +81,17 @@ async def leading(home: Path, *, slots: int | None = None) -> AsyncGenerator[Ben
         )
         leadership = SqliteLeadership(sqlite_store, str(home / "lead.lock"))
         engine = Engine(world, leadership, processes.me())
-        desk = Desk(world, leadership, engine, alive=processes.alive, end_process=processes.end_process)
+        every = configuration.settings.backup_every
+        desk = Desk(
+            world,
+            leadership,
+            engine,
+            alive=processes.alive,
+            end_process=processes.end_process,
+            back_up=sqlite_store.back_up,
+            backup_every=every,
+            steady=time.monotonic,
+        )
         stop = Stop()
         collect_less()
 

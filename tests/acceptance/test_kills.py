@@ -2,12 +2,11 @@
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from kapelle.testing.places import Place
-from kapelle.testing.survival import BLOWS, Blow, Ordeal
+from kapelle.testing.survival import BLOWS, Blow, Ordeal, disk_full, room_for, unmount
 
 
 @pytest.fixture
@@ -24,3 +23,18 @@ def test_nothing_is_lost_done_twice_or_left(ordeal: Ordeal, blow: Blow) -> None:
     ordeal.finish()
 
     assert not ordeal.damage().all
+
+
+def test_a_full_disk_loses_nothing(place: Place) -> None:
+    """The store, the spools and the workspaces are all on it."""
+    if not room_for(place.home, "24m"):
+        pytest.skip("a small disk can only be mounted by root")
+    ordeal = Ordeal(place)
+    try:
+        ordeal.begin()
+        disk_full(ordeal, random.Random(1))  # noqa: S311  # not for secrets
+        ordeal.finish()
+        assert not ordeal.damage().all
+    finally:
+        ordeal.close()
+        unmount(place.home)

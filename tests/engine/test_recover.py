@@ -1,12 +1,18 @@
 """A leader that dies, and the one that takes over from it."""
 
+from dataclasses import replace
+
 import pytest
 
 from kapelle.core.agent import AgentState
 from kapelle.core.attempt import PromptState
-from kapelle.core.events import AgentAdopted, AgentReaped, AgentSaid, AttemptStarted, LeadTaken, PromptSent
+from kapelle.core.errors import WorkspaceFailed
+from kapelle.core.events import AgentAdopted, AgentReaped, AgentSaid, AttemptStarted, LeadTaken, PromptSent, SnapshotKept
+from kapelle.core.merge import DeliveryMode
 from kapelle.core.requests import Cancel
+from kapelle.core.store import Tx
 from kapelle.core.task import TaskState
+from kapelle.engine.integrate import integration_ref
 from kapelle.testing.factories import PROJECT, run_spec, task
 from kapelle.testing.hosts import crashes, writes
 from kapelle.testing.stores import LeaderDied
@@ -310,3 +316,60 @@ async def test_a_repository_that_disappears_with_its_workspaces_does_not_keep_th
     crashes()(here.process(), "")
     await leader.run()
     assert here.points.passed.count("snapshot") <= 1
+
+
+# --- When the store was restored from a backup, and knows less than the world ---
+
+
+async def forgotten(here: SmallWorld) -> str:
+    """Let an agent be at work in a workspace, and the store know of neither; return the workspace."""
+    await here.submit(run_spec())
+    leader = await here.lead()
+    await leader.run()
+    process = here.process()
+    process.write("api.py", "half done")
+    path = process.launch.cwd
+    (row,) = [row for row in await here.store.read(lambda view: view.agents.workspaces()) if row.path == path]
+
+    def forget(tx: Tx) -> None:
+        tx.agents.drop_workspace(row.workspace_id)
+        for agent in tx.agents.live():
+            tx.agents.put(replace(agent, process=None, state=AgentState.STOPPED))
+        for run in tx.runs.open():
+            tx.runs.pause(run, paused=True)
+
+    await here.store.transact(forget, term=leader.term)
+    await leader.die()
+    return path
+
+
+async def test_what_an_agent_without_a_row_did_is_kept_and_then_it_is_ended(here: SmallWorld) -> None:
+    path = await forgotten(here)
+    await here.lead()
+    assert here.host.live() == []
+    assert path not in here.git.directories
+    (kept,) = here.kept.values()
+    assert here.repository.files(kept)["api.py"] == "half done"
+    assert {event.commit for event in await here.events(SnapshotKept)} == {kept}
+
+
+async def test_a_workspace_without_a_row_stays_when_it_cannot_be_kept(here: SmallWorld) -> None:
+    path = await forgotten(here)
+    here.points.fail("snapshot", WorkspaceFailed("the disk is full"), times=9)
+    await here.lead()
+    assert here.host.live() == []
+    assert path in here.git.directories
+
+
+async def test_merged_work_that_the_store_does_not_know_of_is_kept(here: SmallWorld) -> None:
+    here.host.plays("api", writes({"api.py": "1"}))
+    await here.submit(run_spec(delivery=DeliveryMode.NEVER))
+    leader = await here.lead()
+    await leader.run()
+    (older,) = await here.store.read(lambda view: view.changes.integrations())
+    ref = integration_ref(here.store.store_id, "main", older.line)
+    newer = here.repository.commit({"api.py": "2"}, [older.tip]).commit
+    here.repository.move(ref, newer)
+    await take_over(here, leader)
+    assert here.repository.refs[ref] == older.tip
+    assert newer in here.kept.values()

@@ -257,3 +257,46 @@ async def test_an_answer_is_valid_although_its_program_ends_badly(here: SmallWor
     leader = await here.lead()
     await leader.run_out()
     assert (await here.task()).state is TaskState.COMPLETED
+
+
+async def test_a_conversation_that_is_lost_begins_anew_in_the_same_workspace(here: SmallWorld) -> None:
+    # The program was killed before it had written anything of it down: it cannot be resumed, however often it is tried.
+    lost = troubled(Trouble.CONVERSATION_LOST, "No conversation found with session ID: 1")
+    here.host.plays("api", crashes(), lost, writes({"api.py": "1"}))
+    await here.submit(run_spec())
+    leader = await here.lead()
+    await leader.run_out()
+    completed = await here.task()
+    assert (completed.state, completed.attempts) == (TaskState.COMPLETED, 1)
+    first, _, last = here.host.of_task("api")
+    assert last.conversation_id != first.conversation_id
+    assert not last.resumed
+    assert last.launch.cwd == first.launch.cwd
+    assert [read.text for read in last.prompts] == [first.prompts[0].text]
+    assert {prompt.state for prompt in await here.prompts()} == {PromptState.DROPPED, PromptState.ANSWERED}
+
+
+async def test_a_program_that_always_loses_its_conversation_fails_in_the_end(here: SmallWorld) -> None:
+    here.host.otherwise = troubled(Trouble.CONVERSATION_LOST, "No conversation found")
+    await here.submit(run_spec(task("api", max_attempts=1)))
+    leader = await here.lead()
+    await leader.run_out()
+    assert (await here.task()).state is TaskState.FAILED
+
+
+async def test_an_agent_whose_spool_is_gone_is_followed_by_one_that_is_spoken_to(here: SmallWorld) -> None:
+    await here.submit(run_spec())
+    leader = await here.lead()
+    await leader.run()
+    process = here.process()
+    await leader.die()
+    # Whatever it said after it had read its prompt was written to a file that somebody deleted.
+    process.spool.clear()
+    process.exit(0)
+    here.host.otherwise = writes({"api.py": "1"})
+    successor = await here.lead()
+    await successor.run_out()
+    completed = await here.task()
+    assert (completed.state, completed.attempts) == (TaskState.COMPLETED, 1)
+    assert here.process().resumed
+    assert here.process().prompts[0].text.startswith("You were cut off")

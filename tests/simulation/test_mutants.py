@@ -71,6 +71,10 @@ class QueueBackwards(Round):
         def queued(self) -> Sequence[Any]:
             return [replace(change, rank=-change.rank) for change in self._inner.queued()]
 
+        def put(self, change: Any) -> None:
+            # The bug is in the order alone: what is written down is as it was.
+            self._inner.put(replace(change, rank=abs(change.rank)))
+
     async def transact(self, work: Callable[[Tx], Any], *, term: int) -> Any:
         return await self._inner.transact(lambda tx: work(self.Backwards(tx)), term=term)
 

@@ -2,17 +2,42 @@
 
 import random
 import secrets
+import time
 import uuid
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+DRIFT = timedelta(seconds=1)
+"""How far the time of day may fall behind by itself; more than that, and somebody has set the clock back."""
+
+
+def _time_of_day() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251  # this is the Clock port
 
 
 class SystemClock:
-    """See ``core.ports.Clock``."""
+    """See ``core.ports.Clock``: the time of day, but it never goes back.
+
+    When somebody sets the machine's clock back, time goes on here as if nobody had, as long as the process lives: what was to
+    be tried again in a minute is tried again in a minute, and events stay in order. Set forward, it follows.
+    """
+
+    def __init__(
+        self, time_of_day: Callable[[], datetime] = _time_of_day, steady: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._time_of_day = time_of_day
+        self._steady = steady
+        self._last = time_of_day()
+        self._last_steady = steady()
 
     def now(self) -> datetime:
         """See the port."""
-        return datetime.now(UTC)  # noqa: TID251  # this is the Clock port
+        wall, steady = self._time_of_day(), self._steady()
+        expected = self._last + timedelta(seconds=steady - self._last_steady)
+        self._last = max(wall, self._last) if expected - wall < DRIFT else expected
+        self._last_steady = steady
+        return self._last
 
 
 class SystemChance:

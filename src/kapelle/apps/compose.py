@@ -1,5 +1,6 @@
 """Composing: the only file that picks adapters. Built-in ones come in by the same door as plug-ins: entry points."""
 
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import EntryPoint, entry_points
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kapelle.apps.settings import Configuration
-from kapelle.core.errors import ProgramMissing, UsageError
+from kapelle.core.errors import NotPossibleNow, ProgramMissing, UsageError
 from kapelle.core.ids import make_id
 from kapelle.core.ports import Driver, Host, Repositories, Sandbox
 
@@ -15,6 +16,7 @@ from kapelle.core.ports import Driver, Host, Repositories, Sandbox
 if TYPE_CHECKING:
     from kapelle.adapters.gateway.rehearsal_file import Rehearsal
     from kapelle.adapters.gateway.standalone import Served
+    from kapelle.adapters.store.backups import Restored
     from kapelle.apps.desk import Desk
     from kapelle.apps.reader import Reader
 
@@ -157,13 +159,42 @@ async def open_desk(configuration: Configuration) -> "AsyncGenerator[Desk]":
             credentials=credentials,
             hints=FileHints(home / "hints"),
             folders=Folders(root=str(home)),
-            settings=EngineSettings(slots=configuration.settings.slots),
+            settings=EngineSettings(slots=configuration.settings.slots, lead_timeout=configuration.settings.lead_timeout),
         )
         leadership = SqliteLeadership(store, str(home / LOCK))
         engine = Engine(world, leadership, processes.me())
-        yield Desk(world, leadership, engine, alive=processes.alive, end_process=processes.end_process)
+        yield Desk(
+            world,
+            leadership,
+            engine,
+            alive=processes.alive,
+            end_process=processes.end_process,
+            back_up=store.back_up,
+            backup_every=configuration.settings.backup_every,
+            steady=time.monotonic,
+        )
     finally:
         await store.close()
+
+
+def restore_store(configuration: Configuration) -> "Restored":
+    """Put the newest good backup in the place of a damaged store, while nobody leads.
+
+    Raises:
+        NotPossibleNow: the store is in order, or somebody leads.
+        StoreFailed: there is no good backup.
+    """
+    from kapelle.adapters.store import backups
+    from kapelle.adapters.store.sqlite_lead import lock
+    from kapelle.apps.clock import SystemClock
+
+    home = configuration.settings.home
+    if not home.is_dir():
+        raise NotPossibleNow(f"there is no state directory {home}", remedy="There is nothing to restore.")
+    with lock(home / "lead.lock") as held:
+        if not held:
+            raise NotPossibleNow("another process leads", remedy="Let it end first: `kapelle status` names it.")
+        return backups.restore(home / "store.db", SystemClock().now())
 
 
 def load_rehearsal(path: Path) -> "Rehearsal":

@@ -1,7 +1,9 @@
 """What every door does behind itself: ask the leader, lead when nobody does, follow, look things up."""
 
-from asyncio import timeout
-from collections.abc import Awaitable, Callable
+from asyncio import TaskGroup, timeout
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 
 from kapelle.apps.reader import Reader, rest, within
 from kapelle.core.agent import ProcessRef
@@ -10,11 +12,11 @@ from kapelle.core.ids import RequestId
 from kapelle.core.ports import Host
 from kapelle.core.requests import Body, Request
 from kapelle.core.store import Leadership
-from kapelle.engine.leader import STALE, Engine, Stop
+from kapelle.engine.leader import Engine, Stop
 from kapelle.engine.world import World
 
-ANSWER_WITHIN = 40.0
-"""Seconds a leader has to apply a request: longer than a follower takes to end one that is stopped."""
+ANSWER_WITHIN = timedelta(seconds=10)
+"""How long a leader has to apply a request, besides what it takes to end one that is stopped."""
 
 
 SOON, LATER = 0.002, 0.05
@@ -32,12 +34,22 @@ class Desk(Reader):
         *,
         alive: Callable[[ProcessRef], bool],
         end_process: Callable[[ProcessRef], None],
+        back_up: Callable[[], Awaitable[None]],
+        backup_every: timedelta,
+        steady: Callable[[], float],
     ) -> None:
         super().__init__(world.store, world.clock, leadership, alive=alive)
         self.world = world
         self._engine = engine
         self._end_process = end_process
+        self._back_up = back_up
+        self._backup_every = backup_every
+        self._steady = steady
         self._leading = False
+        self._sign: tuple[int, datetime] | None = None
+        """The last sign of life that was seen: term and time of its renewal."""
+        self._seen_at = 0.0
+        """When it was first seen, by a clock that nobody sets."""
 
     @property
     def host(self) -> Host:
@@ -54,13 +66,14 @@ class Desk(Reader):
         request = Request(
             request_id=RequestId(self.world.new_id("q")), body=body, principal=principal, asked_at=self.world.clock.now()
         )
-        if self._leading:
-            self._engine.ask(request)
-        else:
-            await self._append(request)
         answered = False
+        patience = ANSWER_WITHIN + self.world.settings.lead_timeout
         try:
-            async with timeout(ANSWER_WITHIN):
+            async with timeout(patience.total_seconds()):
+                if self._leading:
+                    self._engine.ask(request)
+                else:
+                    await self._append(request)
                 answered = await self._answered(request)
         except TimeoutError as error:
             raise StoreFailed("the process that leads did not answer", remedy="`kapelle status` names it.") from error
@@ -71,7 +84,9 @@ class Desk(Reader):
 
     async def _append(self, request: Request) -> None:
         """Put *request* where whoever leads finds it."""
-        await self.world.store.ask([request])
+        # A leader that is stopped in the middle of a commit keeps everybody else from writing, too.
+        async with _beside(self._relieve_again_and_again()):
+            await self.world.store.ask([request])
         self.world.hints.ring()
 
     async def _answered(self, request: Request) -> bool:
@@ -102,7 +117,8 @@ class Desk(Reader):
             if term is not None:
                 self._leading = True
                 try:
-                    await self._engine.lead(term, stop, finished)
+                    async with _beside(self._back_up_again_and_again()):
+                        await self._engine.lead(term, stop, finished)
                 except LeadLost:
                     continue
                 finally:
@@ -114,9 +130,39 @@ class Desk(Reader):
             await rest(0.2)
         return False
 
+    async def _back_up_again_and_again(self) -> None:
+        """Back the store up when the lead was taken and from time to time; a store that is damaged ends the leader."""
+        while True:
+            await self._back_up()
+            await rest(self._backup_every.total_seconds())
+
+    async def _relieve_again_and_again(self) -> None:
+        while True:
+            await self._relieve()
+            await rest(0.2)
+
     async def _relieve(self) -> None:
-        """End a leader that has shown no sign of life for too long (a stopped process keeps its lock)."""
+        """End a leader that has shown no sign of life for too long (a stopped process keeps its lock).
+
+        What counts is how long no new sign came, by this process's own count: the time of day may be set forward or back.
+        """
         lead = await self._leadership.holder()
-        if lead is None or lead.given_up or self.world.clock.now() - lead.renewed_at < STALE:
+        now = self._steady()
+        sign = None if lead is None or lead.given_up else (lead.term, lead.renewed_at)
+        if sign is None or sign != self._sign:
+            self._sign, self._seen_at = sign, now
             return
-        self._end_process(lead.holder)
+        if lead is not None and now - self._seen_at >= self.world.settings.lead_timeout.total_seconds():
+            self._end_process(lead.holder)
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncGenerator[None]:
+    """Do *work* beside the body, as long as that lasts; an error in either ends both, and is raised as itself."""
+    try:
+        async with TaskGroup() as group:
+            beside = group.create_task(work)
+            yield
+            beside.cancel()
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors

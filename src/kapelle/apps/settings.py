@@ -6,6 +6,7 @@ command line > environment (KAPELLE_*, also from .env) > .kapelle/project.yml > 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +46,8 @@ class Settings(BaseModel):
     copy_files: tuple[str, ...]
     setup: tuple[str, ...]
     ports: int = Field(ge=0, le=1000)
+    lead_timeout: models.Duration = Field(ge=timedelta(seconds=1))
+    backup_every: models.Duration = Field(ge=timedelta(seconds=1))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,6 +165,18 @@ ALL: tuple[Setting, ...] = (
         variable="KAPELLE_PORTS",
         agents=("workspace", "ports"),
         default=0,
+    ),
+    Setting(
+        name="lead_timeout",
+        about="how long a leader may show no sign of life before another process ends it and takes over",
+        variable="KAPELLE_LEAD_TIMEOUT",
+        default=timedelta(seconds=30),
+    ),
+    Setting(
+        name="backup_every",
+        about="how often the store is backed up while a process leads",
+        variable="KAPELLE_BACKUP_EVERY",
+        default=timedelta(minutes=5),
     ),
 )
 

@@ -37,6 +37,8 @@ class Trouble(StrEnum):
     API_ERROR = "api_error"
     UNKNOWN = "unknown"
     CRASHED = "crashed"
+    CONVERSATION_LOST = "conversation_lost"
+    """It cannot be gone on with: the program was ended before it had written any of it down, or the file is gone."""
 
 
 # Troubles of the way to the model: the agent did nothing wrong, so the attempt is not counted as one that failed.

@@ -181,6 +181,14 @@ class StoreFailed(WorldError):
     remedy = "Free space or mend permissions under the state directory (`kapelle config --explain` names it)."
 
 
+class StoreDamaged(StoreFailed):
+    """The file of the store is damaged or gone."""
+
+    code = "KAP-206"
+    cause = "A disk that lies about what it has written, a copy made while Kapelle ran, or a hand on the file."
+    remedy = "`kapelle restore` puts the last automatic backup in its place, keeps the damaged file, and names what is missing."
+
+
 class HostFailed(WorldError):
     """A process could not be started or reached."""
 

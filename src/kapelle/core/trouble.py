@@ -29,6 +29,7 @@ BY_TEXT: tuple[tuple[str, Trouble], ...] = (
     (LIMIT_WORD, Trouble.USAGE_LIMIT),
     (rf"{CREDENTIALS_WORD}.*(login|log in)", Trouble.LOGIN_EXPIRED),
     (CREDENTIALS_WORD, Trouble.INVALID_KEY),
+    (r"no conversation found", Trouble.CONVERSATION_LOST),
     (r"prompt is too long|context (window|length|limit)|input length and `max_tokens`", Trouble.CONTEXT_OVERFLOW),
     (r"(?<!not your )usage limit|(?<!rate )(?<!rate-)limit reached|limit will reset", Trouble.USAGE_LIMIT),
     (r"out of (extra )?usage|hit your ([\w-]+ ){0,3}limit", Trouble.USAGE_LIMIT),

@@ -4,8 +4,8 @@
         ^                      |
         +----- LeadLost -------+   (stopped for too long: another took over; nothing more is written)
 
-A leader renews its row every few seconds. A follower that sees no renewal for ``STALE`` ends the holder (a stopped process
-keeps its lock), after making sure by boot id, pid and start time that it is that very process.
+A leader renews its row every few seconds. A follower that sees no renewal for ``lead_timeout`` ends the holder (a stopped
+process keeps its lock), after making sure by boot id, pid and start time that it is that very process.
 """
 
 from asyncio import Event, TaskGroup, timeout
@@ -32,7 +32,6 @@ from kapelle.engine.validate import ValidateStage
 from kapelle.engine.world import World
 
 RENEW = timedelta(seconds=5)
-STALE = timedelta(seconds=30)
 AT_ONCE = timedelta(milliseconds=500)
 """How long agents may take to end when a person does not want to wait."""
 
@@ -165,7 +164,7 @@ class Engine:
     async def _renew(self, term: int, over: Event) -> None:
         while not over.is_set():
             await self._leadership.renew(term, self._world.clock.now())
-            await _set_within(over, RENEW.total_seconds())
+            await _set_within(over, min(RENEW, self._world.settings.lead_timeout / 6).total_seconds())
 
     async def _listen(self, world: World) -> None:
         async for _ in world.hints.listen():

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import KapelleError
-from kapelle.core.events import AgentReaped, LeadTaken
+from kapelle.core.events import AgentReaped, Event, LeadTaken, SnapshotKept
 from kapelle.core.merge import Integration
-from kapelle.core.store import Tx
-from kapelle.engine.integrate import Integrator
+from kapelle.core.store import Tx, View
+from kapelle.engine.integrate import Integrator, integration_ref
 from kapelle.engine.world import World
 
 
@@ -17,7 +17,8 @@ class RecoverStage:
     """Runs once when the lead is taken.
 
     Live agents are adopted by the execute stage, which finds them in the store; this stage ends processes that carry this
-    store's id and are in no live row, and lets the integration refs stand where the store says.
+    store's id and are in no live row, after a snapshot of whatever they work in, and lets the integration refs stand where the
+    store says. A workspace without a row is there when the store was restored from a backup that is older.
     """
 
     name = "recover"
@@ -37,8 +38,14 @@ class RecoverStage:
         for integration in integrations:
             # A repository may be gone by now; that keeps nobody from leading.
             with suppress(KapelleError):
+                await self._keep_what_is_ahead(integration)
                 await integrator.move_ref(integration)
+        kept = await self._keep_orphans()
         reaped = await self._reap()
+        # What they did while they were being ended is kept in the place of what was kept before.
+        kept |= await self._clear_orphans()
+        if kept:
+            await self._world.store.transact(lambda tx: tx.log(*kept.values()), term=self._world.term)
         if reaped:
             await self._world.store.transact(
                 lambda tx: tx.log(*[AgentReaped(pid=process.pid) for process in reaped]), term=self._world.term
@@ -60,3 +67,50 @@ class RecoverStage:
             await self._world.host.end(process, folder, grace=timedelta(seconds=2))
             reaped.append(process)
         return reaped
+
+    # --- What an older store knows nothing of ---
+
+    async def _keep_what_is_ahead(self, integration: Integration) -> None:
+        """Keep merged work that the store does not know of, before its ref goes back to where the store says."""
+        store_id, repositories = self._world.store.store_id, self._world.repositories
+        ref = integration_ref(store_id, integration.target, integration.line)
+        now = await repositories.resolve(integration.repository, ref)
+        if now is None or await repositories.is_ancestor(integration.repository, now, integration.tip):
+            return
+        await repositories.move_ref(integration.repository, f"refs/kapelle/{store_id}/kept/ahead/{now}", now, None)
+
+    async def _keep_orphans(self) -> dict[str, Event]:
+        """Keep what is in workspaces that no row knows, each under a ref of its own."""
+        found: dict[str, Event] = {}
+        for path, repository in await self._orphans():
+            # It is left as it is when it cannot be kept; so is one of a repository that this store does not know.
+            with suppress(KapelleError):
+                found |= await self._keep(path, repository)
+        return found
+
+    async def _clear_orphans(self) -> dict[str, Event]:
+        """Keep them as they were left when their agents had been ended, and clear them away."""
+        found: dict[str, Event] = {}
+        for path, repository in await self._orphans():
+            with suppress(KapelleError):
+                found |= await self._keep(path, repository)
+                await self._world.workspaces.remove(path, repository)
+        return found
+
+    async def _keep(self, path: str, repository: str) -> dict[str, Event]:
+        ref = f"refs/kapelle/{self._world.store.store_id}/kept/orphan/{path.rpartition('/')[2]}"
+        commit = await self._world.workspaces.snapshot(path, repository, ref)
+        return {} if commit is None else {ref: SnapshotKept(ref=ref, commit=commit)}
+
+    async def _orphans(self) -> list[tuple[str, str]]:
+        """Return the workspaces without a row, each with the repository that it may belong to."""
+        present = await self._world.workspaces.present(self._world.folders.workspaces)
+        known = await self._world.store.read(lambda view: {row.path for row in view.agents.workspaces()})
+        orphans = [path for path in present if path not in known]
+        repositories = await self._world.store.read(_repositories) if orphans else []
+        return [(path, repository) for path in orphans for repository in repositories]
+
+
+def _repositories(view: View) -> list[str]:
+    runs = [overview.run.spec.repository for overview in view.runs.overviews(limit=1_000_000)]
+    return sorted({name for name in runs if name is not None})

@@ -192,6 +192,9 @@ class Turns:
         self, tx: Tx, agent: Agent, attempt: Attempt, task: Task, trouble: Trouble, message: str, *, unread: bool = False
     ) -> None:
         """Decide whether the conversation is resumed or the attempt is over; *unread* says that a prompt waits already."""
+        if trouble is Trouble.CONVERSATION_LOST and attempt.crashes < self._world.settings.crashes:
+            self._begin_anew(tx, agent, attempt, task, message)
+            return
         outcome = outcome_of(trouble)
         run = run_of(tx, task)
         driver = self._world.driver(run.spec.config(attempt.config).program)
@@ -262,6 +265,19 @@ class Turns:
         self._end(tx, agent)
         return True
 
+    def _begin_anew(self, tx: Tx, agent: Agent, attempt: Attempt, task: Task, message: str) -> None:
+        """Let a new conversation begin in the same workspace, with the task's own prompt: nothing is left of the old one."""
+        prompts = tx.attempts.prompts(attempt.attempt_id)
+        for prompt in prompts:
+            tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
+        anew = replace(attempt, conversation_id=self._world.chance.uuid(), own_cost_usd=0.0, crashes=attempt.crashes + 1)
+        tx.attempts.put(anew)
+        prompt_id = PromptId(self._world.chance.uuid())
+        text = prompts[0].text
+        tx.attempts.put_prompt(PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=text))
+        wait(tx, task, Wait.RETRY, message, until=tx.now)
+        self._end(tx, agent)
+
     def _counted(self, tx: Tx, attempt: Attempt, outcome: Outcome, trouble: Trouble) -> Attempt | None:
         """Return *attempt* with one more interruption or crash, or None when it may not be resumed any more."""
         if trouble in OUTAGE:
@@ -304,11 +320,16 @@ class Turns:
 
     @staticmethod
     def _take_back(tx: Tx, attempt: Attempt) -> bool:
-        """Let prompts that were written and never read go to the next process, under the same id; say if there are any."""
+        """Let prompts that were written and never read go to the next process, under the same id; say if there are any.
+
+        One that was read is over with its process, also when nothing tells how (its spool is gone): nobody waits for it.
+        """
         unread = False
         for prompt in tx.attempts.prompts(attempt.attempt_id):
             if prompt.state is PromptState.SENT:
                 tx.attempts.put_prompt(replace(prompt, state=PromptState.PENDING))
+            if prompt.state is PromptState.TAKEN:
+                tx.attempts.put_prompt(replace(prompt, state=PromptState.ANSWERED))
             unread = unread or prompt.state in {PromptState.SENT, PromptState.PENDING}
         return unread
 

@@ -84,6 +84,8 @@ class EngineSettings:
     """How often an attempt's program may crash before the attempt counts as failed."""
     result_rounds: int = 2
     """How often a wrong structured result goes back to the agent."""
+    lead_timeout: timedelta = timedelta(seconds=30)
+    """How long a leader may show no sign of life before a follower ends it (a stopped process keeps its lock)."""
     redeliver: timedelta = timedelta(seconds=5)
     """How long to wait before a target that was held up is tried again."""
 

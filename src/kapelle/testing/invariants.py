@@ -8,7 +8,7 @@ that is kept nowhere. By number:
    at where one writes;
 3. needs, approvals, pauses, attempts, slots, limits (``_begun``, ``_limits``);
 4. the order of the merge queue, receipts, and what the target went to (``_order``, ``_receipt``, ``_target``);
-5. nothing that was accepted disappears (``_gone``); that all of it comes to an end is looked at when a world does (``left_over``);
+5. nothing that was accepted disappears (``_gone``); that all of it ends is looked at when a world does (``left_over``);
 6. ``KeepingWorkspaces``, and merged work is held by a ref or the store (``_held_up``);
 7. processes that nobody knows (``unknown``), and what is left when all has ended (``left_over``);
 8. spend (``_spend``).
@@ -215,7 +215,7 @@ class Watch:
         for change_id, seq in self._queued.items():
             other = seen.changes[change_id]
             waits = self._states.get(other.task_id) is TaskState.MERGING and not self._left_queue(other, merged, seen)
-            before = (other.rank, other.change_id) < (merged.rank, merged.change_id)
+            before = (other.rank, other.change_id) < (merged.rank, merged.change_id) and not other.waits_for_a_person
             if seq < since and before and waits and (other.repository, other.target) == (merged.repository, merged.target):
                 names = seen.tasks[merged.task_id].name, seen.tasks[other.task_id].name
                 found.append(f"{names[0]} was merged before {names[1]}, which was ahead of it in the queue")

@@ -33,7 +33,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import LeadLost, StoreFailed
 from kapelle.core.ids import RunId
-from kapelle.core.merge import DeliveryMode
+from kapelle.core.merge import DeliveryMode, MergeRules
 from kapelle.core.requests import Approve, Cancel, Pause, Reject, Resume, Retry
 from kapelle.core.run import RUN_TERMINAL, Limits
 from kapelle.core.store import View
@@ -106,7 +106,9 @@ class Simulation(RuleBasedStateMachine):
             merge_returns=1,
         )
         delivery = data.draw(st.sampled_from(DeliveryMode), label="delivery")
-        spec = run_spec(*specs, name=f"run {number}", limits=limits, delivery=delivery, configs=self.configs)
+        merge = MergeRules(batch=data.draw(st.sampled_from([1, 1, 2, 8]), label="batch"))
+        name = f"run {number}"
+        spec = run_spec(*specs, name=name, limits=limits, delivery=delivery, merge=merge, configs=self.configs)
         self.runs.append(self.do(self.here.submit(spec)))
 
     def some_spec(self, data: st.DataObject, name: str, earlier: list[str]) -> TaskSpec:

@@ -1,9 +1,10 @@
 """An ordeal: a real run that is killed, stopped, starved and robbed in many ways, and what must hold afterwards.
 
-Everything in it is real but the model, which is rehearsed: the command line, git, the ``claude`` program, its tools. A *blow* is
-one way to harm it at a certain moment; it returns how long it took until the work went on. ``Ordeal.damage`` is the checker.
+Everything in it is real but the model, which is rehearsed: the command line, git, the ``claude`` program, its tools. A *blow*
+is one way to harm it at a certain moment; it returns how long it took until the work went on. ``Ordeal.damage`` is the checker.
 """
 
+import json
 import os
 import random
 import shutil
@@ -183,9 +184,7 @@ class Ordeal:
                 ).fetchall()
         except sqlite3.DatabaseError:
             return []
-        from json import loads
-
-        return [Told(seq=seq, kind=kind, run_id=run, task_id=task, body=loads(body)) for seq, kind, run, task, body in rows]
+        return [Told(seq=row[0], kind=row[1], run_id=row[2], task_id=row[3], body=json.loads(row[4])) for row in rows]
 
     def last(self) -> int:
         """Return the number of the newest event."""
@@ -247,9 +246,18 @@ class Ordeal:
         found = Damage()
         log = self.told()
         self._tasks(found, log)
-        self._target(found)
+        with closing(sqlite3.connect(self.place.home / "store.db")) as store:
+            names = dict(store.execute("select task_id, name from tasks").fetchall())
+        self._target(found, self._unwritten(log, names))
         self._left(found)
         return found
+
+    @staticmethod
+    def _unwritten(log: list[Told], names: dict[str, str]) -> set[str]:
+        """Return the tasks whose agent was told that a tool failed (the disk was full), and whose script went on regardless."""
+        failed = {entry.task_id for entry in log if entry.kind == "agent.tool_failed"}
+        merged = {entry.task_id for entry in log if entry.kind == "change.merged"}
+        return {names[task_id] for task_id in failed - merged if task_id in names}
 
     def _tasks(self, found: Damage, log: list[Told]) -> None:
         report = self.place.run("list", "--json").json
@@ -262,6 +270,8 @@ class Ordeal:
         counts = Counter((entry.kind, entry.task_id) for entry in log)
         for task_id, name in names.items():
             for kind in ("task.completed", "change.merged"):
+                if kind == "change.merged" and name in self._unwritten(log, names):
+                    continue
                 if counts[kind, task_id] == 0:
                     found.lost.append(f"{name} has no {kind}")
                 elif counts[kind, task_id] > 1:
@@ -271,13 +281,13 @@ class Ordeal:
             returned = counts["task.started", task_id] - counts["attempt.started", task_id]
             if well > counts["attempt.started", task_id] + max(returned, 0):
                 found.twice.append(f"{name} was answered {well} times")
-        read = Counter(str(entry.body.get("call_id")) for entry in log if entry.kind == "model.called" and entry.body.get("call_id"))
-        found.twice += [f"the call {call} was booked {count} times" for call, count in read.items() if count > 1]
 
-    def _target(self, found: Damage) -> None:
+    def _target(self, found: Damage, unwritten: set[str]) -> None:
         repository = self.place.repository
         files = set(git(repository, "ls-tree", "--name-only", "main").splitlines())
-        found.lost += [f"{name}.txt is not on the target" for name in TASKS if f"{name}.txt" not in files]
+        found.lost += [
+            f"{name}.txt is not on the target" for name in TASKS if f"{name}.txt" not in files and name not in unwritten
+        ]
         subjects = Counter(git(repository, "log", "--first-parent", "--format=%s", "main").splitlines())
         found.twice += [f"{count} times on the target: {subject}" for subject, count in subjects.items() if count > 1]
         for commit in git(repository, "rev-list", "--first-parent", "main").splitlines()[:-2]:
@@ -314,7 +324,7 @@ class Ordeal:
 # --- Blows ------------------------------------------------------------------------------------------------------------
 
 Blow = Callable[[Ordeal, random.Random], float]
-"""Harms an ordeal at a moment of its own; returns the seconds until the work went on. Raises Over when the moment never came."""
+"""Harms an ordeal at a moment of its own; returns the seconds until the work went on. Raises Over if the moment never came."""
 
 
 def _taken_over(ordeal: Ordeal, since: int, begun: float) -> float:
@@ -382,19 +392,19 @@ def leader_in_recovery(ordeal: Ordeal, _: random.Random) -> float:
     return _killed(ordeal)
 
 
-def _gone_on(ordeal: Ordeal, since: int, task: str | None) -> float:
-    begun = time.monotonic()
-    ordeal.until(
-        lambda: next((e for e in ordeal.told(since) if e.kind in {"agent.deployed", "agent.answered"} and task in {None, e.task_id}), None)
-    )
-    return time.monotonic() - begun
-
-
 def _kill_and_go_on(ordeal: Ordeal, process: psutil.Process) -> float:
-    since = ordeal.last()
-    with suppress(psutil.Error):
+    """Kill something of an agent and return how long it took until its task went on."""
+    since, begun = ordeal.last(), time.monotonic()
+    try:
+        name = process.environ()["KAPELLE_TASK"]
         process.kill()
-    return _gone_on(ordeal, since, None)
+    except psutil.Error as error:
+        raise Over("it had ended before") from error
+    with closing(sqlite3.connect(ordeal.place.home / "store.db", timeout=5)) as store:
+        task_id = store.execute("select task_id from tasks where name = ?", (name,)).fetchone()[0]
+    goes_on = {"agent.deployed", "agent.used_tool", "agent.said", "agent.answered", "task.failed"}
+    ordeal.until(lambda: next((e for e in ordeal.told(since) if e.kind in goes_on and e.task_id == task_id), None))
+    return time.monotonic() - begun
 
 
 def agent_killed(ordeal: Ordeal, _: random.Random) -> float:
@@ -466,7 +476,8 @@ def locks_left(ordeal: Ordeal, _: random.Random) -> float:
     for folder in (common, *(common / "worktrees").glob("*")):
         lock = folder / "index.lock"
         lock.touch()
-        os.utime(lock, (time.time() - 3600,) * 2)  # noqa: TID251  # the file system's own time is meant
+        hour_ago = time.time() - 3600  # noqa: TID251  # the file system's own time is meant
+        os.utime(lock, (hour_ago, hour_ago))
     return _killed(ordeal)
 
 
@@ -497,8 +508,9 @@ def _fill(stream: IO[bytes]) -> None:
 
 def store_damaged(ordeal: Ordeal, _: random.Random) -> float:
     """Kill the leader and overwrite the middle of the store."""
-    ordeal.await_({"store.backed_up"}, 0)
     ordeal.await_({"agent.used_tool"}, ordeal.last())
+    backups = set((ordeal.place.home / "backups").glob("*.db"))
+    ordeal.until(lambda: (set((ordeal.place.home / "backups").glob("*.db")) - backups) or None)
     ordeal.kill()
     path = ordeal.place.home / "store.db"
     for beside in ("-wal", "-shm"):
@@ -507,8 +519,13 @@ def store_damaged(ordeal: Ordeal, _: random.Random) -> float:
         stream.seek(4096)
         stream.write(os.urandom(max(path.stat().st_size - 4096, 4096)))
     begun = time.monotonic()
-    ordeal.leader = ordeal.start("resume")
-    _taken_over(ordeal, 0, begun)
+    assert ordeal.start("resume").wait(timeout=PATIENCE) == 1
+    assert "kapelle restore" in ordeal.said.read_text(encoding="utf-8")
+    restored = ordeal.place.run("restore", "--json")
+    assert restored.code == 0, restored.err
+    since = ordeal.last()
+    ordeal.resume()
+    _taken_over(ordeal, since, begun)
     return time.monotonic() - begun
 
 
@@ -527,6 +544,7 @@ BLOWS: dict[str, Blow] = {
     "leader, spool truncated": spool_truncated,
     "leader, spool missing": spool_missing,
     "leader, git's locks left": locks_left,
+    "leader, store damaged": store_damaged,
 }
 """The ways to harm a run that need nothing but a run."""
 

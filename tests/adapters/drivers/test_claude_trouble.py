@@ -18,6 +18,7 @@ def trouble(text: str | None = "", status: int | None = None, **rest: Any) -> Tr
     ("text", "status", "expected"),
     [
         ("API Error: 529 Overloaded. This is a server-side issue", 529, Trouble.OVERLOADED),
+        ("No conversation found with session ID: d88d0005-a3bf-46c0-b598-34de7777722a", None, Trouble.CONVERSATION_LOST),
         ("", 529, Trouble.OVERLOADED),
         ("", 503, Trouble.OVERLOADED),
         (

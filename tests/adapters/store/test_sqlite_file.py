@@ -57,7 +57,7 @@ async def lead(store: SqliteStore, path: Path) -> tuple[SqliteLeadership, int]:
 
 @pytest.mark.parametrize(
     ("pragma", "value"),
-    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 15_000)],
+    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 60_000)],
 )
 async def test_every_connection_is_durable_and_patient(store: SqliteStore, pragma: str, value: object) -> None:
     written = await store.in_writer(lambda connection: connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one())

@@ -69,6 +69,9 @@ class LocalHost:
     async def look(self, process: ProcessRef, folder: str, offset: int, limit: int = 1 << 20) -> Spool:
         # Asked before reading: what was written before the end is then surely read.
         gone = not self._alive(process)
+        if gone:
+            # Whoever ended it by force may have left the rest of its group at work, with nobody to look after it.
+            processes.signal_group(process, signal.SIGKILL)
         data = _read(Path(folder) / "spool", offset, limit)
         if not gone or len(data) == limit:
             return Spool(data=data, ended=None)

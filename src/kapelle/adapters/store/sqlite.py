@@ -21,10 +21,11 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from kapelle.adapters.store import backups
 from kapelle.adapters.store.statements import Statements
 from kapelle.adapters.store.tables import SqlTx, SqlView
 from kapelle.adapters.store.writer import Order, Writer
-from kapelle.core.errors import LeadLost, StoreFailed
+from kapelle.core.errors import LeadLost, StoreDamaged, StoreFailed
 from kapelle.core.ids import ALPHABET
 from kapelle.core.ports import Clock
 from kapelle.core.requests import Request
@@ -34,8 +35,9 @@ T = TypeVar("T")
 
 HEAD = "0004"
 """The newest migration. Kept here so that a store that is up to date is opened without loading Alembic's scripts."""
-BUSY_MS = 15_000
-"""How long to wait for another process's transaction. Transactions take milliseconds; this is for a stopped machine."""
+BUSY_MS = 60_000
+"""How long to wait for another process's transaction. Transactions take milliseconds; this is for a process that is stopped in
+the middle of one, until a follower has ended it."""
 
 
 def _engine(path: Path) -> Engine:
@@ -82,6 +84,7 @@ class SqliteStore:
         """Open the store at *path*, making or migrating it when needed.
 
         Raises:
+            StoreDamaged: the file is damaged, or gone while there are backups of it.
             StoreFailed: the file cannot be read or written, or was made by a newer Kapelle.
         """
         place = Path(path)
@@ -89,6 +92,9 @@ class SqliteStore:
             place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise StoreFailed(f"the folder {place.parent} of the store cannot be made: {error.strerror}") from error
+        if not place.exists() and backups.of(place):
+            # A new one in its place would look as if nothing had ever been accepted.
+            raise StoreDamaged(f"the store {place} is gone, and there are backups of it")
         store = cls(place, clock)
         try:
             store.store_id = await store.in_writer(store._migrate)  # its own constructor
@@ -98,6 +104,16 @@ class SqliteStore:
         return store
 
     def _migrate(self, connection: Connection) -> str:
+        known = _version(connection)
+        held = backups.newest_event(self._path)
+        if held and (known is None or int(self.statements.log.last_seq.run(connection)[0][0]) < held):
+            # What was lost with a write-ahead log leaves a store that looks whole, and is older than its own backup.
+            raise StoreDamaged(f"the store {self._path} holds less than its last backup")
+        if known == HEAD:
+            # Nothing is written into a store that is up to date: it opens while somebody else writes, or is stopped in it.
+            found = self.statements.log.about.run(connection, name="store_id")
+            if found:
+                return str(found[0][0])
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         try:
             if _version(connection) != HEAD:
@@ -144,11 +160,16 @@ class SqliteStore:
             with engine.connect() as connection:
                 return work(connection)
         except sqlite3.Error as error:
-            raise StoreFailed(f"the store {self._path} answered: {error}") from error
+            raise self._failed(error) from error
         except DatabaseError as error:
-            raise StoreFailed(f"the store {self._path} answered: {error.orig}") from error
+            raise self._failed(error.orig) from error
         except SQLAlchemyError as error:
             raise StoreFailed(f"the store {self._path} cannot be used: {error}") from error
+
+    def _failed(self, error: BaseException | None) -> StoreFailed:
+        if backups.means_damage(str(error)):
+            return StoreDamaged(f"the store {self._path} is damaged: {error}")
+        return StoreFailed(f"the store {self._path} answered: {error}")
 
     def _carry_out(self, orders: Sequence[Order]) -> None:
         """Do *orders* in the writer's thread, all together or, when that fails, one by one."""
@@ -218,6 +239,15 @@ class SqliteStore:
                 raise
 
         await self.in_writer(call)
+
+    async def back_up(self) -> None:
+        """Copy the store beside itself, whole and checked, while others read and write.
+
+        Raises:
+            StoreDamaged: the store is damaged; the backups that are there are left alone.
+            StoreFailed: the copy cannot be written.
+        """
+        await asyncio.to_thread(backups.make, self._path, self._clock.now())
 
     async def close(self) -> None:
         """See ``core.store.Store``."""

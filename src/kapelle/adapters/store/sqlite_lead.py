@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -78,7 +80,8 @@ class SqliteLeadership:
 
     async def holder(self) -> Lead | None:
         """See ``core.store.Leadership``."""
-        rows = await self._store.in_writer(self._store.statements.log.lead.run)
+        # Not in the writer's thread: a leader that was stopped in the middle of a commit is to be found, too.
+        rows = await self._store.in_reader(self._store.statements.log.lead.run)
         if not rows:
             return None
         term, boot_id, pid, started, renewed_at, given_up = rows[0]
@@ -86,18 +89,34 @@ class SqliteLeadership:
         return Lead(term=term, holder=process, renewed_at=from_microseconds(renewed_at), given_up=bool(given_up))
 
     def _lock(self) -> int | None:
-        try:
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StoreFailed(f"the lock file {self._path} cannot be opened: {error.strerror}") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            return None
-        return handle
+        return _acquire(self._path)
 
     def _unlock(self) -> None:
         if self._held is not None:
             os.close(self._held)
             self._held = self._term = None
+
+
+def _acquire(path: Path) -> int | None:
+    """Take the lock at once and return its handle, or None when another process holds it."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreFailed(f"the lock file {path} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
+@contextmanager
+def lock(path: Path) -> Generator[bool]:
+    """Hold the lock of the lead, without a term: while the store itself is exchanged. Says whether it is held."""
+    handle = _acquire(path)
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            os.close(handle)

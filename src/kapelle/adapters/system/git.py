@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from kapelle.adapters.system.locks import remove_stale_lock
 from kapelle.core.errors import GitFailed, ProgramMissing
 
 SAFE = (
@@ -95,6 +96,12 @@ class Git:
             ProgramMissing: git is not installed.
             GitFailed: the directory is gone.
         """
+        result = await self._ask(arguments, given)
+        if result.code != 0 and remove_stale_lock(result.error, self._folder):
+            return await self._ask(arguments, given)
+        return result
+
+    async def _ask(self, arguments: Sequence[str], given: bytes | None) -> GitResult:
         try:
             process = await self._start(arguments, takes_input=given is not None)
         except FileNotFoundError as error:

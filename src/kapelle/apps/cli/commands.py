@@ -27,6 +27,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Prove", "verify", "proving:verify_commit"),
     ("Keep", "recover", "keeping:recover"),
     ("Keep", "clean", "keeping:clean"),
+    ("Keep", "restore", "mending:restore"),
     ("Steer", "pause", "asking:pause"),
     ("Steer", "cancel", "asking:cancel"),
     ("Steer", "approve", "asking:approve"),
