@@ -86,7 +86,7 @@ class Desk(Reader):
     async def _append(self, request: Request) -> None:
         """Put *request* where whoever leads finds it."""
         # A leader that is stopped in the middle of a commit keeps everybody else from writing, too.
-        async with self._relieving():
+        async with _beside(self._relieve_again_and_again()):
             await self.world.store.ask([request])
         self.world.hints.ring()
 
@@ -118,7 +118,7 @@ class Desk(Reader):
             if term is not None:
                 self._leading = True
                 try:
-                    async with self._backing_up():
+                    async with _beside(self._back_up_again_and_again()):
                         await self._engine.lead(term, stop, finished)
                 except LeadLost:
                     continue
@@ -131,27 +131,16 @@ class Desk(Reader):
             await rest(0.2)
         return False
 
-    @asynccontextmanager
-    async def _backing_up(self) -> AsyncGenerator[None]:
+    async def _back_up_again_and_again(self) -> None:
         """Back the store up when the lead was taken and from time to time; a store that is damaged ends the leader."""
+        while True:
+            await self._back_up()
+            await rest(self._backup_every.total_seconds())
 
-        async def again_and_again() -> None:
-            while True:
-                await self._back_up()
-                await rest(self._backup_every.total_seconds())
-
-        async with _beside(again_and_again()):
-            yield
-
-    @asynccontextmanager
-    async def _relieving(self) -> AsyncGenerator[None]:
-        async def look() -> None:
-            while True:
-                await self._relieve()
-                await rest(0.2)
-
-        async with _beside(look()):
-            yield
+    async def _relieve_again_and_again(self) -> None:
+        while True:
+            await self._relieve()
+            await rest(0.2)
 
     async def _relieve(self) -> None:
         """End a leader that has shown no sign of life for too long (a stopped process keeps its lock).

@@ -21,7 +21,7 @@ from kapelle.core.task import Task
 
 PREFIX = "refs/kapelle/"
 KEPT = "/kept/"
-FOLDERS = ("agents", "homes", "logs", "reaped")
+FOLDERS = ("agents", "homes", "logs", "reaped", "verify")
 """Folders below the state directory whose parts may go one by one."""
 
 

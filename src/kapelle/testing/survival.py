@@ -254,7 +254,7 @@ class Ordeal:
 
     @staticmethod
     def _unwritten(log: list[Told], names: dict[str, str]) -> set[str]:
-        """Return the tasks whose agent was told that a tool failed (the disk was full), and whose script goes on regardless."""
+        """Return the tasks whose agent was told that a tool failed (the disk was full), and whose script went on regardless."""
         failed = {entry.task_id for entry in log if entry.kind == "agent.tool_failed"}
         merged = {entry.task_id for entry in log if entry.kind == "change.merged"}
         return {names[task_id] for task_id in failed - merged if task_id in names}
@@ -392,17 +392,19 @@ def leader_in_recovery(ordeal: Ordeal, _: random.Random) -> float:
     return _killed(ordeal)
 
 
-def _gone_on(ordeal: Ordeal, since: int) -> float:
-    begun = time.monotonic()
-    ordeal.await_({"agent.deployed", "agent.answered"}, since)
-    return time.monotonic() - begun
-
-
 def _kill_and_go_on(ordeal: Ordeal, process: psutil.Process) -> float:
-    since = ordeal.last()
-    with suppress(psutil.Error):
+    """Kill something of an agent and return how long it took until its task went on."""
+    since, begun = ordeal.last(), time.monotonic()
+    try:
+        name = process.environ()["KAPELLE_TASK"]
         process.kill()
-    return _gone_on(ordeal, since)
+    except psutil.Error as error:
+        raise Over("it had ended before") from error
+    with closing(sqlite3.connect(ordeal.place.home / "store.db", timeout=5)) as store:
+        task_id = store.execute("select task_id from tasks where name = ?", (name,)).fetchone()[0]
+    goes_on = {"agent.deployed", "agent.used_tool", "agent.said", "agent.answered", "task.failed"}
+    ordeal.until(lambda: next((e for e in ordeal.told(since) if e.kind in goes_on and e.task_id == task_id), None))
+    return time.monotonic() - begun
 
 
 def agent_killed(ordeal: Ordeal, _: random.Random) -> float:
