@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kapelle.adapters.gateway.standalone import Served
     from kapelle.adapters.store.backups import Restored
     from kapelle.apps.desk import Desk
+    from kapelle.apps.doctor import Machine
     from kapelle.apps.reader import Reader
 
 GROUP = "kapelle.adapters"
@@ -210,6 +211,24 @@ def restore_store(configuration: Configuration) -> "Restored":
         if not held:
             raise NotPossibleNow("another process leads", remedy="Let it end first: `kapelle status` names it.")
         return backups.restore(home / "store.db", SystemClock().now())
+
+
+def machine() -> "Machine":
+    """Return the machine as `kapelle doctor` looks at it."""
+    from kapelle.adapters.system.machine import LocalMachine
+
+    return LocalMachine()
+
+
+def claude_facts() -> tuple[str, tuple[str, str]]:
+    """Return where the Claude Code CLI is, and the range of versions that was tested.
+
+    Raises:
+        ProgramMissing: it is not installed.
+    """
+    from kapelle.adapters.drivers.claude.driver import TESTED, find_claude
+
+    return find_claude(), TESTED
 
 
 def load_rehearsal(path: Path) -> "Rehearsal":

@@ -111,6 +111,14 @@ class Desk(Reader):
                 await rest(wait)
                 wait = min(2 * wait, LATER)
 
+    async def tidy(self) -> bool:
+        """Keep and clear away what belongs to nobody, unless somebody leads, who does it anyway; say whether it was done."""
+        term = await self._engine.take()
+        if term is None:
+            return False
+        await self._engine.recover(term)
+        return True
+
     async def lead_or_follow(self, finished: Callable[[], Awaitable[bool]], stop: Stop) -> bool:
         """Stay until *finished* or *stop*: lead when nobody else does, follow otherwise. Say whether it led at the end."""
         while not stop.asked.is_set():

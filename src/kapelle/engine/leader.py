@@ -76,6 +76,16 @@ class Engine:
         finally:
             await self._leadership.give_up(term)
 
+    async def recover(self, term: int) -> None:
+        """Keep and clear away what belongs to nobody, and give the lead back: for a person who wants order without starting.
+
+        Live agents are left alone: they are somebody's.
+        """
+        try:
+            await RecoverStage(replace(self._world, term=term), self._me).step(self._world.clock.now())
+        finally:
+            await self._leadership.give_up(term)
+
     async def lead(self, term: int, stop: Stop, finished: Callable[[], Awaitable[bool]]) -> None:
         """Lead until *stop* is asked or *finished* says that there is nothing left to wait for.
 

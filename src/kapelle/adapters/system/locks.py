@@ -9,6 +9,8 @@ import psutil
 
 IN_THE_WAY = re.compile(r"Unable to create '(?P<path>.+\.lock)': File exists")
 """What git says, in the locale it is called with."""
+LEFT_BEHIND = ("index.lock", "HEAD.lock", "packed-refs.lock", "config.lock", "worktrees/*/index.lock", "worktrees/*/HEAD.lock")
+"""Where git keeps its locks, in the git directory of a repository."""
 OLD = 60.0
 """Seconds after which a lock that nobody holds was left behind; git holds one for milliseconds, or while an editor is open."""
 
@@ -20,11 +22,19 @@ def remove_stale_lock(said: str, folder: str) -> bool:
         return False
     lock = Path(folder, found["path"])
     with suppress(OSError):
-        age = time.time() - lock.stat().st_mtime  # noqa: TID251  # the file system's own time is meant
-        if age >= OLD and not _git_at_work(lock, Path(folder)):
+        if is_stale(lock, Path(folder)):
             lock.unlink()
             return True
     return False
+
+
+def is_stale(lock: Path, folder: Path) -> bool:
+    """Say whether *lock*, met by a git in *folder*, is old and belongs to no git that is at work there."""
+    try:
+        age = time.time() - lock.stat().st_mtime  # noqa: TID251  # the file system's own time is meant
+    except OSError:
+        return False
+    return age >= OLD and not _git_at_work(lock, folder)
 
 
 def _git_at_work(lock: Path, folder: Path) -> bool:

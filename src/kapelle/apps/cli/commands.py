@@ -32,6 +32,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Steer", "cancel", "asking:cancel"),
     ("Steer", "approve", "asking:approve"),
     ("Steer", "reject", "asking:reject"),
+    ("Check", "doctor", "doctoring:doctor"),
     ("Check", "validate", "configuring:validate"),
     ("Check", "config", "configuring:config"),
     ("Check", "rehearse", "rehearsing:app"),

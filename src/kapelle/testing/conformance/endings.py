@@ -144,12 +144,22 @@ class AdoptionSuite(HostTests):
         found = await stage.start(FOR_EVER, lifeline.path, env=(("PATH", "/usr/bin:/bin"), ("KAPELLE_STORE", store_id)))
         await read_until(stage.host, found, b"up\n")
         os.kill(found.process.pid, signal.SIGKILL)
-        _, ended = await read_to_end(stage.host, found)
-        assert ended == Ended(exit_code=None)
         orphans = await self.host().leftovers(store_id)
         assert orphans
         for orphan in orphans:
             await self.host().end(orphan, str(stage.folder / "orphan"), grace=SOON)
+        assert await lifeline.cut() == "up\n"
+        assert list(await self.host().leftovers(store_id)) == []
+
+    async def test_who_watches_a_group_whose_leader_is_killed_ends_the_rest_of_it(self, stage: Stage) -> None:
+        """It has nobody left who keeps its time limit and its exit code."""
+        store_id = f"group-{os.getpid()}"
+        lifeline = stage.lifeline()
+        found = await stage.start(FOR_EVER, lifeline.path, env=(("PATH", "/usr/bin:/bin"), ("KAPELLE_STORE", store_id)))
+        await read_until(stage.host, found, b"up\n")
+        os.kill(found.process.pid, signal.SIGKILL)
+        _, ended = await read_to_end(stage.host, found)
+        assert ended == Ended(exit_code=None)
         assert await lifeline.cut() == "up\n"
         assert list(await self.host().leftovers(store_id)) == []
 

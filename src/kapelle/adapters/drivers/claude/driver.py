@@ -14,6 +14,8 @@ from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Launch, Mo
 PERMISSION_MODES = ("default", "acceptEdits", "dontAsk", "bypassPermissions", "auto", "plan")
 BEHIND_A_GATEWAY_REFUSED = frozenset({"auto", "plan"})
 DEFAULT_MODE = "acceptEdits"
+TESTED = ("2.1.329", "2.1.329")
+"""The oldest and the newest version of the CLI that all tests were run with."""
 
 
 def find_claude() -> str:

@@ -1,0 +1,223 @@
+"""What `kapelle doctor` finds: whether machine, project and store are in order, and what to do where they are not."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from kapelle.apps import compose
+from kapelle.apps.desk import Desk
+from kapelle.apps.keeping import disk
+from kapelle.apps.settings import Configuration
+from kapelle.apps.upstream import logged_in
+from kapelle.core.errors import KapelleError, ProgramMissing, RepositoryRefused, StoreFailed
+
+OLDEST_GIT = (2, 38)
+LITTLE, TOO_LITTLE = 5 * 10**9, 500 * 10**6
+"""Bytes free on the disk below which a note is made, and below which work will fail soon."""
+
+
+class Standing(StrEnum):
+    """How something stands."""
+
+    OK = "ok"
+    NOTE = "note"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    area: str
+    standing: Standing
+    what: str
+    remedy: str = ""
+    mended: bool = False
+
+
+class Machine(Protocol):
+    """What is asked of the machine."""
+
+    def version_of(self, program: str) -> str | None:
+        """Return the version that *program* says it has, or None when it cannot be started."""
+        ...
+
+    def port_is_free(self, port: int) -> bool:
+        """Say whether *port* of this machine can be listened on."""
+        ...
+
+    def stale_locks(self, git_dir: str) -> Sequence[str]:
+        """Return the locks that a git which is gone left behind in *git_dir*."""
+        ...
+
+    def remove_lock(self, path: str) -> None:
+        """Remove such a lock; no effect when it is gone."""
+        ...
+
+    def store_problems(self, path: str) -> Sequence[str]:
+        """Return what is wrong with the database at *path*; empty when nothing is."""
+        ...
+
+    def writable(self, folder: str) -> bool:
+        """Say whether files can be made in *folder*."""
+        ...
+
+
+async def examine(configuration: Configuration, machine: Machine, *, fix: bool) -> AsyncIterator[Finding]:
+    """Look at everything, and mend what can be mended by itself when *fix* is set."""
+    yield _git(machine)
+    yield _claude(machine)
+    yield _credentials(configuration)
+    home = configuration.settings.home
+    for finding in _disk(machine, home):
+        yield finding
+    for finding in _sandboxes():
+        yield finding
+    async for finding in _repository(configuration, machine, fix=fix):
+        yield finding
+    if not (home / compose.STORE).exists() and not (home / "backups").exists():
+        yield Finding(area="store", standing=Standing.OK, what=f"there is none yet; it will be {home / compose.STORE}")
+        yield _port(configuration, machine, led=False)
+        return
+    problems = machine.store_problems(str(home / compose.STORE))
+    if problems:
+        what = f"{home / compose.STORE}: {'; '.join(problems[:3])}"
+        yield Finding(area="store", standing=Standing.PROBLEM, what=what, remedy="kapelle restore")
+        return
+    try:
+        async with compose.open_desk(configuration) as desk:
+            async for finding in _store(configuration, machine, desk, fix=fix):
+                yield finding
+    except StoreFailed as error:
+        yield Finding(area="store", standing=Standing.PROBLEM, what=error.message, remedy=error.advice)
+
+
+def _git(machine: Machine) -> Finding:
+    version = machine.version_of("git")
+    if version is None:
+        return Finding(area="git", standing=Standing.PROBLEM, what="git is not installed", remedy="Install git 2.38 or newer.")
+    if _numbers(version) < OLDEST_GIT:
+        what = f"git {version} is too old: it cannot merge without a directory"
+        return Finding(area="git", standing=Standing.PROBLEM, what=what, remedy="Install git 2.38 or newer.")
+    return Finding(area="git", standing=Standing.OK, what=f"git {version}")
+
+
+def _claude(machine: Machine) -> Finding:
+    try:
+        path, (oldest, newest) = compose.claude_facts()
+    except ProgramMissing as error:
+        return Finding(area="claude", standing=Standing.PROBLEM, what=error.message, remedy=error.advice)
+    version = machine.version_of(path)
+    if version is None:
+        remedy = "Start it by hand to see why, or install it anew."
+        return Finding(area="claude", standing=Standing.PROBLEM, what=f"{path} cannot be started", remedy=remedy)
+    if not _numbers(oldest) <= _numbers(version) <= _numbers(newest):
+        tested = oldest if oldest == newest else f"{oldest} to {newest}"
+        remedy = "It will most likely do. If agents behave strangely: pip install 'kapelle[claude]' brings the tested one."
+        return Finding(area="claude", standing=Standing.NOTE, what=f"{version} ({path}); tested: {tested}", remedy=remedy)
+    return Finding(area="claude", standing=Standing.OK, what=f"{version} ({path})")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _credentials(configuration: Configuration) -> Finding:
+    reference = configuration.settings.credential
+    kind, _, name = reference.partition(":")
+    if kind == "env" and configuration.environment.get(name):
+        return Finding(area="credentials", standing=Standing.OK, what=f"{name} is set; the gateway holds it")
+    if logged_in(configuration):
+        return Finding(area="credentials", standing=Standing.OK, what="claude is logged in, and its login is used")
+    remedy = f"Set {name}, or log in with claude. Without either: kapelle run WORKFLOW --rehearse FILE"
+    what = f"{reference} is not set and claude is not logged in"
+    return Finding(area="credentials", standing=Standing.PROBLEM, what=what, remedy=remedy)
+
+
+def _disk(machine: Machine, home: Path) -> list[Finding]:
+    place = next(folder for folder in (home, *home.parents) if folder.is_dir())
+    if not machine.writable(str(place)):
+        remedy = "Name another folder in KAPELLE_HOME, or mend its permissions; a full disk may be the reason, too."
+        return [Finding(area="disk", standing=Standing.PROBLEM, what=f"nothing can be written in {place}", remedy=remedy)]
+    free, total = disk(place)
+    what = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free for {home}"
+    if free < LITTLE:
+        standing = Standing.PROBLEM if free < TOO_LITTLE else Standing.NOTE
+        return [Finding(area="disk", standing=standing, what=what, remedy="kapelle clean --older-than 1d")]
+    return [Finding(area="disk", standing=Standing.OK, what=what)]
+
+
+def _sandboxes() -> list[Finding]:
+    found: list[Finding] = []
+    for name, sandbox in sorted(compose.sandboxes().items()):
+        can = sandbox.capabilities
+        parts = {"files": can.files, "network": can.network, "processes": can.pids, "limits": can.limits}
+        isolated = [part for part, isolates in parts.items() if isolates]
+        open_ = [part for part, isolates in parts.items() if not isolates]
+        what = f"{name} isolates {', '.join(isolated) or 'nothing'}" + (f" (not: {', '.join(open_)})" if open_ else "")
+        remedy = "Agents can do whatever you can: let them work on what you can restore." if not isolated else ""
+        found.append(Finding(area="sandbox", standing=Standing.NOTE if open_ else Standing.OK, what=what, remedy=remedy))
+    return found
+
+
+async def _repository(configuration: Configuration, machine: Machine, *, fix: bool) -> AsyncIterator[Finding]:
+    try:
+        facts = await compose.repositories().inspect(str(configuration.root))
+    except RepositoryRefused as error:
+        yield Finding(area="repository", standing=Standing.NOTE, what=error.message, remedy=error.advice)
+        return
+    except KapelleError as error:
+        yield Finding(area="repository", standing=Standing.PROBLEM, what=error.message, remedy=error.advice)
+        return
+    yield Finding(area="repository", standing=Standing.OK, what=f"{facts.root}, on {facts.branch or 'no branch'}")
+    for lock in machine.stale_locks(facts.git_dir):
+        if fix:
+            machine.remove_lock(lock)
+        what = f"{lock} was left behind by a git that is gone"
+        yield Finding(area="locks", standing=Standing.PROBLEM, what=what, remedy="kapelle doctor --fix", mended=fix)
+
+
+def _port(configuration: Configuration, machine: Machine, *, led: bool) -> Finding:
+    port = configuration.settings.gateway_port
+    if port is None or led:
+        return Finding(area="ports", standing=Standing.OK, what="the gateway takes any free port of this machine")
+    if machine.port_is_free(port):
+        return Finding(area="ports", standing=Standing.OK, what=f"port {port} of the gateway is free")
+    remedy = "End what listens there, or give KAPELLE_GATEWAY_PORT another one."
+    return Finding(area="ports", standing=Standing.PROBLEM, what=f"port {port} of the gateway is taken", remedy=remedy)
+
+
+async def _store(configuration: Configuration, machine: Machine, desk: Desk, *, fix: bool) -> AsyncIterator[Finding]:
+    world, lead = desk.world, await desk.leader()
+    runs = await world.store.read(lambda view: len(view.runs.open()))
+    leads = f"process {lead.holder.pid} leads" if lead is not None else "nobody leads"
+    what = f"{configuration.settings.home / compose.STORE} is whole; {runs} open runs; {leads}"
+    remedy = "kapelle resume" if runs and lead is None else ""
+    yield Finding(area="store", standing=Standing.NOTE if remedy else Standing.OK, what=what, remedy=remedy)
+    yield _port(configuration, machine, led=lead is not None)
+    if lead is not None:
+        yield Finding(area="orphans", standing=Standing.OK, what="whoever leads looks after what belongs to nobody")
+        return
+    before = await _orphans(desk)
+    mended = bool(before) and fix and await desk.tidy()
+    left = await _orphans(desk) if mended else before
+    for what in before:
+        gone = mended and what not in left
+        remedy = "" if gone else "kapelle doctor --fix keeps what is in it and clears it away; so does whoever leads next"
+        yield Finding(area="orphans", standing=Standing.PROBLEM, what=what, remedy=remedy, mended=gone)
+    if not before:
+        yield Finding(area="orphans", standing=Standing.OK, what="no process and no workspace without an owner")
+
+
+async def _orphans(desk: Desk) -> list[str]:
+    world = desk.world
+    live = await world.store.read(lambda view: {agent.process for agent in view.agents.live()})
+    known = await world.store.read(lambda view: {row.path for row in view.agents.workspaces()})
+    processes = [found for found in await world.host.leftovers(world.store.store_id) if found not in live]
+    present = [path for path in await world.workspaces.present(world.folders.workspaces) if path not in known]
+    return [
+        *[f"process {found.pid} carries this store's id and belongs to no agent" for found in processes],
+        *[f"{path} is a workspace that belongs to no task" for path in present],
+    ]

@@ -1,0 +1,174 @@
+"""`doctor`: what is not in order is found, named with what to do, and mended when that is asked for."""
+
+import os
+import socket
+import sqlite3
+import subprocess
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from kapelle.apps.doctor import Finding, Standing, examine
+from kapelle.apps.settings import load
+from kapelle.testing.places import Place
+
+KEY = {"ANTHROPIC_API_KEY": "sk-test"}
+FLOW = "name: f\ndefaults: {agent: script, gate: none}\ntasks: {a: {prompt: 'echo 1 > a.txt'}}\n"
+LONG_AGO = 10**9
+
+
+def found(place: Place, area: str, *arguments: str, env: dict[str, str] | None = None) -> list[dict[str, object]]:
+    answer = place.run("doctor", "--json", *arguments, env={**KEY, **(env or {})})
+    problems = [entry for entry in answer.json["findings"] if entry["standing"] == "problem" and not entry["mended"]]
+    assert answer.code == (1 if problems else 0)
+    assert answer.json["in_order"] is not bool(problems)
+    return [entry for entry in answer.json["findings"] if entry["area"] == area]
+
+
+def ran(place: Place) -> Place:
+    place.write("flow.yml", FLOW)
+    assert place.run("run", "../flow.yml").code == 0
+    return place
+
+
+def test_a_machine_that_is_in_order_is_said_to_be(place: Place) -> None:
+    answer = ran(place).run("doctor", env=KEY)
+    assert answer.code == 0, answer.out
+    assert answer.out.rstrip().endswith("All is in order.")
+    for area in ("git", "claude", "credentials", "disk", "sandbox", "repository", "store", "ports", "orphans"):
+        assert area in answer.out
+
+
+def test_where_nothing_was_done_yet_all_is_in_order_and_nothing_is_made(place: Place) -> None:
+    assert found(place, "store")[0]["standing"] == "ok"
+    assert not (place.home / "store.db").exists()
+
+
+def test_a_missing_key_is_a_problem_with_a_remedy(place: Place) -> None:
+    answer = place.run("doctor")
+    assert answer.code == 1
+    assert "env:ANTHROPIC_API_KEY is not set and claude is not logged in" in answer.out
+    assert "--rehearse" in answer.out
+    assert "1 problem." in answer.out
+
+
+def test_what_a_sandbox_does_not_isolate_is_said(place: Place) -> None:
+    (process,) = found(place, "sandbox")
+    assert process["what"] == "process isolates nothing (not: files, network, processes, limits)"
+
+
+def test_a_lock_that_a_dead_git_left_is_found_and_removed(place: Place) -> None:
+    lock = place.repository / ".git" / "index.lock"
+    lock.touch()
+    assert found(place, "locks") == []
+    os.utime(lock, (LONG_AGO, LONG_AGO))
+    (entry,) = found(place, "locks")
+    assert str(lock) in str(entry["what"])
+    assert entry["remedy"] == "kapelle doctor --fix"
+    (mended,) = found(place, "locks", "--fix")
+    assert mended["mended"]
+    assert not lock.exists()
+
+
+def test_a_damaged_store_is_found_and_left_alone(place: Place) -> None:
+    store = ran(place).home / "store.db"
+    content = bytearray(store.read_bytes())
+    content[5000:9000] = b"\xff" * 4000
+    store.write_bytes(content)
+    (entry,) = found(place, "store", "--fix")
+    assert (entry["standing"], entry["remedy"]) == ("problem", "kapelle restore")
+    assert store.read_bytes() == content
+
+
+def test_a_port_that_somebody_has_is_a_problem(place: Place) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        (entry,) = found(place, "ports", env={"KAPELLE_GATEWAY_PORT": port})
+    assert entry["standing"] == "problem"
+    assert port in str(entry["what"])
+    (entry,) = found(place, "ports", env={"KAPELLE_GATEWAY_PORT": port})
+    assert entry["standing"] == "ok"
+
+
+def test_a_process_that_belongs_to_no_agent_is_found_and_ended(place: Place) -> None:
+    with closing(sqlite3.connect(ran(place).home / "store.db")) as store:
+        (store_id,) = store.execute("select value from about where name = 'store_id'").fetchone()
+    with subprocess.Popen(["sleep", "600"], env={**os.environ, "KAPELLE_STORE": store_id}, start_new_session=True) as orphan:
+        (entry,) = found(place, "orphans")
+        assert entry["what"] == f"process {orphan.pid} carries this store's id and belongs to no agent"
+        (mended,) = found(place, "orphans", "--fix")
+        assert mended["mended"]
+        assert orphan.wait() != 0
+
+
+def test_a_workspace_that_belongs_to_no_task_is_kept_and_cleared_away(place: Place) -> None:
+    orphan = ran(place).home / "workspaces" / "lost-w-1"
+    place.git("worktree", "add", "-q", "--detach", str(orphan))
+    (orphan / "work.txt").write_text("half done")
+    (entry,) = found(place, "orphans")
+    assert entry["what"] == f"{orphan} is a workspace that belongs to no task"
+    (mended,) = found(place, "orphans", "--fix")
+    assert mended["mended"]
+    assert not orphan.exists()
+    (kept,) = place.run("recover", "--json").json
+    assert place.git("show", f"{kept['ref']}:work.txt") == "half done"
+
+
+# --- With another machine ---
+
+
+class OtherMachine:
+    """A machine on which everything is as a test says."""
+
+    def __init__(self, **versions: str | None) -> None:
+        self.versions = versions
+
+    def version_of(self, program: str) -> str | None:
+        return self.versions.get(Path(program).name)
+
+    def port_is_free(self, port: int) -> bool:
+        return port > 0
+
+    def stale_locks(self, git_dir: str) -> Sequence[str]:
+        return [] if git_dir else ()
+
+    def remove_lock(self, path: str) -> None:
+        raise AssertionError(path)
+
+    def store_problems(self, path: str) -> Sequence[str]:
+        return [] if path else ()
+
+    def writable(self, folder: str) -> bool:
+        return not folder
+
+
+async def of(area: str, place: Place, machine: OtherMachine) -> Finding:
+    configuration = load(place.repository, given={"home": place.home}, environment={})
+    everything = [finding async for finding in examine(configuration, machine, fix=False)]
+    return next(finding for finding in everything if finding.area == area)
+
+
+GITS = [(None, Standing.PROBLEM), ("2.37.9", Standing.PROBLEM), ("1.9", Standing.PROBLEM), ("2.38", Standing.OK)]
+
+
+@pytest.mark.parametrize(("git", "expected"), GITS)
+async def test_a_git_that_is_missing_or_too_old_is_a_problem(place: Place, git: str | None, expected: Standing) -> None:
+    assert (await of("git", place, OtherMachine(git=git))).standing is expected
+
+
+@pytest.mark.parametrize(
+    ("claude", "expected"),
+    [(None, Standing.PROBLEM), ("2.1.329", Standing.OK), ("2.1.4", Standing.NOTE), ("3.0.0", Standing.NOTE)],
+)
+async def test_a_claude_of_another_version_than_the_tested_one_is_noted(
+    place: Place, claude: str | None, expected: Standing
+) -> None:
+    assert (await of("claude", place, OtherMachine(claude=claude))).standing is expected
+
+
+async def test_a_disk_that_cannot_be_written_to_is_a_problem(place: Place) -> None:
+    finding = await of("disk", place, OtherMachine())
+    assert finding.standing is Standing.PROBLEM
+    assert "KAPELLE_HOME" in finding.remedy
