@@ -231,19 +231,6 @@ class Turns:
         if live is not None and live.state is AgentState.ACTIVE:
             tx.agents.put(agents.move(live, AgentState.COMPLETING, tx.now))
 
-    def _begin_anew(self, tx: Tx, agent: Agent, attempt: Attempt, task: Task, message: str) -> None:
-        """Let a new conversation begin in the same workspace, with the task's own prompt: nothing is left of the old one."""
-        prompts = tx.attempts.prompts(attempt.attempt_id)
-        for prompt in prompts:
-            tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
-        anew = replace(attempt, conversation_id=self._world.chance.uuid(), own_cost_usd=0.0, crashes=attempt.crashes + 1)
-        tx.attempts.put(anew)
-        prompt_id = PromptId(self._world.chance.uuid())
-        text = prompts[0].text
-        tx.attempts.put_prompt(PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=text))
-        wait(tx, task, Wait.RETRY, message, until=tx.now)
-        self._end(tx, agent)
-
     def _give_up(self, tx: Tx, task: Task, attempt: Attempt, trouble: Trouble, message: str) -> None:
         """End the attempt: after an error that nobody knows it has failed, after an outage the task is given up uncounted."""
         outcome, chance = outcome_of(trouble), self._world.chance.share()
