@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kapelle.adapters.gateway.standalone import Served
     from kapelle.adapters.store.backups import Restored
     from kapelle.apps.desk import Desk
-    from kapelle.apps.doctor import Machine
+    from kapelle.apps.machine import Machine
     from kapelle.apps.reader import Reader
 
 GROUP = "kapelle.adapters"

@@ -1,14 +1,14 @@
 """What `kapelle doctor` finds: whether machine, project and store are in order, and what to do where they are not."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 from kapelle.apps import compose
 from kapelle.apps.desk import Desk
 from kapelle.apps.keeping import disk
+from kapelle.apps.machine import Machine
 from kapelle.apps.settings import Configuration
 from kapelle.apps.upstream import logged_in
 from kapelle.core.errors import KapelleError, ProgramMissing, RepositoryRefused, StoreFailed
@@ -35,34 +35,6 @@ class Finding:
     what: str
     remedy: str = ""
     mended: bool = False
-
-
-class Machine(Protocol):
-    """What is asked of the machine."""
-
-    def version_of(self, program: str) -> str | None:
-        """Return the version that *program* says it has, or None when it cannot be started."""
-        ...
-
-    def port_is_free(self, port: int) -> bool:
-        """Say whether *port* of this machine can be listened on."""
-        ...
-
-    def stale_locks(self, git_dir: str) -> Sequence[str]:
-        """Return the locks that a git which is gone left behind in *git_dir*."""
-        ...
-
-    def remove_lock(self, path: str) -> None:
-        """Remove such a lock; no effect when it is gone."""
-        ...
-
-    def store_problems(self, path: str) -> Sequence[str]:
-        """Return what is wrong with the database at *path*; empty when nothing is."""
-        ...
-
-    def writable(self, folder: str) -> bool:
-        """Say whether files can be made in *folder*."""
-        ...
 
 
 async def examine(configuration: Configuration, machine: Machine, *, fix: bool) -> AsyncIterator[Finding]:

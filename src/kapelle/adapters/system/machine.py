@@ -16,7 +16,7 @@ NUMBER = re.compile(r"\d+(?:\.\d+)+")
 
 
 class LocalMachine:
-    """See ``apps.doctor.Machine``."""
+    """See ``apps.machine.Machine``."""
 
     def version_of(self, program: str) -> str | None:
         try:
