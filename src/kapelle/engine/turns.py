@@ -265,6 +265,19 @@ class Turns:
         self._end(tx, agent)
         return True
 
+    def _begin_anew(self, tx: Tx, agent: Agent, attempt: Attempt, task: Task, message: str) -> None:
+        """Let a new conversation begin in the same workspace, with the task's own prompt: nothing is left of the old one."""
+        prompts = tx.attempts.prompts(attempt.attempt_id)
+        for prompt in prompts:
+            tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
+        anew = replace(attempt, conversation_id=self._world.chance.uuid(), own_cost_usd=0.0, crashes=attempt.crashes + 1)
+        tx.attempts.put(anew)
+        prompt_id = PromptId(self._world.chance.uuid())
+        text = prompts[0].text
+        tx.attempts.put_prompt(PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=text))
+        wait(tx, task, Wait.RETRY, message, until=tx.now)
+        self._end(tx, agent)
+
     def _counted(self, tx: Tx, attempt: Attempt, outcome: Outcome, trouble: Trouble) -> Attempt | None:
         """Return *attempt* with one more interruption or crash, or None when it may not be resumed any more."""
         if trouble in OUTAGE:
