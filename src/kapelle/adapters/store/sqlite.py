@@ -199,14 +199,15 @@ class SqliteStore:
             for order in orders:
                 order.value = order.work(connection)
             return
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        say = connection.connection.cursor().execute
+        say("BEGIN IMMEDIATE")
         try:
             self._fence(connection, term)
             tx = SqlTx(connection, self.statements, now=self._clock.now(), term=term)
             for order in orders:
                 order.value = order.work(tx)
             tx.flush()
-            connection.exec_driver_sql("COMMIT")
+            say("COMMIT")
             self._committed()
         except BaseException:
             # A COMMIT that failed (a full disk) may have ended the transaction already.

@@ -42,9 +42,10 @@ class RunStatements:
         runs, tasks, calls = schema.runs, schema.tasks, schema.calls
         self.rows = Mapper(Run, runs, dialect, apart=("spec", schema.run_specs))
         columns = self.rows.columns
-        in_order = select(*columns).where(text("ended_at IS NULL")).order_by(runs.c.submitted_at, runs.c.run_id)
-        self.open = Statement(in_order, dialect)
-        self.done = Statement(in_order.where(runs.c.unfinished <= literal_column("0")), dialect)
+        # Put in order by whoever asks: asked to, SQLite would go through all runs there ever were, in the order of time.
+        not_ended = select(*columns).where(text("ended_at IS NULL"))
+        self.open = Statement(not_ended, dialect)
+        self.done = Statement(not_ended.where(runs.c.unfinished <= literal_column("0")), dialect)
         self.newest = Statement(
             select(*columns).order_by(runs.c.submitted_at.desc(), runs.c.run_id).limit(bindparam("limit")), dialect
         )
@@ -108,7 +109,8 @@ class TaskStatements:
         )
         self.in_state = Statement(
             select(*columns)
-            .where(text(schema.BUSY), tasks.c.state == bindparam("state"))
+            # Compared with an expression: SQLite plans anew for each value of a bare parameter that bears on a partial index.
+            .where(text(schema.BUSY), tasks.c.state == bindparam("state", type_=Text()).concat(literal_column("''")))
             .order_by(tasks.c.rank)
             .limit(bindparam("limit")),
             dialect,

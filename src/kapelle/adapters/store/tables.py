@@ -69,6 +69,10 @@ def lead_of(row: Sequence[Any]) -> Lead:
     return Lead(term=term, holder=process, renewed_at=from_microseconds(renewed_at), given_up=bool(given_up))
 
 
+def _by_time(runs: list[Run]) -> list[Run]:
+    return sorted(runs, key=lambda run: (run.submitted_at, run.run_id))
+
+
 class _Kept:
     """The tables whose rows change often; shared by all parts of a transaction."""
 
@@ -109,11 +113,11 @@ class SqlRuns(_Part):
 
     def open(self) -> Sequence[Run]:
         self._kept.runs.flush()
-        return self._kept.runs.load(self._all.runs.open.run(self._at))
+        return _by_time(self._kept.runs.load(self._all.runs.open.run(self._at)))
 
     def done(self) -> Sequence[Run]:
         self._kept.runs.flush()
-        return self._kept.runs.load(self._all.runs.done.run(self._at))
+        return _by_time(self._kept.runs.load(self._all.runs.done.run(self._at)))
 
     def overviews(self, run_ids: Sequence[RunId] | None = None, limit: int = 50) -> Sequence[Overview]:
         self._kept.tasks.flush()
