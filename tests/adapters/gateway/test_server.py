@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from kapelle.adapters.evaluators.process import ProcessEvaluator
 from kapelle.adapters.gateway.prices import PRICES, cost_of
 from kapelle.adapters.gateway.reading import ReplyReader
 from kapelle.adapters.gateway.server import ModelGateway
@@ -418,3 +419,20 @@ async def test_a_gateway_may_be_stopped_at_once_and_twice(make_gateway: Make, me
         async with httpx2.AsyncClient(trust_env=False) as own:
             await own.get(url)
     await make_gateway().stop()
+
+
+async def test_a_pattern_of_a_rehearsal_that_backtracks_is_told_once_and_not_asked_again(
+    make_gateway: Make, meter: Any, rehearsed: MakeTicket, client: httpx2.AsyncClient
+) -> None:
+    evaluator = ProcessEvaluator()
+    gateway = make_gateway(evaluator=evaluator)
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{when: {prompt: '(a+)+$'}, turns: [{say: hello}]}]"))
+    asks = {**PLAIN, "messages": [{"role": "user", "content": "a" * 40 + "b"}]}
+
+    answer = await client.post(f"{url}/v1/messages", json=asks, headers=KEY)
+    evaluator.close()
+
+    assert answer.status_code == 400
+    assert "took longer than 1 s" in answer.json()["error"]["message"]
+    assert answer.headers["x-should-retry"] == "false"

@@ -26,6 +26,7 @@ from kapelle.adapters.gateway.rehearse import RehearsedUpstream, error, log_no_b
 from kapelle.core.budget import Price, Usage, price_of
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import GatewayFailed, KapelleError
+from kapelle.core.evaluating import Evaluator
 from kapelle.core.ids import AgentId
 from kapelle.core.ports import Credentials, Meter, ModelCall, Refusal, Ticket
 from kapelle.core.trouble import CREDENTIALS_WORD, trouble_of_text
@@ -64,6 +65,7 @@ class ModelGateway:
         port_file: Path,
         credentials: Credentials,
         now: Callable[[], datetime],
+        evaluator: Evaluator,
         new_id: Callable[[], str],
         prices: Mapping[str, Price] = PRICES,
         port: int | None = None,
@@ -71,6 +73,7 @@ class ModelGateway:
         self._port_file = port_file
         self._credentials = credentials
         self._now = now
+        self._evaluator = evaluator
         self._new_id = new_id
         self._prices = prices
         self._port = port
@@ -174,7 +177,7 @@ class ModelGateway:
         try:
             if path not in self._rehearsals:
                 log = Path(ticket.upstream.log or f"{path}.log")
-                self._rehearsals[path] = RehearsedUpstream.open(Path(path), log, self._now)
+                self._rehearsals[path] = RehearsedUpstream.open(Path(path), log, self._now, self._evaluator)
         except KapelleError as problem:
             return error(500, str(problem))
         begun = time.monotonic()

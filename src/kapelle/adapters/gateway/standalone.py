@@ -15,6 +15,7 @@ from starlette.routing import Route
 from kapelle.adapters.gateway.rehearsal import Caller
 from kapelle.adapters.gateway.rehearse import RehearsedUpstream, log_no_broken_replies
 from kapelle.core.budget import Usage
+from kapelle.core.evaluating import Evaluator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +29,14 @@ class Served:
 
 
 async def serve_rehearsal(
-    path: Path, *, host: str, port: int, log: Path, on_request: Callable[[Served], None], on_ready: Callable[[int], None]
+    path: Path,
+    *,
+    host: str,
+    port: int,
+    log: Path,
+    evaluator: Evaluator,
+    on_request: Callable[[Served], None],
+    on_ready: Callable[[int], None],
 ) -> None:
     """Serve the rehearsal at *path* until the process is interrupted.
 
@@ -39,7 +47,8 @@ async def serve_rehearsal(
         FileMissing: the file cannot be read.
         FileInvalid: it has mistakes.
     """
-    upstream = RehearsedUpstream.open(path, log, lambda: datetime.now(UTC))  # noqa: TID251  # wording of an error only
+    now = lambda: datetime.now(UTC)  # noqa: E731, TID251  # wording of an error only
+    upstream = RehearsedUpstream.open(path, log, now, evaluator)
 
     async def handle(request: Request) -> Response:
         if request.method == "HEAD":

@@ -1,0 +1,18 @@
+"""How much is taken of what is given; docs/reference/limits.md tells people."""
+
+LONGEST_PROMPT = 1 << 20
+"""Characters of a prompt, as written and as rendered: more than any model reads at once."""
+LONGEST_CONDITION = 10_000
+"""Characters of a condition."""
+LONGEST_PATTERN = 10_000
+"""Characters of a regular expression."""
+LONGEST_RESULT = 1 << 20
+"""Characters of a structured result, as JSON, or of a result's schema."""
+LONGEST_SUMMARY = 100_000
+"""Characters of what an agent says at the end of its turn that are kept as its task's summary."""
+LONGEST_TOLD = 100_000
+"""Characters of a text that one event holds."""
+LONGEST_INPUTS = 4 << 20
+"""Characters of all inputs of a run, as JSON."""
+MOST_TASKS = 10_000
+"""Tasks of one run."""
