@@ -48,6 +48,8 @@ class DispatchStage:
         self._accounts = Accounts(world)
         self._closed: Mapping[AccountId, Account] = {}
         """The accounts that are not open, in the transaction that is running."""
+        self._began = world.clock.now()
+        """When this step began to decide."""
         self._thorough_at: datetime | None = None
         """When a whole batch was last looked at, room or no room."""
 
@@ -59,6 +61,7 @@ class DispatchStage:
     def _decide(self, tx: Tx) -> tuple[bool, datetime | None]:
         runs: dict[str, Run] = {}
         self._closed = self._accounts.settle(tx)
+        self._began = self._world.clock.now()
         returning, wake = self._returning(tx, runs)
         due, decided = self._due(tx, runs)
         placed, waiting = place([candidate.demand for candidate in (*returning, *due)], self._room(tx, runs))
@@ -165,7 +168,7 @@ class DispatchStage:
 
     def _evaluated_long(self, tx: Tx) -> bool:
         """Say whether templates have taken up so much of this step that the other stages must have their turn."""
-        return self._world.clock.now() - tx.now > self._world.settings.evaluating
+        return self._world.clock.now() - self._began > self._world.settings.evaluating
 
     def _held_up(self, tx: Tx, task: Task, run: Run) -> bool:
         """Say whether something other than room keeps the task from an agent, and write down what."""
