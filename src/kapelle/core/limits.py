@@ -8,6 +8,8 @@ LONGEST_PATTERN = 10_000
 """Characters of a regular expression."""
 LONGEST_RESULT = 1 << 20
 """Characters of a structured result, as JSON, or of a result's schema."""
+DEEPEST = 100
+"""How deep a structured result or a file may be nested."""
 LONGEST_SUMMARY = 100_000
 """Characters of what an agent says at the end of its turn that are kept as its task's summary."""
 LONGEST_TOLD = 100_000

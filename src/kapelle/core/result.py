@@ -65,7 +65,8 @@ WORDS = 500
 def result_problem(schema: str, result: str | None) -> str:
     """Return what is wrong with a structured *result* (JSON text) by its *schema*, or nothing."""
     if result is None:
-        return "there was none. End by giving a result that fits the schema."
+        most = f"JSON of at most {LONGEST_RESULT} characters"
+        return f"there was none that could be kept: {most}. End by giving a result that fits the schema."
     try:
         value = json.loads(result)
     except (ValueError, RecursionError) as error:

@@ -68,7 +68,7 @@ class DispatchStage:
         by_id = {candidate.task.task_id: candidate for candidate in (*returning, *due)}
         for placement in placed:
             self._place(tx, placement, by_id[placement.task_id])
-            if self._evaluated_long(tx):
+            if self._evaluated_long():
                 break  # the rest stays due
         for entry in waiting:
             candidate = by_id[entry.task_id]
@@ -121,7 +121,7 @@ class DispatchStage:
                 last = task
                 run = self._run(tx, task.run_id, runs, task)
                 if task.spec.when is not None:
-                    if self._evaluated_long(tx):
+                    if self._evaluated_long():
                         return found, True
                     if not self._wanted(tx, task, run):
                         decided = True
@@ -166,7 +166,7 @@ class DispatchStage:
         prompt = task.spec.prompt
         return plain(prompt) if is_plain(prompt) else self._world.evaluator.render(prompt, scope_of(tx, run.spec, task))
 
-    def _evaluated_long(self, tx: Tx) -> bool:
+    def _evaluated_long(self) -> bool:
         """Say whether templates have taken up so much of this step that the other stages must have their turn."""
         return self._world.clock.now() - self._began > self._world.settings.evaluating
 

@@ -50,6 +50,8 @@ NOT_FORWARDED = frozenset(
         "content-encoding",
     }
 )
+LARGEST = 64 << 20
+"""Bytes of a request, at most; the API itself takes half of that."""
 TOKEN_HEADER = "x-kapelle-token"  # noqa: S105  # the name of a header
 HIGHEST_PORT = 65535
 FIRST_ERROR = 400
@@ -158,9 +160,11 @@ class ModelGateway:
             if refusal is not None:
                 return _refused(refusal)
         try:
-            body = await request.body()
+            body = await _body_of(request)
         except ClientDisconnect:
             return Response(status_code=499)
+        if body is None:
+            return error(413, f"a request of more than {LARGEST} bytes", headers=NO_RETRY)
         if ticket.upstream.rehearsal is not None:
             return await self._rehearse(request, body, ticket)
         return await self._forward(request, body, ticket)
@@ -336,6 +340,18 @@ class ModelGateway:
                 priced=price is not None,
             )
         )
+
+
+async def _body_of(request: Request) -> bytes | None:
+    """Return the body of *request*, or None when it is too large."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > LARGEST:
+            return None
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _refused(refusal: Refusal) -> Response:

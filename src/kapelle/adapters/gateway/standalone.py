@@ -17,6 +17,8 @@ from kapelle.adapters.gateway.rehearse import RehearsedUpstream, log_no_broken_r
 from kapelle.core.budget import Usage
 from kapelle.core.evaluating import Evaluator
 
+LONGEST_NUMBER = 6
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Served:
@@ -55,7 +57,13 @@ async def serve_rehearsal(
             return Response()
         task = request.headers.get("x-kapelle-task", "")
         attempt = request.headers.get("x-kapelle-attempt", "1")
-        caller = Caller(run="", task=task, attempt=int(attempt) if attempt.isdecimal() else 1, round=None, cwd="")
+        caller = Caller(
+            run="",
+            task=task,
+            attempt=int(attempt) if attempt.isdecimal() and len(attempt) <= LONGEST_NUMBER else 1,
+            round=None,
+            cwd="",
+        )
 
         def booked(status: int, model: str, usage: Usage, _: str) -> None:
             on_request(Served(task=task, status=status, model=model, usage=usage))
