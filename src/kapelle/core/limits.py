@@ -16,5 +16,11 @@ LONGEST_TOLD = 100_000
 """Characters of a text that one event holds."""
 LONGEST_INPUTS = 4 << 20
 """Characters of all inputs of a run, as JSON."""
+LONGEST_FILE = 2 << 20
+"""Bytes of a workflow, a configuration file or a rehearsal."""
+MOST_LINES = 100_000
+"""Lines of such a file."""
+MOST_VALUES = 20_000
+"""Values in such a file, aliases written out: two thousand tasks, which take about a second to read."""
 MOST_TASKS = 10_000
 """Tasks of one run."""
