@@ -10,8 +10,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kapelle.core.errors import FileInvalid, FileMissing, Mistake, closest
+from kapelle.core.limits import DEEPEST, LONGEST_FILE, MOST_VALUES
 
 M = TypeVar("M", bound=BaseModel)
+LONGEST_KEY = 1_000
+"""Characters of a key; none that means anything is so long."""
 Path_ = Sequence[str | int]
 
 
@@ -33,13 +36,25 @@ class Document:
             FileInvalid: it is no YAML.
         """
         try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise FileMissing(f"{path} cannot be read: {error.strerror}") from error
+            with path.open("rb") as stream:
+                # No further: a device or a pipe may have no end.
+                data = stream.read(LONGEST_FILE + 1)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise FileMissing(f"{path} cannot be read: {why}") from error
+        file = str(path)
+        if len(data) > LONGEST_FILE:
+            message, advice = f"this file has more than {LONGEST_FILE} bytes", "keep long texts in files of the repository"
+            raise FileInvalid([Mistake(message=message, advice=advice, file=file, line=1, column=1)])
+        try:
+            text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            mistake = Mistake(message="this is no UTF-8 text", advice="save it as UTF-8", file=str(path), line=1, column=1)
+            before = data[: error.start].decode(errors="replace")
+            line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+            message = f"this is no UTF-8 text (byte 0x{data[error.start]:02x})"
+            mistake = Mistake(message=message, advice="save it as UTF-8", file=file, line=line, column=column)
             raise FileInvalid([mistake]) from error
-        return cls.parse(text, str(path))
+        return cls.parse(text, file)
 
     @classmethod
     def parse(cls, text: str, file: str) -> "Document":
@@ -49,22 +64,9 @@ class Document:
             FileInvalid: it is no YAML.
         """
         # Loaded where there is something to read: looking at what runs needs no file.
-        from ruamel.yaml import YAML
-        from ruamel.yaml.error import MarkedYAMLError, YAMLError
+        from kapelle.bounded_yaml import load
 
-        try:
-            return cls(file, YAML(typ="rt").load(text))  # pyright: ignore[reportUnknownMemberType]
-        except MarkedYAMLError as error:
-            marked: Any = error
-            mark = marked.problem_mark or marked.context_mark
-            line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-            problem = str(marked.problem or marked.context or "this is no YAML").splitlines()[0]
-            advice = "check the indentation and the quotes of this line and the one before"
-            mistake = Mistake(message=problem, advice=advice, file=file, line=line, column=column)
-            raise FileInvalid([mistake]) from error
-        except YAMLError as error:
-            mistake = Mistake(message=str(error).splitlines()[0], advice="check the syntax", file=file, line=1, column=1)
-            raise FileInvalid([mistake]) from error
+        return cls(file, load(text, file))
 
     def place(self, path: Path_) -> tuple[int, int]:
         """Return line and column (from 1) of what *path* leads to, or of the last thing on the way that exists."""
@@ -85,7 +87,7 @@ class Document:
 
     def plain(self) -> Any:
         """Return the content as plain dictionaries, lists and values."""
-        return _plain(self.content)
+        return _plain(self.content, [MOST_VALUES], DEEPEST)
 
     def fit(self, model: type[M]) -> tuple[M | None, list[Mistake]]:
         """Return the content as *model* and every reason why it is none.
@@ -93,7 +95,13 @@ class Document:
         Where it can be, a model is made of what remains without the mistakes, so that what else is wrong can be told with
         them. With mistakes it is good for nothing else.
         """
-        content = self.plain()
+        try:
+            content = self.plain()
+        except _Bomb:
+            message = f"its aliases make more than {MOST_VALUES} values of it, or values within themselves"
+            advice = "write out what the aliases stand for; a file needs few of them"
+            self.mistakes = [self.located(Mistake(message=message, advice=advice))]
+            return None, self.mistakes
         if content is None:
             content = {}
         if not isinstance(content, Mapping):
@@ -124,7 +132,7 @@ def _follows(path: tuple[str | int, ...], broken: Sequence[tuple[str | int, ...]
 
 def _without(content: Mapping[str, Any], paths: Sequence[Path_]) -> Mapping[str, Any]:
     """Return *content* without what *paths* lead to; in a list, without the list."""
-    copy = cast("dict[str, Any]", _plain(content))
+    copy = cast("dict[str, Any]", _plain(content, [MOST_VALUES], DEEPEST))
     for path in paths:
         node: Any = copy
         for index, part in enumerate(path):
@@ -158,12 +166,19 @@ def _place_of(node: Any, part: str | int) -> tuple[tuple[int, int], Any] | None:
     return None
 
 
-def _plain(node: Any) -> Any:
+class _Bomb(Exception):
+    """Aliases that stand for aliases, and so on: a few lines that make gigabytes."""
+
+
+def _plain(node: Any, left: list[int], deeper: int) -> Any:
+    left[0] -= 1
+    if left[0] < 0 or deeper < 0:
+        raise _Bomb
     if isinstance(node, Mapping):
         mapping = cast("Mapping[Any, Any]", node)
-        return {str(key): _plain(value) for key, value in mapping.items()}
+        return {str(key)[:LONGEST_KEY]: _plain(value, left, deeper - 1) for key, value in mapping.items()}
     if isinstance(node, list):
-        return [_plain(value) for value in cast("list[Any]", node)]
+        return [_plain(value, left, deeper - 1) for value in cast("list[Any]", node)]
     # Strings, numbers and dates with memories of their formatting become plain ones.
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
@@ -171,6 +186,7 @@ def _plain(node: Any) -> Any:
     if isinstance(node, date):
         # YAML knows times, JSON does not: whoever wants one reads it from the text.
         return node.isoformat()
+    # Bytes, sets, and what has a tag that nobody knows: whatever is expected there, it is not this.
     return node
 
 

@@ -138,3 +138,21 @@ def test_a_schema_is_never_fetched_from_anywhere() -> None:
             server.shutdown()
             serving.join()
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"type": "object", "properties": {"a": {"pattern": "("}}}, "'(' is not a 'regex'"),
+        ({"patternProperties": {"[": {}}}, "'[' is not a 'regex'"),
+        ({"pattern": "x{99999999999}"}, "too large"),
+        ({"pattern": "x" * 20_000}, "characters"),
+        ({"description": "x" * 2_000_000}, "characters long"),
+    ],
+)
+def test_a_schema_with_a_pattern_that_is_none_is_wrong(schema: dict[str, Any], said: str) -> None:
+    assert said in schema_problem(json.dumps(schema))
+
+
+def test_a_schema_that_is_nested_too_deeply_is_wrong() -> None:
+    assert schema_problem('{"not": ' * 3000 + "{}" + "}" * 3000)

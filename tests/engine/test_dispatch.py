@@ -4,13 +4,16 @@ import pytest
 
 from kapelle.core.agent import AgentConfig
 from kapelle.core.conversation import Trouble
+from kapelle.core.errors import TemplateFailed
 from kapelle.core.events import TaskMoved, TaskSkipped, TaskWaited
 from kapelle.core.gate import Check, Gate
 from kapelle.core.ports import Upstream
 from kapelle.core.run import Limits, RunState
 from kapelle.core.task import Priority, TaskState, Wait
+from kapelle.core.template import Scope
 from kapelle.core.workflow import WorkflowTask
 from kapelle.engine.dispatch import FEW, WORD
+from kapelle.testing.evaluating import PlainEvaluator
 from kapelle.testing.factories import CODER, run_spec, task, workflow
 from kapelle.testing.hosts import answers, crashes, troubled, writes
 from kapelle.testing.worlds import SmallWorld
@@ -370,3 +373,51 @@ async def test_every_transition_is_told_with_where_it_came_from(here: SmallWorld
     await leader.run()
     moves = [event.before for event in await here.events(TaskMoved, "api")]
     assert moves == [TaskState.PENDING, TaskState.ASSIGNED, TaskState.RUNNING, TaskState.VALIDATING, TaskState.MERGING]
+
+
+class SlowEvaluator(PlainEvaluator):
+    """Gives up every template, after a second of the world's own clock."""
+
+    def __init__(self, here: SmallWorld) -> None:
+        super().__init__()
+        self._here = here
+
+    def render(self, text: str, scope: Scope) -> str:
+        del text
+        self.evaluated += 1
+        self._here.clock.move(timedelta(seconds=1))
+        raise TemplateFailed(f"the prompt of task {scope.task} cannot be rendered: it took longer than 1 s")
+
+    def holds(self, expression: str, scope: Scope) -> bool:
+        return bool(self.render(expression, scope))
+
+
+@pytest.mark.parametrize("slow", [{"prompt": "{{ 1 + 1 }}"}, {"when": "9 ** 9 > 1"}])
+async def test_templates_that_take_too_long_fail_their_tasks_and_do_not_hold_up_the_others(
+    here: SmallWorld, slow: dict[str, str]
+) -> None:
+    evaluator = SlowEvaluator(here)
+    here.replace(evaluator=evaluator)
+    here.set(slots=20)
+    await here.submit(run_spec(*[task(f"t{number}", gate=None, **slow) for number in range(10)], task("good", gate=None)))
+    leader = await here.lead()
+    await leader.step("submit", "dispatch")
+    assert evaluator.evaluated <= 4
+
+    await leader.run()
+
+    tasks = await here.tasks()
+    assert evaluator.evaluated == 10
+    assert tasks.pop("good").state is TaskState.RUNNING
+    assert {found.state for found in tasks.values()} == {TaskState.FAILED}
+    assert {found.failure.kind for found in tasks.values() if found.failure} == {"template"}
+
+
+async def test_a_plain_prompt_is_not_evaluated(here: SmallWorld) -> None:
+    evaluator = SlowEvaluator(here)
+    here.replace(evaluator=evaluator)
+    await here.submit(run_spec(task("a", prompt="mend {it}\r\n", when="true", gate=None)))
+    leader = await here.lead()
+    await leader.run()
+    assert not evaluator.evaluated
+    assert [prompt.text for prompt in await here.prompts("a")] == ["mend {it}\n"]

@@ -4,7 +4,7 @@ import pytest
 
 from kapelle.core.attempt import Outcome
 from kapelle.core.errors import WorkspaceFailed
-from kapelle.core.events import CheckEnded, GateFailed, GatePassed
+from kapelle.core.events import AgentBabbled, CheckEnded, GateFailed, GatePassed
 from kapelle.core.gate import Check, CheckState, Gate
 from kapelle.core.run import WorkspaceRules
 from kapelle.core.task import TaskState
@@ -302,7 +302,7 @@ async def test_a_structured_result_is_kept(here: SmallWorld) -> None:
 
 @pytest.mark.parametrize(
     ("result", "problem"),
-    [(None, "there was none"), ("{", "it is not JSON"), ('{"count": "two"}', "count: 'two' is not of type 'integer'")],
+    [(None, "there was none"), ("{", "there was none"), ('{"count": "two"}', "count: 'two' is not of type 'integer'")],
 )
 async def test_a_wrong_result_goes_back_to_the_agent(here: SmallWorld, result: str | None, problem: str) -> None:
     here.host.plays("api", answers(result=result), answers(result='{"count": 2}', tools=0))
@@ -345,3 +345,14 @@ async def test_a_further_attempt_does_not_inherit_a_result(here: SmallWorld) -> 
     second = (await here.attempts())[1]
     prompts = await here.store.read(lambda view: view.attempts.prompts(second.attempt_id))
     assert "Your structured result was not accepted: there was none" in prompts[1].text
+
+
+async def test_a_result_of_a_hundred_megabytes_goes_nowhere(here: SmallWorld) -> None:
+    here.host.plays("api", answers(result=json.dumps("x" * 100_000_000)), answers(result='{"count": 2}', tools=0))
+    await here.submit(run_spec(task("api", result_schema=SCHEMA)))
+    leader = await here.lead()
+    await leader.run()
+    (babbled,) = await here.events(AgentBabbled, "api")
+    assert "its structured result has 100000002 characters" in babbled.raw
+    assert "there was none that could be kept" in (await texts(here))[1]
+    assert (await here.task()).result == '{"count": 2}'

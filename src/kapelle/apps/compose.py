@@ -133,6 +133,7 @@ async def open_desk(configuration: Configuration) -> "AsyncGenerator[Desk]":
         StoreFailed: the store cannot be opened.
         UsageError: the state directory cannot be made.
     """
+    from kapelle.adapters.evaluators.process import ProcessEvaluator
     from kapelle.adapters.gateway.prices import PRICES, read_prices
     from kapelle.adapters.gateway.server import ModelGateway
     from kapelle.adapters.hints.files import FileHints
@@ -151,6 +152,7 @@ async def open_desk(configuration: Configuration) -> "AsyncGenerator[Desk]":
     _make(home)
     clock, chance = SystemClock(), SystemChance()
     store = await SqliteStore.open(str(home / STORE), clock)
+    evaluator = ProcessEvaluator()
     try:
         credentials = EnvironmentCredentials(dict(configuration.environment))
         own_prices = configuration.environment.get(PRICES_VARIABLE)
@@ -168,12 +170,14 @@ async def open_desk(configuration: Configuration) -> "AsyncGenerator[Desk]":
                 port_file=home / "gateway.port",
                 credentials=credentials,
                 now=clock.now,
+                evaluator=evaluator,
                 new_id=lambda: make_id("m", chance.bits(64)),
                 prices=read_prices(Path(own_prices)) if own_prices else PRICES,
                 port=configuration.settings.gateway_port,
             ),
             credentials=credentials,
             hints=FileHints(home / "hints"),
+            evaluator=evaluator,
             folders=Folders(root=str(home)),
             settings=EngineSettings(slots=configuration.settings.slots, lead_timeout=configuration.settings.lead_timeout),
         )
@@ -190,6 +194,7 @@ async def open_desk(configuration: Configuration) -> "AsyncGenerator[Desk]":
             steady=time.monotonic,
         )
     finally:
+        evaluator.close()
         await store.close()
 
 
@@ -265,6 +270,11 @@ async def serve_rehearsal(
         FileMissing: the file cannot be read.
         FileInvalid: it has mistakes.
     """
+    from kapelle.adapters.evaluators.process import ProcessEvaluator
     from kapelle.adapters.gateway.standalone import serve_rehearsal as serve
 
-    await serve(path, host=host, port=port, log=log, on_request=on_request, on_ready=on_ready)
+    evaluator = ProcessEvaluator()
+    try:
+        await serve(path, host=host, port=port, log=log, evaluator=evaluator, on_request=on_request, on_ready=on_ready)
+    finally:
+        evaluator.close()

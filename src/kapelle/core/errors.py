@@ -154,6 +154,14 @@ class TemplateFailed(UsageError):
     remedy = "Mend the template; `kapelle validate FILE` finds most of these before anything runs."
 
 
+class PatternFailed(UsageError):
+    """A regular expression could not be searched for."""
+
+    code = "KAP-111"
+    cause = "A pattern that takes ever longer the more text there is, such as (a+)+b."
+    remedy = "Write the pattern so that there is one way only in which it can match."
+
+
 # --- Our world is wrong: a fault of the machine, of another program or of Kapelle. ------------------------------------
 
 

@@ -65,6 +65,14 @@ class Retry:
     """The commit of the target to begin from, found by who asks."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unreadable:
+    """What stands in the store as a request and is none: something other than Kapelle, or another version, wrote it."""
+
+    problem: str
+    run_id: RunId
+
+
 Body = Submit | Cancel | Pause | Resume | Approve | Reject | Retry
 
 
@@ -73,7 +81,7 @@ class Request:
     """Something asked of the leader, and what became of it."""
 
     request_id: RequestId
-    body: Body
+    body: Body | Unreadable
     principal: str
     asked_at: datetime
     settled_at: datetime | None = None

@@ -1,16 +1,22 @@
 """Prompts and conditions as Jinja2 templates, in its sandboxed environment: computation only, no way out.
 
+What a template computes may take for ever. So whoever renders one goes through the port ``core.evaluating.Evaluator``, which
+does it under limits; here is what is rendered, and what needs no computation at all.
+
 A template sees ``inputs``, ``tasks`` (what the task needs, by name), ``item`` (of ``foreach``), ``run`` and ``task``.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from kapelle.core.errors import TemplateFailed
+from kapelle.core.limits import LONGEST_PROMPT
 
 KNOWN = ("inputs", "tasks", "item", "run", "task")
 
@@ -75,12 +81,29 @@ def render(text: str, scope: Scope) -> str:
     """Return the template *text* filled in.
 
     Raises:
-        TemplateFailed: it names something that is not there, or does something that is not allowed.
+        TemplateFailed: it names something that is not there, does something that is not allowed, or becomes too long.
     """
+    return fill(text, scope.names(), f"the prompt of task {scope.task}")
+
+
+def fill(text: str, names: Mapping[str, Any], what: str = "the template") -> str:
+    """Return the template *text* filled in with *names*; *what* says in an error which it is.
+
+    Raises:
+        TemplateFailed: as for ``render``.
+    """
+    size, pieces = 0, list[str]()
     try:
-        return _ENVIRONMENT.from_string(text).render(scope.names())
+        for piece in _ENVIRONMENT.from_string(text).generate(names):
+            size += len(piece)
+            pieces.append(piece)
+            if size > LONGEST_PROMPT:
+                break
     except Exception as error:  # filters and methods raise whatever they like
-        raise TemplateFailed(f"the prompt of task {scope.task} cannot be rendered: {_why(error)}") from error
+        raise TemplateFailed(f"{what} cannot be rendered: {_why(error)}") from error
+    if size > LONGEST_PROMPT:
+        raise TemplateFailed(f"{what} becomes longer than {LONGEST_PROMPT} characters")
+    return "".join(pieces)
 
 
 def holds(expression: str, scope: Scope) -> bool:
@@ -97,8 +120,76 @@ def holds(expression: str, scope: Scope) -> bool:
         raise TemplateFailed(f"the condition of task {scope.task} cannot be decided: {_why(error)}") from error
 
 
+def is_plain(text: str) -> bool:
+    """Say whether *text* has nothing in it that would be filled in."""
+    return "{" not in text or not any(mark in text for mark in ("{{", "{%", "{#"))
+
+
+_NEWLINE = re.compile(r"\r\n?")
+_LOOKUP = re.compile(r"\{\{ *([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*) *\}\}", re.ASCII)
+
+
+def plain(text: str) -> str:
+    """Return the template *text*, which is plain, as it is rendered."""
+    return _NEWLINE.sub("\n", text) if "\r" in text else text
+
+
+def looked_up(text: str, names: Mapping[str, Any]) -> str | None:
+    """Return *text* filled in, where that takes no more than looking up texts and whole numbers; None where it takes more.
+
+    Most templates are like that, and need nobody to watch over them.
+    """
+    if is_plain(text):
+        return plain(text)
+    pieces: list[str] = []
+    size = end = 0
+    for found in _LOOKUP.finditer(text):
+        value = _look_up(found.group(1), names)
+        if value is None:
+            return None
+        pieces += [plain(text[end : found.start()]), value]
+        size += len(pieces[-1]) + len(pieces[-2])
+        if size > LONGEST_PROMPT:
+            return None
+        end = found.end()
+    pieces.append(plain(text[end:]))
+    # What stands between may not open anything either, not even together with the lookup behind it.
+    between = pieces[::2]
+    return "".join(pieces) if all(is_plain(piece) and not piece.endswith("{") for piece in between) else None
+
+
+# Words that mean something by themselves to a template.
+_RESERVED = frozenset({"true", "false", "none", "True", "False", "None", "not"})
+
+
+def _look_up(path: str, names: Mapping[str, Any]) -> str | None:
+    value: Any = names
+    first, *rest = path.split(".")
+    if first in _RESERVED or first not in names:
+        return None
+    value = names[first]
+    for name in rest:
+        if isinstance(value, Mapping) and name in value:
+            value = cast("Mapping[str, Any]", value)[name]
+        elif isinstance(value, NeedView) and name in NEED_FIELDS:
+            value = getattr(value, name)
+        else:
+            return None
+    if isinstance(value, str):
+        return value
+    return str(value) if type(value) is int and abs(value) < MANY else None
+
+
+MANY = 10**15
+"""Whole numbers below it are written in no time."""
+
+
 def _why(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    return str(error)[:WORDS] or type(error).__name__
+
+
+WORDS = 1_000
+"""Characters of an error's own words that are told: it may quote all that it was about."""
 
 
 def _bare(expression: str) -> str:
@@ -131,7 +222,8 @@ def references(text: str, *, expression: bool = False) -> References:
     source = "{{ " + _bare(text) + " }}" if expression else text
     try:
         if expression:
-            _ENVIRONMENT.compile_expression(_bare(text))  # refuses what is more than one expression
+            _one_expression(_bare(text))
+        # Parsed, never compiled: that computes whatever is constant, however long it takes.
         tree = _ENVIRONMENT.parse(source)
         free = meta.find_undeclared_variables(tree)
     except TemplateSyntaxError as error:
@@ -146,6 +238,13 @@ def references(text: str, *, expression: bool = False) -> References:
         fields=tuple(dict.fromkeys(_fields(tree))),
         item="item" in free,
     )
+
+
+def _one_expression(text: str) -> None:
+    parser = Parser(_ENVIRONMENT, text, state="variable")
+    parser.parse_expression()
+    if not parser.stream.eos:
+        parser.fail("there is more than one expression", parser.stream.current.lineno)
 
 
 def _fields(tree: nodes.Template) -> Iterator[tuple[str, str]]:

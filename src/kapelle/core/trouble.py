@@ -51,8 +51,13 @@ FURTHEST = timedelta(days=8)
 """A limit that is said to last longer is not believed: the longest there is lasts a week."""
 
 
+WORDS = 10_000
+"""Characters of an error that are looked at: it may quote all that it was about."""
+
+
 def trouble_of_text(text: str) -> Trouble | None:
     """Return the trouble that *text* of an error tells of, or None when its words say nothing."""
+    text = text[:WORDS]
     for pattern, trouble in BY_TEXT:
         if re.search(pattern, text, re.IGNORECASE | re.DOTALL):
             return trouble
@@ -74,6 +79,7 @@ def reset_in(text: str) -> datetime | None:
 
     ``usage limit reached|1767225600`` and ISO 8601 with a zone do; "resets 3pm" does not.
     """
+    text = text[:WORDS]
     if found := re.search(r"\|(\d{9,11})\b", text):
         return datetime.fromtimestamp(int(found.group(1)), UTC)
     if found := re.search(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)", text):

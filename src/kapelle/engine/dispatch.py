@@ -14,7 +14,7 @@ from kapelle.core.ids import AccountId, AgentId, AttemptId, PromptId, RunId
 from kapelle.core.run import Run
 from kapelle.core.store import Tx
 from kapelle.core.task import Failure, Task, TaskState, Wait, advance
-from kapelle.core.template import TemplateFailed, holds, render
+from kapelle.core.template import TemplateFailed, is_plain, plain
 from kapelle.engine.accounts import Accounts, waits
 from kapelle.engine.ending import finish, move, moved_event, run_of, wait
 from kapelle.engine.scope import scope_of
@@ -48,6 +48,8 @@ class DispatchStage:
         self._accounts = Accounts(world)
         self._closed: Mapping[AccountId, Account] = {}
         """The accounts that are not open, in the transaction that is running."""
+        self._began = world.clock.now()
+        """When this step began to decide."""
         self._thorough_at: datetime | None = None
         """When a whole batch was last looked at, room or no room."""
 
@@ -59,12 +61,15 @@ class DispatchStage:
     def _decide(self, tx: Tx) -> tuple[bool, datetime | None]:
         runs: dict[str, Run] = {}
         self._closed = self._accounts.settle(tx)
+        self._began = self._world.clock.now()
         returning, wake = self._returning(tx, runs)
         due, decided = self._due(tx, runs)
         placed, waiting = place([candidate.demand for candidate in (*returning, *due)], self._room(tx, runs))
         by_id = {candidate.task.task_id: candidate for candidate in (*returning, *due)}
         for placement in placed:
             self._place(tx, placement, by_id[placement.task_id])
+            if self._evaluated_long():
+                break  # the rest stays due
         for entry in waiting:
             candidate = by_id[entry.task_id]
             wait(tx, candidate.task, entry.wait, entry.detail, until=candidate.task.due_at)
@@ -115,9 +120,12 @@ class DispatchStage:
             for task in tasks:
                 last = task
                 run = self._run(tx, task.run_id, runs, task)
-                if task.spec.when is not None and not self._wanted(tx, task, run):
-                    decided = True
-                    continue
+                if task.spec.when is not None:
+                    if self._evaluated_long():
+                        return found, True
+                    if not self._wanted(tx, task, run):
+                        decided = True
+                        continue
                 if self._held_up(tx, task, run):
                     continue
                 demand = self._demand(task, run, task.spec.agent, returning=False)
@@ -146,13 +154,21 @@ class DispatchStage:
         """Decide the task's ``when``; a task that is not wanted is skipped, one that cannot be decided fails."""
         condition = task.spec.when or ""
         try:
-            if holds(condition, scope_of(tx, run.spec, task)):
+            if condition == "true" or self._world.evaluator.holds(condition, scope_of(tx, run.spec, task)):
                 return True
         except TemplateFailed as error:
             finish(tx, task, TaskState.FAILED, failure=Failure(kind="template", message=str(error)))
             return False
         finish(tx, task, TaskState.SKIPPED, note=f"when: {condition} is false")
         return False
+
+    def _text(self, tx: Tx, task: Task, run: Run) -> str:
+        prompt = task.spec.prompt
+        return plain(prompt) if is_plain(prompt) else self._world.evaluator.render(prompt, scope_of(tx, run.spec, task))
+
+    def _evaluated_long(self) -> bool:
+        """Say whether templates have taken up so much of this step that the other stages must have their turn."""
+        return self._world.clock.now() - self._began > self._world.settings.evaluating
 
     def _held_up(self, tx: Tx, task: Task, run: Run) -> bool:
         """Say whether something other than room keeps the task from an agent, and write down what."""
@@ -219,7 +235,7 @@ class DispatchStage:
             self._deploy(tx, placement.host, candidate.task, candidate.attempt)
             return
         try:
-            text = render(candidate.task.spec.prompt, scope_of(tx, candidate.run.spec, candidate.task))
+            text = self._text(tx, candidate.task, candidate.run)
         except TemplateFailed as error:
             finish(tx, candidate.task, TaskState.FAILED, failure=Failure(kind="template", message=str(error)))
             return

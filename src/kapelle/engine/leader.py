@@ -101,6 +101,7 @@ class Engine:
                 await self._drive(world, meter, base_url, group, stop, finished)
         finally:
             await world.gateway.stop()
+            world.evaluator.close()
             await self._leadership.give_up(term)
 
     async def _drive(

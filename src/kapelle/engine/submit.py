@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from kapelle.core.accepting import spec_problem
 from kapelle.core.errors import KapelleError, NotFound, NotPossibleNow
 from kapelle.core.events import (
     ChangeApproved,
@@ -17,7 +18,7 @@ from kapelle.core.events import (
 )
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.merge import Change, ChangeState, undelivered
-from kapelle.core.requests import Approve, Cancel, Pause, Reject, Request, Resume, Retry, Submit
+from kapelle.core.requests import Approve, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.store import Edge, Tx
 from kapelle.core.task import TERMINAL, Failure, OnFailure, Task, TaskSpec, TaskState, Wait, rank
@@ -118,10 +119,14 @@ class SubmitStage:
                 finish(tx, task, TaskState.REJECTED, failure=Failure(kind="rejected", message=message), note=message)
             case Retry() as body:
                 self._retry(tx, body, request.principal)
+            case Unreadable(problem=problem):
+                raise NotPossibleNow(f"the request {request.request_id} cannot be read: {problem}")
 
     def _submit(self, tx: Tx, body: Submit, principal: str) -> None:
         if tx.runs.get(body.run_id) is not None:
             return
+        if problem := spec_problem(body.spec):
+            raise NotPossibleNow(f"the run cannot be accepted: {problem}")
         ids = {spec.name: TaskId(self._world.new_id("t")) for spec in body.spec.tasks}
         self._accept(tx, Run(run_id=body.run_id, spec=body.spec, principal=principal, submitted_at=tx.now), ids, {})
 

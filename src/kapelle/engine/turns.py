@@ -38,6 +38,7 @@ from kapelle.core.events import (
     ModelCallRetried,
 )
 from kapelle.core.ids import AgentId, PromptId
+from kapelle.core.kept import kept, result_unkept
 from kapelle.core.ports import Ended, ModelCall
 from kapelle.core.retry import RetryPolicy, delay
 from kapelle.core.run import Run
@@ -75,7 +76,7 @@ class Turns:
             return
         agent = replace(agent, offset=offset)
         tx.agents.put(agent)
-        for event in said:
+        for event in map(kept, said):
             if ended is not None and ended.timed_out and isinstance(event, TurnEnded) and event.trouble is not None:
                 # Its program did not break off: it was ended at its time limit, which _ended judges.
                 continue
@@ -125,6 +126,9 @@ class Turns:
         run_id, task_id = agent.run_id, agent.task_id
         trouble = None if turn.trouble is None else turn.trouble.value
         tx.log(AgentAnswered(run_id=run_id, task_id=task_id, text=turn.text or turn.message, trouble=trouble, turns=turn.turns))
+        if problem := result_unkept(turn.result):
+            tx.log(AgentBabbled(run_id=run_id, task_id=task_id, what="result", raw=problem))
+            turn = replace(turn, result=None)
         attempt = self._book_own_cost(tx, agent, attempt, turn)
         if turn.denied:
             tx.log(AgentWasRefused(run_id=run_id, task_id=task_id, tools=turn.denied))

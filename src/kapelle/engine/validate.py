@@ -1,5 +1,6 @@
 """Validate: commit what an agent left in its workspace, look whether it is work at all, and run the gate on it."""
 
+from asyncio import to_thread
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -10,7 +11,6 @@ from kapelle.core.gate import CheckResult, CheckState, Gate, Receipt, Verdict
 from kapelle.core.ids import ChangeId, PromptId
 from kapelle.core.merge import Change, protected
 from kapelle.core.ports import Commit, Driver, Signature
-from kapelle.core.result import result_problem
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.core.task import Task, TaskState, Wait, advance, rank
@@ -155,7 +155,7 @@ class ValidateStage:
         if claims and not changed and not task.spec.reads_only:
             return no_work(), "it claimed success without using a tool and without changing a file", Outcome.NO_WORK
         if task.spec.result_schema is not None:
-            problem = result_problem(task.spec.result_schema, task.result)
+            problem = await to_thread(self._world.evaluator.result_problem, task.spec.result_schema, task.result)
             if problem:
                 return result_wrong(problem), f"its structured result does not fit: {problem}", Outcome.WRONG_RESULT
         if workspace.repository is not None and workspace.base is not None:

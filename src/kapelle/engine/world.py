@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from kapelle.core.evaluating import Evaluator
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId, make_id
 from kapelle.core.ports import (
     Chance,
@@ -86,6 +87,8 @@ class EngineSettings:
     """How often a wrong structured result goes back to the agent."""
     lead_timeout: timedelta = timedelta(seconds=30)
     """How long a leader may show no sign of life before a follower ends it (a stopped process keeps its lock)."""
+    evaluating: timedelta = timedelta(seconds=2)
+    """How long one look at the tasks that are due may take up with their templates; the others have their turn at the next."""
     redeliver: timedelta = timedelta(seconds=5)
     """How long to wait before a target that was held up is tried again."""
 
@@ -105,6 +108,7 @@ class World:
     gateway: Gateway
     credentials: Credentials
     hints: Hints
+    evaluator: Evaluator
     folders: Folders
     settings: EngineSettings = field(default_factory=EngineSettings)
     term: int = 0

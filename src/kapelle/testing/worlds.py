@@ -47,6 +47,7 @@ from kapelle.engine.world import EngineSettings, Folders, World
 from kapelle.testing.chance import SeededChance
 from kapelle.testing.clock import HandClock
 from kapelle.testing.drivers import LineDriver
+from kapelle.testing.evaluating import PlainEvaluator
 from kapelle.testing.factories import PROJECT
 from kapelle.testing.fakes import FakeCredentials, FakeGateway, FakeHints, PlainSandbox
 from kapelle.testing.git import Files, MemoryGit
@@ -102,6 +103,7 @@ class SmallWorld:
             gateway=self.gateway,
             credentials=self.credentials,
             hints=self.hints,
+            evaluator=PlainEvaluator(),
             folders=Folders(root=str(folder / "state")),
         )
 

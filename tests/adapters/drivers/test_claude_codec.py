@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,7 +122,6 @@ def test_no_depth_of_json_makes_it_raise(around: bytes, depth: int) -> None:
         (b'{"type": "assistant", "message": {"content": "gr\xfc\xdfe"}}\n', "no_json"),
         (b'{"type": "brand_new", "data": 1}\n', "brand_new"),
         (b'{"type": "assistant", "message": 3}\n', "assistant"),
-        (b'{"type": "result", "num_turns": "many"}\n', "result"),
         (b'{"subtype": "init"}\n', "no_type"),
         (b'{"type": []}\n', "no_type"),
         (b"[]\n", "no_type"),
@@ -376,3 +376,84 @@ def test_interrupt_and_goodbye_are_control_requests(method: str, subtype: str) -
     content = json.loads(data)
     assert (content["type"], content["request"]) == ("control_request", {"subtype": subtype})
     assert content["request_id"]
+
+
+# --- More than anybody wants ---
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"type": "result", "num_turns": "many"}',
+        b'{"type": "result", "result": 7}',
+        b'{"type": "result", "structured_output": 1e999}',
+    ],
+)
+def test_an_end_of_a_turn_that_is_not_understood_ends_it_all_the_same(content: bytes) -> None:
+    codec = ClaudeCodec()
+    codec.feed(line(ECHO))
+    babbled, ended = codec.feed(content + b"\n")
+    assert babbled == Unrecognised(kind="result", raw=content.decode())
+    assert isinstance(ended, TurnEnded)
+    assert ended.trouble is Trouble.UNKNOWN
+    assert not codec.finish(Ended(exit_code=0))
+
+
+@pytest.mark.parametrize("number", ["1" * 400, "-5", "1e400", "-1e400", "9" * 20])
+def test_numbers_that_nothing_can_hold_do_not_cost_the_turn_its_end(number: str) -> None:
+    usage = f'{{"input_tokens": {number}, "output_tokens": 3}}'
+    text = f'{{"type": "result", "result": "done", "num_turns": {number}, "total_cost_usd": {number}, "usage": {usage}}}\n'
+    (ended,) = ClaudeCodec().feed(text.encode())
+    assert isinstance(ended, TurnEnded)
+    assert (ended.text, ended.trouble, ended.turns, ended.cost_usd) == ("done", None, 0, None)
+    assert ended.usage is not None
+    assert (ended.usage.input_tokens, ended.usage.output_tokens) == (0, 3)
+
+
+@pytest.mark.parametrize("word", [b"NaN", b"Infinity", b"-Infinity", b"1" * 5000])
+def test_what_json_does_not_know_is_not_understood(word: bytes) -> None:
+    (found,) = ClaudeCodec().feed(b'{"type": "system", "attempt": ' + word + b"}\n")
+    assert isinstance(found, Unrecognised)
+    assert found.kind == "no_json"
+
+
+def test_a_line_of_two_hundred_megabytes_is_dropped_and_the_next_one_is_read() -> None:
+    codec = ClaudeCodec()
+    piece = b"x" * (1 << 20)
+    for _ in range(200):
+        assert not codec.feed(piece)
+    assert sum(map(len, codec._lines._parts)) <= LONGEST
+    assert codec.feed(b"\n") == [Unrecognised(kind="too_long", raw="")]
+    assert codec.feed(line(assistant({"type": "text", "text": "on"}))) == [Said(text="on")]
+
+
+def test_of_very_much_babble_the_beginning_is_kept() -> None:
+    codec = ClaudeCodec()
+    found = codec.feed(b"what?\n" * 5000)
+    assert [event.kind for event in found if isinstance(event, Unrecognised)] == ["no_json"] * 99 + ["and more"]
+    assert codec.feed(line(assistant({"type": "text", "text": "on"}))) == [Said(text="on")]
+
+
+# --- Transcripts, damaged ---
+
+TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.jsonl"))
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    st.sampled_from(TRANSCRIPTS),
+    st.lists(
+        st.tuples(st.integers(0, 1 << 16), st.sampled_from([b"", b"\x00", b"\xff", b"[", b'"', b"\n", b"9" * 30, b"\\ud800"]))
+    ),
+    st.integers(1, 4096),
+)
+def test_no_damage_to_a_transcript_makes_it_raise(path: Path, damage: list[tuple[int, bytes]], piece: int) -> None:
+    data = path.read_bytes()
+    for place, instead in damage:
+        at = place % len(data)
+        data = data[:at] + instead + data[at + 1 :]
+    codec = ClaudeCodec()
+    events = [event for start in range(0, len(data), piece) for event in codec.feed(data[start : start + piece])]
+    events += codec.finish(Ended(exit_code=1))
+    for event in events:
+        repr(event).encode()

@@ -214,3 +214,16 @@ def test_a_function_that_ran_out_of_time_says_so() -> None:
 def test_a_function_cannot_be_spoken_to() -> None:
     codec = PythonCodec()
     assert codec.prompt(Prompt(prompt_id=PromptId("p"), text="x")) == codec.interrupt() == codec.goodbye() == b""
+
+
+@pytest.mark.parametrize("value", [b"[" * 500_000, b"NaN", b"1e999", b"9" * 10_000, b"[" * 990 + b"]" * 990, b"\xff"])
+def test_no_answer_makes_the_codec_raise(value: bytes) -> None:
+    codec = PythonCodec()
+    codec.feed(b"\n" + PythonCodec.MARK + b'{"value": ' + value + b"}\n")
+    assert isinstance(codec.finish(Ended(exit_code=0))[-1], TurnEnded)
+
+
+def test_of_very_much_output_the_beginning_is_told() -> None:
+    codec = PythonCodec()
+    said = [event for _ in range(100) for event in codec.feed(b"x" * 2000 + b"\n")]
+    assert sum(len(event.text) for event in said if isinstance(event, Said)) < 110_000

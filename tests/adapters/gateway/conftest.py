@@ -15,6 +15,7 @@ from kapelle.adapters.gateway.server import ModelGateway
 from kapelle.core.conversation import Trouble
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
 from kapelle.core.ports import ModelCall, Refusal, Ticket, Upstream
+from kapelle.testing.evaluating import PlainEvaluator
 
 PATIENCE = 5.0
 
@@ -163,6 +164,7 @@ async def make_gateway(
         given: dict[str, Any] = {
             "port_file": tmp_path / "state" / "gateway.port",
             "credentials": secrets,
+            "evaluator": PlainEvaluator(),
             "now": lambda: datetime(2026, 1, 1, tzinfo=UTC),
             "new_id": lambda: f"m{next(numbers)}",
         }

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from kapelle.adapters.gateway.asking import Asked
 from kapelle.adapters.gateway.reading import ReplyReader
 from kapelle.adapters.gateway.recording import Recorder
-from kapelle.adapters.gateway.rehearsal import Answer, Caller, Fault, answer
+from kapelle.adapters.gateway.rehearsal import Answer, Caller, Fault, Rehearsing
 from kapelle.adapters.gateway.rehearsal_file import Rehearsal, load_rehearsal
 from kapelle.adapters.gateway.replies import Reply, ToolUse, streamed
 from kapelle.core.budget import Usage
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
 from kapelle.core.ports import Ticket, Upstream
+from kapelle.testing.evaluating import PlainEvaluator
 
 CWD = "/w/slot-1"
 Tools = Sequence[tuple[str, Mapping[str, Any]]]
@@ -39,7 +40,7 @@ def reader(text: str = "", tools: Tools = (), usage: Usage | None = None) -> Rep
 def replay(rehearsal: Rehearsal, *, replies: int = 0, cwd: str = CWD, **who: Any) -> Answer | Fault:
     asked = Asked(model="m", streaming=True, on_the_side=False, prompt="Go.", prompts=1, replies=replies, characters=0, cwd="")
     caller = Caller(**{"run": "r", "task": "api", "attempt": 1, "round": 0, **who}, cwd=cwd)
-    return answer(rehearsal, asked, caller, {}, "msg_1")
+    return Rehearsing(rehearsal=rehearsal, evaluator=PlainEvaluator()).answer(asked, caller, {}, "msg_1")
 
 
 def told(found: Answer | Fault) -> tuple[str, list[tuple[str, Any]], Usage]:

@@ -6,11 +6,16 @@ from typing import Any
 import pytest
 
 from kapelle.adapters.gateway.asking import Asked
-from kapelle.adapters.gateway.rehearsal import Answer, Caller, Fault, answer, fault_message
+from kapelle.adapters.gateway.rehearsal import Answer, Caller, Fault, Rehearsing, fault_message
 from kapelle.adapters.gateway.rehearsal_file import Rehearsal, Turn, load_rehearsal
 from kapelle.core.budget import Usage
+from kapelle.testing.evaluating import PlainEvaluator
 
 CALLER = Caller(run="r1", task="api", attempt=1, round=0, cwd="/w/slot-1")
+
+
+def rehearsing(rehearsal: Rehearsal) -> Rehearsing:
+    return Rehearsing(rehearsal=rehearsal, evaluator=PlainEvaluator())
 
 
 def caller(**changes: Any) -> Caller:
@@ -27,7 +32,7 @@ def script(*rules: dict[str, Any], **rest: Any) -> Rehearsal:
 
 
 def said(rehearsal: Rehearsal, question: Asked | None = None, who: Caller = CALLER, **consumed: int) -> str:
-    found = answer(rehearsal, question or asked(), who, consumed, "msg_1")
+    found = rehearsing(rehearsal).answer(question or asked(), who, consumed, "msg_1")
     assert isinstance(found, Answer)
     return found.reply.text
 
@@ -116,7 +121,7 @@ def test_a_rule_whose_turns_are_used_up_says_so() -> None:
 
 
 def fault(rehearsal: Rehearsal, replies: int = 0, who: Caller = CALLER, **consumed: int) -> Fault | None:
-    found = answer(rehearsal, asked(replies=replies), who, consumed, "msg_1")
+    found = rehearsing(rehearsal).answer(asked(replies=replies), who, consumed, "msg_1")
     return found if isinstance(found, Fault) else None
 
 
@@ -155,7 +160,7 @@ def test_faults_are_counted_for_each_run_task_and_attempt(changes: dict[str, Any
 
 
 def replied(turn: dict[str, Any], question: Asked | None = None) -> Answer:
-    found = answer(turns(turn), question or asked(), CALLER, {}, "msg_1")
+    found = rehearsing(turns(turn)).answer(question or asked(), CALLER, {}, "msg_1")
     assert isinstance(found, Answer)
     return found
 

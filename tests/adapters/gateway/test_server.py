@@ -1,7 +1,8 @@
 """The gateway in front of a rehearsal: tokens, budgets, its port."""
 
+import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from kapelle.adapters.evaluators.process import ProcessEvaluator
 from kapelle.adapters.gateway.prices import PRICES, cost_of
 from kapelle.adapters.gateway.reading import ReplyReader
 from kapelle.adapters.gateway.server import ModelGateway
@@ -418,3 +420,63 @@ async def test_a_gateway_may_be_stopped_at_once_and_twice(make_gateway: Make, me
         async with httpx2.AsyncClient(trust_env=False) as own:
             await own.get(url)
     await make_gateway().stop()
+
+
+async def test_a_pattern_of_a_rehearsal_that_backtracks_is_told_once_and_not_asked_again(
+    make_gateway: Make, meter: Any, rehearsed: MakeTicket, client: httpx2.AsyncClient
+) -> None:
+    evaluator = ProcessEvaluator()
+    gateway = make_gateway(evaluator=evaluator)
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{when: {prompt: '(a+)+$'}, turns: [{say: hello}]}]"))
+    asks = {**PLAIN, "messages": [{"role": "user", "content": "a" * 40 + "b"}]}
+
+    answer = await client.post(f"{url}/v1/messages", json=asks, headers=KEY)
+    evaluator.close()
+
+    assert answer.status_code == 400
+    assert "took longer than 1 s" in answer.json()["error"]["message"]
+    assert answer.headers["x-should-retry"] == "false"
+
+
+async def test_a_request_that_is_too_large_is_refused(
+    make_gateway: Make, meter: Any, rehearsed: MakeTicket, client: httpx2.AsyncClient
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: []"))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(66):
+            yield b" " * (1 << 20)
+
+    answer = await client.post(f"{url}/v1/messages", content=pieces(), headers=KEY)
+
+    assert answer.status_code == 413
+    assert not meter.calls
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"no JSON",
+        b"\xff\x00",
+        b"[" * 100_000,
+        b'{"tools": [1], "messages": [{"role": "user", "content": ' + b"[" * 900 + b"]" * 900 + b"}]}",
+        b'{"messages": {"a": 1}, "model": ["x"], "stream": "yes"}',
+        b'{"tools": [1], "messages": [{"role": "user", "content": "' + b"TEXT ONLY " * 100_000 + b'"}]}',
+        b'{"system": "' + b"Working directory: / " * 100_000 + b'"}',
+    ],
+)
+async def test_whatever_is_asked_is_answered(
+    make_gateway: Make, meter: Any, rehearsed: MakeTicket, client: httpx2.AsyncClient, body: bytes
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{when: {prompt: x}, turns: [{say: hello}]}]"))
+
+    async with asyncio.timeout(20):
+        answer = await client.post(f"{url}/v1/messages", content=body, headers=KEY)
+
+    assert answer.status_code == 200

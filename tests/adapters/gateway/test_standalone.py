@@ -13,12 +13,13 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from kapelle.adapters.gateway.standalone import serve_rehearsal
+from kapelle.testing.evaluating import PlainEvaluator
 
 def say(what):
     print(what, flush=True)
 
 path, log = map(Path, sys.argv[1:])
-asyncio.run(serve_rehearsal(path, host="127.0.0.1", port=0, log=log, on_request=say, on_ready=say))
+asyncio.run(serve_rehearsal(path, host="127.0.0.1", port=0, log=log, evaluator=PlainEvaluator(), on_request=say, on_ready=say))
 """
 SCRIPT = """
 rules:

@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 
-from kapelle.adapters.drivers.lines import Lines
+from kapelle.adapters.drivers.lines import Lines, Telling
 from kapelle.core.agent import AgentConfig
 from kapelle.core.conversation import ConversationEvent, Prompt, Said, Trouble, TurnEnded
 from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Ended, Launch
 
 SUMMARY_LINES = 5
-LINE = 2_000
-TOLD = 100_000
-"""Characters of a command's output that become events."""
 SCRIPT = "command.sh"
 
 
@@ -46,20 +43,15 @@ class CommandCodec:
     def __init__(self) -> None:
         self._lines = Lines()
         self._last: list[str] = []
-        self._told = 0
-        """Characters that became events."""
+        self._telling = Telling()
 
     def feed(self, data: bytes) -> Sequence[ConversationEvent]:
         return [said for line in self._lines.feed(data) if line is not None and line.strip() for said in self._say(line)]
 
     def _say(self, line: bytes) -> list[Said]:
-        """Tell a line; after very many nothing more: all of it is in the spool."""
-        text = line.decode(errors="replace").rstrip()[:LINE]
+        text, said = self._telling.tell(line)
         self._last = [*self._last[-(SUMMARY_LINES - 1) :], text]
-        if self._told >= TOLD:
-            return []
-        self._told += len(text)
-        return [Said(text=text), *([Said(text="(more is not told; all of it is in the spool)")] if self._told >= TOLD else [])]
+        return said
 
     def finish(self, ended: Ended) -> Sequence[ConversationEvent]:
         rest = self._lines.rest()

@@ -4,7 +4,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-LONGEST = 32 << 20
+from kapelle.core.conversation import Said
+
+LONGEST = 16 << 20
 """Bytes of a line beyond which it is not a message any more; it is dropped to its end."""
 
 
@@ -38,6 +40,32 @@ class Lines:
             self._parts.append(part)
 
 
+TOLD = 100_000
+"""Characters of a program's output that become events."""
+
+
+class Telling:
+    """Lines of a program's output as events; after very many nothing more: all of it is in the spool."""
+
+    LINE = 2_000
+
+    def __init__(self) -> None:
+        self._told = 0
+
+    def tell(self, line: bytes) -> tuple[str, list[Said]]:
+        """Return the text of *line*, and what of it is told."""
+        text = line[: 4 * self.LINE].decode(errors="replace").rstrip()[: self.LINE]
+        if self._told >= TOLD:
+            return text, []
+        self._told += len(text)
+        more = [Said(text="(more is not told; all of it is in the spool)")] if self._told >= TOLD else []
+        return text, [Said(text=text), *more]
+
+
+def _none(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
+
+
 def json_in(line: bytes) -> Any:
     """Return the JSON in *line*.
 
@@ -49,7 +77,7 @@ def json_in(line: bytes) -> Any:
     """
     text = line.decode()
     try:
-        content = json.loads(text)
+        content = json.loads(text, parse_constant=_none)
         if "\\ud" in text or "\\uD" in text:
             content = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
     except RecursionError as error:

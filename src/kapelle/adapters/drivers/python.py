@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
-from kapelle.adapters.drivers.lines import Lines, json_in
+from kapelle.adapters.drivers.lines import Lines, Telling, json_in
 from kapelle.core.agent import AgentConfig
-from kapelle.core.conversation import ConversationEvent, Prompt, Said, Trouble, TurnEnded
+from kapelle.core.conversation import ConversationEvent, Prompt, Trouble, TurnEnded
 from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Ended, Launch
 
 JOB = "task.json"
@@ -52,6 +52,7 @@ class PythonCodec:
 
     def __init__(self) -> None:
         self._lines = Lines()
+        self._telling = Telling()
         self._answer: dict[str, Any] | None = None
 
     def feed(self, data: bytes) -> Sequence[ConversationEvent]:
@@ -62,7 +63,7 @@ class PythonCodec:
             if (answer := self._answer_in(line)) is not None:
                 self._answer = answer
             else:
-                found.append(self._said(line))
+                found.extend(self._telling.tell(line)[1])
         return found
 
     def _answer_in(self, line: bytes) -> dict[str, Any] | None:
@@ -74,13 +75,9 @@ class PythonCodec:
             return None
         return cast("dict[str, Any]", answer) if isinstance(answer, dict) else None
 
-    @staticmethod
-    def _said(line: bytes) -> Said:
-        return Said(text=line.decode(errors="replace").rstrip()[:2000])
-
     def finish(self, ended: Ended) -> Sequence[ConversationEvent]:
         rest = self._lines.rest()
-        found: list[ConversationEvent] = [self._said(rest)] if rest.strip() else []
+        found: list[ConversationEvent] = list(self._telling.tell(rest)[1]) if rest.strip() else []
         return [*found, self._ended(ended)]
 
     def _ended(self, ended: Ended) -> TurnEnded:
@@ -91,7 +88,11 @@ class PythonCodec:
             return TurnEnded(trouble=Trouble.CRASHED, message=str(self._answer["error"]))
         value = self._answer.get("value")
         text = value if isinstance(value, str) else ""
-        return TurnEnded(text=text, result=None if value is None else json.dumps(value, ensure_ascii=False))
+        try:
+            result = None if value is None else json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except (ValueError, RecursionError) as error:
+            return TurnEnded(trouble=Trouble.CRASHED, message=f"what the function returned is no JSON: {error}")
+        return TurnEnded(text=text, result=result)
 
     def prompt(self, prompt: Prompt) -> bytes:
         return b""

@@ -17,9 +17,7 @@ from kapelle.core.wording import go_on
 _ASIDE = re.compile(r"\s*(<system-reminder>|<local-command|<command-(name|message|args)>|\[Request interrupted by user)")
 # What the CLI puts in the model's mouth when a conversation is resumed in the middle of a turn.
 _NOT_SAID = frozenset({"No response requested."})
-# The CLI asks for a summary with the tools of the conversation still listed, and refuses calls in the answer.
-_SUMMARY = re.compile(r"(?s)TEXT ONLY.*<summary>")
-_CWD = re.compile(r"(?:Primary working directory|Working directory):[ \t]*(/[^\n<]*[^\s<])")
+_CWD = re.compile(r"(?:Primary working directory|Working directory):[ \t]{0,10}(/[^\n<]{0,4096}[^\s<])")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +46,7 @@ def read_request(body: bytes) -> Asked:
     prompt, prompts, replies, characters, in_reply = "", 0, 0, 0, False
     for message in json_objects(content.get("messages")):
         said = message.get("content")
-        characters += len(said) if isinstance(said, str) else len(json.dumps(said))
+        characters += len(said) if isinstance(said, str) else _length(said)
         if message.get("role") == "assistant":
             # What follows each other is one reply that was cut into pieces.
             replies += not in_reply and not _made_up(said)
@@ -60,13 +58,26 @@ def read_request(body: bytes) -> Asked:
     return Asked(
         model=str(content.get("model") or ""),
         streaming=content.get("stream") is True,
-        on_the_side=not content.get("tools") or _SUMMARY.search(prompt) is not None,
+        on_the_side=not content.get("tools") or _asks_for_a_summary(prompt),
         prompt=prompt,
         prompts=prompts,
         replies=replies,
         characters=characters,
         cwd=_cwd(content),
     )
+
+
+def _length(said: object) -> int:
+    try:
+        return len(json.dumps(said))
+    except RecursionError:
+        return sum(map(len, _texts(said)))
+
+
+def _asks_for_a_summary(prompt: str) -> bool:
+    # The CLI asks for it with the tools of the conversation still listed, and refuses calls in the answer.
+    _, found, rest = prompt.partition("TEXT ONLY")
+    return bool(found) and "<summary>" in rest
 
 
 def _prompts(said: object) -> list[str]:

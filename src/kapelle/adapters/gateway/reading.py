@@ -12,7 +12,13 @@ from kapelle.adapters.gateway.asking import as_object, json_object, json_objects
 from kapelle.core.budget import Usage
 
 LONGEST = 8 << 20
-"""Bytes of one line after which it is given up: no event of the API is so long."""
+"""Bytes of one event after which it is given up: no event of the API is so long."""
+MOST = 64 << 20
+"""Bytes of a reply that are read; what comes after them passes unread."""
+HIGHEST = 1 << 40
+"""Tokens beyond which no count is believed."""
+WORDS = 10_000
+"""Characters of an error's own words that are kept."""
 CHARACTERS_PER_TOKEN = 4
 
 
@@ -22,6 +28,7 @@ class EventReader:
     def __init__(self) -> None:
         self._rest = b""
         self._data: list[bytes] = []
+        self._size = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take the next bytes, cut anywhere, and yield the data of every event that is complete."""
@@ -30,11 +37,12 @@ class EventReader:
             self._rest = b""
         for whole in lines:
             line = whole.removesuffix(b"\r")
-            if line.startswith(b"data:"):
+            if line.startswith(b"data:") and self._size + len(line) <= LONGEST:
+                self._size += len(line)
                 self._data.append(line[5:].removeprefix(b" "))
             elif not line and self._data:
                 yield b"\n".join(self._data)
-                self._data = []
+                self._data, self._size = [], 0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,6 +58,7 @@ class ReplyReader:
     def __init__(self, *, streaming: bool) -> None:
         self._events = EventReader() if streaming else None
         self._body: list[bytes] = []
+        self._size = 0
         self._blocks: dict[int, _Block] = {}
         self._counts: dict[str, int] = {}
         self._counted_out = False
@@ -65,6 +74,9 @@ class ReplyReader:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
+        self._size += len(data)
+        if self._size > MOST:
+            return
         if self._events is None:
             self._body.append(data)
             return
@@ -106,7 +118,7 @@ class ReplyReader:
             self._failed(event)
 
     def _message(self, message: Mapping[str, Any]) -> None:
-        self.model = str(message.get("model") or "")
+        self.model = str(message.get("model") or "")[:200]
         self._use(message.get("usage"))
 
     def _stopped(self, content: Mapping[str, Any]) -> None:
@@ -122,14 +134,14 @@ class ReplyReader:
 
     def _failed(self, content: Mapping[str, Any]) -> None:
         error = as_object(content.get("error"))
-        self.error = str(error.get("type") or "error")
-        self.message = str(error.get("message") or "")
+        self.error = str(error.get("type") or "error")[:100]
+        self.message = str(error.get("message") or "")[:WORDS]
 
     def _use(self, usage: object) -> None:
         # Later counts replace earlier ones: they are sums over the message, not differences.
         given = as_object(usage)
         found = {**given, **as_object(given.get("cache_creation"))}
-        self._counts |= {name: value for name, value in found.items() if isinstance(value, int)}
+        self._counts |= {name: value for name, value in found.items() if isinstance(value, int) and 0 <= value <= HIGHEST}
 
     @property
     def usage(self) -> Usage:

@@ -14,6 +14,7 @@ from kapelle.core.trouble import (
     FURTHEST,
     LIMIT_WORD,
     PATIENCE,
+    WORDS,
     believable,
     reset_in,
     trouble_of_status,
@@ -45,7 +46,7 @@ def recognise(status: int, headers: Mapping[str, str], body: bytes, now: datetim
     stream will tell.
     """
     error = as_object(json_object(body).get("error"))
-    kind, message = str(error.get("type") or "error"), str(error.get("message") or "")
+    kind, message = str(error.get("type") or "error")[:100], str(error.get("message") or "")[:WORDS]
     trouble = trouble_of_status(status)
     if trouble in {Trouble.RATE_LIMITED, Trouble.INVALID_KEY, Trouble.INVALID_REQUEST}:
         # Only where the status leaves it open: words of a prompt may be quoted in the message of another error.

@@ -1,20 +1,17 @@
 """Rehearsal files: a script of what the model says, as people write it."""
 
 import json
-import re
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-from jinja2 import TemplateSyntaxError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from kapelle.core.durations import PATTERN, parse_duration
-from kapelle.core.errors import FileInvalid
+from kapelle.core.errors import FileInvalid, TemplateFailed
+from kapelle.core.patterns import pattern_problem
+from kapelle.core.template import references
 from kapelle.documents import Document
-
-_TEMPLATES = ImmutableSandboxedEnvironment()
 
 
 def _duration(value: object) -> timedelta:
@@ -46,10 +43,9 @@ class When(Model):
     @classmethod
     def _is_expression(cls, value: str | None) -> str | None:
         if value is not None:
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise ValueError(f"{value!r} is no regular expression: {error}; see the re module of Python") from error
+            problem = pattern_problem(value)
+            if problem:
+                raise ValueError(f"{problem}; see the re module of Python")
         return value
 
 
@@ -122,11 +118,9 @@ class Turn(Model):
         texts = [self.say or "", *(_strings(self.tools))]
         for text in texts:
             try:
-                _TEMPLATES.parse(text)
-            except TemplateSyntaxError as error:
-                raise ValueError(
-                    f"{text[:60]!r} is no template: {error.message}; a literal {{{{ is {{{{ '{{{{' }}}}"
-                ) from error
+                references(text)
+            except TemplateFailed as error:
+                raise ValueError(f"{text[:60]!r} is no template: {error}; a literal {{{{ is {{{{ '{{{{' }}}}") from error
         return self
 
 

@@ -15,10 +15,12 @@ from starlette.responses import Response, StreamingResponse
 
 from kapelle.adapters.gateway import replies
 from kapelle.adapters.gateway.asking import read_request
-from kapelle.adapters.gateway.rehearsal import Answer, Caller, Fault, answer, fault_message
+from kapelle.adapters.gateway.rehearsal import Answer, Caller, Fault, Rehearsing, fault_message
 from kapelle.adapters.gateway.rehearsal_file import Rehearsal, Turn, load_rehearsal
 from kapelle.adapters.gateway.request_log import RequestLog
 from kapelle.core.budget import Usage
+from kapelle.core.errors import KapelleError
+from kapelle.core.evaluating import Evaluator
 
 Booked = Callable[[int, str, Usage, str], None]
 """Called once per request with status, model, usage and error."""
@@ -27,20 +29,21 @@ Booked = Callable[[int, str, Usage, str], None]
 class RehearsedUpstream:
     """A rehearsal in the place of the model's API."""
 
-    def __init__(self, rehearsal: Rehearsal, log: RequestLog, now: Callable[[], datetime]) -> None:
-        self._rehearsal = rehearsal
+    def __init__(self, rehearsal: Rehearsal, log: RequestLog, now: Callable[[], datetime], evaluator: Evaluator) -> None:
+        self._rehearsing = Rehearsing(rehearsal=rehearsal, evaluator=evaluator)
         self._log = log
         self._now = now
+        self._choosing = asyncio.Lock()
 
     @classmethod
-    def open(cls, path: Path, log: Path, now: Callable[[], datetime]) -> "RehearsedUpstream":
+    def open(cls, path: Path, log: Path, now: Callable[[], datetime], evaluator: Evaluator) -> "RehearsedUpstream":
         """Read the rehearsal at *path*, which goes on where *log* says.
 
         Raises:
             FileMissing: one of them cannot be read.
             FileInvalid: the rehearsal has mistakes.
         """
-        return cls(load_rehearsal(path), RequestLog(log), now)
+        return cls(load_rehearsal(path), RequestLog(log), now, evaluator)
 
     async def respond(self, request: Request, body: bytes, caller: Caller, booked: Booked) -> Response:
         """Answer a request of the Messages API."""
@@ -51,9 +54,18 @@ class RehearsedUpstream:
             return error(404, f"a rehearsal has no {path}")
         asked = read_request(body)
         caller = caller if caller.cwd else replace(caller, cwd=asked.cwd)
-        found = answer(self._rehearsal, asked, caller, self._log.counts, f"msg_{secrets.token_hex(12)}")
+        message_id = f"msg_{secrets.token_hex(12)}"
+        try:
+            # One after the other: a fault is consumed before anybody else is told that it comes up.
+            async with self._choosing:
+                # In a thread: a script's patterns and templates may take their time, and others want answers meanwhile.
+                found = await asyncio.to_thread(self._rehearsing.answer, asked, caller, self._log.counts, message_id)
+                if isinstance(found, Fault):
+                    self._log.consume(found.key)
+        except KapelleError as problem:
+            booked(400, asked.model, Usage(), replies.ERROR_TYPES[400])
+            return error(400, f"(rehearsal: {problem})", headers={"x-should-retry": "false"})
         if isinstance(found, Fault):
-            self._log.consume(found.key)
             return await self._fault(found, asked.model, booked)
         return await self._reply(found, streaming=asked.streaming, booked=booked)
 

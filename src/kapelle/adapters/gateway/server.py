@@ -26,6 +26,7 @@ from kapelle.adapters.gateway.rehearse import RehearsedUpstream, error, log_no_b
 from kapelle.core.budget import Price, Usage, price_of
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import GatewayFailed, KapelleError
+from kapelle.core.evaluating import Evaluator
 from kapelle.core.ids import AgentId
 from kapelle.core.ports import Credentials, Meter, ModelCall, Refusal, Ticket
 from kapelle.core.trouble import CREDENTIALS_WORD, trouble_of_text
@@ -49,6 +50,8 @@ NOT_FORWARDED = frozenset(
         "content-encoding",
     }
 )
+LARGEST = 64 << 20
+"""Bytes of a request, at most; the API itself takes half of that."""
 TOKEN_HEADER = "x-kapelle-token"  # noqa: S105  # the name of a header
 HIGHEST_PORT = 65535
 FIRST_ERROR = 400
@@ -64,6 +67,7 @@ class ModelGateway:
         port_file: Path,
         credentials: Credentials,
         now: Callable[[], datetime],
+        evaluator: Evaluator,
         new_id: Callable[[], str],
         prices: Mapping[str, Price] = PRICES,
         port: int | None = None,
@@ -71,6 +75,7 @@ class ModelGateway:
         self._port_file = port_file
         self._credentials = credentials
         self._now = now
+        self._evaluator = evaluator
         self._new_id = new_id
         self._prices = prices
         self._port = port
@@ -155,9 +160,11 @@ class ModelGateway:
             if refusal is not None:
                 return _refused(refusal)
         try:
-            body = await request.body()
+            body = await _body_of(request)
         except ClientDisconnect:
             return Response(status_code=499)
+        if body is None:
+            return error(413, f"a request of more than {LARGEST} bytes", headers=NO_RETRY)
         if ticket.upstream.rehearsal is not None:
             return await self._rehearse(request, body, ticket)
         return await self._forward(request, body, ticket)
@@ -174,7 +181,7 @@ class ModelGateway:
         try:
             if path not in self._rehearsals:
                 log = Path(ticket.upstream.log or f"{path}.log")
-                self._rehearsals[path] = RehearsedUpstream.open(Path(path), log, self._now)
+                self._rehearsals[path] = RehearsedUpstream.open(Path(path), log, self._now, self._evaluator)
         except KapelleError as problem:
             return error(500, str(problem))
         begun = time.monotonic()
@@ -333,6 +340,18 @@ class ModelGateway:
                 priced=price is not None,
             )
         )
+
+
+async def _body_of(request: Request) -> bytes | None:
+    """Return the body of *request*, or None when it is too large."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > LARGEST:
+            return None
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _refused(refusal: Refusal) -> Response:

@@ -15,6 +15,9 @@ from starlette.routing import Route
 from kapelle.adapters.gateway.rehearsal import Caller
 from kapelle.adapters.gateway.rehearse import RehearsedUpstream, log_no_broken_replies
 from kapelle.core.budget import Usage
+from kapelle.core.evaluating import Evaluator
+
+LONGEST_NUMBER = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +31,14 @@ class Served:
 
 
 async def serve_rehearsal(
-    path: Path, *, host: str, port: int, log: Path, on_request: Callable[[Served], None], on_ready: Callable[[int], None]
+    path: Path,
+    *,
+    host: str,
+    port: int,
+    log: Path,
+    evaluator: Evaluator,
+    on_request: Callable[[Served], None],
+    on_ready: Callable[[int], None],
 ) -> None:
     """Serve the rehearsal at *path* until the process is interrupted.
 
@@ -39,14 +49,21 @@ async def serve_rehearsal(
         FileMissing: the file cannot be read.
         FileInvalid: it has mistakes.
     """
-    upstream = RehearsedUpstream.open(path, log, lambda: datetime.now(UTC))  # noqa: TID251  # wording of an error only
+    now = lambda: datetime.now(UTC)  # noqa: E731, TID251  # wording of an error only
+    upstream = RehearsedUpstream.open(path, log, now, evaluator)
 
     async def handle(request: Request) -> Response:
         if request.method == "HEAD":
             return Response()
         task = request.headers.get("x-kapelle-task", "")
         attempt = request.headers.get("x-kapelle-attempt", "1")
-        caller = Caller(run="", task=task, attempt=int(attempt) if attempt.isdecimal() else 1, round=None, cwd="")
+        caller = Caller(
+            run="",
+            task=task,
+            attempt=int(attempt) if attempt.isdecimal() and len(attempt) <= LONGEST_NUMBER else 1,
+            round=None,
+            cwd="",
+        )
 
         def booked(status: int, model: str, usage: Usage, _: str) -> None:
             on_request(Served(task=task, status=status, model=model, usage=usage))

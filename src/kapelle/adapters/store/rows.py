@@ -26,6 +26,9 @@ AnyConnection = Union["sqlalchemy.Connection", sqlite3.Connection]
 ESCAPE = "\\"
 """What stands before a letter of a LIKE pattern that is no wildcard."""
 
+LONGEST_BODY = 64 << 20
+"""Bytes of a request."""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 REMEMBERED = 4096
 """How many values of a column that never changes are kept."""

@@ -6,9 +6,11 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Float,
+    LargeBinary,
     Text,
     and_,
     bindparam,
+    cast,
     exists,
     func,
     insert,
@@ -24,7 +26,7 @@ from sqlalchemy.engine import Dialect
 from kapelle.adapters.store import schema
 from kapelle.adapters.store.clauses import Mapper, Statement, insert_into
 from kapelle.adapters.store.computed import task_name, unapproved, zero
-from kapelle.adapters.store.rows import ESCAPE
+from kapelle.adapters.store.rows import ESCAPE, LONGEST_BODY
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, PromptRecord
@@ -237,6 +239,12 @@ class ChangeStatements:
         self.integrations = Statement(select(*columns), dialect)
 
 
+def _bytes_of(column: Any, dialect: Dialect) -> Any:
+    if dialect.name == "postgresql":
+        return func.convert_to(func.left(column, LONGEST_BODY + 1), "UTF8")
+    return func.substr(cast(column, LargeBinary), 1, LONGEST_BODY + 1)
+
+
 class LogStatements:
     """Events, requests, model calls and the lead."""
 
@@ -254,11 +262,28 @@ class LogStatements:
         self.ask = Statement(
             insert_into(requests, dialect).values({name: bindparam(name) for name in asked}).on_conflict_do_nothing(), dialect
         )
-        columns = [requests.c[name] for name in (*asked, "settled_at", "refusal")]
+        # As bytes, and not all of them: anybody may append a request, and text that is none must not stop who reads it.
+        columns = [
+            requests.c.seq,
+            *[_bytes_of(requests.c[name], dialect) for name in ("request_id", "kind", "body", "principal")],
+            *[requests.c[name] for name in ("asked_at", "settled_at", "refusal")],
+        ]
         self.requests_open = Statement(
             select(*columns).where(text("settled_at IS NULL")).order_by(requests.c.seq).limit(bindparam("limit")), dialect
         )
         self.request = Statement(select(*columns).where(requests.c.request_id == bindparam("request_id")), dialect)
+        self.settle_bytes = Statement(
+            update(requests)
+            .where(cast(requests.c.request_id, LargeBinary) == bindparam("which"))
+            .values(settled_at=bindparam("at"), refusal=bindparam("because")),
+            dialect,
+        )
+        self.settle_nameless = Statement(
+            update(requests)
+            .where(requests.c.seq == bindparam("which"))
+            .values(settled_at=bindparam("at"), refusal=bindparam("because")),
+            dialect,
+        )
         self.settle = Statement(
             update(requests)
             .where(requests.c.request_id == bindparam("which"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from kapelle.adapters.store.known import Known
-from kapelle.adapters.store.rows import ESCAPE, AnyConnection, from_microseconds, to_microseconds
+from kapelle.adapters.store.rows import EPOCH, ESCAPE, LONGEST_BODY, AnyConnection, from_microseconds, to_microseconds
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, PromptRecord
@@ -19,7 +19,7 @@ from kapelle.core.gate import Receipt
 from kapelle.core.ids import AccountId, AgentId, AttemptId, ChangeId, PromptId, RequestId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Change, Integration
 from kapelle.core.ports import ModelCall
-from kapelle.core.requests import Approve, Body, Cancel, Pause, Reject, Request, Resume, Retry, Submit
+from kapelle.core.requests import Approve, Body, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.store import Edge, Lead, Overview, WorkspaceRow
 from kapelle.core.task import Task, TaskState
@@ -307,6 +307,11 @@ class SqlLedger(_Part):
         return {RunId(row[0]): _spend(row[1:]) for row in self._all.log.spend_by_run.run(self._at)}
 
 
+NAMELESS = "#"
+"""Begins what stands for the id of a request whose own cannot be read: its number in the table comes behind it."""
+WORDS = 500
+
+
 class SqlRequests(_Part):
     """Requests."""
 
@@ -314,7 +319,14 @@ class SqlRequests(_Part):
         return [self._load(row) for row in self._all.log.requests_open.run(self._at, limit=limit)]
 
     def settle(self, request_id: RequestId, at: datetime, refusal: str | None) -> None:
-        self._all.log.settle.do(self._at, which=request_id, at=to_microseconds(at), because=refusal)
+        if request_id.startswith(NAMELESS):
+            which = int(request_id.removeprefix(NAMELESS))
+            self._all.log.settle_nameless.do(self._at, which=which, at=to_microseconds(at), because=refusal)
+            return
+        values = {"at": to_microseconds(at), "because": refusal}
+        if not self._all.log.settle.do(self._at, which=request_id, **values):
+            # Its id is bytes, which are not the text that they spell.
+            self._all.log.settle_bytes.do(self._at, which=request_id.encode(), **values)
 
     def get(self, request_id: RequestId) -> Request | None:
         rows = self._all.log.request.run(self._at, request_id=request_id)
@@ -333,14 +345,28 @@ class SqlRequests(_Part):
         )
 
     def _load(self, row: Sequence[Any]) -> Request:
-        request_id, kind, body, principal, asked_at, settled_at, refusal = row
+        """Return the request in *row*; one that is none says so in its body, and is refused by whoever leads."""
+        seq, request_id, kind, body, principal, asked_at, settled_at, refusal = row
+        problem, found, body = "", None, body or b""
+        try:
+            name = bytes(request_id).decode()
+            who = bytes(principal).decode()
+            asked, settled = from_microseconds(asked_at), None if settled_at is None else from_microseconds(settled_at)
+        except (TypeError, ValueError, OverflowError) as error:
+            name, who, asked, settled, problem = f"{NAMELESS}{seq}", "", EPOCH, None, f"its row is broken ({error})"
+        try:
+            if len(body) > LONGEST_BODY:
+                problem = problem or f"it has more than {LONGEST_BODY} bytes"
+            else:
+                found = body_codec(bytes(kind).decode()).validate_json(body)
+        except KeyError:
+            problem = problem or f"{bytes(kind)[:40]!r} is no kind of request"
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            problem = problem or str(error)[:WORDS]
+        if found is None or problem:
+            found = Unreadable(problem=problem, run_id=getattr(found, "run_id", RunId("")))
         return Request(
-            request_id=RequestId(request_id),
-            body=body_codec(kind).validate_json(body),
-            principal=principal,
-            asked_at=from_microseconds(asked_at),
-            settled_at=None if settled_at is None else from_microseconds(settled_at),
-            refusal=refusal,
+            request_id=RequestId(name), body=found, principal=who, asked_at=asked, settled_at=settled, refusal=refusal
         )
 
 

@@ -14,6 +14,8 @@ from kapelle.apps.settings import Configuration, load
 from kapelle.core.errors import UsageError
 
 T = TypeVar("T")
+LONGEST_SHOWN = 300
+"""Characters of a path that an error shows."""
 INTERRUPTED = 3
 """The exit code of what a person broke off."""
 
@@ -26,8 +28,13 @@ Folder = Annotated[
 def configuration(folder: Path | None, **given: Any) -> Configuration:
     """Return the configuration for *folder* (default: the current directory)."""
     place = folder or Path.cwd()
-    if not place.is_dir():
-        raise UsageError(f"{place} is no directory", remedy="Give the path of a repository with --repository.")
+    try:
+        there = place.is_dir()
+    except (OSError, ValueError):  # too long, for example
+        there = False
+    if not there:
+        shown = str(place) if len(str(place)) <= LONGEST_SHOWN else f"{str(place)[:LONGEST_SHOWN]}..."
+        raise UsageError(f"{shown} is no directory", remedy="Give the path of a repository with --repository.")
     return load(place, given=given)
 
 

@@ -2,8 +2,9 @@
 
 import gc
 import sys
+from typing import Any
 
-from kapelle.core.errors import KapelleError
+from kapelle.core.errors import Defect, KapelleError, UsageError, WorldError
 
 
 def main() -> None:
@@ -17,15 +18,82 @@ def main() -> None:
     # What is loaded stays: looking through it for garbage would take a sixth of the time. `go` switches it on again.
     gc.disable()
     try:
-        from kapelle.apps.cli.commands import app
-
-        app()
-    except KapelleError as error:
-        from kapelle.apps.cli.output import print_error
-
-        print_error(error, as_json="--json" in sys.argv)
-        sys.exit(error.exit_code)
+        sys.exit(_run(as_json="--json" in sys.argv))
     except BrokenPipeError:
         # Whoever read the output has seen enough.
         sys.stderr.close()
         sys.exit(0)
+
+
+def _run(*, as_json: bool) -> int:
+    """Run the command and return its exit code."""
+    try:
+        _check_arguments()
+        from kapelle.apps.cli.commands import app
+
+        if as_json:
+            return _told_as_json(app)
+        app()
+    except KapelleError as error:
+        return _tell(error, as_json=as_json)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        said = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+        return _tell(WorldError(said[: 2 * WORDS]), as_json=as_json)
+    except Exception as error:  # noqa: BLE001  # no person is to read a traceback; whoever mends it finds it in the file
+        return _tell(_defect(error), as_json=as_json)
+    return 0
+
+
+def _tell(error: KapelleError, *, as_json: bool) -> int:
+    from kapelle.apps.cli.output import print_error
+
+    print_error(error, as_json=as_json)
+    return error.exit_code
+
+
+def _check_arguments() -> None:
+    for argument in sys.argv[1:]:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            shown = argument.encode(errors="backslashreplace").decode()
+            raise UsageError(f"the argument {shown[:WORDS]!r} is no UTF-8 text", remedy="Write it as UTF-8.") from error
+
+
+WORDS = 200
+"""Characters of an argument that are told."""
+
+
+def _told_as_json(app: Any) -> int:
+    """Run the command; what its option parser refuses is told like every other error."""
+    from typer import Abort
+    from typer._click.exceptions import ClickException  # typer keeps its own copy, and names it nowhere else
+
+    try:
+        # Not standing alone it raises what it would print.
+        found = app(standalone_mode=False)
+    except ClickException as error:
+        # Without a command it prints the help, which is no message.
+        said = error.format_message().splitlines() or [""]
+        raise UsageError(said[0] if len(said) == 1 else "a command is missing or incomplete") from error
+    except Abort:
+        return INTERRUPTED
+    return found if isinstance(found, int) else 0
+
+
+INTERRUPTED = 3
+
+
+def _defect(error: Exception) -> Defect:
+    """Return what is told of an error that nobody foresaw, its traceback in a file."""
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="kapelle-defect-", suffix=".txt", delete=False, encoding="utf-8") as stream:
+        stream.write("".join(traceback.format_exception(error)).encode(errors="replace").decode())
+    text = f"{type(error).__name__}: {error}".encode(errors="replace").decode()
+    return Defect(
+        f"a defect of Kapelle: {text[:WORDS]}", remedy=f"Report it with {stream.name}, which tells where it happened."
+    )

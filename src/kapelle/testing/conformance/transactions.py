@@ -15,7 +15,7 @@ from kapelle.core.errors import LeadLost, StoreFailed
 from kapelle.core.events import KINDS, Event, RunPaused, RunResumed, RunSubmitted
 from kapelle.core.ids import RunId
 from kapelle.core.ports import Clock
-from kapelle.core.requests import Request
+from kapelle.core.requests import Request, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.store import Edge, Leadership, Store, Tx, View
 from kapelle.core.task import TaskState
@@ -368,7 +368,8 @@ class RequestSuite(StoreTests):
 
     async def test_a_request_comes_back_as_it_was_asked(self, led: Led) -> None:
         """With every kind of body."""
-        asked = {request.request_id: replace(request, settled_at=None, refusal=None) for request in some(Request, examples=60)}
+        given = [request for request in some(Request, examples=60) if not isinstance(request.body, Unreadable)]
+        asked = {request.request_id: replace(request, settled_at=None, refusal=None) for request in given}
         await led.store.ask(asked.values())
         found = await led.read(lambda view: {request_id: view.requests.get(request_id) for request_id in asked})
         assert found == asked

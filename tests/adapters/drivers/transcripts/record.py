@@ -21,6 +21,7 @@ from kapelle.core.agent import AgentConfig
 from kapelle.core.conversation import Prompt, ToolCalled, TurnEnded
 from kapelle.core.ids import AgentId, AttemptId, PromptId, RunId, TaskId
 from kapelle.core.ports import AgentOrder, ModelAccess, ModelCall, Ticket, Upstream
+from kapelle.testing.evaluating import PlainEvaluator
 
 HERE = Path(__file__).parent
 CODER = AgentConfig(name="coder", allow=("Bash", "Write", "Read", "Agent"))
@@ -147,6 +148,7 @@ async def main(names: list[str]) -> None:
     gateway = ModelGateway(
         port_file=WORK / "port",
         credentials=_NoCredentials(),
+        evaluator=PlainEvaluator(),
         now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
         new_id=lambda: str(uuid.uuid4()),
     )

@@ -2,7 +2,25 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+
+MOST = 1 << 53
+"""Beyond it no count is believed; what a store or a sum makes of it is nobody's problem then."""
+
+
+def _count(value: object) -> object:
+    if not isinstance(value, int | float):
+        return value
+    return int(value) if 0 <= value < MOST else 0
+
+
+def _amount(value: object) -> object:
+    # A number that cannot be says nothing, and must not cost a turn its end.
+    return None if isinstance(value, int | float) and not 0 <= value < MOST else value
+
+
+Count = Annotated[int, BeforeValidator(_count)]
+Amount = Annotated[float | None, BeforeValidator(_amount)]
 
 
 class _Tolerant(BaseModel):
@@ -12,10 +30,10 @@ class _Tolerant(BaseModel):
 class Usage(_Tolerant):
     """Tokens."""
 
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_input_tokens: int | None = 0
-    cache_creation_input_tokens: int | None = 0
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    cache_read_input_tokens: Count | None = 0
+    cache_creation_input_tokens: Count | None = 0
 
 
 class Block(_Tolerant):
@@ -53,9 +71,9 @@ class System(_Tolerant):
     model: str = ""
     tools: list[str] = Field(default_factory=list)
     claude_code_version: str = ""
-    attempt: int = 0
-    retry_delay_ms: float | None = 0
-    error_status: int | None = None
+    attempt: Count = 0
+    retry_delay_ms: Amount = 0
+    error_status: Count | None = None
     tasks: list[BackgroundTask] = Field(default_factory=list["BackgroundTask"])
 
 
@@ -91,13 +109,13 @@ class Result(_Tolerant):
     is_error: bool = False
     result: str | None = ""
     session_id: str = ""
-    num_turns: int = 0
-    total_cost_usd: float | None = None
+    num_turns: Count = 0
+    total_cost_usd: Amount = None
     usage: Usage | None = None
     permission_denials: list[Denial] | None = None
     terminal_reason: str | None = None
     stop_reason: str | None = None
-    api_error_status: int | None = None
+    api_error_status: Count | None = None
     structured_output: Any = None
     errors: list[str] | None = None
 
@@ -106,7 +124,7 @@ class RateLimitInfo(_Tolerant):
     """What the CLI knows of its account's limit."""
 
     status: str = ""
-    resetsAt: float | None = None  # noqa: N815  # the CLI's name
+    resetsAt: Amount = None  # noqa: N815  # the CLI's name
 
 
 class RateLimit(_Tolerant):

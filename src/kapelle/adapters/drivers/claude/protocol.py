@@ -32,6 +32,10 @@ from kapelle.core.ports import Ended
 
 KEPT = 2_000
 ABOUT = 400
+BABBLES = 100
+"""Lines that are not understood and are kept nevertheless."""
+MOST_OPEN = 1_000
+"""Prompts that may be open at once."""
 # What a tool is called with, in the order in which it tells most.
 TELLING = ("file_path", "notebook_path", "command", "pattern", "url", "query", "path", "description", "prompt", "skill")
 
@@ -46,6 +50,8 @@ class ClaudeCodec:
         self._structured: str | None = None
         self._resets_at: datetime | None = None
         """When the account's limit ends, by the CLI's last word; None when it is not at its limit."""
+        self._babbled = 0
+        """Lines that were not understood."""
         self._subagents = 0
         """Subagents at work in the background: what looks like the end of the turn meanwhile is none, files still change."""
 
@@ -53,10 +59,15 @@ class ClaudeCodec:
         found: list[ConversationEvent] = []
         for line in self._lines.feed(data):
             if line is None:
-                found.append(Unrecognised(kind="too_long", raw=""))
+                found.extend(self._babble("too_long", b""))
             elif line.strip():
                 found.extend(self._line(line))
         return found
+
+    def _babble(self, kind: str, line: bytes) -> list[ConversationEvent]:
+        """Keep what is not understood; after very much of it nothing more, all of it is in the spool."""
+        self._babbled += 1
+        return [_unrecognised(kind if self._babbled < BABBLES else "and more", line)] if self._babbled <= BABBLES else []
 
     def finish(self, ended: Ended) -> Sequence[ConversationEvent]:
         found: list[ConversationEvent] = []
@@ -85,18 +96,25 @@ class ClaudeCodec:
         try:
             content = json_in(line)
         except ValueError:
-            return [_unrecognised("no_json", line)]
+            return self._babble("no_json", line)
         kind = cast("dict[str, Any]", content).get("type") if isinstance(content, dict) else None
         if not isinstance(kind, str):
-            return [_unrecognised("no_type", line)]
+            return self._babble("no_type", line)
         if kind in EXPECTED:
             return []
         if kind not in KNOWN:
-            return [_unrecognised(kind, line)]
+            return self._babble(kind, line)
         try:
-            message = MESSAGE.validate_python(content)
-        except ValidationError:
-            return [_unrecognised(kind, line)]
+            return self._message(MESSAGE.validate_python(content))
+        except (ValidationError, ValueError, RecursionError):
+            found = self._babble(kind, line)
+        if kind == "result":
+            # Whatever it says, the turn is over: nobody is to wait for more.
+            self._open.clear()
+            found.append(TurnEnded(trouble=Trouble.UNKNOWN, message="the end of its turn could not be understood"))
+        return found
+
+    def _message(self, message: System | Assistant | User | Result | RateLimit) -> list[ConversationEvent]:
         match message:
             case System():
                 return self._system(message)
@@ -139,7 +157,7 @@ class ClaudeCodec:
                 found.append(Said(text=block.text))
             elif block.type == "tool_use":
                 if block.name == "StructuredOutput":
-                    self._structured = json.dumps(block.input, ensure_ascii=False)
+                    self._structured = json.dumps(block.input, ensure_ascii=False, allow_nan=False)
                 found.append(ToolCalled(call_id=block.id, tool=block.name, about=about(block.input)))
         return found
 
@@ -153,13 +171,16 @@ class ClaudeCodec:
                     for block in results
                 ]
         if message.uuid and message.isReplay and message.parent_tool_use_id is None:
-            self._open.add(message.uuid)
+            if len(self._open) < MOST_OPEN:
+                self._open.add(message.uuid)
             return [PromptTaken(prompt_id=PromptId(message.uuid))]
         return []
 
     def _result(self, message: Result, trouble: Trouble | None) -> TurnEnded:
         self._open.clear()
-        structured = None if message.structured_output is None else json.dumps(message.structured_output, ensure_ascii=False)
+        structured = None
+        if message.structured_output is not None:
+            structured = json.dumps(message.structured_output, ensure_ascii=False, allow_nan=False)
         given, self._structured = structured or self._structured, None
         usage = None
         if message.usage is not None:

@@ -1,0 +1,1 @@
+"""The port of evaluating: processes that can be killed."""

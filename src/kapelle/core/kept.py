@@ -1,0 +1,73 @@
+"""What is kept of what an agent says: whatever a driver makes of a program's output goes through here into the store."""
+
+import json
+from dataclasses import replace
+
+from kapelle.core.conversation import ConversationEvent, Said, ToolCalled, ToolReturned, TurnEnded, Unrecognised
+from kapelle.core.limits import DEEPEST, LONGEST_RESULT, LONGEST_SUMMARY, LONGEST_TOLD
+
+SHORT = 2_000
+"""Characters of what is only there to give an idea."""
+_CUT = " [...]"
+
+
+def kept(event: ConversationEvent) -> ConversationEvent:
+    """Return *event* with as much of its texts as is kept."""
+    match event:
+        case Said(text=text) if len(text) > LONGEST_TOLD:
+            return Said(text=cut(text, LONGEST_TOLD))
+        case ToolCalled(call_id=call_id, tool=tool, about=about) if len(tool) + len(about) > SHORT:
+            return ToolCalled(call_id=call_id, tool=cut(tool, SHORT), about=cut(about, SHORT))
+        case ToolReturned(about=about) if len(about) > SHORT:
+            return replace(event, about=cut(about, SHORT))
+        case Unrecognised(kind=kind, raw=raw) if len(kind) + len(raw) > SHORT:
+            return Unrecognised(kind=cut(kind, 100), raw=cut(raw, SHORT))
+        case TurnEnded(text=text, message=message, denied=denied) if len(text) + len(message) + len(denied) > SHORT:
+            few = tuple(cut(name, 200) for name in denied[:20])
+            return replace(event, text=cut(text, LONGEST_SUMMARY), message=cut(message, LONGEST_TOLD), denied=few)
+        case _:
+            return event
+
+
+def cut(text: str, longest: int) -> str:
+    """Return *text*, or its beginning with a mark that there was more."""
+    return text if len(text) <= longest else text[: longest - len(_CUT)] + _CUT
+
+
+def result_unkept(result: str | None) -> str:
+    """Return why a structured *result* (JSON text) is not kept, or nothing."""
+    if result is None:
+        return ""
+    if len(result) > LONGEST_RESULT:
+        return f"its structured result has {len(result)} characters; {LONGEST_RESULT} are the most that is kept"
+    if depth(result) > DEEPEST:
+        return f"its structured result is nested more than {DEEPEST} deep"
+    try:
+        json.loads(result, parse_constant=_none)
+    except (ValueError, RecursionError) as error:
+        return f"its structured result is no JSON: {error}"
+    return ""
+
+
+def depth(text: str) -> int:
+    """Return how deep the JSON *text* is nested."""
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return 0
+    deepest = level = 0
+    inside = escaped = False
+    for letter in text:
+        if inside:
+            inside = escaped or letter != '"'
+            escaped = letter == "\\" and not escaped
+        elif letter == '"':
+            inside = True
+        elif letter in "[{":
+            level += 1
+            deepest = max(deepest, level)
+        elif letter in "]}":
+            level -= 1
+    return deepest
+
+
+def _none(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
