@@ -1,6 +1,6 @@
 """YAML files with places: every mistake is told with its line and column, and all of them together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from types import UnionType
@@ -13,6 +13,8 @@ from kapelle.core.errors import FileInvalid, FileMissing, Mistake, closest
 from kapelle.core.limits import DEEPEST, LONGEST_FILE, MOST_VALUES
 
 M = TypeVar("M", bound=BaseModel)
+WORDS = 300
+"""Characters of what was given that a mistake tells."""
 LONGEST_KEY = 1_000
 """Characters of a key; none that means anything is so long."""
 Path_ = Sequence[str | int]
@@ -108,6 +110,9 @@ class Document:
             advice = f"begin with one of: {', '.join(model.model_fields)}"
             self.mistakes = [self.located(Mistake(message="the file holds no mapping of names to values", advice=advice))]
             return None, self.mistakes
+        if unsayable := [self.located(mistake) for mistake in _unsayable(content, ())]:
+            self.mistakes = unsayable
+            return None, self.mistakes
         try:
             return model.model_validate(content), []
         except ValidationError as error:
@@ -123,6 +128,24 @@ class Document:
         broken = [tuple(mistake.path) for mistake in self.mistakes]
         own = [self.located(mistake) for mistake in further if not _follows(tuple(mistake.path), broken)]
         return sorted([*self.mistakes, *own], key=lambda mistake: (mistake.line, mistake.column))
+
+
+def _unsayable(value: Any, path: tuple[str | int, ...]) -> Iterator[Mistake]:
+    """Yield a mistake for every text that no program, no file and no store takes: one with a NUL, or half a letter."""
+    if isinstance(value, str):
+        half = next((letter for letter in value if "\ud800" <= letter <= "\udfff"), None)
+        if "\0" in value or half is not None:
+            what = "the character U+0000" if half is None else f"half a letter (U+{ord(half):04X})"
+            name = next((str(part) for part in reversed(path) if isinstance(part, str)), "it")
+            shown = name.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+            yield Mistake(message=f"{shown[:WORDS]} holds {what}", advice="leave it out", path=path)
+    elif isinstance(value, dict):
+        for key, inner in cast("dict[str, Any]", value).items():
+            yield from _unsayable(key, (*path, key))
+            yield from _unsayable(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(cast("list[Any]", value)):
+            yield from _unsayable(inner, (*path, index))
 
 
 def _follows(path: tuple[str | int, ...], broken: Sequence[tuple[str | int, ...]]) -> bool:
@@ -205,7 +228,9 @@ def _mistake(error: ErrorDetails, model: type[BaseModel]) -> Mistake:
         return Mistake(message=f"{name}: {said}", advice=advice or "see the reference of this file", path=path)
     if kind in {"enum", "literal_error"}:
         expected = str(error.get("ctx", {}).get("expected", ""))
-        return Mistake(message=f"{name}: {error['input']!r} is not possible", advice=f"one of: {expected}", path=path)
+        return Mistake(
+            message=f"{name}: {repr(error['input'])[:WORDS]} is not possible", advice=f"one of: {expected}", path=path
+        )
     given = type(error["input"]).__name__
     return Mistake(message=f"{name}: {message[0].lower()}{message[1:]}", advice=f"what is there is of type {given}", path=path)
 

@@ -3,6 +3,7 @@
 The JSON Schemas for editors are made from these; a field's description is what the editor shows.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -20,6 +21,7 @@ from pydantic import (
 
 from kapelle.core.durations import PATTERN, parse_duration
 from kapelle.core.merge import DeliveryMode
+from kapelle.core.names import branch_problem, copy_problem, name_problem
 from kapelle.core.task import OnFailure, Priority, WorkspaceKind
 
 
@@ -54,12 +56,43 @@ def _once(names: Sequence[str], what: str) -> None:
         raise ValueError(f"two {what} are called {twice[0]}; give each a name of its own")
 
 
+def _without(problem: str) -> None:
+    if problem:
+        raise ValueError(f"{problem}; write another")
+
+
+def _name(value: str) -> str:
+    _without(name_problem(value))
+    return value
+
+
+def _branch(value: str) -> str:
+    _without(branch_problem(value))
+    return value
+
+
+def _copied(value: str) -> str:
+    _without(copy_problem(value))
+    return value
+
+
+def _variable(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError(f"{value[:100]!r} is no name of a variable; letters, digits and _")
+    return value
+
+
+Named = Annotated[str, AfterValidator(_name)]
+Copied = Annotated[str, AfterValidator(_copied)]
+Branch = Annotated[str, AfterValidator(_branch)]
+
+
 def _phases(value: list[str]) -> list[str]:
     _once(value, "phases")
     return value
 
 
-Phases = Annotated[list[str], AfterValidator(_phases)]
+Phases = Annotated[list[Named], AfterValidator(_phases)]
 
 
 class Model(BaseModel):
@@ -129,9 +162,9 @@ class Defaults(Model):
 class Workflow(Model):
     """A workflow file."""
 
-    name: str = Field(min_length=1, max_length=100, description="What people call it.")
+    name: Annotated[str, AfterValidator(_name)] = Field(min_length=1, max_length=100, description="What people call it.")
     description: str = Field(default="", description="For people.")
-    target: str | None = Field(default=None, description="The branch that changes go to; default: the current one.")
+    target: Branch | None = Field(default=None, description="The branch that changes go to; default: the current one.")
     delivery: DeliveryMode | None = Field(default=None, description="When merged work goes to the target: each, end or never.")
     budget_usd: Positive | None = Field(default=None, description="What the whole run may spend, in US dollars.")
     phases: Phases | None = Field(default=None, description="In order; each starts when the one before is completed.")
@@ -166,7 +199,7 @@ class Project(Model):
 
     name: str = ""
     description: str = ""
-    target: str | None = None
+    target: Branch | None = None
     directories: dict[str, str] = Field(default_factory=dict, description="What is where: NAME: meaning. Told to the agents.")
     phases: Phases = Field(default_factory=list)
     limits: ProjectLimits = ProjectLimits()
@@ -199,14 +232,14 @@ class Agent(Model):
     max_turns: int | None = Field(default=None, ge=1)
     function: str | None = Field(default=None, description="For `program: python`: package.module:function.")
     sandbox: str = "process"
-    env: dict[str, str] = Field(default_factory=dict)
+    env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1, description="Agents of this kind that may be live at once.")
 
 
 class Check(Model):
     """One command of a gate."""
 
-    name: str
+    name: Named
     run: str
     timeout: Duration = timedelta(minutes=10)
     required: bool = True
@@ -228,7 +261,7 @@ class Gate(Model):
 class Workspace(Model):
     """How each workspace is set up."""
 
-    copy_: list[str] = Field(default_factory=list, alias="copy", description="Files that git ignores and agents need.")
+    copy_: list[Copied] = Field(default_factory=list, alias="copy", description="Files that git ignores and agents need.")
     setup: list[str] = Field(default_factory=list, description="Commands, run once in each new workspace.")
     ports: int = Field(default=0, ge=0, le=1000, description="TCP ports for each workspace: PORT, PORT_1, ...")
 
@@ -236,8 +269,8 @@ class Workspace(Model):
 class Agents(Model):
     """`.kapelle/agents.yml`."""
 
-    agents: dict[str, Agent] = Field(default_factory=dict)
-    gates: dict[str, Gate] = Field(default_factory=dict)
+    agents: dict[Named, Agent] = Field(default_factory=dict)
+    gates: dict[Named, Gate] = Field(default_factory=dict)
     assignment_rules: dict[str, Names] = Field(default_factory=dict)
     workspace: Workspace = Workspace()
 

@@ -30,7 +30,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     home: Path
-    target: str | None
+    target: models.Branch | None
     delivery: DeliveryMode
     slots: int = Field(ge=1)
     agents: int | None = Field(ge=1)
@@ -43,7 +43,7 @@ class Settings(BaseModel):
     gateway_port: int | None = Field(ge=1, le=65535)
     base_url: str
     credential: str
-    copy_files: tuple[str, ...]
+    copy_files: tuple[models.Copied, ...]
     setup: tuple[str, ...]
     ports: int = Field(ge=0, le=1000)
     lead_timeout: models.Duration = Field(ge=timedelta(seconds=1))

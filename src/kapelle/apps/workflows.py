@@ -11,6 +11,7 @@ from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configurati
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import FileInvalid, Mistake, UsageError, closest
 from kapelle.core.gate import Check, Gate
+from kapelle.core.limits import LONGEST_INPUTS, LONGEST_NAME, LONGEST_PROMPT
 from kapelle.core.merge import DeliveryMode, MergeRules
 from kapelle.core.ports import Driver, RepositoryFacts, Upstream
 from kapelle.core.result import schema_problem
@@ -113,13 +114,18 @@ def _system_prompt(root: Path, prompt: str | None) -> tuple[str, str]:
         return "", ""
     if "\n" in prompt or " " in prompt.strip():
         return prompt, ""
-    path = (root / FOLDER / prompt).resolve()
-    if not path.is_relative_to((root / FOLDER).resolve()):
-        return "", f"the prompt file {prompt} is outside of {FOLDER}"
+    shown = prompt if len(prompt) <= LONGEST_NAME else f"{prompt[:LONGEST_NAME]}..."
     try:
-        return path.read_text(encoding="utf-8"), ""
-    except (OSError, UnicodeDecodeError):
-        return "", f"the prompt file {FOLDER}/{prompt} cannot be read"
+        path = (root / FOLDER / prompt).resolve()
+        if not path.is_relative_to((root / FOLDER).resolve()):
+            return "", f"the prompt file {shown} is outside of {FOLDER}"
+        with path.open(encoding="utf-8") as stream:
+            text = stream.read(LONGEST_PROMPT + 1)
+    except (OSError, ValueError, RuntimeError):  # no text, no such file, links in a circle
+        return "", f"the prompt file {FOLDER}/{shown} cannot be read"
+    if len(text) > LONGEST_PROMPT:
+        return "", f"the prompt file {FOLDER}/{shown} has more than {LONGEST_PROMPT} characters"
+    return (text, "") if "\0" not in text else ("", f"the prompt file {FOLDER}/{shown} holds the character U+0000")
 
 
 def gates(configuration: Configuration) -> tuple[Gate, ...]:
@@ -248,6 +254,12 @@ def input_values(workflow: models.Workflow, given: Mapping[str, str]) -> dict[st
             raise UsageError(f"the workflow needs the input {name}", remedy=f"Give it: --input {name}=VALUE")
         else:
             values[name] = declared.default
+    size = len(json.dumps(values))
+    if size > LONGEST_INPUTS:
+        raise UsageError(
+            f"the inputs have {size} characters as JSON; {LONGEST_INPUTS} are the most",
+            remedy="Put what is long into a file of the repository, and name it in the prompt.",
+        )
     return values
 
 
@@ -263,13 +275,15 @@ def _as_default(name: str, text: str, default: Any) -> Any:
         if isinstance(default, int | float):
             return kind(text)
         value = json.loads(text) if isinstance(default, list | dict) else text
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise UsageError(
-            f"the input {name} cannot be {text!r}: its default is {json.dumps(default)}",
+            f"the input {name} cannot be {text[:LONGEST_NAME]!r}: its default is {json.dumps(default)}",
             remedy=f"Give a {NAMES.get(kind.__name__, kind.__name__)}: --input {name}=VALUE",
         ) from error
     if not isinstance(value, kind) and default is not None:
-        raise UsageError(f"the input {name} cannot be {text!r}", remedy=f"Give it like its default: {json.dumps(default)}")
+        raise UsageError(
+            f"the input {name} cannot be {text[:LONGEST_NAME]!r}", remedy=f"Give it like its default: {json.dumps(default)}"
+        )
     return value
 
 
@@ -296,10 +310,10 @@ def _task(
         )
     path = None
     if task.path is not None:
-        path = str((shop.configuration.root / task.path).resolve())
-        if kind is WorkspaceKind.PATH and not Path(path).is_dir():
+        path, there = _directory(shop.configuration.root, task.path)
+        if kind is WorkspaceKind.PATH and not there:
             advice = "make the directory, or mend the path"
-            wrong.append(Mistake(message=f"{task.path} is no directory", advice=advice, path=(*here, "path")))
+            wrong.append(Mistake(message=f"{task.path[:LONGEST_NAME]} is no directory", advice=advice, path=(*here, "path")))
     when = task.when
     spec = TaskSpec(
         name=name,
@@ -324,6 +338,15 @@ def _task(
         path=path,
     )
     return WorkflowTask(spec=spec, foreach=_items(name, task, values, wrong)), wrong
+
+
+def _directory(root: Path, path: str) -> tuple[str, bool]:
+    """Return *path* from *root*, and whether it is a directory."""
+    try:
+        found = (root / path).resolve()
+        return str(found), found.is_dir()
+    except (OSError, ValueError, RuntimeError):  # too long, links in a circle
+        return path, False
 
 
 def _items(name: str, task: models.Task, values: Mapping[str, Any], wrong: list[Mistake]) -> tuple[str, ...] | None:

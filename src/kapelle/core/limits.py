@@ -4,6 +4,8 @@ LONGEST_PROMPT = 1 << 20
 """Characters of a prompt, as written and as rendered: more than any model reads at once."""
 LONGEST_NAME = 200
 """Characters of a name: of a run, a task, a branch."""
+LONGEST_CODE = 50_000
+"""Characters between the braces of one template."""
 LONGEST_CONDITION = 10_000
 """Characters of a condition."""
 LONGEST_PATTERN = 10_000

@@ -16,7 +16,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from kapelle.core.errors import TemplateFailed
-from kapelle.core.limits import LONGEST_PROMPT
+from kapelle.core.limits import LONGEST_CODE, LONGEST_PROMPT
 
 KNOWN = ("inputs", "tasks", "item", "run", "task")
 
@@ -125,6 +125,7 @@ def is_plain(text: str) -> bool:
     return "{" not in text or not any(mark in text for mark in ("{{", "{%", "{#"))
 
 
+_CODE = re.compile(r"\{[{%].*?(?:[}%]\}|\Z)", re.DOTALL)
 _NEWLINE = re.compile(r"\r\n?")
 _LOOKUP = re.compile(r"\{\{ *([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*) *\}\}", re.ASCII)
 
@@ -220,6 +221,10 @@ def references(text: str, *, expression: bool = False) -> References:
         TemplateFailed: it is not a template at all; the message says in which of its lines.
     """
     source = "{{ " + _bare(text) + " }}" if expression else text
+    if not expression and is_plain(text):
+        return References()
+    if (size := sum(len(found) for found in _CODE.findall(source))) > LONGEST_CODE:
+        raise TemplateFailed(f"what it computes is {size} characters long; {LONGEST_CODE} are the most")
     try:
         if expression:
             _one_expression(_bare(text))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from kapelle.core.errors import Mistake, closest
+from kapelle.core.limits import LONGEST_CONDITION, LONGEST_PROMPT
+from kapelle.core.names import name_problem
 from kapelle.core.task import TaskSpec, WorkspaceKind
 from kapelle.core.template import NEED_FIELDS, References, TemplateFailed, references
 
@@ -79,6 +81,19 @@ def _sense(task: WorkflowTask, around: Surroundings) -> list[Mistake]:
     spec, here, found = task.spec, ("tasks", task.spec.name), list[Mistake]()
     if not spec.prompt.strip():
         found.append(Mistake(message=f"{spec.name} has no prompt", advice="say what is to be done", path=(*here, "prompt")))
+    if len(spec.prompt) > LONGEST_PROMPT:
+        message = f"the prompt of {spec.name} has {len(spec.prompt)} characters; {LONGEST_PROMPT} are the most"
+        advice = "put the text into a file of the repository, and name it in the prompt"
+        found.append(Mistake(message=message, advice=advice, path=(*here, "prompt")))
+    if len(spec.when or "") > LONGEST_CONDITION:
+        message = f"the when of {spec.name} has {len(spec.when or '')} characters; {LONGEST_CONDITION} are the most"
+        found.append(Mistake(message=message, advice="make it shorter", path=(*here, "when")))
+    for item in task.foreach or ():
+        if problem := name_problem(f"{spec.name}[{label(item)}]"):
+            message = f"foreach of {spec.name}: the name that an item gives its task {problem}"
+            advice = "give short items, in one line; what is longer may stand in an input"
+            found.append(Mistake(message=message[:500], advice=advice, path=(*here, "foreach")))
+            break
     if spec.workspace is WorkspaceKind.WORKTREE and not around.in_repository:
         advice = "run it inside a git repository, or write workspace: scratch (or path)"
         found.append(Mistake(message=f"{spec.name} works in a worktree, and this is no repository", advice=advice, path=here))
@@ -106,6 +121,8 @@ def _templates(task: WorkflowTask, by_name: Mapping[str, TaskSpec], around: Surr
     if spec.when is not None:
         texts.append(("when", spec.when, True))
     for key, text, is_expression in texts:
+        if len(text) > (LONGEST_CONDITION if is_expression else LONGEST_PROMPT):
+            continue
         path = ("tasks", spec.name, key)
         try:
             named = references(text, expression=is_expression)

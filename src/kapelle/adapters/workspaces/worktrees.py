@@ -187,7 +187,11 @@ def _copy_in(repository: Path, patterns: Sequence[str], path: Path) -> list[str]
     """Copy what git does not know into a new workspace; return what was copied."""
     root, copied = repository.resolve(), list[str]()
     for pattern in patterns:
-        for source in sorted(root.glob(pattern)):
+        try:
+            found = sorted(root.glob(pattern))
+        except (ValueError, NotImplementedError, OSError) as error:
+            raise WorkspaceFailed(f"{pattern!r} names no files to copy: {error}", remedy="Mend it in agents.yml.") from error
+        for source in found:
             real = source.resolve()
             goal = path / source.relative_to(root)
             if not real.is_relative_to(root):
