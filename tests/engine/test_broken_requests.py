@@ -120,7 +120,6 @@ def with_task(**changes: Any) -> RunSpec:
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        (replace(GOOD, tasks=()), "no task"),
         (replace(GOOD, tasks=(GOOD.tasks[0], GOOD.tasks[0])), "the same name"),
         (replace(GOOD, name="x\x1b[2J"), "cannot be shown"),
         (replace(GOOD, target="a..b"), "two dots together"),

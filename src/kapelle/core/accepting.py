@@ -21,8 +21,6 @@ def spec_problem(spec: RunSpec) -> str:
 def _problems(spec: RunSpec) -> Iterator[str]:
     if problem := name_problem(spec.name):
         yield f"the name of the run {problem}"
-    if not spec.tasks:
-        yield "the run has no task"
     if len(spec.tasks) > MOST_TASKS:
         yield f"the run has {len(spec.tasks)} tasks; {MOST_TASKS} are the most"
     if spec.target is not None and (problem := branch_problem(spec.target)):

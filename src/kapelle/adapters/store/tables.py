@@ -324,8 +324,8 @@ class SqlRequests(_Part):
             self._all.log.settle_nameless.do(self._at, which=which, at=to_microseconds(at), because=refusal)
             return
         values = {"at": to_microseconds(at), "because": refusal}
-        if not self._all.log.settle.do(self._at, which=request_id, **values):
-            # Its id is bytes, which are not the text that they spell.
+        if not self._all.log.settle.do(self._at, which=request_id, **values) or not request_id:
+            # Its id is bytes, which are not the text that they spell; of no bytes at all there may be one of either kind.
             self._all.log.settle_bytes.do(self._at, which=request_id.encode(), **values)
 
     def get(self, request_id: RequestId) -> Request | None:
@@ -346,8 +346,10 @@ class SqlRequests(_Part):
 
     def _load(self, row: Sequence[Any]) -> Request:
         """Return the request in *row*; one that is none says so in its body, and is refused by whoever leads."""
-        seq, request_id, kind, body, principal, asked_at, settled_at, refusal = row
-        problem, found, body = "", None, body or b""
+        seq, *texts, asked_at, settled_at, refusal = row
+        # No bytes at all come back as nothing.
+        request_id, kind, body, principal = (text or b"" for text in texts)
+        problem, found = "", None
         try:
             name = bytes(request_id).decode()
             who = bytes(principal).decode()
