@@ -1,5 +1,6 @@
 """Anything wrong that a person can give: one clear message, exit code 2, no traceback, nothing half-done."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 from kapelle.testing.places import Place
 
 REHEARSAL = "rules: []\notherwise: {say: hello}\n"
+SECONDS = 2
+"""How long the processor may work on any of it, start-up included; who takes longer is killed by the system."""
 GOOD = "name: good\ntasks: {a: {agent: script, prompt: 'true'}}\n"
 
 
@@ -44,16 +47,27 @@ GOOD = "name: good\ntasks: {a: {agent: script, prompt: 'true'}}\n"
         (("rehearse", "check", "../good.yml"), "nothing here"),
         (("init", "/nowhere"), "/nowhere is no directory"),
         (("init", "--yes"), "would be overwritten"),
+        (("run", "../good.yml", "--target", "a..b"), "it has two dots together"),
+        (("run", "../good.yml", "--target", "a b"), "a space or a control letter"),
+        (("run", "../good.yml", "--target", "../../x"), "two dots together"),
+        (("run", "../good.yml", "--target", "x.lock"), "a part that ends in .lock"),
+        (("run", "/dev/zero"), "has more than 2097152 bytes"),
+        (("run", "x" * 5000), "cannot be read: File name too long"),
+        (("status", "-C", "x" * 5000), "is no directory"),
+        (("show", "x" * 5000), "nothing has the id or the name"),
+        (("show", "a\nb\x1b"), "nothing has the id or the name"),
+        (("show", b"\xff\xfe"), "is no UTF-8 text"),
+        (("run", "../good.yml", "-i", b"a=\xff"), "is no UTF-8 text"),
         (("nonsense",), "No such command"),
         (("run", "--nonsense"), "No such option"),
     ],
 )
-def test_it_is_refused_in_one_message(place: Place, arguments: tuple[str, ...], said: str) -> None:
+def test_it_is_refused_in_one_message(place: Place, arguments: tuple[str | bytes, ...], said: str) -> None:
     place.write("good.yml", GOOD)
     place.write("reh.yml", REHEARSAL)
     before = place.git("status", "--porcelain")
 
-    answer = place.run(*arguments)
+    answer = place.run(*arguments, seconds=SECONDS)
 
     assert answer.code == 2, answer
     assert said in answer.err.replace("\n", " ")
@@ -66,6 +80,42 @@ def test_it_is_refused_in_one_message(place: Place, arguments: tuple[str, ...], 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("name: a\0b\ntasks: {}\n", "workflow.yml:1:8: the character U+0000 cannot be in YAML"),
+        ('name: "a\\0b"\ntasks: {a: {agent: script, prompt: x}}\n', "name holds the character U+0000"),
+        ('name: x\ntasks: {a: {agent: script, prompt: "\\ud800"}}\n', "prompt holds half a letter (U+D800)"),
+        (
+            "a0: &a0 [x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)),
+            "aliases make",
+        ),
+        ("a: &a\n  b: *a\n", "workflow.yml"),
+        ("[" * 100_000, "nested more than 100 deep"),
+        ("{a: " * 100_000, "nested more than 100 deep"),
+        ("- " * 100_000, "nested more than 100 deep"),
+        ("a: [" + "1," * 100_000 + "]", "holds more than 20000 values"),
+        ("# \n" * 500_000, "more than 100000 lines"),
+        ("!" * 1_000_000, "this tag has no end"),
+        ("name: 2026-99-99\n", "workflow.yml:1:7: this is no date"),
+        (f"name: {'1' * 5000}\n", "workflow.yml:1:7: this is no whole number"),
+        ("name: !!bool abc\n", "workflow.yml:1:7: this is no true or false"),
+        ('name: "a\\nb"\ntasks: {a: {agent: script, prompt: x}}\n', "holds a newline"),
+        ("name: x\ntarget: a..b\ntasks: {a: {agent: script, prompt: x}}\n", "it has two dots together"),
+        ("name: x\ntarget: -b\ntasks: {a: {agent: script, prompt: x}}\n", "is no name of a branch"),
+        ("name: x\nphases: ['a\\x1b[2J', \"b\\n\"]\ntasks: {a: {agent: script, prompt: x}}\n", "holds a newline"),
+        ("name: x\ntasks: {../a: {agent: script, prompt: x}}\n", "is no name for a task"),
+        ("name: x\ntasks: {/etc/passwd: {agent: script, prompt: x}}\n", "is no name for a task"),
+        ('name: x\ntasks: {a: {agent: script, prompt: x, foreach: ["a\\nb"]}}\n', "holds a newline"),
+        (f"name: x\ntasks: {{a: {{agent: script, prompt: x, foreach: [{'y' * 5000}]}}}}\n", "200 are the most"),
+        (f"name: x\ntasks: {{a: {{agent: script, prompt: x, workspace: path, path: {'y' * 5000}}}}}\n", "is no directory"),
+        (f"name: x\ntasks: {{a: {{agent: script, prompt: x, when: '{'1 + ' * 10_000}1'}}}}\n", "10000 are the most"),
+        ("name: x\ntasks: {a: {agent: script, prompt: '" + "{{ a.b.c }}" * 50_000 + "'}}\n", "50000 are the most"),
+        ("name: x\ntasks: {a: {agent: script, prompt: '{{ " + "(" * 5000 + "'}}\n", "is no template"),
+        ("name: x\ntasks: {a: {agent: coder, prompt: x, result: {pattern: '('}}}\n", "is no JSON Schema"),
+        ("name: x\ntasks: {a: {agent: script, prompt: x, timeout: 99999999999999d}}\n", "timeout"),
+        (
+            "name: x\ntasks:\n  a:\n    agent: script\n    prompt: |\n" + f"      {'lorem ipsum ' * 8}\n" * 15_000,
+            "1048576 are the most",
+        ),
+        ("name: x\ntasks: {a: {agent: script, prompt: '" + "lorem ipsum " * 450_000 + "'}}\n", "has more than 2097152 bytes"),
         ("a: [1", "workflow.yml:1:6"),
         ("", "name is missing"),
         ("- a\n- b\n", "no mapping"),
@@ -81,13 +131,15 @@ def test_it_is_refused_in_one_message(place: Place, arguments: tuple[str, ...], 
 def test_a_wrong_workflow_file_is_told_with_its_place(place: Place, text: str, said: str) -> None:
     place.write("workflow.yml", text)
 
-    answer = place.run("run", "../workflow.yml")
+    answer = place.run("run", "../workflow.yml", seconds=SECONDS)
 
-    assert answer.code == 2
+    assert answer.code == 2, answer.err[:2000]
     assert said in answer.err
     assert "workflow.yml:" in answer.err
     assert "nothing was submitted" in answer.err
     assert "Traceback" not in answer.err
+    assert len(answer.err) < 10_000
+    assert place.runs() == 0
 
 
 def test_every_mistake_is_told_at_once_in_the_order_of_the_file(place: Place) -> None:
@@ -165,7 +217,7 @@ def test_binary_files_are_no_workflows(place: Place) -> None:
     answer = place.run("run", "../workflow.yml")
 
     assert answer.code == 2
-    assert "no UTF-8 text" in answer.err
+    assert "workflow.yml:1:2: this is no UTF-8 text (byte 0xff)" in answer.err
 
 
 @pytest.mark.parametrize("kind", ["empty", "bare"])
@@ -190,3 +242,75 @@ def test_errors_are_json_when_json_is_asked_for(place: Place) -> None:
     assert answer.json["error"]["code"] == "KAP-103"
     assert answer.json["error"]["remedy"]
     assert answer.err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "--nonsense", "--json"), "No such option: --nonsense"),
+        (("nonsense", "--json"), "No such command"),
+        (("show", "--json"), "Missing argument"),
+        (("list", "--limit", "many", "--json"), "Invalid value for '--limit'"),
+        (("show", b"\xff", "--json"), "is no UTF-8 text"),
+    ],
+)
+def test_what_the_option_parser_refuses_is_json_too(place: Place, arguments: tuple[str | bytes, ...], said: str) -> None:
+    answer = place.run(*arguments)
+
+    assert answer.code == 2
+    assert answer.json["error"]["code"] == "KAP-100"
+    assert said in answer.json["error"]["message"]
+    assert answer.json["error"]["remedy"]
+    assert answer.err == ""
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("prompt: '{{ 9 ** (9 ** 9) }}'", "cannot be rendered: it took longer than 1 s"),
+        ("prompt: \"{{ 'x' * 10 ** 10 }}\"", "cannot be rendered: MemoryError"),
+        ("prompt: '{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}'", "took longer than 1 s"),
+        ("prompt: x, when: '9 ** (9 ** 9) > 1'", "cannot be decided: it took longer than 1 s"),
+    ],
+)
+def test_a_template_without_end_fails_its_task_and_no_other(place: Place, task: str, said: str) -> None:
+    place.write("workflow.yml", f"name: x\ntasks: {{a: {{agent: script, {task}}}, b: {{agent: script, prompt: 'touch b'}}}}\n")
+
+    answer = place.run("run", "../workflow.yml", "--json", seconds=10)
+
+    assert answer.code == 1, answer
+    tasks = {found["name"]: found for found in json.loads(answer.out.splitlines()[-1])["tasks"]}
+    assert said in tasks["a"]["failure"]["message"]
+    assert tasks["b"]["state"] == "completed"
+    assert not place.processes()
+
+
+@pytest.mark.parametrize(
+    ("agents", "said"),
+    [
+        ("workspace: {copy: [../secrets]}", "'../secrets' leads out of the repository"),
+        ("workspace: {copy: [/etc/passwd]}", "'/etc/passwd' leads out of the repository"),
+        ("agents: {a: {prompt: ../../etc/passwd}}", "is outside of .kapelle"),
+        ("agents: {a: {prompt: /etc/passwd}}", "is outside of .kapelle"),
+        ("agents: {a: {prompt: link.md}}", "is outside of .kapelle"),
+        ("agents: {a: {prompt: loop.md}}", "cannot be read"),
+        ("agents: {a: {prompt: big.md}}", "has more than 1048576 characters"),
+        ("agents: {a: {env: {'A=B': x}}}", "is no name of a variable"),
+        ('agents: {"a\\nb": {}}', "holds a newline"),
+        ('gates: {g: {checks: [{name: "a\\x1bb", run: x}]}}', "holds a newline"),
+    ],
+)
+def test_a_configuration_that_leads_out_of_its_folder_is_refused(place: Place, agents: str, said: str) -> None:
+    folder = place.repository / ".kapelle"
+    (folder / "agents.yml").write_text(agents + "\n")
+    (folder / "link.md").symlink_to("/etc/passwd")
+    (folder / "loop.md").symlink_to(folder / "loop.md")
+    (folder / "big.md").write_text("x" * 5_000_000)
+    place.write("workflow.yml", "name: x\ntasks: {t: {agent: a, prompt: x, gate: none}}\n")
+
+    answer = place.run("run", "../workflow.yml", seconds=SECONDS)
+
+    assert answer.code == 2, answer
+    assert said in answer.err
+    assert "Traceback" not in answer.err
+    assert place.runs() == 0

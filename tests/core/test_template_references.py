@@ -63,3 +63,25 @@ def test_what_is_not_one_expression_is_no_condition(text: str) -> None:
 def test_a_template_beyond_all_measure_is_a_mistake_and_no_crash(text: str) -> None:
     with pytest.raises(TemplateFailed, match=r".+"):
         references(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ 9 ** (9 ** 9) }}",
+        "{{ 'x' * 10 ** 12 }}",
+        "{% if 9 ** (9 ** 9) %}{{ inputs.a }}{% endif %}",
+        "{% set x = 9 ** (9 ** 9) %}",
+        "{% autoescape 9 ** (9 ** 9) %}{% endautoescape %}",
+        "{{ 'x' | center(10 ** 12) }}",
+        "{% for a in range(9 ** (9 ** 9)) %}{% endfor %}",
+        "{% call(x=9 ** (9 ** 9)) foo() %}{% endcall %}",
+        "{% include 'x' * 10 ** 12 %}",
+    ],
+)
+def test_nothing_is_computed_to_see_what_a_template_names(text: str) -> None:
+    references(text)
+
+
+def test_nothing_is_computed_to_see_what_a_condition_names() -> None:
+    assert references("9 ** (9 ** 9) > inputs.a", expression=True).inputs == ("a",)

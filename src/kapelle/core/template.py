@@ -230,7 +230,7 @@ def references(text: str, *, expression: bool = False) -> References:
             _one_expression(_bare(text))
         # Parsed, never compiled: that computes whatever is constant, however long it takes.
         tree = _ENVIRONMENT.parse(source)
-        free = meta.find_undeclared_variables(tree)
+        free = _Names(_ENVIRONMENT).free(tree)
     except TemplateSyntaxError as error:
         raise TemplateFailed(f"{error.message} (line {error.lineno} of the template)") from error
     except Exception as error:  # nested too deeply, a number with too many digits
@@ -243,6 +243,24 @@ def references(text: str, *, expression: bool = False) -> References:
         fields=tuple(dict.fromkeys(_fields(tree))),
         item="item" in free,
     )
+
+
+class _Names(meta.TrackingCodeGenerator):
+    """Finds the names that a template expects to be given, without computing anything that is constant."""
+
+    def __init__(self, environment: _Environment) -> None:
+        super().__init__(environment)
+        self.optimizer = None
+
+    def free(self, tree: nodes.Template) -> set[str]:
+        self.visit(tree)
+        return self.undeclared_identifiers
+
+    def _output_child_to_const(self, node: nodes.Expr, frame: Any, finalize: Any) -> str:  # noqa: ARG002
+        raise nodes.Impossible
+
+    def visit_EvalContextModifier(self, node: nodes.EvalContextModifier, frame: Any) -> None:  # noqa: N802
+        """Let no ``autoescape`` compute what it is set to."""
 
 
 def _one_expression(text: str) -> None:

@@ -63,10 +63,17 @@ class Place:
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         return {**kept, "KAPELLE_HOME": str(self.home), "HOME": str(self.home.parent)}
 
-    def run(self, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Said:
-        """Run a command to its end, in a process of its own."""
+    def run(
+        self,
+        *arguments: str | bytes,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        seconds: int | None = None,
+    ) -> Said:
+        """Run a command to its end, in a process of its own, which may compute for so many *seconds*."""
+        limited = ["sh", "-c", f'ulimit -t {seconds}; exec "$@"', "sh"] if seconds is not None else []
         done = subprocess.run(
-            [sys.executable, "-m", "kapelle", *arguments],
+            [*limited, sys.executable, "-m", "kapelle", *arguments],
             cwd=cwd or self.repository,
             env={**self.environment, **(env or {})},
             check=False,
