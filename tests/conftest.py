@@ -10,7 +10,7 @@ import pytest
 from kapelle.testing.places import Place, make_repository
 
 # The fast ones first: a slip is seen in seconds.
-ORDER = ("core", "docs", "engine", "apps", "conformance", "adapters", "simulation", "acceptance")
+ORDER = ("core", "docs", "engine", "apps", "conformance", "adapters", "fuzz", "simulation", "acceptance")
 HERE = Path(__file__).parent
 
 

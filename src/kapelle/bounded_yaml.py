@@ -20,6 +20,8 @@ WORDS = 300
 LONGEST_TAG = 200
 SHORTER = "keep long texts in files of the repository"
 TOO_DEEP = f"this is nested more than {DEEPEST} deep"
+STANDARD = "tag:yaml.org,2002:"
+KINDS = frozenset({"map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value"})
 NAMES = {"int": "whole number", "float": "number", "timestamp": "date", "bool": "true or false"}
 
 
@@ -106,9 +108,13 @@ class _PlacingConstructor(RoundTripConstructor):
     """Says of a value that is none where it is."""
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
+        kind = str(node.tag).rpartition(":")[2].rstrip("'\")")
+        if f"{STANDARD}{kind}" not in str(node.tag) or kind not in KINDS:
+            raise ConstructorError(None, None, "a tag means nothing here: only plain values do", node.start_mark)
         try:
             return super().construct_object(node, deep)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        except (ValueError, KeyError, ArithmeticError) as error:
-            kind = str(node.tag).rpartition(":")[2].rstrip("'\")")
+        except YAMLError:
+            raise
+        except Exception as error:  # the library trusts a tag to be right about what it stands before
             why = f": {str(error)[:WORDS]}" if isinstance(error, ValueError) else ""
             raise ConstructorError(None, None, f"this is no {NAMES.get(kind, kind)}{why}", node.start_mark) from error
