@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,28 +26,39 @@ from kapelle.engine.leader import Engine, Stop
 
 T = TypeVar("T")
 CONFIG = AgentConfig(name="noop", program="noop")
+ENDED = "SELECT 1 FROM runs WHERE run_id = ? AND ended_at IS NOT NULL"
+ASSIGNED = "SELECT 1 FROM tasks WHERE run_id = ? AND started_at IS NOT NULL LIMIT 1"
 TASK = TaskSpec(name="task", agent="noop", prompt="-", workspace=WorkspaceKind.SCRATCH)
 
 
 class TimedStore:
-    """The store it is made from; says when each transaction was on disk, and up to which event."""
+    """The store it is made from; says when a transaction was on disk after which something is true."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.store_id = store.store_id
-        self.commits: list[tuple[int, float]] = []
-        """The last event that was there, and the time when it was on disk."""
-        self.committed = asyncio.Event()
+        self._awaited: Callable[[], bool] | None = None
+        self._seen = asyncio.Event()
+        self._seen_at = 0.0
+
+    def expect(self, true: Callable[[], bool]) -> None:
+        """Look for this after every transaction from now on."""
+        self._awaited = true
+        self._seen.clear()
+
+    async def seen_at(self) -> float:
+        """Wait for what is expected; return when it was on disk."""
+        await self._seen.wait()
+        return self._seen_at
 
     async def transact(self, work: Callable[[Tx], T], *, term: int) -> T:
         """See ``core.store.Store``."""
-
-        def noted(tx: Tx) -> tuple[T, int]:
-            return work(tx), tx.last_seq()
-
-        answer, seq = await self._store.transact(noted, term=term)
-        self.commits.append((seq, time.perf_counter()))
-        self.committed.set()
+        answer = await self._store.transact(work, term=term)
+        moment = time.perf_counter()
+        # After the time was taken, and in this very thread: nothing that is measured waits for it or runs beside it.
+        if self._awaited is not None and self._awaited():
+            self._awaited, self._seen_at = None, moment
+            self._seen.set()
         return answer
 
     async def read(self, work: Callable[[View], T]) -> T:
@@ -69,6 +81,7 @@ class Bench:
     desk: Desk
     store: TimedStore
     sqlite: SqliteStore
+    looking: sqlite3.Connection
 
 
 @contextlib.asynccontextmanager
@@ -106,7 +119,8 @@ async def leading(home: Path, *, slots: int | None = None) -> AsyncGenerator[Ben
             leader = group.create_task(desk.lead_or_follow(never, stop))
             while await desk.leader() is None:
                 await asyncio.sleep(0.01)
-            yield Bench(desk=desk, store=store, sqlite=sqlite_store)
+            with contextlib.closing(sqlite3.connect(home / "store.db", isolation_level=None)) as looking:
+                yield Bench(desk=desk, store=store, sqlite=sqlite_store, looking=looking)
             stop.asked.set()
             stop.at_once.set()
             await leader
@@ -120,36 +134,23 @@ def spec(name: str, tasks: Sequence[TaskSpec]) -> RunSpec:
 async def run_to_end(bench: Bench, wanted: RunSpec) -> float:
     """Return the seconds from submission to the end of a run."""
     run_id = RunId(bench.desk.world.new_id("r"))
-    bench.store.commits.clear()
+    bench.store.expect(lambda: _true(bench, ENDED, run_id))
     begun = time.perf_counter()
     await bench.desk.ask(Submit(run_id=run_id, spec=wanted), "person:bench")
-    return await _on_disk(bench, run_id, "run.ended") - begun
+    return await bench.store.seen_at() - begun
 
 
 async def dispatch_ms(bench: Bench, task: TaskSpec = TASK) -> float:
     """Return the milliseconds from submission until it is on disk that the task is assigned, with the engine idle."""
     run_id = RunId(bench.desk.world.new_id("r"))
-    bench.store.commits.clear()
+    bench.store.expect(lambda: _true(bench, ASSIGNED, run_id))
     begun = time.perf_counter()
     await bench.desk.ask(Submit(run_id=run_id, spec=spec("one", [task])), "person:bench")
-    taken = await _on_disk(bench, run_id, "task.assigned")
-    await _on_disk(bench, run_id, "run.ended")
+    taken = await bench.store.seen_at()
     # What the engine still looks for after the end of a run is over before the next begins.
     await asyncio.sleep(0.01)
     return (taken - begun) * 1000
 
 
-async def _on_disk(bench: Bench, run_id: RunId, kind: str) -> float:
-    """Return when the transaction was on disk that logged the first event of *kind* of the run.
-
-    The store is looked at after transactions only: a reader in the same process that looks again and again would be most of
-    what is measured.
-    """
-    query = "SELECT min(seq) FROM events WHERE run_id = ? AND kind = ?"
-    while True:
-        bench.store.committed.clear()
-        found = await bench.sqlite.in_reader(lambda at: at.exec_driver_sql(query, (run_id, kind)).scalar_one())
-        times = [moment for seq, moment in bench.store.commits if found is not None and seq >= found]
-        if times:
-            return times[0]
-        await bench.store.committed.wait()
+def _true(bench: Bench, query: str, run_id: RunId) -> bool:
+    return bench.looking.execute(query, (run_id,)).fetchone() is not None

@@ -22,10 +22,13 @@ class Known(Generic[R]):
         self._rows = mapper
         self._seen: dict[str, R] = {}
         self._unwritten: dict[str, R] = {}
+        self.puts = 0
+        """How often something was put or added."""
 
     def add(self, things: Sequence[R]) -> None:
         """Insert *things*, none of which is there."""
         self._rows.add(self._at, things)
+        self.puts += 1
         for thing in things:
             self._seen[getattr(thing, self._rows.key)] = thing
 
@@ -49,6 +52,7 @@ class Known(Generic[R]):
             if getattr(thing, name) is not getattr(before, name):
                 thing = replace(cast("Any", thing), **{name: getattr(before, name)})
         self._seen[key] = self._unwritten[key] = thing
+        self.puts += 1
 
     def load(self, rows: Sequence[Any]) -> list[R]:
         """Return what *rows*, selected by the mapper's columns, hold; of what is known already, the thing as it is now."""

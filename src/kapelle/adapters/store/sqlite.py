@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -86,6 +86,7 @@ class SqliteStore:
         self.store_id = ""
         self._closed = False
         self._commits = 0
+        self._drivers: dict[Engine, sqlite3.Connection] = {}
 
     @classmethod
     async def open(cls, path: str, clock: Clock) -> "SqliteStore":
@@ -164,9 +165,16 @@ class SqliteStore:
             raise StoreFailed(f"the store {self._path} is closed")
 
     def _connected(self, engine: Engine, work: Callable[[Connection], T]) -> T:
-        try:
+        def call() -> T:
             with engine.connect() as connection:
                 return work(connection)
+
+        return self._asked(call)
+
+    def _asked(self, work: Callable[[], T]) -> T:
+        """Run *work* in its thread; what the database answers comes out as an error of ours."""
+        try:
+            return work()
         except sqlite3.Error as error:
             raise self._answered(error) from error
         except DatabaseError as error:
@@ -185,35 +193,45 @@ class SqliteStore:
         while groups:
             group = groups.pop(0)
             try:
-                self._connected(self._writing, lambda connection, group=group: self._together(connection, group))
+                self._asked(lambda group=group: self._together(group))
             except BaseException as error:  # noqa: BLE001  # it is raised where the work was ordered
                 if len(group) > 1:
                     groups = [[order] for order in group]
                     continue
                 group[0].error = error
 
-    def _together(self, connection: Connection, orders: Sequence[Order]) -> None:
+    def _together(self, orders: Sequence[Order]) -> None:
         """Do *orders* in one transaction of their term's leader; without a term, an order says BEGIN and COMMIT itself."""
         term = orders[0].term if orders else None
         if term is None:
             for order in orders:
-                order.value = order.work(connection)
+                order.value = self._connected(self._writing, order.work)
             return
-        say = connection.connection.cursor().execute
-        say("BEGIN IMMEDIATE")
+        driver = self._driver(self._writing)
+        driver.execute("BEGIN IMMEDIATE")
         try:
-            self._fence(connection, term)
-            tx = SqlTx(connection, self.statements, now=self._clock.now(), term=term)
+            self._fence(driver, term)
+            tx = SqlTx(driver, self.statements, now=self._clock.now(), term=term)
             for order in orders:
                 order.value = order.work(tx)
             tx.flush()
-            say("COMMIT")
+            driver.execute("COMMIT")
             self._committed()
         except BaseException:
             # A COMMIT that failed (a full disk) may have ended the transaction already.
-            with suppress(DatabaseError):
-                connection.exec_driver_sql("ROLLBACK")
+            with suppress(sqlite3.Error):
+                driver.execute("ROLLBACK")
             raise
+
+    def _driver(self, engine: Engine) -> sqlite3.Connection:
+        """Return the driver's own connection, which the engine's pool keeps open: transactions need nothing round it."""
+        if engine not in self._drivers:
+            with closing(engine.raw_connection()) as lent:
+                driver = lent.driver_connection
+            if not isinstance(driver, sqlite3.Connection):
+                raise StoreFailed(f"the store {self._path} is not reached by sqlite3 but by {type(driver)}")
+            self._drivers[engine] = driver
+        return self._drivers[engine]
 
     def _committed(self) -> None:
         self._commits += 1
@@ -225,7 +243,7 @@ class SqliteStore:
         with suppress(StoreFailed):
             self._connected(self._reading, lambda at: at.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").close())
 
-    def _fence(self, connection: Connection, term: int) -> None:
+    def _fence(self, connection: sqlite3.Connection, term: int) -> None:
         rows = self.statements.log.term.run(connection)
         if not rows or rows[0][0] != term:
             raise LeadLost(f"term {term} is over; the present one is {rows[0][0] if rows else 'none'}")
@@ -233,14 +251,16 @@ class SqliteStore:
     async def read(self, work: Callable[[View], T]) -> T:
         """See ``core.store.Store``."""
 
-        def call(connection: Connection) -> T:
-            connection.exec_driver_sql("BEGIN")
+        def call() -> T:
+            driver = self._driver(self._reading)
+            driver.execute("BEGIN")
             try:
-                return work(SqlView(connection, self.statements))
+                return work(SqlView(driver, self.statements))
             finally:
-                connection.exec_driver_sql("ROLLBACK")
+                driver.execute("ROLLBACK")
 
-        return await self.in_reader(call)
+        self._check_open()
+        return await asyncio.get_running_loop().run_in_executor(self._reader, self._asked, call)
 
     async def ask(self, requests: Iterable[Request]) -> None:
         """See ``core.store.Store``."""

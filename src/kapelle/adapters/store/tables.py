@@ -212,6 +212,9 @@ class SqlAttempts(_Part):
 class SqlAgents(_Part):
     """Agents and workspaces."""
 
+    _live: tuple[int, list[Agent]] | None = None
+    """The live agents, and how many had been put when they were read."""
+
     def put(self, agent: Agent) -> None:
         self._kept.agents.put(agent)
 
@@ -219,8 +222,11 @@ class SqlAgents(_Part):
         return self._kept.agents.get(agent_id)
 
     def live(self) -> Sequence[Agent]:
-        self._kept.agents.flush()
-        return self._kept.agents.load(self._all.agents.live.run(self._at))
+        # Every stage asks for them: they are read again only when one was put in between.
+        if self._live is None or self._live[0] != self._kept.agents.puts:
+            self._kept.agents.flush()
+            self._live = (self._kept.agents.puts, self._kept.agents.load(self._all.agents.live.run(self._at)))
+        return list(self._live[1])
 
     def put_workspace(self, workspace: WorkspaceRow) -> None:
         self._all.agents.workspace_rows.put(self._at, workspace)
@@ -315,6 +321,11 @@ WORDS = 500
 class SqlRequests(_Part):
     """Requests."""
 
+    def __init__(self, connection: AnyConnection, statements: "Statements", kept: _Kept) -> None:
+        super().__init__(connection, statements, kept)
+        self._bodies: dict[str, Body] = {}
+        """Of requests that this transaction has appended itself: they need not be read from JSON."""
+
     def open(self, limit: int = 100) -> Sequence[Request]:
         return [self._load(row) for row in self._all.log.requests_open.run(self._at, limit=limit)]
 
@@ -335,7 +346,7 @@ class SqlRequests(_Part):
     def add(self, request: Request) -> None:
         """Append *request*, unless it was asked before."""
         kind = type(request.body).__name__
-        self._all.log.ask.do(
+        added = self._all.log.ask.do(
             self._at,
             request_id=request.request_id,
             kind=kind,
@@ -343,6 +354,8 @@ class SqlRequests(_Part):
             principal=request.principal,
             asked_at=to_microseconds(request.asked_at),
         )
+        if added:
+            self._bodies[request.request_id] = request.body
 
     def _load(self, row: Sequence[Any]) -> Request:
         """Return the request in *row*; one that is none says so in its body, and is refused by whoever leads."""
@@ -357,7 +370,9 @@ class SqlRequests(_Part):
         except (TypeError, ValueError, OverflowError) as error:
             name, who, asked, settled, problem = f"{NAMELESS}{seq}", "", EPOCH, None, f"its row is broken ({error})"
         try:
-            if len(body) > LONGEST_BODY:
+            if name in self._bodies:
+                found = self._bodies[name]
+            elif len(body) > LONGEST_BODY:
                 problem = problem or f"it has more than {LONGEST_BODY} bytes"
             else:
                 found = body_codec(bytes(kind).decode()).validate_json(body)
