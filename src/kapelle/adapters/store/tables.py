@@ -323,7 +323,7 @@ class SqlRequests(_Part):
 
     def __init__(self, connection: AnyConnection, statements: "Statements", kept: _Kept) -> None:
         super().__init__(connection, statements, kept)
-        self._bodies: dict[str, Body] = {}
+        self._bodies: dict[str, Body | Unreadable] = {}
         """Of requests that this transaction has appended itself: they need not be read from JSON."""
 
     def open(self, limit: int = 100) -> Sequence[Request]:
