@@ -91,8 +91,10 @@ class Document:
         """Return the content as plain dictionaries, lists and values."""
         return _plain(self.content, [MOST_VALUES], DEEPEST)
 
-    def fit(self, model: type[M]) -> tuple[M | None, list[Mistake]]:
+    def fit(self, model: type[M], *, any_text: bool = False) -> tuple[M | None, list[Mistake]]:
         """Return the content as *model* and every reason why it is none.
+
+        With *any_text* it may hold what no program takes: a model says that too, and a recording keeps it.
 
         Where it can be, a model is made of what remains without the mistakes, so that what else is wrong can be told with
         them. With mistakes it is good for nothing else.
@@ -110,7 +112,7 @@ class Document:
             advice = f"begin with one of: {', '.join(model.model_fields)}"
             self.mistakes = [self.located(Mistake(message="the file holds no mapping of names to values", advice=advice))]
             return None, self.mistakes
-        if unsayable := [self.located(mistake) for mistake in _unsayable(content, ())]:
+        if not any_text and (unsayable := [self.located(mistake) for mistake in _unsayable(content, ())]):
             self.mistakes = unsayable
             return None, self.mistakes
         try:

@@ -163,7 +163,7 @@ def load_rehearsal(path: Path) -> Rehearsal:
         FileInvalid: it has mistakes; all of them are told, each with its place.
     """
     document = Document.read(path)
-    rehearsal, mistakes = document.fit(Rehearsal)
+    rehearsal, mistakes = document.fit(Rehearsal, any_text=True)
     if rehearsal is None or mistakes:
         raise FileInvalid(mistakes)
     return rehearsal
