@@ -148,6 +148,9 @@ class AdoptionSuite(HostTests):
         assert orphans
         for orphan in orphans:
             await self.host().end(orphan, str(stage.folder / "orphan"), grace=SOON)
+        # What it started meanwhile is ended by whoever watches.
+        _, ended = await read_to_end(stage.host, found)
+        assert ended == Ended(exit_code=None)
         assert await lifeline.cut() == "up\n"
         assert list(await self.host().leftovers(store_id)) == []
 
