@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -23,15 +24,16 @@ class Size:
     """How much is run."""
 
     many: int = 2_000
-    single: int = 100
+    single: int = 300
     layers: int = 10
     wide: int = 100
     few: int = 100
     pending: int = 100_000
+    pairs: int = 60
     peer: int = 200
 
 
-SMALL = Size(many=20, single=3, layers=3, wide=4, few=5, pending=50, peer=5)
+SMALL = Size(many=20, single=3, layers=3, wide=4, few=5, pending=50, pairs=3, peer=5)
 
 
 def dag(size: Size) -> RunSpec:
@@ -83,13 +85,13 @@ async def measure(*, small: bool = False) -> Figures:
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the value that *share* of *values* do not exceed."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+    return ordered[math.ceil(len(ordered) * share) - 1]
 
 
 async def _in_a_process_of_its_own(folder: Path, size: Size) -> Figures:
     """Measure memory, and dispatches with many tasks waiting, where nothing else was done before."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.pending", str(folder), str(size.few), str(size.pending), str(size.single),
+        sys.executable, "-m", "bench.pending", str(folder), str(size.few), str(size.pending), str(size.pairs),
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     said, _ = await process.communicate()

@@ -21,6 +21,7 @@ def describe() -> dict[str, str | float]:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "file_system": _file_system(place),
+        "nice": os.nice(0),
         "load_before": round(os.getloadavg()[0], 2),
     }
 

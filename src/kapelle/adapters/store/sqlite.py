@@ -40,12 +40,6 @@ BUSY_MS = 60_000
 the middle of one, until a follower has ended it."""
 
 
-CHECKPOINT_AFTER = 100
-"""Commits after which the reader's thread writes the log back into the file, so that no commit has to wait for that."""
-CHECKPOINT_AT_LATEST = 16_000
-"""Pages of the log (64 MB) at which a commit does it itself."""
-
-
 def _engine(path: Path) -> Engine:
     # Each engine is used by one thread only, which SQLite's own check would not know to be so when the pool is static.
     # Not as text: a path may hold what means something in a URL.
@@ -61,7 +55,6 @@ def _engine(path: Path) -> Engine:
             "synchronous = FULL",
             "foreign_keys = ON",
             "temp_store = MEMORY",
-            f"wal_autocheckpoint = {CHECKPOINT_AT_LATEST}",
         ):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -85,7 +78,6 @@ class SqliteStore:
         self.statements = Statements(self._writing.dialect)
         self.store_id = ""
         self._closed = False
-        self._commits = 0
         self._drivers: dict[Engine, sqlite3.Connection] = {}
 
     @classmethod
@@ -216,7 +208,6 @@ class SqliteStore:
                 order.value = order.work(tx)
             tx.flush()
             driver.execute("COMMIT")
-            self._committed()
         except BaseException:
             # A COMMIT that failed (a full disk) may have ended the transaction already.
             with suppress(sqlite3.Error):
@@ -232,16 +223,6 @@ class SqliteStore:
                 raise StoreFailed(f"the store {self._path} is not reached by sqlite3 but by {type(driver)}")
             self._drivers[engine] = driver
         return self._drivers[engine]
-
-    def _committed(self) -> None:
-        self._commits += 1
-        if self._commits % CHECKPOINT_AFTER == 0:
-            self._reader.submit(self._checkpoint)
-
-    def _checkpoint(self) -> None:
-        # Passive: it waits for nobody. What it cannot do now is done with the next.
-        with suppress(StoreFailed):
-            self._connected(self._reading, lambda at: at.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").close())
 
     def _fence(self, connection: sqlite3.Connection, term: int) -> None:
         rows = self.statements.log.term.run(connection)
