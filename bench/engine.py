@@ -48,7 +48,7 @@ def dag(size: Size) -> RunSpec:
 
 async def synchronous(bench: Bench) -> str:
     """Return what the store says about syncing, in SQLite's words."""
-    mode = await bench.sqlite.in_writer(lambda connection: connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+    mode = await bench.sqlite.in_writer(lambda connection: connection.execute("PRAGMA synchronous").fetchone()[0])
     return {0: "OFF", 1: "NORMAL", 2: "FULL", 3: "EXTRA"}[int(mode)]
 
 

@@ -1,6 +1,9 @@
 """The schema that migrations make, and stores of other versions."""
 
 import asyncio
+import sqlite3
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,12 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import create_engine
 
+from kapelle.adapters.store import compiled, migrating
+from kapelle.adapters.store.migrating import upgrade
 from kapelle.adapters.store.schema import metadata
-from kapelle.adapters.store.sqlite import HEAD, SqliteStore, upgrade
+from kapelle.adapters.store.sqlite import HEAD, SqliteStore
 from kapelle.core.errors import StoreFailed
 from kapelle.core.events import RunPaused
 from kapelle.core.ids import AttemptId
@@ -27,35 +32,63 @@ async def opened(path: Path) -> SqliteStore:
     return await SqliteStore.open(str(path), StillClock())
 
 
-def objects(connection: Connection) -> dict[str, str]:
-    rows = connection.exec_driver_sql(
+@contextmanager
+def looking(path: Path) -> Generator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        yield connection
+
+
+def objects(connection: sqlite3.Connection) -> dict[str, str]:
+    rows = connection.execute(
         "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' AND name != 'alembic_version'"
     )
     return {name: " ".join(sql.replace('"', "").split()) for name, sql in rows}
 
 
-def shape(connection: Connection) -> dict[str, Any]:
+def shape(connection: sqlite3.Connection) -> dict[str, Any]:
     """Columns, keys and indexes of every table, as SQLite understands them."""
     tables = sorted(name for name, sql in objects(connection).items() if sql.startswith("CREATE TABLE"))
-    return {name: connection.exec_driver_sql(f"PRAGMA table_xinfo({name})").fetchall() for name in tables}
+    return {name: connection.execute(f"PRAGMA table_xinfo({name})").fetchall() for name in tables}
 
 
-def indexes(connection: Connection) -> dict[str, str]:
+def indexes(connection: sqlite3.Connection) -> dict[str, str]:
     return {name: sql for name, sql in objects(connection).items() if "INDEX" in sql.split("(", 1)[0]}
 
 
 async def test_migrations_make_what_the_metadata_says(tmp_path: Path) -> None:
-    store = await opened(tmp_path / "store.db")
-    await store.close()
-    made, meant = create_engine(f"sqlite:///{tmp_path / 'store.db'}"), create_engine("sqlite://")
-    with made.connect() as migrated, meant.connect() as direct:
+    engine = create_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
+    with engine.begin() as migrated:
+        upgrade(migrated)
         assert compare_metadata(MigrationContext.configure(migrated, opts={"compare_type": True}), metadata) == []
-        metadata.create_all(direct)
+    engine.dispose()
+    meant = create_engine(f"sqlite:///{tmp_path / 'meant.db'}")
+    metadata.create_all(meant)
+    meant.dispose()
+    with looking(tmp_path / "migrated.db") as migrated, looking(tmp_path / "meant.db") as direct:
         assert shape(migrated) == shape(direct)
         assert indexes(migrated) == indexes(direct)
         assert objects(migrated)["events"].count("AUTOINCREMENT") == 1
-    made.dispose()
-    meant.dispose()
+
+
+async def test_a_new_store_is_made_at_once_as_all_migrations_together_make_it(tmp_path: Path) -> None:
+    assert compiled.load() is not None
+    migrating.migrate(tmp_path / "migrated.db", busy_ms=1_000)
+    store = await opened(tmp_path / "made.db")
+    await store.in_writer(lambda connection: connection.execute("DELETE FROM about"))
+    await store.close()
+    with looking(tmp_path / "made.db") as made, looking(tmp_path / "migrated.db") as migrated:
+        assert list(made.iterdump()) == list(migrated.iterdump())
+        assert (
+            made.execute("PRAGMA journal_mode").fetchall() == migrated.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+        )
+
+
+async def test_a_new_store_is_made_by_the_migrations_while_somebody_works_on_them(tmp_path: Path) -> None:
+    store = await SqliteStore.open(str(tmp_path / "store.db"), StillClock(), lambda: None)
+    request = a_request()
+    await store.ask([request])
+    assert await store.read(lambda view: list(view.requests.open())) == [request]
+    await store.close()
 
 
 def test_the_newest_migration_is_the_one_that_the_store_expects() -> None:
@@ -90,25 +123,22 @@ async def test_a_new_store_may_be_opened_by_several_at_the_same_time(tmp_path: P
 async def test_a_store_of_a_newer_kapelle_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     store = await opened(path)
-    await store.in_writer(lambda connection: connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'"))
+    await store.in_writer(lambda connection: connection.execute("UPDATE alembic_version SET version_num = '9999'"))
     await store.close()
     with pytest.raises(StoreFailed, match="newer Kapelle") as caught:
         await opened(path)
     assert "9999" in caught.value.message
     assert "KAPELLE_HOME" in caught.value.advice
-    made = create_engine(f"sqlite:///{path}")
-    with made.connect() as connection:
-        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one() == "9999"
-    made.dispose()
+    with looking(path) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
 
 
 async def test_a_migration_that_was_broken_off_is_done_again(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
 
-    def break_off(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        connection.exec_driver_sql("CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT)")
-        connection.exec_driver_sql("ROLLBACK")
+    def break_off(connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT)")
 
     dying = SqliteStore(path, StillClock())
     await dying.in_writer(break_off)
@@ -121,16 +151,12 @@ async def test_a_migration_that_was_broken_off_is_done_again(tmp_path: Path) -> 
 async def test_a_migration_is_one_transaction(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     # A table is there already that a migration makes in the middle: it fails, and nothing before it stays.
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE runs (other TEXT)")
-    engine.dispose()
-    with pytest.raises(StoreFailed):
+    with looking(path) as connection:
+        connection.execute("CREATE TABLE runs (other TEXT)")
+    with pytest.raises(StoreFailed, match="newest schema"):
         await opened(path)
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.connect() as connection:
+    with looking(path) as connection:
         assert list(shape(connection)) == ["runs"]
-    engine.dispose()
 
 
 async def test_what_an_older_store_held_is_there_after_the_migration(tmp_path: Path) -> None:
@@ -158,14 +184,14 @@ async def test_sequence_numbers_are_never_used_again(tmp_path: Path) -> None:
     """Old events may be cleared away one day; readers hold numbers."""
     store = await opened(tmp_path / "store.db")
 
-    def clear(connection: Connection) -> None:
-        connection.exec_driver_sql(
+    def clear(connection: sqlite3.Connection) -> None:
+        connection.execute(
             "INSERT INTO lead VALUES (1, 1, 'boot', 1, '1', 0, 0)",
         )
 
     await store.in_writer(clear)
     await store.transact(lambda tx: tx.log(RunPaused(), RunPaused()), term=1)
-    await store.in_writer(lambda connection: connection.exec_driver_sql("DELETE FROM events"))
+    await store.in_writer(lambda connection: connection.execute("DELETE FROM events"))
     await store.transact(lambda tx: tx.log(RunPaused()), term=1)
     assert await store.read(lambda view: [entry.seq for entry in view.events()]) == [3]
     await store.close()
@@ -175,29 +201,27 @@ async def test_specifications_of_an_earlier_schema_are_kept(tmp_path: Path) -> N
     path = tmp_path / "store.db"
     run = a_run()
     task = a_task(run)
-    old = SqliteStore(path, StillClock())
-
-    def make(connection: Connection) -> None:
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
         upgrade(connection, "0002")
+    engine.dispose()
+    with looking(path) as connection:
         for row in (
             ("runs", {"run_id": run.run_id, "spec": TypeAdapter(RunSpec).dump_json(run.spec).decode()}),
             ("tasks", {"task_id": task.task_id, "spec": TypeAdapter(TaskSpec).dump_json(task.spec).decode()}),
         ):
             insert_whole(connection, *row)
-
-    await old.in_writer(make)
-    await old.close()
     store = await opened(path)
     found = await store.read(lambda view: (view.runs.get(run.run_id), view.tasks.get(task.task_id)))
     assert [thing.spec for thing in found if thing is not None] == [run.spec, task.spec]
     await store.close()
 
 
-def insert_whole(connection: Connection, table: str, given: dict[str, Any]) -> None:
+def insert_whole(connection: sqlite3.Connection, table: str, given: dict[str, Any]) -> None:
     """Insert a row; a column that is not given holds the least that its type allows."""
     least = {"TEXT": "", "INTEGER": 0, "BIGINT": 0, "FLOAT": 0.0}
     states = {"runs": {"state": "running"}, "tasks": {"state": "pending"}}
-    columns = connection.exec_driver_sql(f"PRAGMA table_info({table})").fetchall()
+    columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
     row = {name: None if not needed else least[kind] for _, name, kind, needed, *_ in columns} | states[table] | given
     names, marks = ", ".join(f'"{name}"' for name in row), ", ".join("?" for _ in row)
-    connection.exec_driver_sql(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(row.values()))  # noqa: S608  # names of this file
+    connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(row.values()))  # noqa: S608  # names of this file

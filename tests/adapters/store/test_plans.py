@@ -1,11 +1,11 @@
 """What every pass of the engine asks costs the same however much there is: SQLite finds it by a partial index."""
 
+import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
 
 from kapelle.adapters.store.rows import Statement
 from kapelle.adapters.store.sqlite import SqliteStore
@@ -42,9 +42,9 @@ async def test_what_every_pass_asks_is_found_by_a_partial_index(store: SqliteSto
     index, values = ASKED[name]
     asked = statement(store.statements, name)
 
-    def plan(connection: Connection) -> list[str]:
+    def plan(connection: sqlite3.Connection) -> list[str]:
         given = tuple({**asked.compiled.fixed, **values}[parameter] for parameter in asked.names)
-        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked.compiled.text}", given).fetchall()
+        rows = connection.execute(f"EXPLAIN QUERY PLAN {asked.compiled.text}", given).fetchall()
         return [row[3] for row in rows]
 
     steps = await store.in_reader(plan)

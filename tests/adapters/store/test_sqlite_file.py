@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
 
 from kapelle.adapters.store.sqlite import SqliteStore
 from kapelle.adapters.store.sqlite_lead import SqliteLeadership
@@ -60,8 +59,8 @@ async def lead(store: SqliteStore, path: Path) -> tuple[SqliteLeadership, int]:
     [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 60_000)],
 )
 async def test_every_connection_is_durable_and_patient(store: SqliteStore, pragma: str, value: object) -> None:
-    written = await store.in_writer(lambda connection: connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one())
-    read = await store.in_reader(lambda connection: connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one())
+    written = await store.in_writer(lambda connection: connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+    read = await store.in_reader(lambda connection: connection.execute(f"PRAGMA {pragma}").fetchone()[0])
     assert (written, read) == (value, value)
 
 
@@ -69,10 +68,8 @@ async def test_what_waits_together_is_committed_at_once_and_each_row_written_onc
     leadership, term = await lead(store, path)
     said: list[str] = []
 
-    def listen(connection: Connection) -> None:
-        driver = connection.connection.dbapi_connection
-        assert isinstance(driver, sqlite3.Connection)
-        driver.set_trace_callback(said.append)
+    def listen(connection: sqlite3.Connection) -> None:
+        connection.set_trace_callback(said.append)
 
     await store.in_writer(listen)
     run = a_run()
@@ -206,21 +203,21 @@ async def test_a_lock_file_that_cannot_be_opened_is_told(store: SqliteStore, pat
 
 async def test_a_lead_that_could_not_be_written_is_not_held(store: SqliteStore, path: Path) -> None:
     first = SqliteLeadership(store, str(path.with_name("lock")))
-    await store.in_writer(lambda connection: connection.exec_driver_sql("ALTER TABLE lead RENAME TO hidden"))
+    await store.in_writer(lambda connection: connection.execute("ALTER TABLE lead RENAME TO hidden"))
     with pytest.raises(StoreFailed):
         await first.take(SOMEBODY, NOON)
-    await store.in_writer(lambda connection: connection.exec_driver_sql("ALTER TABLE hidden RENAME TO lead"))
+    await store.in_writer(lambda connection: connection.execute("ALTER TABLE hidden RENAME TO lead"))
     _, term = await lead(store, path)
     assert term == 1
 
 
 async def test_a_full_disk_is_told_and_leaves_nothing_half_written(store: SqliteStore, path: Path) -> None:
     leadership, term = await lead(store, path)
-    pages = await store.in_writer(lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar_one())
-    await store.in_writer(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}"))
+    pages = await store.in_writer(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
+    await store.in_writer(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}"))
     with pytest.raises(StoreFailed, match="full"):
         await store.transact(lambda tx: tx.log(*[RunPaused(principal="x" * 1000)] * 1000), term=term)
-    await store.in_writer(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 1000000"))
+    await store.in_writer(lambda connection: connection.execute("PRAGMA max_page_count = 1000000"))
     await store.transact(lambda tx: tx.log(RunPaused()), term=term)
     assert await store.read(lambda view: [entry.seq for entry in view.events()]) == [1]
     await leadership.give_up(term)

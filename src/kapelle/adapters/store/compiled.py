@@ -1,10 +1,11 @@
-"""The queries as they were compiled when this version was made, for those who only look: SQLAlchemy is not loaded for them.
+"""The queries as they were compiled when this version was made, and the schema: nobody has to load SQLAlchemy for SQLite.
 
 ``tools/write-reference`` writes compiled.json, and `make check` sees to it that it is what ``statements`` says. While somebody
 works on the statements the file is not used: it knows what it was made from.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -30,20 +31,23 @@ class Compiled:
 
     statements: "Statements"
     head: str
+    schema: tuple[str, ...]
+    """What makes a new store with that schema."""
 
 
 def made_from() -> str:
     """Return what identifies the modules that the queries are made by."""
-    return f"{crc32(b''.join((FOLDER / name).read_bytes() for name in SOURCES)):08x}"
+    sources = [*(FOLDER / name for name in SOURCES), *sorted((FOLDER / "migrations" / "versions").glob("v*.py"))]
+    return f"{crc32(b''.join(source.read_bytes() for source in sources)):08x}"
 
 
-def dump(statements: "Statements", head: str) -> str:
-    """Return *statements* as JSON text; *head* is the schema that they are for."""
+def dump(statements: "Statements", head: str, schema: Sequence[str]) -> str:
+    """Return *statements* as JSON text; *head* names the schema that they are for, and *schema* makes it."""
     groups: dict[str, dict[str, Any]] = {}
     for group in GROUPS:
         things = cast("dict[str, Any]", vars(getattr(statements, group)))
         groups[group] = {name: _down(thing) for name, thing in things.items()}
-    return json.dumps({"made_from": made_from(), "head": head, **groups}, indent=1) + "\n"
+    return json.dumps({"made_from": made_from(), "head": head, "schema": list(schema), **groups}, indent=1) + "\n"
 
 
 @cache
@@ -52,9 +56,9 @@ def load(file: Path = FILE) -> "Compiled | None":
     found = json.loads(file.read_text(encoding="utf-8"))
     if found.pop("made_from") != made_from():
         return None
-    head = found.pop("head")
+    head, schema = found.pop("head"), tuple(found.pop("schema"))
     statements = SimpleNamespace(**{group: _Group(entries) for group, entries in found.items()})
-    return Compiled(statements=cast("Statements", statements), head=head)
+    return Compiled(statements=cast("Statements", statements), head=head, schema=schema)
 
 
 class _Group:

@@ -5,11 +5,12 @@ so the newest one stands for all before it. Whoever asks for a key gets what was
 on columns that may have changed, ``flush`` writes what is not written yet.
 """
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast
 
-from kapelle.adapters.store.rows import AnyConnection, Mapper
+from kapelle.adapters.store.rows import Mapper
 
 R = TypeVar("R")
 
@@ -17,7 +18,7 @@ R = TypeVar("R")
 class Known(Generic[R]):
     """The things of one table, in one transaction."""
 
-    def __init__(self, connection: AnyConnection, mapper: Mapper[R]) -> None:
+    def __init__(self, connection: sqlite3.Connection, mapper: Mapper[R]) -> None:
         self._at = connection
         self._rows = mapper
         self._seen: dict[str, R] = {}

@@ -12,16 +12,12 @@ from functools import cached_property, lru_cache
 from operator import attrgetter
 from threading import Lock
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter
 
-if TYPE_CHECKING:
-    import sqlalchemy
-
 R = TypeVar("R")
 Convert = Callable[[Any], Any]
-AnyConnection = Union["sqlalchemy.Connection", sqlite3.Connection]
 
 ESCAPE = "\\"
 """What stands before a letter of a LIKE pattern that is no wildcard."""
@@ -83,10 +79,6 @@ def _json(hint: Any) -> tuple[Convert, Convert]:
     return (lambda value: adapter().dump_json(value).decode()), (lambda text: adapter().validate_json(text))
 
 
-def _cursor(connection: AnyConnection) -> Any:
-    return connection.cursor() if isinstance(connection, sqlite3.Connection) else connection.connection.cursor()
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text:
     """A compiled statement."""
@@ -117,33 +109,33 @@ class Statement:
         """The parameters, in the order in which the text has them."""
         return self.compiled.names
 
-    def run(self, connection: AnyConnection, **values: Any) -> Sequence[Any]:
+    def run(self, connection: sqlite3.Connection, **values: Any) -> Sequence[Any]:
         """Run it and return all rows."""
-        cursor = _cursor(connection)
+        cursor = connection.cursor()
         try:
             cursor.execute(self.compiled.text, self._in_order(values))
             return cursor.fetchall()
         finally:
             cursor.close()
 
-    def do(self, connection: AnyConnection, **values: Any) -> int:
+    def do(self, connection: sqlite3.Connection, **values: Any) -> int:
         """Run it and return how many rows it changed."""
-        cursor = _cursor(connection)
+        cursor = connection.cursor()
         try:
             cursor.execute(self.compiled.text, self._in_order(values))
             return cursor.rowcount
         finally:
             cursor.close()
 
-    def do_many(self, connection: AnyConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    def do_many(self, connection: sqlite3.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run it once for each of *rows*."""
         self.do_each(connection, [self._in_order(row) for row in rows])
 
-    def do_each(self, connection: AnyConnection, rows: Sequence[Sequence[Any]]) -> None:
+    def do_each(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
         """Run it once for each of *rows*, whose values are in the order of ``names``."""
         if not rows:
             return
-        cursor = _cursor(connection)
+        cursor = connection.cursor()
         try:
             cursor.executemany(self.compiled.text, rows)
         finally:
@@ -249,7 +241,7 @@ class Mapper(Generic[R]):
         """Return the (first) key of *row*, selected by ``columns``."""
         return row[self._key_place]
 
-    def load(self, connection: AnyConnection, row: Sequence[Any]) -> R:
+    def load(self, connection: sqlite3.Connection, row: Sequence[Any]) -> R:
         """Return what *row*, selected by ``columns``, holds."""
         values: dict[str, Any] = {}
         for entry, value in zip(self._fields, row, strict=True):
@@ -258,7 +250,7 @@ class Mapper(Generic[R]):
             values[self._remembered.name] = self._remembered.get(connection, row[self._key_place])
         return self.kind(**values)
 
-    def add(self, connection: AnyConnection, things: Sequence[R]) -> None:
+    def add(self, connection: sqlite3.Connection, things: Sequence[R]) -> None:
         """Insert *things*, none of which is there."""
         rows = [self._to_add(thing) for thing in things]
         if self.layout.numbered is not None:
@@ -270,11 +262,11 @@ class Mapper(Generic[R]):
             name = self._remembered.name
             self._remembered.add(connection, [(getattr(thing, self.key), getattr(thing, name)) for thing in things])
 
-    def put(self, connection: AnyConnection, *things: R) -> None:
+    def put(self, connection: sqlite3.Connection, *things: R) -> None:
         """Insert or replace *things*; with a field apart they must be there, and it stays."""
         self.layout.put.do_each(connection, [self._to_put(thing) for thing in things])
 
-    def get(self, connection: AnyConnection, key: str) -> R | None:
+    def get(self, connection: sqlite3.Connection, key: str) -> R | None:
         """Return the thing whose (first) key is *key*, or None."""
         rows = self.layout.get.run(connection, key=key)
         return self.load(connection, rows[0]) if rows else None
@@ -291,13 +283,13 @@ class _Remembered:
         # The writer's thread and the reader's share it.
         self._lock = Lock()
 
-    def add(self, connection: AnyConnection, pairs: Sequence[tuple[Any, Any]]) -> None:
+    def add(self, connection: sqlite3.Connection, pairs: Sequence[tuple[Any, Any]]) -> None:
         """Insert keys with their values."""
         self._add.do_each(connection, [(key, self._to(value)) for key, value in pairs])
         for key, value in pairs:
             self._keep(key, value)
 
-    def get(self, connection: AnyConnection, key: Any) -> Any:
+    def get(self, connection: sqlite3.Connection, key: Any) -> Any:
         """Return the value of *key*, which has a row."""
         found = self._known.get(key, self)
         if found is self:

@@ -13,16 +13,11 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError, SQLAlchemyError
-from sqlalchemy.pool import StaticPool
-
-from kapelle.adapters.store import backups
-from kapelle.adapters.store.statements import Statements
+from kapelle.adapters.store import backups, compiled
 from kapelle.adapters.store.tables import SqlTx, SqlView
 from kapelle.adapters.store.writer import Order, Writer
 from kapelle.core.errors import LeadLost, StoreDamaged, StoreFailed
@@ -31,35 +26,51 @@ from kapelle.core.ports import Clock
 from kapelle.core.requests import Request
 from kapelle.core.store import Tx, View
 
+if TYPE_CHECKING:
+    from kapelle.adapters.store.statements import Statements
+
 T = TypeVar("T")
+Ready = Callable[[], compiled.Compiled | None]
 
 HEAD = "0004"
 """The newest migration. Kept here so that a store that is up to date is opened without loading Alembic's scripts."""
 BUSY_MS = 60_000
 """How long to wait for another process's transaction. Transactions take milliseconds; this is for a process that is stopped in
 the middle of one, until a follower has ended it."""
+PRAGMAS = (
+    f"busy_timeout = {BUSY_MS}",
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    "temp_store = MEMORY",
+)
 
 
-def _engine(path: Path) -> Engine:
-    # Each engine is used by one thread only, which SQLite's own check would not know to be so when the pool is static.
-    # Not as text: a path may hold what means something in a URL.
-    url = URL.create("sqlite", database=str(path))
-    engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
+class _Line:
+    """A connection that one thread uses, made when that thread first needs it."""
 
-    def prepare(connection: sqlite3.Connection, _: object) -> None:
-        # The driver's own idea of when a transaction begins is switched off: BEGIN is said where it is meant.
-        connection.isolation_level = None
-        for pragma in (
-            f"busy_timeout = {BUSY_MS}",
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "foreign_keys = ON",
-            "temp_store = MEMORY",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._made: sqlite3.Connection | None = None
 
-    event.listen(engine, "connect", prepare)
-    return engine
+    def connection(self) -> sqlite3.Connection:
+        """Return it."""
+        if self._made is None:
+            # Without the driver's own idea of when a transaction begins: BEGIN is said where it is meant.
+            made = sqlite3.connect(self._path, isolation_level=None)
+            try:
+                for pragma in PRAGMAS:
+                    made.execute(f"PRAGMA {pragma}")
+            except BaseException:
+                made.close()
+                raise
+            self._made = made
+        return self._made
+
+    def close(self) -> None:
+        """Close it."""
+        if self._made is not None:
+            self._made.close()
 
 
 class SqliteStore:
@@ -68,21 +79,21 @@ class SqliteStore:
     Open it with ``await SqliteStore.open(path, clock)``.
     """
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, ready: Ready = compiled.load) -> None:
+        self._ready = ready()
         self._path = path
         self._clock = clock
-        self._writing = _engine(path)
-        self._reading = _engine(path)
+        self._writing = _Line(path)
+        self._reading = _Line(path)
         self._writer = Writer("kapelle-store", self._carry_out)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kapelle-store-reader")
-        self.statements = Statements(self._writing.dialect)
+        self.statements = _statements() if self._ready is None else self._ready.statements
         self.store_id = ""
         self._closed = False
-        self._drivers: dict[Engine, sqlite3.Connection] = {}
 
     @classmethod
-    async def open(cls, path: str, clock: Clock) -> "SqliteStore":
-        """Open the store at *path*, making or migrating it when needed.
+    async def open(cls, path: str, clock: Clock, ready: Ready = compiled.load) -> "SqliteStore":
+        """Open the store at *path*, making or migrating it when needed; *ready* gives what was compiled for it beforehand.
 
         Raises:
             StoreDamaged: the file is damaged, or gone while there are backups of it.
@@ -96,7 +107,7 @@ class SqliteStore:
         if not place.exists() and backups.of(place):
             # A new one in its place would look as if nothing had ever been accepted.
             raise StoreDamaged(f"the store {place} is gone, and there are backups of it")
-        store = cls(place, clock)
+        store = cls(place, clock, ready)
         try:
             store.store_id = await store.in_writer(store._migrate)  # its own constructor
         except BaseException:
@@ -104,7 +115,7 @@ class SqliteStore:
             raise
         return store
 
-    def _migrate(self, connection: Connection) -> str:
+    def _migrate(self, connection: sqlite3.Connection) -> str:
         known = _version(connection)
         held = backups.newest_event(self._path)
         if held and (known is None or int(self.statements.log.last_seq.run(connection)[0][0]) < held):
@@ -115,20 +126,22 @@ class SqliteStore:
             found = self.statements.log.about.run(connection, name="store_id")
             if found:
                 return str(found[0][0])
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        try:
-            if _version(connection) != HEAD:
-                upgrade(connection)
-            identity = "".join(secrets.choice(ALPHABET) for _ in range(8))
-            self.statements.log.set_about.do(connection, name="store_id", value=identity)
-            found = str(self.statements.log.about.run(connection, name="store_id")[0][0])
-        except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
-            raise
-        connection.exec_driver_sql("COMMIT")
-        return found
+        if known is not None and known > HEAD:
+            raise StoreFailed(
+                f"the store was made by a newer Kapelle (schema {known}, this one knows {HEAD})",
+                remedy="Use that version again, or point KAPELLE_HOME at another folder.",
+            )
+        if known is not None or self._ready is None or not _make(connection, self._ready.schema):
+            # Loaded only for a store that is not up to date: it takes longer to load than most commands take to run.
+            from kapelle.adapters.store import migrating
 
-    async def in_writer(self, work: Callable[[Connection], T]) -> T:
+            migrating.migrate(self._path, busy_ms=BUSY_MS)
+        # One word of its own, and the first counts: several may open a new store at the same time.
+        identity = "".join(secrets.choice(ALPHABET) for _ in range(8))
+        self.statements.log.set_about.do(connection, name="store_id", value=identity)
+        return str(self.statements.log.about.run(connection, name="store_id")[0][0])
+
+    async def in_writer(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run *work* in the writer thread with its connection; it says BEGIN and COMMIT itself.
 
         Raises:
@@ -137,7 +150,7 @@ class SqliteStore:
         self._check_open()
         return await self._writer.order(work, None)
 
-    async def in_reader(self, work: Callable[[Connection], T]) -> T:
+    async def in_reader(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run *work*, which only reads, in the reader thread with its connection: it waits for nobody who writes.
 
         Raises:
@@ -156,10 +169,15 @@ class SqliteStore:
         if self._closed:
             raise StoreFailed(f"the store {self._path} is closed")
 
-    def _connected(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+    def _connected(self, line: _Line, work: Callable[[sqlite3.Connection], T]) -> T:
         def call() -> T:
-            with engine.connect() as connection:
+            connection = line.connection()
+            try:
                 return work(connection)
+            finally:
+                if connection.in_transaction:
+                    # It was broken off in the middle of one.
+                    connection.execute("ROLLBACK")
 
         return self._asked(call)
 
@@ -169,10 +187,6 @@ class SqliteStore:
             return work()
         except sqlite3.Error as error:
             raise self._answered(error) from error
-        except DatabaseError as error:
-            raise self._answered(error.orig) from error
-        except SQLAlchemyError as error:
-            raise StoreFailed(f"the store {self._path} cannot be used: {error}") from error
 
     def _answered(self, error: BaseException | None) -> StoreFailed:
         if backups.means_damage(str(error)):
@@ -199,7 +213,7 @@ class SqliteStore:
             for order in orders:
                 order.value = self._connected(self._writing, order.work)
             return
-        driver = self._driver(self._writing)
+        driver = self._writing.connection()
         driver.execute("BEGIN IMMEDIATE")
         try:
             self._fence(driver, term)
@@ -214,16 +228,6 @@ class SqliteStore:
                 driver.execute("ROLLBACK")
             raise
 
-    def _driver(self, engine: Engine) -> sqlite3.Connection:
-        """Return the driver's own connection, which the engine's pool keeps open: transactions need nothing round it."""
-        if engine not in self._drivers:
-            with closing(engine.raw_connection()) as lent:
-                driver = lent.driver_connection
-            if not isinstance(driver, sqlite3.Connection):
-                raise StoreFailed(f"the store {self._path} is not reached by sqlite3 but by {type(driver)}")
-            self._drivers[engine] = driver
-        return self._drivers[engine]
-
     def _fence(self, connection: sqlite3.Connection, term: int) -> None:
         rows = self.statements.log.term.run(connection)
         if not rows or rows[0][0] != term:
@@ -233,7 +237,7 @@ class SqliteStore:
         """See ``core.store.Store``."""
 
         def call() -> T:
-            driver = self._driver(self._reading)
+            driver = self._reading.connection()
             driver.execute("BEGIN")
             try:
                 return work(SqlView(driver, self.statements))
@@ -247,17 +251,12 @@ class SqliteStore:
         """See ``core.store.Store``."""
         asked = list(requests)
 
-        def call(connection: Connection) -> None:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            try:
-                view = SqlView(connection, self.statements)
-                for request in asked:
-                    view.requests.add(request)
-                connection.exec_driver_sql("COMMIT")
-            except BaseException:
-                with suppress(DatabaseError):
-                    connection.exec_driver_sql("ROLLBACK")
-                raise
+        def call(connection: sqlite3.Connection) -> None:
+            connection.execute("BEGIN IMMEDIATE")
+            view = SqlView(connection, self.statements)
+            for request in asked:
+                view.requests.add(request)
+            connection.execute("COMMIT")
 
         await self.in_writer(call)
 
@@ -275,35 +274,39 @@ class SqliteStore:
         if self._closed:
             return
         self._closed = True
-        self._writer.close(self._writing.dispose)
-        self._reader.submit(self._reading.dispose)
+        self._writer.close(self._writing.close)
+        self._reader.submit(self._reading.close)
         self._reader.shutdown(wait=True)
 
 
-def _version(connection: Connection) -> str | None:
-    known = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchall()
+def _statements() -> "Statements":
+    # Somebody is at work on the statements: what was compiled before them is not used.
+    from sqlalchemy.dialects import sqlite
+
+    from kapelle.adapters.store.statements import Statements
+
+    return Statements(sqlite.dialect())
+
+
+def _version(connection: sqlite3.Connection) -> str | None:
+    known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchall()
     if not known:
         return None
-    return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one())
+    return str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
 
 
-def upgrade(connection: Connection, to: str = "head") -> None:
-    """Bring the database to the newest schema, or to that of the migration *to*, inside the transaction that is open.
-
-    Raises:
-        StoreFailed: it was made by a newer Kapelle.
-    """
-    found = _version(connection)
-    if found is not None and found > HEAD:
-        raise StoreFailed(
-            f"the store was made by a newer Kapelle (schema {found}, this one knows {HEAD})",
-            remedy="Use that version again, or point KAPELLE_HOME at another folder.",
-        )
-    # Alembic is loaded only for a store that is not up to date: it takes longer to load than most commands take to run.
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", "kapelle.adapters.store:migrations")
-    config.attributes["connection"] = connection
-    command.upgrade(config, to)
+def _make(connection: sqlite3.Connection, schema: Sequence[str]) -> bool:
+    """Make a new store in an empty file, as all migrations together would; say whether it is now there."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Somebody else may have been quicker; and what is not ours is not for us to build round.
+        empty = not connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+        if empty:
+            for order in schema:
+                connection.execute(order)
+        made = _version(connection) == HEAD
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return made

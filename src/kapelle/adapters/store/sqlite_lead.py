@@ -2,12 +2,11 @@
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-
-from sqlalchemy import Connection
 
 from kapelle.adapters.store.rows import to_microseconds
 from kapelle.adapters.store.sqlite import SqliteStore
@@ -38,8 +37,8 @@ class SqliteLeadership:
             return None
         log = self._store.statements.log
 
-        def call(connection: Connection) -> int:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        def call(connection: sqlite3.Connection) -> int:
+            connection.execute("BEGIN IMMEDIATE")
             rows = log.term.run(connection)
             term = (rows[0][0] if rows else 0) + 1
             log.take.do(
@@ -51,7 +50,7 @@ class SqliteLeadership:
                 renewed_at=to_microseconds(now),
                 given_up=0,
             )
-            connection.exec_driver_sql("COMMIT")
+            connection.execute("COMMIT")
             return term
 
         try:

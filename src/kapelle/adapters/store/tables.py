@@ -1,6 +1,7 @@
 """The tables of the store's port, over one connection in one transaction."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from kapelle.adapters.store.known import Known
-from kapelle.adapters.store.rows import EPOCH, ESCAPE, LONGEST_BODY, AnyConnection, from_microseconds, to_microseconds
+from kapelle.adapters.store.rows import EPOCH, ESCAPE, LONGEST_BODY, from_microseconds, to_microseconds
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, PromptRecord
@@ -76,7 +77,7 @@ def _by_time(runs: list[Run]) -> list[Run]:
 class _Kept:
     """The tables whose rows change often; shared by all parts of a transaction."""
 
-    def __init__(self, connection: AnyConnection, statements: "Statements") -> None:
+    def __init__(self, connection: sqlite3.Connection, statements: "Statements") -> None:
         self.runs = Known(connection, statements.runs.rows)
         self.tasks = Known(connection, statements.tasks.rows)
         self.attempts = Known(connection, statements.attempts.rows)
@@ -89,7 +90,7 @@ class _Kept:
 
 
 class _Part:
-    def __init__(self, connection: AnyConnection, statements: "Statements", kept: _Kept) -> None:
+    def __init__(self, connection: sqlite3.Connection, statements: "Statements", kept: _Kept) -> None:
         self._at = connection
         self._all = statements
         self._kept = kept
@@ -321,7 +322,7 @@ WORDS = 500
 class SqlRequests(_Part):
     """Requests."""
 
-    def __init__(self, connection: AnyConnection, statements: "Statements", kept: _Kept) -> None:
+    def __init__(self, connection: sqlite3.Connection, statements: "Statements", kept: _Kept) -> None:
         super().__init__(connection, statements, kept)
         self._bodies: dict[str, Body | Unreadable] = {}
         """Of requests that this transaction has appended itself: they need not be read from JSON."""
@@ -390,7 +391,7 @@ class SqlRequests(_Part):
 class SqlView:
     """What may be read, in one transaction."""
 
-    def __init__(self, connection: AnyConnection, statements: "Statements") -> None:
+    def __init__(self, connection: sqlite3.Connection, statements: "Statements") -> None:
         self._at = connection
         self._all = statements
         self._kept = kept = _Kept(connection, statements)
@@ -426,7 +427,7 @@ def _entry(row: Sequence[Any]) -> "Entry":
 class SqlTx(SqlView):
     """A transaction of the leader."""
 
-    def __init__(self, connection: AnyConnection, statements: "Statements", *, now: datetime, term: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, statements: "Statements", *, now: datetime, term: int) -> None:
         super().__init__(connection, statements)
         self.now = now
         self.term = term
