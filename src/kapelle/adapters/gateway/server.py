@@ -4,23 +4,20 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import httpx2
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
-from kapelle.adapters.gateway.asking import read_request
 from kapelle.adapters.gateway.prices import PRICES, cost_of
-from kapelle.adapters.gateway.reading import ReplyReader
 from kapelle.adapters.gateway.recognising import NO_RETRY, Recognised, answer_to, recognise
-from kapelle.adapters.gateway.recording import Recorder
 from kapelle.adapters.gateway.rehearsal import Caller
 from kapelle.adapters.gateway.rehearse import RehearsedUpstream, error, log_no_broken_replies
 from kapelle.core.budget import Price, Usage, price_of
@@ -29,33 +26,22 @@ from kapelle.core.errors import GatewayFailed, KapelleError
 from kapelle.core.evaluating import Evaluator
 from kapelle.core.ids import AgentId
 from kapelle.core.ports import Credentials, Meter, ModelCall, Refusal, Ticket
-from kapelle.core.trouble import CREDENTIALS_WORD, trouble_of_text
+
+if TYPE_CHECKING:
+    from kapelle.adapters.gateway.forwarding import Forwarder
 
 _LOG = logging.getLogger("kapelle")
 METHODS = ["GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"]
-# What belongs to one connection and not to the message, and what the gateway sets itself.
-NOT_FORWARDED = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "host",
-        "content-length",
-        "accept-encoding",
-        "content-encoding",
-    }
-)
 LARGEST = 64 << 20
 """Bytes of a request, at most; the API itself takes half of that."""
 TOKEN_HEADER = "x-kapelle-token"  # noqa: S105  # the name of a header
 HIGHEST_PORT = 65535
 FIRST_ERROR = 400
 """The lowest status of an error."""
+DATE_S = 1.0
+"""Seconds after which the date that replies carry is renewed."""
+PATIENCE_S = 1.0
+"""Seconds that a reply has to come to its end when the gateway stops."""
 
 
 class ModelGateway:
@@ -81,10 +67,9 @@ class ModelGateway:
         self._port = port
         self._tickets: dict[str, Ticket] = {}
         self._rehearsals: dict[str, RehearsedUpstream] = {}
-        self._recorders: dict[str, Recorder] = {}
         self._meter: Meter | None = None
-        self._client: httpx2.AsyncClient | None = None
-        self._server: uvicorn.Server | None = None
+        self._forwarder: asyncio.Future[Forwarder] | None = None
+        self._server: _Server | None = None
         self._serving: asyncio.Future[None] | None = None
 
     # --- The port ---
@@ -92,21 +77,19 @@ class ModelGateway:
     async def start(self, meter: Meter) -> str:
         self._meter = meter
         listener = self._listen()
-        self._client = httpx2.AsyncClient(
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
-            timeout=httpx2.Timeout(None, connect=10.0),
-            follow_redirects=False,
-        )
         app = Starlette(routes=[Route("/{path:path}", self._handle, methods=METHODS)])
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         log_no_broken_replies()
-        self._server = _QuietServer(config)
+        self._server = _Server(config)
         # The server lives as long as the gateway, not as long as a scope: it is awaited in stop().
         self._serving = asyncio.ensure_future(self._server.serve(sockets=[listener]))
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     def admit(self, ticket: Ticket) -> None:
         self._tickets[ticket.token] = ticket
+        if ticket.upstream.rehearsal is None:
+            # While its program starts, which takes longer.
+            self._load_forwarder()
 
     def dismiss(self, agent_id: AgentId) -> None:
         for token in [token for token, ticket in self._tickets.items() if ticket.agent_id == agent_id]:
@@ -114,12 +97,12 @@ class ModelGateway:
 
     async def stop(self) -> None:
         if self._server is not None:
-            self._server.should_exit = True
+            self._server.stop()
         if self._serving is not None:
             await self._serving
-        if self._client is not None:
-            await self._client.aclose()
-        self._server, self._serving, self._client = None, None, None
+        if self._forwarder is not None:
+            await (await self._forwarder).close()
+        self._server, self._serving, self._forwarder = None, None, None
 
     def _listen(self) -> socket.socket:
         """Listen where an earlier leader did, so that agents who outlived it find the gateway again."""
@@ -167,7 +150,19 @@ class ModelGateway:
             return error(413, f"a request of more than {LARGEST} bytes", headers=NO_RETRY)
         if ticket.upstream.rehearsal is not None:
             return await self._rehearse(request, body, ticket)
-        return await self._forward(request, body, ticket)
+        if self._server is None or self._server.should_exit:
+            return error(503, "the gateway is stopping")
+        return await (await self._load_forwarder()).forward(request, body, ticket)
+
+    def _load_forwarder(self) -> "asyncio.Future[Forwarder]":
+        def load() -> "Forwarder":
+            from kapelle.adapters.gateway.forwarding import Forwarder
+
+            return Forwarder(self._credentials, book=self._book, failed=self._failed)
+
+        if self._forwarder is None:
+            self._forwarder = asyncio.ensure_future(asyncio.to_thread(load))
+        return self._forwarder
 
     def _ticket(self, request: Request) -> Ticket | None:
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
@@ -205,105 +200,6 @@ class ModelGateway:
         what = recognise(status, response.headers, bytes(response.body), self._now(), own_login=ticket.upstream.own_login)
         self._book(ticket, model="", usage=Usage(), status=status, begun=begun, kind=what.kind, what=what)
         return _refused(Refusal(trouble=what.trouble, message=what.message)) if what.of_account else response
-
-    async def _forward(self, request: Request, body: bytes, ticket: Ticket) -> Response:
-        headers = {
-            name: value
-            for name, value in request.headers.items()
-            if name not in NOT_FORWARDED and not name.startswith("x-kapelle-")
-        }
-        headers["accept-encoding"] = "identity"
-        if ticket.upstream.credential is not None:
-            key = self._credentials.resolve(ticket.upstream.credential)
-            if key is None:
-                words = f"{CREDENTIALS_WORD} {ticket.upstream.credential} is not set where Kapelle leads"
-                return error(401, words, headers=NO_RETRY)
-            headers.pop("authorization", None)
-            headers["x-api-key"] = key
-        if self._client is None:
-            return error(503, "the gateway is stopping")
-        # With its escapes as they came: a slash in a name is not one between names.
-        url = f"{ticket.upstream.base_url.rstrip('/')}{request.scope['raw_path'].decode('latin-1')}"
-        url += f"?{request.url.query}" if request.url.query else ""
-        begun = time.monotonic()
-        try:
-            sending = self._client.build_request(request.method, url, headers=headers, content=body)
-            response = await self._client.send(sending, stream=True)
-        except httpx2.HTTPError as problem:
-            if request.url.path.endswith("/messages"):
-                what = Recognised(trouble=Trouble.UNREACHABLE, kind="unreachable", message=str(problem))
-                self._book(ticket, model="", usage=Usage(), status=502, begun=begun, kind=what.kind, what=what)
-            return error(502, f"the model API at {ticket.upstream.base_url} cannot be reached: {problem}")
-        passed = {name: value for name, value in response.headers.items() if name not in NOT_FORWARDED}
-        metered = request.url.path.endswith("/messages")
-        # A rehearsal answers what is on the side by itself: a turn for it would shift all that follow.
-        recorded = ticket.upstream.record is not None and not read_request(body).on_the_side
-        if metered and response.status_code >= FIRST_ERROR:
-            return await self._passed_error(response, passed, ticket, begun, recorded=recorded)
-        pieces = self._pass_on(response, ticket, begun, recorded=recorded) if metered else response.aiter_raw()
-        return StreamingResponse(pieces, status_code=response.status_code, headers=passed)
-
-    async def _passed_error(
-        self, response: httpx2.Response, headers: Mapping[str, str], ticket: Ticket, begun: float, *, recorded: bool
-    ) -> Response:
-        """Return an error of the API, which is small and comes at once, whole."""
-        try:
-            content = await response.aread()
-        except httpx2.HTTPError:
-            content = b""
-        finally:
-            await response.aclose()
-        if recorded:
-            self._record(ticket, response.status_code, None)
-        return self._failed(ticket, Response(content, status_code=response.status_code, headers=headers), begun)
-
-    async def _pass_on(
-        self, response: httpx2.Response, ticket: Ticket, begun: float, *, recorded: bool
-    ) -> AsyncIterator[bytes]:
-        """Yield the reply as it comes, and count it."""
-        reader = ReplyReader(streaming=response.headers.get("content-type", "").startswith("text/event-stream"))
-        broken = ""
-        try:
-            async for piece in response.aiter_raw():
-                reader.feed(piece)
-                yield piece
-        except httpx2.HTTPError:
-            broken = "cut"
-            raise
-        finally:
-            # Booked before anything is awaited: whoever gives up the call may not let this come to its end.
-            reader.finish()
-            kind = reader.error or broken or ("refusal" if reader.refused else "" if reader.complete else "cut")
-            status = response.status_code
-            what = _in_reply(reader, broken=broken)
-            self._book(
-                ticket,
-                model=reader.model,
-                usage=reader.usage,
-                status=status,
-                begun=begun,
-                kind=kind,
-                hour_writes=reader.hour_writes,
-                what=what,
-            )
-            if recorded:
-                self._record(ticket, status, reader)
-            with suppress(httpx2.HTTPError):
-                await response.aclose()
-
-    def _record(self, ticket: Ticket, status: int, reader: ReplyReader | None) -> None:
-        path = ticket.upstream.record
-        if path is None:
-            return
-        recorder = self._recorders.setdefault(path, Recorder(Path(path)))
-        try:
-            if reader is None:
-                recorder.error(ticket, status)
-            elif reader.complete:
-                recorder.reply(ticket, reader)
-        except OSError as problem:
-            # The reply itself is not to suffer.
-            _LOG.warning("the recording %s cannot be written: %s", path, problem.strerror)
 
     def _book(
         self,
@@ -360,20 +256,42 @@ def _refused(refusal: Refusal) -> Response:
     return error(status, message, kind, headers=NO_RETRY)
 
 
-def _in_reply(reader: ReplyReader, *, broken: str) -> Recognised | None:
-    """Return what went wrong in a reply that began well, or None."""
-    if reader.error:
-        trouble = trouble_of_text(f"{reader.error} {reader.message}") or Trouble.API_ERROR
-        return Recognised(trouble=trouble, kind=reader.error, message=reader.message)
-    if broken:
-        return Recognised(trouble=Trouble.UNREACHABLE, kind=broken)
-    return Recognised(trouble=Trouble.REFUSED, kind="refusal") if reader.refused else None
+class _Server(uvicorn.Server):
+    """A server that leaves signals to whoever runs the process, and ends as soon as it is told to."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
 
-class _QuietServer(uvicorn.Server):
-    """A server that leaves signals to whoever runs the process."""
+    def stop(self) -> None:
+        """Have it end."""
+        self.should_exit = True
+        self._told.set()
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Leave them."""
         yield
+
+    async def main_loop(self) -> None:
+        """Wait to be told; meanwhile the date in the headers is renewed."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), DATE_S)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End connections that wait for a request at once; give the others a while to end theirs."""
+        for listening in (*self.servers, *(sockets or ())):
+            listening.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        state, loop = self.server_state, asyncio.get_running_loop()
+        until = loop.time() + PATIENCE_S
+        # The server tells nobody when the last of them is gone.
+        while (state.connections or state.tasks) and loop.time() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        unfinished = list(state.tasks)
+        for task in unfinished:
+            task.cancel()
+        if unfinished:
+            await asyncio.wait(unfinished, timeout=PATIENCE_S)
