@@ -1,63 +1,101 @@
 """Repositories: their facts, their refs, merging without touching a directory, and moving a target safely."""
 
 import os
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from kapelle.adapters.system.git import Git, GitResult, failed, plain
 from kapelle.core.errors import RepositoryRefused
 from kapelle.core.ports import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature
 
 MESSAGE_LINES = 4
+REMEMBERED = 10_000
+FULL = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+"""The full name of a commit."""
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _Known(dict[K, V]):
+    """Facts that never change, the newest few of them."""
+
+    def keep(self, key: K, value: V) -> None:
+        """Remember one."""
+        self[key] = value
+        if len(self) > REMEMBERED:
+            del self[next(iter(self))]
 
 
 class GitRepositories:
-    """See ``core.ports.Repositories``."""
+    """See ``core.ports.Repositories``.
+
+    What a commit is named by, its full name, is what it holds and what it came from: such facts are asked for once.
+    """
+
+    def __init__(self) -> None:
+        self._trees: _Known[tuple[str, str], str] = _Known()
+        self._older: _Known[tuple[str, str, str], bool] = _Known()
+        """(repository, older commit, newer one): the older is an ancestor of the newer."""
 
     async def inspect(self, path: str) -> RepositoryFacts:
         if not Path(path).is_dir():
             raise RepositoryRefused(f"{path} is no directory", remedy="Give the path of a git repository.")
         git = Git(path)
-        bare = await git.ask("rev-parse", "--is-bare-repository")
-        if bare.code != 0:
+        found = await git.ask("rev-parse", "--is-bare-repository", "--show-toplevel")
+        bare, _, top = found.text.partition("\n")
+        if not bare:
             raise RepositoryRefused(f"{path} is no git repository", remedy="Run `git init` there, or go to a repository.")
-        if bare.text == "true":
+        if bare == "true":
             raise RepositoryRefused(
                 f"{path} is a bare repository, which has no checkout to read the configuration from",
                 remedy="Clone it and run Kapelle in the clone.",
             )
-        root = await git.ask("rev-parse", "--show-toplevel")
-        if root.code != 0:
+        if found.code != 0:
             raise RepositoryRefused(f"{path} is inside a .git directory", remedy="Go to the checkout itself.")
-        git = Git(root.text)
-        head = await git.ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-        if head.code != 0:
+        git = Git(top)
+        at = await git.ask("rev-parse", "HEAD^{commit}", "--symbolic-full-name", "HEAD")
+        if at.code != 0:
             raise RepositoryRefused(
-                f"the repository {root.text} has no commit yet", remedy="Make a first one: git add -A && git commit"
+                f"the repository {top} has no commit yet", remedy="Make a first one: git add -A && git commit"
             )
         # A worktree has its submodules empty, and their commits would not be merged by the queue: better said than half done.
         if any(line.startswith("160000 ") for line in (await git.do("ls-files", "--stage")).lines):
             raise RepositoryRefused(
-                f"the repository {root.text} has submodules, which Kapelle cannot work with yet",
+                f"the repository {top} has submodules, which Kapelle cannot work with yet",
                 remedy="Work in the submodule's own repository, or in a branch without submodules.",
             )
         common = (await git.do("rev-parse", "--path-format=absolute", "--git-common-dir")).text
-        branch = await git.ask("symbolic-ref", "--quiet", "--short", "HEAD")
-        return RepositoryFacts(root=root.text, git_dir=common, branch=branch.text if branch.code == 0 else None, head=head.text)
+        head, name = at.lines
+        branch = name.removeprefix("refs/heads/") if name.startswith("refs/heads/") else None
+        return RepositoryFacts(root=top, git_dir=common, branch=branch, head=head)
 
     async def resolve(self, repository: str, name: str) -> str | None:
         found = await Git(repository).ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
         return found.text if found.code == 0 else None
 
     async def tree(self, repository: str, commit: str) -> str:
-        return (await Git(repository).do("rev-parse", f"{commit}^{{tree}}")).text
+        key = (repository, commit)
+        if key not in self._trees:
+            found = (await Git(repository).do("rev-parse", f"{commit}^{{tree}}")).text
+            if not FULL.fullmatch(commit):
+                return found
+            self._trees.keep(key, found)
+        return self._trees[key]
 
     async def is_ancestor(self, repository: str, older: str, newer: str) -> bool:
+        if older == newer or (repository, older, newer) in self._older:
+            return True
+        if (repository, newer, older) in self._older:
+            return False
         arguments = ("merge-base", "--is-ancestor", older, newer)
         result = await Git(repository).ask(*arguments)
         if result.code not in {0, 1}:
             raise failed(arguments, result)
+        if result.code == 0 and FULL.fullmatch(older) and FULL.fullmatch(newer):
+            self._older.keep((repository, older, newer), True)
         return result.code == 0
 
     async def changed(self, repository: str, base: str, head: str) -> Sequence[str]:
@@ -91,6 +129,9 @@ class GitRepositories:
         }
         named = [part for parent in parents for part in ("-p", parent)]
         made = await Git(repository).having(**names).do("commit-tree", tree, *named, given=signature.message.encode())
+        self._trees.keep((repository, made.text), tree)
+        for parent in parents:
+            self._older.keep((repository, parent, made.text), True)
         return made.text
 
     async def since(self, repository: str, base: str, head: str) -> Sequence[str]:

@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kapelle.adapters.system.git import Git, Locks, failed, plain
@@ -18,6 +19,13 @@ from kapelle.core.ports import Commit, Conflict, Signature, WorkspaceOrder
 COPIED = "kapelle-copied"
 """A file in the worktree's private git directory that lists what was copied in: it is never committed."""
 WILDCARD = re.compile(r"[\\*?\[]")
+UNDER_WAY = {
+    "merge": ("MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "MERGE_RR", "MERGE_AUTOSTASH", "AUTO_MERGE", "SQUASH_MSG"),
+    "rebase": ("rebase-merge", "rebase-apply"),
+    "cherry-pick": ("CHERRY_PICK_HEAD", "sequencer"),
+    "revert": ("REVERT_HEAD", "sequencer"),
+}
+"""What an operation that was begun and not ended has left in a git directory: git is asked to end only what is under way."""
 
 
 class GitWorkspaces:
@@ -56,25 +64,28 @@ class GitWorkspaces:
         git, git_dir = await self._git(path, repository)
         await self._add_all(git, git_dir)
         tree = (await git.do("write-tree")).text
-        head = (await git.do("rev-parse", "HEAD")).text
-        merging = await git.ask("rev-parse", "--verify", "--quiet", "MERGE_HEAD")
+        head, its_tree = (await git.do("rev-parse", "HEAD", "HEAD^{tree}")).lines
+        merging = await _merging(git, git_dir)
         parents = [head]
-        if merging.code == 0:
-            already = await git.ask("merge-base", "--is-ancestor", merging.text, head)
-            parents += [merging.text] if already.code != 0 else []
-        if len(parents) == 1 and tree == (await git.do("rev-parse", "HEAD^{tree}")).text:
+        if merging is not None:
+            already = await git.ask("merge-base", "--is-ancestor", merging, head)
+            parents += [merging] if already.code != 0 else []
+        if len(parents) == 1 and tree == its_tree:
             await git.do("update-ref", "--no-deref", "HEAD", head)
             return Commit(commit=head, tree=tree)
         commit = await _commit_tree(git, tree, parents, signature)
         # HEAD itself, also when the agent put it on a branch: that branch is none of ours.
         await git.do("update-ref", "--no-deref", "HEAD", commit)
-        await git.ask("merge", "--quit")
+        await _quit(git, git_dir, "merge")
         return Commit(commit=commit, tree=tree)
 
     async def snapshot(self, path: str, repository: str, ref: str) -> str | None:
         if not Path(path).is_dir():
             return None
         git, git_dir = await self._git(path, repository)
+        state = await _state(git, git_dir)
+        if state.clean and await _held(git, state.head):
+            return None
         with tempfile.TemporaryDirectory(prefix="kapelle-index-") as folder:
             index = Path(folder) / "index"
             if (git_dir / "index").exists():
@@ -82,25 +93,23 @@ class GitWorkspaces:
             beside = git.having(GIT_INDEX_FILE=str(index))
             await self._add_all(beside, git_dir, whatever=True)
             tree = (await beside.do("write-tree")).text
-        head = (await git.do("rev-parse", "HEAD")).text
+        head, its_tree = (await git.do("rev-parse", "HEAD", "HEAD^{tree}")).lines
         commit = head
-        if tree != (await git.do("rev-parse", "HEAD^{tree}")).text:
+        if tree != its_tree:
             name = "Kapelle"
             signature = Signature(author=name, email="snapshot@agents.kapelle.invalid", message=f"Snapshot of {path}\n")
             commit = await _commit_tree(git, tree, [head], signature)
-        else:
-            holding = await git.do("for-each-ref", "--contains", head, "--count=1", "refs/heads", "refs/kapelle")
-            if holding.text:
-                return None
+        elif await _held(git, head):
+            return None
         await git.do("update-ref", ref, commit)
         return commit
 
     async def bring_in(self, path: str, repository: str, commit: str) -> Sequence[Conflict]:
-        git, _ = await self._git(path, repository)
-        merging = await git.ask("rev-parse", "--verify", "--quiet", "MERGE_HEAD")
-        if merging.code == 0 and merging.text != commit:
+        git, git_dir = await self._git(path, repository)
+        merging = await _merging(git, git_dir)
+        if merging is not None and merging != commit:
             await git.do("merge", "--abort")
-        if merging.code != 0 or merging.text != commit:
+        if merging != commit:
             identity = _identity("Kapelle", "merge-queue@agents.kapelle.invalid")
             arguments = ("merge", "--no-commit", "--no-ff", "--quiet", commit)
             result = await git.having(**identity).ask(*arguments)
@@ -123,8 +132,10 @@ class GitWorkspaces:
 
     async def put(self, path: str, repository: str, commit: str) -> None:
         git, git_dir = await self._git(path, repository)
-        for operation in ("merge", "rebase", "cherry-pick", "revert"):
-            await git.ask(operation, "--quit")
+        await _quit(git, git_dir, *UNDER_WAY)
+        state = await _state(git, git_dir)
+        if state.clean and state.detached and state.head == commit:
+            return
         await git.do("checkout", "--force", "--detach", "--quiet", commit)
         literal = [WILDCARD.sub(r"\\\g<0>", name) for name in _copied(git_dir)]
         await git.do("clean", "-ffdq", *[f"--exclude=/{name}" for name in literal])
@@ -140,7 +151,7 @@ class GitWorkspaces:
         # The directory first: git removes no worktree whose .git file is broken, but forgets one that is gone. Only this one:
         # a general prune would also forget those whose .git file an agent has deleted, with their work.
         _delete(Path(path))
-        if Path(repository).is_dir():
+        if Path(repository).is_dir() and await _private_git_dir(path, repository) is not None:
             await Git(repository).ask("worktree", "remove", "--force", "--force", path)
 
     async def present(self, folder: str) -> Sequence[str]:
@@ -243,11 +254,14 @@ def _delete(path: Path) -> None:
 
 async def _private_git_dir(path: str, repository: str) -> Path | None:
     """Return the git directory of the worktree at *path*, as the repository knows it."""
-    try:
-        common = (await Git(repository).do("rev-parse", "--path-format=absolute", "--git-common-dir")).text
-    except GitFailed:
-        return None
-    return _find_record(Path(path), Path(common))
+    common = Path(repository, ".git")
+    if not (common / "HEAD").is_file() or (common / "commondir").exists():
+        # It lies elsewhere.
+        try:
+            common = Path((await Git(repository).do("rev-parse", "--path-format=absolute", "--git-common-dir")).text)
+        except GitFailed:
+            return None
+    return _find_record(Path(path), common)
 
 
 def _find_record(path: Path, common: Path) -> Path | None:
@@ -261,6 +275,47 @@ def _find_record(path: Path, common: Path) -> Path | None:
         if os.path.realpath(Path(pointed).parent) == wanted:
             return record
     return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _State:
+    """Where a worktree is."""
+
+    head: str
+    detached: bool
+    clean: bool
+    """Whether everything in it that git would not ignore is in the commit *head*, but for what was copied in."""
+
+
+async def _state(git: Git, git_dir: Path) -> _State:
+    said = (await git.do("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal", "--ignored=no")).fields
+    facts = dict(line[2:].split(" ", 1) for line in said if line.startswith("# "))
+    copied = {f"? {name}" for name in _copied(git_dir)}
+    clean = all(line.startswith("# ") or line in copied for line in said)
+    return _State(head=facts["branch.oid"], detached=facts["branch.head"] == "(detached)", clean=clean)
+
+
+async def _held(git: Git, commit: str) -> bool:
+    """Say whether a branch, or what Kapelle keeps, holds *commit*."""
+    found = await git.do("for-each-ref", "--contains", commit, "--count=1", "refs/heads", "refs/kapelle")
+    return bool(found.text)
+
+
+async def _merging(git: Git, git_dir: Path) -> str | None:
+    """Return the commit that is being merged into the worktree, or None."""
+    if not (git_dir / "MERGE_HEAD").exists():
+        return None
+    found = await git.ask("rev-parse", "--verify", "--quiet", "MERGE_HEAD")
+    return found.text if found.code == 0 else None
+
+
+async def _quit(git: Git, git_dir: Path, *operations: str) -> None:
+    """Forget *operations* that were begun and not ended."""
+    # Where refs are kept in tables, what is under way may be there, too, and not in files.
+    tables = (git_dir / "reftable").exists()
+    for operation in operations:
+        if tables or any((git_dir / name).exists() for name in UNDER_WAY[operation]):
+            await git.ask(operation, "--quit")
 
 
 def _copied(git_dir: Path) -> list[str]:
