@@ -54,6 +54,16 @@ def test_looking_at_what_runs_loads_no_engine(tmp_path: Path) -> None:
     assert modules.isdisjoint({"kapelle.engine", "kapelle.adapters.gateway", "sqlalchemy", "jinja2", "jsonschema", "uvicorn"})
 
 
+def test_running_a_plain_task_loads_nothing_that_only_others_need(tmp_path: Path) -> None:
+    project = tmp_path / ".kapelle" / "agents.yml"
+    project.parent.mkdir()
+    project.write_text("agents: {script: {program: command}}\n", encoding="utf-8")
+    printed, modules = loaded(tmp_path, "run", "-p", "true", "--agent", "script")
+    assert "1 completed" in printed
+    assert "kapelle.engine.leader" in modules
+    assert modules.isdisjoint({"sqlalchemy", "alembic", "jinja2", "jsonschema", "httpx2"})
+
+
 def test_every_command_is_where_it_is_said_to_be() -> None:
     commands = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
     assert list(commands) == [name for _, name, _ in COMMANDS]

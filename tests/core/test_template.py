@@ -3,7 +3,8 @@
 import pytest
 
 from kapelle.core.errors import TemplateFailed
-from kapelle.core.template import NeedView, Scope, holds, render
+from kapelle.core.rendering import holds, render
+from kapelle.core.template import NeedView, Scope
 
 PLAN = NeedView(
     name="plan", state="completed", summary="Two endpoints.", result={"risk": "low", "files": ["a.py", "b.py"]}, commit="c0ffee"

@@ -7,7 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kapelle.core.errors import TemplateFailed
-from kapelle.core.template import NeedView, Scope, fill, looked_up
+from kapelle.core.rendering import fill
+from kapelle.core.template import NeedView, Scope, looked_up
 
 NAMES: dict[str, Any] = Scope(
     inputs={"text": "{{ x }}\r\n", "number": -7, "yes": True, "list": [1], "items": "own", "deep": {"er": "x"}, "ratio": 0.5},

@@ -1,9 +1,13 @@
 """What a template names, found before anything runs."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kapelle.core.errors import TemplateFailed
-from kapelle.core.template import References, references
+from kapelle.core.references import references
+from kapelle.core.rendering import parsed
+from kapelle.core.template import References, lookups
 
 
 @pytest.mark.parametrize(
@@ -85,3 +89,25 @@ def test_nothing_is_computed_to_see_what_a_template_names(text: str) -> None:
 
 def test_nothing_is_computed_to_see_what_a_condition_names() -> None:
     assert references("9 ** (9 ** 9) > inputs.a", expression=True).inputs == ("a",)
+
+
+WORDS = ("tasks", "inputs", "item", "run", "task", "other", "a", "none", "range", "self", "loop", "True")
+PATHS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(".".join)
+PIECES = PATHS.map("{{{{ {} }}}}".format) | st.sampled_from(["{{", "}}", "{%", "{", "}", "#", " words ", "{{ 1 }}", "{# x #}"])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(PIECES, max_size=6).map("".join))
+def test_what_only_looks_up_is_read_as_jinja_reads_it(text: str) -> None:
+    found = lookups(text)
+    if found is None:
+        return
+    read = parsed(text)
+    assert (found.item, *map(set, (found.tasks, found.inputs, found.unknown, found.fields))) == (
+        (read.item, *map(set, (read.tasks, read.inputs, read.unknown, read.fields)))
+    )
+
+
+@pytest.mark.parametrize("text", ["{{ run }}", "a {{ tasks.plan.summary }} b {{ inputs.x }}", "plain"])
+def test_most_templates_are_read_without_jinja(text: str) -> None:
+    assert lookups(text) is not None

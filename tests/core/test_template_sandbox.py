@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kapelle.core.errors import TemplateFailed
-from kapelle.core.template import NeedView, Scope, holds, render
+from kapelle.core.rendering import holds, render
+from kapelle.core.template import NeedView, Scope
 
 quick = settings(max_examples=100, deadline=None)
 PLAN = NeedView(name="plan", state="completed", summary="s", result={"a": [1]}, commit=None)

@@ -14,7 +14,6 @@ from kapelle.core.gate import Check, Gate
 from kapelle.core.limits import LONGEST_INPUTS, LONGEST_NAME, LONGEST_PROMPT
 from kapelle.core.merge import DeliveryMode, MergeRules
 from kapelle.core.ports import Driver, RepositoryFacts, Upstream
-from kapelle.core.result import schema_problem
 from kapelle.core.retry import RetryPolicy
 from kapelle.core.run import Limits, RunSpec, WorkspaceRules
 from kapelle.core.task import TaskSpec, WorkspaceKind
@@ -290,6 +289,13 @@ def _as_default(name: str, text: str, default: Any) -> Any:
 NAMES = {"bool": "yes or no", "int": "whole number", "float": "number", "list": "list, as JSON", "dict": "mapping, as JSON"}
 
 
+def _schema_problem(schema: str) -> str:
+    # Most workflows ask for no structured result, and this takes long to load.
+    from kapelle.core.result import schema_problem
+
+    return schema_problem(schema)
+
+
 def _task(
     name: str, task: models.Task, workflow: models.Workflow, shop: Workshop, values: Mapping[str, Any]
 ) -> tuple[WorkflowTask, list[Mistake]]:
@@ -303,7 +309,7 @@ def _task(
     gate = task.gate if task.gate is not None else (defaults.gate if gated else None)
     retry = task.retry or defaults.retry
     schema = None if task.result is None else json.dumps(task.result)
-    if schema is not None and (problem := schema_problem(schema)):
+    if schema is not None and (problem := _schema_problem(schema)):
         advice = "see json-schema.org; for example {type: object, properties: {...}}"
         wrong.append(
             Mistake(message=f"the result of {name} is no JSON Schema: {problem}", advice=advice, path=(*here, "result"))

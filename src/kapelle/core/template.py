@@ -1,42 +1,19 @@
-"""Prompts and conditions as Jinja2 templates, in its sandboxed environment: computation only, no way out.
+"""Prompts and conditions as templates: what they see, and what of them needs no computation at all.
 
 What a template computes may take for ever. So whoever renders one goes through the port ``core.evaluating.Evaluator``, which
-does it under limits; here is what is rendered, and what needs no computation at all.
+has ``core.rendering`` do it under limits.
 
 A template sees ``inputs``, ``tasks`` (what the task needs, by name), ``item`` (of ``foreach``), ``run`` and ``task``.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from kapelle.core.errors import TemplateFailed
-from kapelle.core.limits import LONGEST_CODE, LONGEST_PROMPT
+from kapelle.core.limits import LONGEST_PROMPT
 
 KNOWN = ("inputs", "tasks", "item", "run", "task")
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        # A task called `update`, or a field called `items`, is meant before the method of that name.
-        if isinstance(obj, Mapping) and attribute in obj:
-            return cast("Mapping[str, Any]", obj)[attribute]
-        return super().getattr(obj, attribute)
-
-
-def _environment() -> _Environment:
-    # Prompts are text for a model, not HTML: nothing is escaped.
-    environment = _Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": False}
-    return environment
-
-
-_ENVIRONMENT = _environment()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,55 +54,11 @@ class Scope:
         }
 
 
-def render(text: str, scope: Scope) -> str:
-    """Return the template *text* filled in.
-
-    Raises:
-        TemplateFailed: it names something that is not there, does something that is not allowed, or becomes too long.
-    """
-    return fill(text, scope.names(), f"the prompt of task {scope.task}")
-
-
-def fill(text: str, names: Mapping[str, Any], what: str = "the template") -> str:
-    """Return the template *text* filled in with *names*; *what* says in an error which it is.
-
-    Raises:
-        TemplateFailed: as for ``render``.
-    """
-    size, pieces = 0, list[str]()
-    try:
-        for piece in _ENVIRONMENT.from_string(text).generate(names):
-            size += len(piece)
-            pieces.append(piece)
-            if size > LONGEST_PROMPT:
-                break
-    except Exception as error:  # filters and methods raise whatever they like
-        raise TemplateFailed(f"{what} cannot be rendered: {_why(error)}") from error
-    if size > LONGEST_PROMPT:
-        raise TemplateFailed(f"{what} becomes longer than {LONGEST_PROMPT} characters")
-    return "".join(pieces)
-
-
-def holds(expression: str, scope: Scope) -> bool:
-    """Say whether the condition *expression* (with or without braces) is true.
-
-    Raises:
-        TemplateFailed: as for ``render``.
-    """
-    bare = _bare(expression)
-    try:
-        compiled = _ENVIRONMENT.compile_expression(bare, undefined_to_none=False)
-        return bool(compiled(scope.names()))
-    except Exception as error:  # as in render
-        raise TemplateFailed(f"the condition of task {scope.task} cannot be decided: {_why(error)}") from error
-
-
 def is_plain(text: str) -> bool:
     """Say whether *text* has nothing in it that would be filled in."""
     return "{" not in text or not any(mark in text for mark in ("{{", "{%", "{#"))
 
 
-_CODE = re.compile(r"\{[{%].*?(?:[}%]\}|\Z)", re.DOTALL)
 _NEWLINE = re.compile(r"\r\n?")
 _LOOKUP = re.compile(r"\{\{ *([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*) *\}\}", re.ASCII)
 
@@ -185,21 +118,6 @@ MANY = 10**15
 """Whole numbers below it are written in no time."""
 
 
-def _why(error: Exception) -> str:
-    return str(error)[:WORDS] or type(error).__name__
-
-
-WORDS = 1_000
-"""Characters of an error's own words that are told: it may quote all that it was about."""
-
-
-def _bare(expression: str) -> str:
-    text = expression.strip()
-    if text.startswith("{{") and text.endswith("}}"):
-        return text[2:-2].strip()
-    return text
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class References:
     """What a template names."""
@@ -214,83 +132,27 @@ class References:
     """Whether it uses ``item``."""
 
 
-def references(text: str, *, expression: bool = False) -> References:
-    """Return what the template (or condition) *text* names.
+# Names that mean something to a template wherever they stand.
+_OWN = _RESERVED | {"range", "dict", "lipsum", "cycler", "joiner", "namespace", "self", "super", "loop", "caller"}
 
-    Raises:
-        TemplateFailed: it is not a template at all; the message says in which of its lines.
-    """
-    source = "{{ " + _bare(text) + " }}" if expression else text
-    if not expression and is_plain(text):
+
+def lookups(text: str) -> References | None:
+    """Return what the template *text* names, where all it does is to look things up; None where it does more."""
+    if is_plain(text):
         return References()
-    if (size := sum(len(found) for found in _CODE.findall(source))) > LONGEST_CODE:
-        raise TemplateFailed(f"what it computes is {size} characters long; {LONGEST_CODE} are the most")
-    try:
-        if expression:
-            _one_expression(_bare(text))
-        # Parsed, never compiled: that computes whatever is constant, however long it takes.
-        tree = _ENVIRONMENT.parse(source)
-        free = _Names(_ENVIRONMENT).free(tree)
-    except TemplateSyntaxError as error:
-        raise TemplateFailed(f"{error.message} (line {error.lineno} of the template)") from error
-    except Exception as error:  # nested too deeply, a number with too many digits
-        raise TemplateFailed(_why(error)) from error
-    names = [name.name for name in tree.find_all(nodes.Name)]
+    paths = [found.group(1).split(".") for found in _LOOKUP.finditer(text)]
+    between = _LOOKUP.split(text)[::2]
+    if any(path[0] in _OWN for path in paths) or any(not is_plain(piece) or piece.endswith("{") for piece in between):
+        return None
+
+    def second(name: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(path[1] for path in paths if path[0] == name and len(path) > 1))
+
+    fields_ = [(path[1], path[2]) for path in paths if path[0] == "tasks" and len(path) > 2]  # noqa: PLR2004  # tasks.NAME.FIELD
     return References(
-        tasks=tuple(dict.fromkeys(_members(tree, "tasks"))),
-        inputs=tuple(dict.fromkeys(_members(tree, "inputs"))),
-        unknown=tuple(dict.fromkeys(name for name in names if name in free and name not in KNOWN)),
-        fields=tuple(dict.fromkeys(_fields(tree))),
-        item="item" in free,
+        tasks=second("tasks"),
+        inputs=second("inputs"),
+        unknown=tuple(dict.fromkeys(path[0] for path in paths if path[0] not in KNOWN)),
+        fields=tuple(dict.fromkeys(fields_)),
+        item=any(path[0] == "item" for path in paths),
     )
-
-
-class _Names(meta.TrackingCodeGenerator):
-    """Finds the names that a template expects to be given, without computing anything that is constant."""
-
-    def __init__(self, environment: _Environment) -> None:
-        super().__init__(environment)
-        self.optimizer = None
-
-    def free(self, tree: nodes.Template) -> set[str]:
-        self.visit(tree)
-        return self.undeclared_identifiers
-
-    def _output_child_to_const(self, node: nodes.Expr, frame: Any, finalize: Any) -> str:  # noqa: ARG002
-        raise nodes.Impossible
-
-    def visit_EvalContextModifier(self, node: nodes.EvalContextModifier, frame: Any) -> None:  # noqa: N802
-        """Let no ``autoescape`` compute what it is set to."""
-
-
-def _one_expression(text: str) -> None:
-    parser = Parser(_ENVIRONMENT, text, state="variable")
-    parser.parse_expression()
-    if not parser.stream.eos:
-        parser.fail("there is more than one expression", parser.stream.current.lineno)
-
-
-def _fields(tree: nodes.Template) -> Iterator[tuple[str, str]]:
-    """Yield (task, field) of every ``tasks.NAME.FIELD``."""
-    for node in tree.find_all(nodes.Getattr):
-        task = node.node
-        if not isinstance(task, nodes.Getattr | nodes.Getitem) or not isinstance(task.node, nodes.Name):
-            continue
-        if task.node.name != "tasks":
-            continue
-        name = task.attr if isinstance(task, nodes.Getattr) else getattr(task.arg, "value", None)
-        if isinstance(name, str):
-            yield name, node.attr
-
-
-def _members(tree: nodes.Template, of: str) -> Iterator[str]:
-    called = [call.node for call in tree.find_all(nodes.Call)]
-    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        if any(node is method for method in called):
-            continue  # tasks.items() and inputs.get("x") name no task and no input
-        if not (isinstance(node.node, nodes.Name) and node.node.name == of):
-            continue
-        if isinstance(node, nodes.Getattr):
-            yield node.attr
-        elif isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
-            yield node.arg.value

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from kapelle.core.errors import Mistake, closest
+from kapelle.core.errors import Mistake, TemplateFailed, closest
 from kapelle.core.limits import LONGEST_CONDITION, LONGEST_PROMPT
 from kapelle.core.names import name_problem
+from kapelle.core.references import references
 from kapelle.core.task import TaskSpec, WorkspaceKind
-from kapelle.core.template import NEED_FIELDS, References, TemplateFailed, references
+from kapelle.core.template import NEED_FIELDS, References
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 

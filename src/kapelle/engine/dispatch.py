@@ -9,12 +9,13 @@ from kapelle.core.account import Account, account_of, may_start, next_change, to
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord
 from kapelle.core.dispatch import Demand, Placement, Room, place
+from kapelle.core.errors import TemplateFailed
 from kapelle.core.events import AttemptEnded, AttemptStarted
 from kapelle.core.ids import AccountId, AgentId, AttemptId, PromptId, RunId
 from kapelle.core.run import Run
 from kapelle.core.store import Tx
 from kapelle.core.task import Failure, Task, TaskState, Wait, advance
-from kapelle.core.template import TemplateFailed, is_plain, plain
+from kapelle.core.template import is_plain, plain
 from kapelle.engine.accounts import Accounts, waits
 from kapelle.engine.ending import finish, move, moved_event, run_of, wait
 from kapelle.engine.scope import scope_of

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from kapelle.core import rendering
 from kapelle.core import result as results
-from kapelle.core import template
 from kapelle.core.errors import PatternFailed
 from kapelle.core.template import Scope
 
@@ -20,17 +20,17 @@ class PlainEvaluator:
     def render(self, text: str, scope: Scope) -> str:
         """See the port."""
         self.evaluated += 1
-        return template.render(text, scope)
+        return rendering.render(text, scope)
 
     def holds(self, expression: str, scope: Scope) -> bool:
         """See the port."""
         self.evaluated += 1
-        return template.holds(expression, scope)
+        return rendering.holds(expression, scope)
 
     def fill(self, text: str, names: Mapping[str, Any]) -> str:
         """See the port."""
         self.evaluated += 1
-        return template.fill(text, names)
+        return rendering.fill(text, names)
 
     def finds(self, pattern: str, text: str) -> bool:
         """See the port."""

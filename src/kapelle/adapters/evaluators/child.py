@@ -14,7 +14,8 @@ from typing import Any, cast
 from kapelle.adapters.evaluators.wire import READY, framed, unframe
 from kapelle.core.errors import KapelleError
 from kapelle.core.evaluating import LIMIT_S, MEMORY
-from kapelle.core.template import NeedView, Scope, fill, holds, render
+from kapelle.core.rendering import fill, holds, render
+from kapelle.core.template import NeedView, Scope
 
 SPARE = 1.0
 """Seconds beyond the limit after which it ends itself: its leader has died meanwhile, or would have killed it."""

@@ -144,9 +144,10 @@ class Forwarder:
             async for piece in response.aiter_raw():
                 reader.feed(piece)
                 yield piece
-        except httpx2.HTTPError:
+        except httpx2.HTTPError as problem:
             broken = "cut"
-            raise
+            # As the connection to the agent is then ended, too.
+            raise ConnectionResetError("the model API broke its reply off") from problem
         finally:
             # Booked before anything is awaited: whoever gives up the call may not let this come to its end.
             reader.finish()

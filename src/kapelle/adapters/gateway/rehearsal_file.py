@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from kapelle.core.durations import PATTERN, parse_duration
 from kapelle.core.errors import FileInvalid, TemplateFailed
 from kapelle.core.patterns import pattern_problem
-from kapelle.core.template import references
+from kapelle.core.references import references
 from kapelle.documents import Document
 
 

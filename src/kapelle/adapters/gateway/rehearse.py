@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-import httpx2
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -111,7 +110,7 @@ class _BrokenReplies(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether *record* is to be logged."""
         problem = record.exc_info[1] if record.exc_info else None
-        return not isinstance(problem, ConnectionResetError | httpx2.HTTPError)
+        return not isinstance(problem, ConnectionResetError)
 
 
 _QUIET = _BrokenReplies()
