@@ -16,7 +16,7 @@ from kapelle.adapters.hosts.local import LocalHost
 from kapelle.adapters.hosts.shim import SHIM
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import HostFailed
-from kapelle.core.ports import Ended
+from kapelle.core.ports import Ended, Launch
 from kapelle.testing.conformance.processes import PATIENCE, Lifeline, Stage, Started, read_to_end, read_until
 
 LEADER = """
@@ -147,3 +147,14 @@ def test_the_time_limit_holds_in_every_shell(tmp_path: Path, shell: tuple[str, .
     result = subprocess.run(command, capture_output=True, start_new_session=True, timeout=PATIENCE, check=False)
     assert (result.stdout, result.stderr) == (b"up\n", b"")
     assert (tmp_path / "timed-out").exists()
+
+
+async def test_an_end_is_seen_also_where_the_spool_is_gone(tmp_path: Path) -> None:
+    host = LocalHost()
+    launch = Launch(argv=("/bin/sh", "-c", "read line"), cwd=str(tmp_path), env=(), stdin=True, limit=timedelta(minutes=1))
+    found = await host.start(launch, str(tmp_path / "agent"))
+    (tmp_path / "agent" / "spool").unlink()
+    waiting = asyncio.ensure_future(host.wait(found, str(tmp_path / "agent"), 0))
+    assert await host.write(found, b"go\n")
+    await waiting
+    assert (await host.look(found, str(tmp_path / "agent"), 0)).ended is not None

@@ -16,12 +16,14 @@ from typing import BinaryIO
 
 from kapelle.adapters.hosts.shim import SHIM
 from kapelle.adapters.system import processes
+from kapelle.adapters.system.growth import Growth
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import HostFailed
 from kapelle.core.ports import CommandResult, Ended, Launch, Spool
 
 GROWTH = 0.03
-"""Seconds between looks at a spool that is waited for: short for a person, long for a processor."""
+"""Seconds between looks at a spool that is waited for, where the system does not tell when it grows: short for a person, long
+for a processor."""
 PIPE_SIZE = 1 << 18
 TAIL = 16_000
 GONE = 0.02
@@ -35,6 +37,7 @@ class LocalHost:
         self.name = name
         self._inputs: dict[ProcessRef, int] = {}
         self._children: dict[ProcessRef, subprocess.Popen[bytes]] = {}
+        self._growth = Growth()
 
     async def start(self, launch: Launch, folder: str) -> ProcessRef:
         _check(launch)
@@ -79,8 +82,15 @@ class LocalHost:
 
     async def wait(self, process: ProcessRef, folder: str, offset: int) -> None:
         spool = Path(folder) / "spool"
-        while _size(spool) <= offset and self._alive(process):
-            await _rest(GROWTH)
+        woken = asyncio.Event()
+        with processes.exit_seen(process, woken) as ended, self._growth.watched(spool, woken) as told:
+            gone = ended or (lambda: not self._alive(process))
+            while _size(spool) <= offset and not gone():
+                if ended is None or not told:
+                    await _rest(GROWTH)
+                    continue
+                await woken.wait()
+                woken.clear()
 
     async def write(self, process: ProcessRef, data: bytes) -> bool:
         handle = self._inputs.get(process)

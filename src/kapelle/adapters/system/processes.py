@@ -1,9 +1,12 @@
 """Processes of this machine: told apart by boot id, pid and start time, never by the pid alone."""
 
 import os
+import select
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from asyncio import Event, get_running_loop
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -14,8 +17,9 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 STORE_VARIABLE = "KAPELLE_STORE"
 
 
+@cache
 def boot_id() -> str:
-    """Return what names this boot of the machine."""
+    """Return what names this boot of the machine, which it does for as long as any process lives."""
     with suppress(OSError):
         return BOOT_ID.read_text().strip()
     return f"boot-{psutil.boot_time():.0f}"
@@ -114,3 +118,25 @@ def exit_watch(pid: int) -> int | None:
         return opener(pid)
     except OSError:
         return None
+
+
+@contextmanager
+def exit_seen(process: ProcessRef, woken: Event) -> Generator[Callable[[], bool] | None]:
+    """Set *woken* when *process* ends, and give a function that says whether it has ended; None where the system cannot."""
+    watch = exit_watch(process.pid)
+    if watch is None:
+        yield None
+        return
+    loop = get_running_loop()
+    try:
+        # Looked at only now: another process that has got this number since would be watched in its place.
+        if not alive(process):
+            yield lambda: True
+            return
+        asked = select.poll()
+        asked.register(watch, select.POLLIN)
+        loop.add_reader(watch, woken.set)
+        yield lambda: bool(asked.poll(0))
+    finally:
+        loop.remove_reader(watch)
+        os.close(watch)
