@@ -116,7 +116,7 @@ async def test_a_folder_that_cannot_be_made_is_told(stage: Stage) -> None:
 
 async def test_what_an_agent_left_behind_has_no_hold_on_the_host(stage: Stage) -> None:
     """Descriptors are closed with the processes: a leader starts thousands."""
-    before = os.listdir("/proc/self/fd") if PROC else []  # noqa: PTH208
+    counts = list[int]()
     for _ in range(5):
         found = await stage.start("cat", stdin=True)
         await stage.host.close_input(found.process)
@@ -125,8 +125,9 @@ async def test_what_an_agent_left_behind_has_no_hold_on_the_host(stage: Stage) -
         await read_to_end(stage.host, found)
         found = await stage.start("cat", stdin=True)
         await stage.host.end(found.process, found.folder, grace=timedelta(seconds=5))
-    after = os.listdir("/proc/self/fd") if PROC else []  # noqa: PTH208
-    assert len(after) == len(before)
+        counts.append(len(os.listdir("/proc/self/fd")) if PROC else 0)  # noqa: PTH208
+    # What the host itself keeps open is there after the first.
+    assert len(set(counts)) == 1
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=" ".join)

@@ -29,18 +29,24 @@ async def test_everybody_who_waits_for_a_file_is_woken_when_it_is_written_to(tmp
         assert not third.is_set()
 
 
-async def test_nothing_stays_open_when_nobody_waits(tmp_path: Path) -> None:
+async def test_one_handle_serves_all_and_is_given_back_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     path.touch()
     before, growth = descriptors(), Growth()
     for _ in range(3):
         with growth.watched(path, asyncio.Event()), growth.watched(path, asyncio.Event()):
             assert descriptors() == before + 1
-        assert descriptors() == before
+    del growth
+    assert descriptors() == before
 
 
 async def test_a_file_that_is_not_there_is_not_watched(tmp_path: Path) -> None:
-    before = descriptors()
-    with Growth().watched(tmp_path / "none", asyncio.Event()) as told:
+    growth, path = Growth(), tmp_path / "spool"
+    with growth.watched(path, asyncio.Event()) as told:
         assert not told
-    assert descriptors() == before
+    path.touch()
+    woken = asyncio.Event()
+    with growth.watched(path, woken) as told:
+        assert told
+        path.write_bytes(b"more")
+        await woken.wait()

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 IN_MODIFY = 0x2
 EVENTS = 1 << 16
@@ -45,30 +46,27 @@ class Growth:
     def _add(self, path: Path) -> int | None:
         if not hasattr(self._library, "inotify_init1"):
             return None
-        if self._handle is None:
+        handle = self._handle
+        if handle is None:
             handle = self._library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
             if handle < 0:
                 return None
             self._handle = handle
+            # Kept for as long as this object lives: to close it takes the system many milliseconds.
+            finalize(self, os.close, handle)
+        number = self._library.inotify_add_watch(handle, os.fsencode(path), IN_MODIFY)
+        if number < 0:
+            return None
+        if not self._waiting:
+            # By the loop that runs now; tests have many, one after the other.
             asyncio.get_running_loop().add_reader(handle, self._read)
-        number = self._library.inotify_add_watch(self._handle, os.fsencode(path), IN_MODIFY)
-        if number >= 0:
-            return number
-        self._close()
-        return None
+        return number
 
     def _remove(self, number: int) -> None:
         del self._waiting[number]
         self._library.inotify_rm_watch(self._handle, number)
-        self._close()
-
-    def _close(self) -> None:
-        """Give the handle back when nobody waits: it belongs to the loop that runs now."""
-        if self._waiting or self._handle is None:
-            return
-        asyncio.get_running_loop().remove_reader(self._handle)
-        os.close(self._handle)
-        self._handle = None
+        if not self._waiting and self._handle is not None:
+            asyncio.get_running_loop().remove_reader(self._handle)
 
     def _read(self) -> None:
         if self._handle is None:
