@@ -8,7 +8,7 @@ A leader renews its row every few seconds. A follower that sees no renewal for `
 process keeps its lock), after making sure by boot id, pid and start time that it is that very process.
 """
 
-from asyncio import Event, TaskGroup, timeout
+from asyncio import FIRST_COMPLETED, Event, TaskGroup, timeout, wait
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -34,6 +34,8 @@ from kapelle.engine.world import World
 RENEW = timedelta(seconds=5)
 AT_ONCE = timedelta(milliseconds=500)
 """How long agents may take to end when a person does not want to wait."""
+LOOK_S = 0.005
+"""Seconds between looks at whether everything is finished, at least."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -132,7 +134,7 @@ class Engine:
         ]
         # Alone, and before anything else: what it finds running and does not know, it ends.
         await RecoverStage(world, self._me).step(world.clock.now())
-        await self._loop.run(lambda: everything, over.is_set)
+        await self._loop.run(lambda: everything, lambda: over.is_set() or stop.asked.is_set())
         for entry in (acts["validate"], acts["merge"]):
             entry.cancel_all()
         execute.leave()
@@ -182,8 +184,15 @@ class Engine:
             self._loop.wake()
 
     async def _watch(self, finished: Callable[[], Awaitable[bool]], stop: Stop, over: Event) -> None:
-        while not (stop.asked.is_set() or await finished()):
-            await _set_within(stop.asked, 0.1)
+        async with TaskGroup() as group:
+            asked = group.create_task(stop.asked.wait())
+            while not (asked.done() or await finished()):
+                passed = group.create_task(self._loop.passed())
+                await wait({asked, passed}, return_when=FIRST_COMPLETED)
+                passed.cancel()
+                # Passes come in bursts; one look will do for all of them.
+                await _set_within(stop.asked, LOOK_S)
+            asked.cancel()
         over.set()
         self._loop.wake()
 

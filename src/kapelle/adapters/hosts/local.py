@@ -27,7 +27,9 @@ for a processor."""
 PIPE_SIZE = 1 << 18
 TAIL = 16_000
 GONE = 0.02
-"""Seconds between looks at a process that is being ended."""
+"""Seconds between looks at a process that is being ended, where the system does not tell when it has."""
+KILLED = 10.0
+"""Seconds that a process may take to end when it is killed."""
 
 
 class LocalHost:
@@ -125,10 +127,7 @@ class LocalHost:
         for number in (None, signal.SIGTERM, signal.SIGKILL):
             if number is not None:
                 processes.signal_group(process, number)
-            deadline = time.monotonic() + (patience if number is not signal.SIGKILL else 10.0)
-            while self._alive(process) and time.monotonic() < deadline:
-                await _rest(GONE)
-            if not self._alive(process):
+            if await self._gone_within(process, patience if number is not signal.SIGKILL else KILLED):
                 break
         # Children that the leader of the group did not take with it.
         processes.signal_group(process, signal.SIGKILL)
@@ -174,6 +173,18 @@ class LocalHost:
 
     async def leftovers(self, store_id: str) -> Sequence[ProcessRef]:
         return await asyncio.to_thread(processes.carrying, store_id)
+
+    async def _gone_within(self, process: ProcessRef, seconds: float) -> bool:
+        """Wait for the end of *process*, at most so long; say whether it has ended."""
+        woken = asyncio.Event()
+        with suppress(TimeoutError), processes.exit_seen(process, woken) as ended:
+            async with asyncio.timeout(seconds):
+                while ended is None and self._alive(process):
+                    await _rest(GONE)
+                while ended is not None and not ended():
+                    await woken.wait()
+                    woken.clear()
+        return not self._alive(process)
 
     def _alive(self, process: ProcessRef) -> bool:
         if processes.alive(process):
