@@ -1,7 +1,6 @@
 """What `kapelle doctor` finds: whether machine, project and store are in order, and what to do where they are not."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from kapelle.apps.machine import Machine
 from kapelle.apps.settings import Configuration
 from kapelle.apps.upstream import logged_in
 from kapelle.core.errors import KapelleError, ProgramMissing, RepositoryRefused, StoreFailed
+from kapelle.core.frozen import frozen
 
 OLDEST_GIT = (2, 38)
 LITTLE, TOO_LITTLE = 5 * 10**9, 500 * 10**6
@@ -26,7 +26,7 @@ class Standing(StrEnum):
     PROBLEM = "problem"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Finding:
     """One thing that was looked at."""
 

@@ -4,15 +4,16 @@ import json
 import shutil
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from kapelle.apps.prompts import PROMPTS
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE
 from kapelle.core.errors import KapelleError, UsageError
+from kapelle.core.frozen import frozen
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Kind:
     """What a repository is."""
 
@@ -26,7 +27,7 @@ class Kind:
     setup: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Plan:
     """What is to be written."""
 

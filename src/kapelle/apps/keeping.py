@@ -7,13 +7,13 @@ ended left behind (logs, spools, homes of agents).
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from kapelle.apps.desk import Desk
 from kapelle.core.errors import Ambiguous, NotFound, NotPossibleNow, UsageError
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.ports import Ref
 from kapelle.core.store import View
@@ -25,7 +25,7 @@ FOLDERS = ("agents", "homes", "logs", "reaped", "verify")
 """Folders below the state directory whose parts may go one by one."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Kept:
     """Work that is kept under a ref."""
 
@@ -129,7 +129,7 @@ def kept_json(entry: Kept) -> dict[str, Any]:
 # --- Cleaning ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Litter:
     """Something that may go: a path, or a ref of a repository."""
 

@@ -98,7 +98,7 @@ Phases = Annotated[list[Named], AfterValidator(_phases)]
 class Model(BaseModel):
     """What is not known is a mistake, not ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Retry(Model):

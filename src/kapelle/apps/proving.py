@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from kapelle.apps.desk import Desk
 from kapelle.core.attempt import Attempt
 from kapelle.core.errors import KapelleError, NotFound
 from kapelle.core.events import GatePassed
+from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckState, Gate, Receipt
 from kapelle.core.merge import Change, ChangeState, Integration, order
 from kapelle.core.run import Run
@@ -21,7 +21,7 @@ RECENT = 10
 """Merged changes of an open run that are shown with the queue."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Queued:
     """A change in the queue, or one that left it."""
 
@@ -43,7 +43,7 @@ class Queued:
         return "suspect" if change.red else "waits"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TargetQueue:
     """The queue of one target."""
 
@@ -123,7 +123,7 @@ def _entry_json(entry: Queued, position: int | None) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Proof:
     """All that is kept to show that a task is done."""
 
@@ -233,7 +233,7 @@ def receipt_json(receipt: Receipt) -> dict[str, Any]:
 # --- Verifying --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Point:
     """One thing that was looked at."""
 

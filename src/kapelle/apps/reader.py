@@ -2,11 +2,11 @@
 
 from asyncio import Event, timeout
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import Ambiguous, NotFound
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import RunId
 from kapelle.core.ports import Clock
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
@@ -20,7 +20,7 @@ SHORTEST = 4
 """Letters of an id that must be given, besides its r- or t-."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Found:
     """What an id or a prefix of one stands for."""
 

@@ -1,15 +1,15 @@
 """What the Python API gives back: frozen values, none of which changes afterwards."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from kapelle.core.budget import Usage
+from kapelle.core.frozen import frozen
 from kapelle.core.task import TERMINAL
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class SubmittedTask:
     """A task that was accepted."""
 
@@ -18,7 +18,7 @@ class SubmittedTask:
     name: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskResult:
     """How a task ended, or how far it is."""
 
@@ -51,7 +51,7 @@ class TaskResult:
         return self.state in {state.value for state in TERMINAL}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class RunResult:
     """How a run ended, or how far it is."""
 
@@ -77,7 +77,7 @@ class RunResult:
         return [task for task in self.tasks.values() if task.ended and task.state not in {"completed", "skipped"}]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Status:
     """What goes on."""
 

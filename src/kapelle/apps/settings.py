@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from kapelle.apps import models
 from kapelle.core.errors import FileInvalid, Mistake, UsageError
+from kapelle.core.frozen import frozen
 from kapelle.core.merge import PROTECTED, DeliveryMode
 from kapelle.documents import Document
 
@@ -50,7 +51,7 @@ class Settings(BaseModel):
     backup_every: models.Duration = Field(ge=timedelta(seconds=1))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Setting:
     """One setting: what it is called, where it may be given, and what it is otherwise."""
 
@@ -181,7 +182,7 @@ ALL: tuple[Setting, ...] = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Origin:
     """Where the value of a setting came from."""
 

@@ -1,7 +1,6 @@
 """What people and programs are told about runs and tasks: read from the store, the same for every door."""
 
 import json
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,6 +9,7 @@ from pydantic_core import to_jsonable_python
 from kapelle.core.account import Account, AccountState, account_of, remedy
 from kapelle.core.attempt import Attempt
 from kapelle.core.budget import Spend
+from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckState, Receipt
 from kapelle.core.ids import RunId
 from kapelle.core.run import RUN_TERMINAL, Run
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kapelle.core.events import Entry
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskReport:
     """One task, as shown."""
 
@@ -52,7 +52,7 @@ class TaskReport:
         return (self.task.ended_at or now) - self.task.started_at
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class RunReport:
     """One run with its tasks, as shown."""
 

@@ -5,11 +5,12 @@ restarting --agents started one after the other--> open
 open --credentials refused--> refused --other credentials, or a person says go on--> trying
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from kapelle.core.conversation import Trouble
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import AccountId, AttemptId
 from kapelle.core.ports import Upstream
 from kapelle.core.retry import RetryPolicy, delay
@@ -43,7 +44,7 @@ QUIET = timedelta(minutes=1)
 """So long after the last start nobody is waiting any more."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Account:
     """Whose credentials the model calls of some runs use, and whether they are let through."""
 

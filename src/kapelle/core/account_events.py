@@ -1,13 +1,13 @@
 """Events of accounts. The run and task of each are those whose model call showed it."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
 from kapelle.core.event import Event
+from kapelle.core.frozen import frozen
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AccountLimited(Event):
     """An account is at its limit: everything that uses it waits."""
 
@@ -19,7 +19,7 @@ class AccountLimited(Event):
     next_at: datetime | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AccountRefused(Event):
     """An account's credentials are not accepted: everything that uses it waits for a person."""
 
@@ -30,7 +30,7 @@ class AccountRefused(Event):
     remedy: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AccountRestored(Event):
     """An account goes again: its agents start one after the other."""
 

@@ -5,15 +5,16 @@ idle -> deploying -> active -> completing -> stopped
              +----------+-----------+--> recovering -> active | stopped
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from enum import StrEnum
 
 from kapelle.core.errors import IllegalTransition
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AgentConfig:
     """A configured kind of agent: which program, with which model, prompt, tools and limits."""
 
@@ -58,7 +59,7 @@ AGENT_TRANSITIONS: dict[AgentState, frozenset[AgentState]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ProcessRef:
     """A process that can be told from every other, also after a restart of Kapelle or of the machine.
 
@@ -71,7 +72,7 @@ class ProcessRef:
     """The start time as the system gives it; only ever compared for equality."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Agent:
     """A live agent: one process on one host, working on one attempt."""
 

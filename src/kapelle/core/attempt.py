@@ -4,11 +4,11 @@ An attempt is fenced by (term, number): a leader re-stamps what it adopts with i
 older stamp is refused.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from kapelle.core.conversation import NOT_THE_AGENTS_FAULT, Trouble, TurnEnded
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import AttemptId, PromptId, RunId, TaskId, WorkspaceId
 
 
@@ -51,7 +51,7 @@ COUNTS = frozenset(
 TRIES_AGAIN_FREELY = frozenset({Outcome.LIMITED, Outcome.CREDENTIALS, Outcome.UNREACHABLE})
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Attempt:
     """One try at a task by one agent."""
 
@@ -99,7 +99,7 @@ class PromptState(StrEnum):
     DROPPED = "dropped"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class PromptRecord:
     """A prompt of an attempt: committed before it is sent, so that it is never sent twice under two ids."""
 

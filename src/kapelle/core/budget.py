@@ -1,10 +1,12 @@
 """Tokens and money: what a model call used, what it cost, and what may still be spent."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from kapelle.core.frozen import frozen
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Usage:
     """Tokens of one or more model calls."""
 
@@ -27,7 +29,7 @@ class Usage:
         return self.input_tokens + self.output_tokens + self.cache_read_tokens + self.cache_write_tokens
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Price:
     """What a model costs, in US dollars per million tokens."""
 
@@ -56,7 +58,7 @@ def price_of(model: str, prices: Mapping[str, Price]) -> Price | None:
     return prices[max(fitting, key=len)] if fitting else None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Spend:
     """What has been spent, by whomever."""
 
@@ -72,7 +74,7 @@ class Spend:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Budget:
     """What may be spent under one name (a task, a run, a project)."""
 

@@ -1,14 +1,14 @@
 """Calls to the model, as the gateway and the engine speak of them."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from kapelle.core.budget import Usage
 from kapelle.core.conversation import Trouble
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ModelCall:
     """One call to the model that has ended."""
 
@@ -36,7 +36,7 @@ class ModelCall:
     """False when the price table does not know the model; the cost is then 0."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Refusal:
     """Why an agent may make no further model call."""
 

@@ -3,15 +3,15 @@
 They are not facts of the log (see events.py): one line of a spool may become several facts, or none.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from kapelle.core.budget import Usage
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import PromptId
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Prompt:
     """Something to say to an agent, known by its id before it is sent."""
 
@@ -59,7 +59,7 @@ NOT_THE_AGENTS_FAULT = frozenset(
 OUTAGE = frozenset({Trouble.OVERLOADED, Trouble.RATE_LIMITED, Trouble.UNREACHABLE, Trouble.API_ERROR})
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ConversationStarted:
     """The program is up and has opened (or resumed) the conversation."""
 
@@ -69,21 +69,21 @@ class ConversationStarted:
     version: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class PromptTaken:
     """The program has read the prompt; a turn has started or will."""
 
     prompt_id: PromptId
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Said:
     """A piece of the agent's text."""
 
     text: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ToolCalled:
     """The agent called a tool."""
 
@@ -93,7 +93,7 @@ class ToolCalled:
     """What it is called with, in one short line: a file, a command."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ToolReturned:
     """A tool answered."""
 
@@ -102,7 +102,7 @@ class ToolReturned:
     about: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ModelRetried:
     """The program's own client tries a model call again."""
 
@@ -111,7 +111,7 @@ class ModelRetried:
     status: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TurnEnded:
     """The program has nothing more to do until it is prompted again."""
 
@@ -132,7 +132,7 @@ class TurnEnded:
     """Tools that were refused for want of permission."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Unrecognised:
     """Something the codec does not know: kept, never fatal."""
 

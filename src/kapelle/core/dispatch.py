@@ -5,14 +5,15 @@ Pure: the stage reads the due rows, this module plans, and the plan is committed
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.task import Wait
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Demand:
     """A task that could run now, if there is room."""
 
@@ -30,7 +31,7 @@ class Demand:
     """It takes no room at all (no process)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Room:
     """What is live now and how much more may be."""
 
@@ -50,7 +51,7 @@ class Room:
     """Globs of what live agents say they change."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Placement:
     """A task gets an agent on a host."""
 
@@ -58,7 +59,7 @@ class Placement:
     host: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Waiting:
     """A task that could run gets no agent yet."""
 

@@ -5,8 +5,9 @@ cause and remedy. What an agent or a command does wrong is a value (an outcome, 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
+
+from kapelle.core.frozen import frozen
 
 
 class KapelleError(Exception):
@@ -43,7 +44,7 @@ class UsageError(KapelleError):
     exit_code = 2
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Mistake:
     """One mistake in a file: where it is, what is wrong, and what to write instead."""
 

@@ -1,12 +1,12 @@
 """What every event of the log has; see events.py."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import RunId, TaskId
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Event:
     """A fact about a run; most are about one of its tasks."""
 

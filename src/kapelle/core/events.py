@@ -4,19 +4,19 @@ The log is the one feed for the live view, reports, the API and plug-ins. An eve
 the state it speaks of. ``KINDS`` maps the stable name of each kind (``task.completed``) to its class.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
 from kapelle.core import account_events
 from kapelle.core.budget import Usage
 from kapelle.core.event import Event
+from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckState
 from kapelle.core.ids import AgentId, AttemptId, BatchId, ChangeId
 from kapelle.core.task import Failure, TaskState, Wait
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Entry:
     """An event as it stands in the log."""
 
@@ -29,7 +29,7 @@ class Entry:
 # --- The leader -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class LeadTaken(Event):
     """A process took the lead."""
 
@@ -38,7 +38,7 @@ class LeadTaken(Event):
     pid: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class LeadGivenUp(Event):
     """The leader ended in order."""
 
@@ -46,7 +46,7 @@ class LeadGivenUp(Event):
     term: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class RequestRefused(Event):
     """A request could not be applied."""
 
@@ -58,7 +58,7 @@ class RequestRefused(Event):
 # --- Runs -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class RunSubmitted(Event):
     """A run was accepted, with all its tasks."""
 
@@ -68,7 +68,7 @@ class RunSubmitted(Event):
     principal: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class RunPaused(Event):
     """No new attempts of this run."""
 
@@ -76,7 +76,7 @@ class RunPaused(Event):
     principal: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class RunResumed(Event):
     """The pause was lifted."""
 
@@ -84,7 +84,7 @@ class RunResumed(Event):
     principal: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class RunEnded(Event):
     """Every task of the run is terminal and what was to be delivered is."""
 
@@ -98,7 +98,7 @@ class RunEnded(Event):
 # --- Tasks: one kind per state ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskSubmitted(Event):
     """A task was accepted."""
 
@@ -106,7 +106,7 @@ class TaskSubmitted(Event):
     name: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskWaited(Event):
     """What a task waits for has changed."""
 
@@ -115,7 +115,7 @@ class TaskWaited(Event):
     detail: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskApproved(Event):
     """A person let the task go on."""
 
@@ -123,7 +123,7 @@ class TaskApproved(Event):
     principal: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskMoved(Event):
     """A task went from one state to another; each subclass is one destination."""
 
@@ -132,42 +132,42 @@ class TaskMoved(Event):
     note: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskReturned(TaskMoved):
     """The task is pending again and will be tried again."""
 
     kind: ClassVar[str] = "task.returned"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskAssigned(TaskMoved):
     """The task has an agent."""
 
     kind: ClassVar[str] = "task.assigned"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskStarted(TaskMoved):
     """The agent has its prompt, the first or a further one."""
 
     kind: ClassVar[str] = "task.started"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskValidating(TaskMoved):
     """The agent says it is done; the gate looks at its work."""
 
     kind: ClassVar[str] = "task.validating"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskMerging(TaskMoved):
     """The change is in the merge queue."""
 
     kind: ClassVar[str] = "task.merging"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskCompleted(TaskMoved):
     """Done, and proven."""
 
@@ -175,14 +175,14 @@ class TaskCompleted(TaskMoved):
     commit: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskSkipped(TaskMoved):
     """Its ``when`` was false."""
 
     kind: ClassVar[str] = "task.skipped"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskFailed(TaskMoved):
     """It will not be tried again."""
 
@@ -190,14 +190,14 @@ class TaskFailed(TaskMoved):
     failure: Failure | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskCancelled(TaskMoved):
     """A person ended it."""
 
     kind: ClassVar[str] = "task.cancelled"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskRejected(TaskMoved):
     """A person refused it."""
 
@@ -221,7 +221,7 @@ MOVED: dict[TaskState, type[TaskMoved]] = {
 # --- Attempts and agents ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AttemptStarted(Event):
     """A try at the task began."""
 
@@ -231,7 +231,7 @@ class AttemptStarted(Event):
     config: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AttemptEnded(Event):
     """The try ended."""
 
@@ -241,7 +241,7 @@ class AttemptEnded(Event):
     message: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class WorkspacePrepared(Event):
     """The agent's directory is ready."""
 
@@ -250,7 +250,7 @@ class WorkspacePrepared(Event):
     base: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class WorkspaceRemoved(Event):
     """The agent's directory is gone; its work is merged or kept."""
 
@@ -258,7 +258,7 @@ class WorkspaceRemoved(Event):
     path: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class WorkspaceStuck(Event):
     """The agent's directory could not be kept and removed; it stays where it is, and is tried again."""
 
@@ -267,7 +267,7 @@ class WorkspaceStuck(Event):
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class SnapshotKept(Event):
     """Unmerged work was kept under ``refs/kapelle/``."""
 
@@ -276,7 +276,7 @@ class SnapshotKept(Event):
     commit: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AgentDeployed(Event):
     """An agent's process was started."""
 
@@ -286,7 +286,7 @@ class AgentDeployed(Event):
     pid: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AgentAdopted(Event):
     """A new leader found the agent alive and reads on."""
 
@@ -294,7 +294,7 @@ class AgentAdopted(Event):
     agent_id: AgentId
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AgentStopped(Event):
     """An agent's process has ended."""
 
@@ -303,7 +303,7 @@ class AgentStopped(Event):
     exit_code: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AgentReaped(Event):
     """A process that carried this store's id without a live row was ended."""
 
@@ -311,7 +311,7 @@ class AgentReaped(Event):
     pid: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class PromptSent(Event):
     """A prompt went to the agent."""
 
@@ -321,7 +321,7 @@ class PromptSent(Event):
     text: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AgentSaid(Event):
     """The agent wrote something."""
 
@@ -329,7 +329,7 @@ class AgentSaid(Event):
     text: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AgentUsedTool(Event):
     """The agent called a tool."""
 
@@ -338,7 +338,7 @@ class AgentUsedTool(Event):
     about: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AgentToolFailed(Event):
     """A tool answered the agent with an error."""
 
@@ -346,7 +346,7 @@ class AgentToolFailed(Event):
     about: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AgentWasRefused(Event):
     """Tools were refused to the agent for want of permission."""
 
@@ -354,7 +354,7 @@ class AgentWasRefused(Event):
     tools: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AgentAnswered(Event):
     """The agent's turn ended."""
 
@@ -364,7 +364,7 @@ class AgentAnswered(Event):
     turns: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AgentBabbled(Event):
     """The agent's program wrote something that its driver does not know; kept for whoever looks."""
 
@@ -373,7 +373,7 @@ class AgentBabbled(Event):
     raw: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ModelCalled(Event):
     """A call to the model ended."""
 
@@ -386,7 +386,7 @@ class ModelCalled(Event):
     trouble: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ModelCallRetried(Event):
     """The agent's program tries a model call again."""
 
@@ -395,7 +395,7 @@ class ModelCallRetried(Event):
     status: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ConversationForked(Event):
     """The model could take no more of the conversation: a fresh one goes on with the same work."""
 
@@ -404,7 +404,7 @@ class ConversationForked(Event):
     reason: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class BudgetReached(Event):
     """Nothing more may be spent under this budget."""
 
@@ -417,7 +417,7 @@ class BudgetReached(Event):
 # --- Gates and merges -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class CheckEnded(Event):
     """A check of a gate ended."""
 
@@ -432,7 +432,7 @@ class CheckEnded(Event):
     """``workspace``, or ``merged`` for the merged tree."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class GatePassed(Event):
     """A gate passed on a tree."""
 
@@ -444,7 +444,7 @@ class GatePassed(Event):
     where: str = "workspace"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class GateFailed(Event):
     """A required check of a gate failed."""
 
@@ -455,7 +455,7 @@ class GateFailed(Event):
     where: str = "workspace"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ChangeQueued(Event):
     """A change entered the merge queue."""
 
@@ -465,7 +465,7 @@ class ChangeQueued(Event):
     head: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ChangeHeld(Event):
     """A change touches protected files, and waits for a person."""
 
@@ -474,7 +474,7 @@ class ChangeHeld(Event):
     files: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ChangeApproved(Event):
     """A person let a change of protected files through."""
 
@@ -483,7 +483,7 @@ class ChangeApproved(Event):
     principal: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class BatchTried(Event):
     """Changes are merged onto the target's tip together, and gated once."""
 
@@ -495,7 +495,7 @@ class BatchTried(Event):
     """Whether this is the one change that bisection named, tried once more."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class BatchBroke(Event):
     """Several changes together do not pass the gate; bisection will name the one that is to blame."""
 
@@ -507,7 +507,7 @@ class BatchBroke(Event):
     tree: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class CheckFlaked(Event):
     """A gate that had failed on a tree passed on the very same tree: something in it depends on chance."""
 
@@ -518,7 +518,7 @@ class CheckFlaked(Event):
     """What had failed."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ChangeConflicted(Event):
     """A change does not fit what was merged meanwhile."""
 
@@ -527,7 +527,7 @@ class ChangeConflicted(Event):
     files: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ChangeReturned(Event):
     """A change went back to its agent."""
 
@@ -536,7 +536,7 @@ class ChangeReturned(Event):
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ChangeMerged(Event):
     """A change is on the integration ref, and its gate passed there."""
 
@@ -547,7 +547,7 @@ class ChangeMerged(Event):
     receipt: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TargetDelivered(Event):
     """The target was moved."""
 
@@ -556,7 +556,7 @@ class TargetDelivered(Event):
     commit: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TargetHeldUp(Event):
     """The target could not be moved; the work is safe on the integration ref."""
 

@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from kapelle.core.frozen import frozen
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+
+@frozen
 class Check:
     """One command of a gate."""
 
@@ -20,7 +21,7 @@ class Check:
     """When false, a failure is reported and changes nothing."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Gate:
     """A named list of checks, run in order until a required one fails."""
 
@@ -39,7 +40,7 @@ class CheckState(StrEnum):
     NOT_RUN = "not_run"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class CheckResult:
     """What one check answered."""
 
@@ -57,7 +58,7 @@ class CheckResult:
     """The end of the output, as much as a person or an agent wants to read."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Verdict:
     """A gate's answer."""
 
@@ -90,7 +91,7 @@ def judge(gate: Gate, results: Sequence[CheckResult]) -> Verdict:
     return Verdict(passed=passed, checks=checks)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Receipt:
     """The proof that a tree passed a gate."""
 

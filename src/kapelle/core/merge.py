@@ -20,11 +20,11 @@ among n thus costs about log n gates, and a check that fails by chance is caught
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import AttemptId, BatchId, ChangeId, RunId, TaskId
 
 
@@ -78,7 +78,7 @@ PROTECTED: tuple[str, ...] = (
 """Files that run with rights that an agent does not have, on a later day or on another machine: CI, hooks, Kapelle's own."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class MergeRules:
     """How a run's changes go through the merge queue."""
 
@@ -90,7 +90,7 @@ class MergeRules:
     """Globs of files whose change waits for a person."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Change:
     """The commits that an attempt offers to a target."""
 
@@ -131,7 +131,7 @@ class Change:
         return bool(self.protected) and not self.approved_by
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Integration:
     """How far one target's queue has come.
 
@@ -165,7 +165,7 @@ def order(changes: Iterable[Change]) -> list[Change]:
     return sorted(queued, key=lambda change: (change.rank, change.change_id))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Batch:
     """Changes that are tried together, in this order."""
 
@@ -174,7 +174,7 @@ class Batch:
     """Whether this is the one change that bisection named, tried once more."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class NotBefore:
     """The batch is not full, and waits for more until then."""
 

@@ -7,13 +7,14 @@ be repeated with the same arguments after a crash: it then finds what it had don
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from kapelle.core.agent import AgentConfig, ProcessRef
 from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import ConversationEvent, Prompt
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId
 
 # --- Time and chance --------------------------------------------------------------------------------------------------
@@ -46,7 +47,7 @@ class Chance(Protocol):
 # --- Starting processes: driver -> sandbox -> host --------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Launch:
     """A process to start, as the driver wants it, as the sandbox changed it, as the host starts it."""
 
@@ -62,7 +63,7 @@ class Launch:
     """Files to write into the agent's folder before the start: (name, content). Readable by their owner alone."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Ended:
     """How a process ended."""
 
@@ -71,7 +72,7 @@ class Ended:
     timed_out: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class CommandResult:
     """What a command that ran to its end answered."""
 
@@ -85,7 +86,7 @@ class CommandResult:
     """The last part of the output, decoded, at most 16,000 characters."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Spool:
     """A look at a process: new output and, once it has ended, how."""
 
@@ -144,7 +145,7 @@ class Host(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Place:
     """What a sandbox may know about where a process works."""
 
@@ -156,7 +157,7 @@ class Place:
     """The agent's home directory."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class SandboxCapabilities:
     """What a sandbox isolates on this machine; the conformance suite tests what is declared."""
 
@@ -180,7 +181,7 @@ class Sandbox(Protocol):
 # --- Drivers ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class DriverCapabilities:
     """What a driver's program can do; the engine asks these, never the driver's name."""
 
@@ -196,7 +197,7 @@ class DriverCapabilities:
     """No process at all: a task is done the moment it is placed (benchmarks)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ModelAccess:
     """How an agent reaches its model: by the gateway's address, with a token of its own.
 
@@ -212,7 +213,7 @@ class ModelAccess:
     """Without the gateway: the address of the model's API, where it is not the program's own default."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class AgentOrder:
     """Everything a driver needs to know to say how its program is started."""
 
@@ -294,7 +295,7 @@ class Driver(Protocol):
 # --- Workspaces and repositories --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class RepositoryFacts:
     """A repository that can be worked on."""
 
@@ -307,7 +308,7 @@ class RepositoryFacts:
     head: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class WorkspaceOrder:
     """A workspace to prepare."""
 
@@ -321,7 +322,7 @@ class WorkspaceOrder:
     """Files (globs, relative to the root) that are copied in although git does not know them, such as ``.env``."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Signature:
     """Who did a piece of work, and for what."""
 
@@ -331,7 +332,7 @@ class Signature:
     """The whole commit message, with its trailers."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Commit:
     """A commit and its tree."""
 
@@ -339,7 +340,7 @@ class Commit:
     tree: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Conflict:
     """One file that both sides changed in ways that do not fit."""
 
@@ -395,7 +396,7 @@ class Workspaces(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Merged:
     """What came of merging one commit onto another."""
 
@@ -406,7 +407,7 @@ class Merged:
     """The commit was in already; ``commit`` is the one it was merged onto."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Delivered:
     """What came of moving a target."""
 
@@ -417,7 +418,7 @@ class Delivered:
     """Where the target is now."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Ref:
     """A name for a commit."""
 
@@ -499,7 +500,7 @@ class Repositories(Protocol):
 # --- The model gateway ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Upstream:
     """Where a run's model calls go: exactly one of a real API or a rehearsal."""
 
@@ -521,7 +522,7 @@ class Upstream:
         return self.rehearsal is None and self.credential is None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Ticket:
     """What an agent's token stands for at the gateway."""
 

@@ -1,13 +1,13 @@
 """Requests: what anybody may ask of the leader, who alone turns them into state."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import RequestId, RunId, TaskId
 from kapelle.core.run import RunSpec
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Submit:
     """Accept a run. Its id is chosen by who asks, so that asking twice is asking once."""
 
@@ -15,7 +15,7 @@ class Submit:
     spec: RunSpec
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Cancel:
     """End a run, or one task of it."""
 
@@ -23,21 +23,21 @@ class Cancel:
     task_id: TaskId | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Pause:
     """Start no new attempts of a run."""
 
     run_id: RunId
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Resume:
     """Let a paused run go on."""
 
     run_id: RunId
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Approve:
     """Let a task go on that waits for a person."""
 
@@ -45,7 +45,7 @@ class Approve:
     task_id: TaskId
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Reject:
     """Refuse a task that waits for a person."""
 
@@ -54,7 +54,7 @@ class Reject:
     reason: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Retry:
     """Submit again, as a new run, what did not complete of a run (or one task of it and what needs that)."""
 
@@ -65,7 +65,7 @@ class Retry:
     """The commit of the target to begin from, found by who asks."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Unreadable:
     """What stands in the store as a request and is none: something other than Kapelle, or another version, wrote it."""
 
@@ -76,7 +76,7 @@ class Unreadable:
 Body = Submit | Cancel | Pause | Resume | Approve | Reject | Retry
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Request:
     """Something asked of the leader, and what became of it."""
 

@@ -1,11 +1,12 @@
 """When to try again."""
 
 import sys
-from dataclasses import dataclass
 from datetime import timedelta
 
+from kapelle.core.frozen import frozen
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+
+@frozen
 class RetryPolicy:
     """Exponential delays with jitter."""
 

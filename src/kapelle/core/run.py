@@ -1,11 +1,12 @@
 """Runs: one execution of a workflow, with everything it was submitted with, and the table of its states."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from enum import StrEnum
 
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import IllegalTransition
+from kapelle.core.frozen import frozen
 from kapelle.core.gate import Gate
 from kapelle.core.ids import RunId
 from kapelle.core.merge import DeliveryMode, MergeRules
@@ -13,7 +14,7 @@ from kapelle.core.ports import Upstream
 from kapelle.core.task import TaskSpec
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class WorkspaceRules:
     """How each workspace of a repository is set up."""
 
@@ -23,7 +24,7 @@ class WorkspaceRules:
     """How many TCP ports each workspace gets for itself, named by PORT, PORT_1, PORT_2, ..."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Limits:
     """How much at once, and how much at all."""
 
@@ -35,7 +36,7 @@ class Limits:
     """How often the merge queue sends a change back before the task fails."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class RunSpec:
     """A run as it was submitted: configuration is read once and kept, never read from an agent's tree."""
 
@@ -85,7 +86,7 @@ RUN_TRANSITIONS: dict[RunState, frozenset[RunState]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Run:
     """One execution of a workflow."""
 

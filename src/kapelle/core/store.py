@@ -6,7 +6,6 @@ again after a crash before its commit, so it does nothing but read, decide and w
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -14,6 +13,7 @@ from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.budget import Spend
+from kapelle.core.frozen import frozen
 from kapelle.core.gate import Receipt
 from kapelle.core.ids import AccountId, AgentId, AttemptId, ChangeId, PromptId, RequestId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Change, Integration
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Edge:
     """*task_id* needs *need_id*."""
 
@@ -37,7 +37,7 @@ class Edge:
     need_id: TaskId
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class WorkspaceRow:
     """A directory that Kapelle made, and for whom."""
 
@@ -55,7 +55,7 @@ class WorkspaceRow:
     """False for ``workspace: path``: the directory is the user's and is never removed."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Overview:
     """A run and how many of its tasks are in each state."""
 
@@ -381,7 +381,7 @@ class Tx(View, Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Lead:
     """Who leads."""
 

@@ -6,11 +6,12 @@ pending -> assigned -> running -> validating -> merging -> completed
 from any of them: failed, cancelled; before work is merged: rejected; from pending: skipped
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from kapelle.core.errors import IllegalTransition
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import AttemptId, RunId, TaskId
 from kapelle.core.retry import RetryPolicy
 
@@ -98,7 +99,7 @@ class OnFailure(StrEnum):
     CONTINUE = "continue"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class TaskSpec:
     """A task as it was asked for, with everything that the workflow's defaults added to it."""
 
@@ -132,7 +133,7 @@ class TaskSpec:
     """The name in the file of a task that ``foreach`` made several of."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Failure:
     """Why something ended as it did: a stable word for programs, a sentence for people."""
 
@@ -140,7 +141,7 @@ class Failure:
     message: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Task:
     """One durable unit of work."""
 

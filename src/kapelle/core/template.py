@@ -8,15 +8,16 @@ A template sees ``inputs``, ``tasks`` (what the task needs, by name), ``item`` (
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, cast
 
+from kapelle.core.frozen import frozen
 from kapelle.core.limits import LONGEST_PROMPT
 
 KNOWN = ("inputs", "tasks", "item", "run", "task")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class NeedView:
     """What a template sees of a task that has ended: ``{{ tasks.NAME.summary }}``, ``{{ tasks.NAME.result.x }}``."""
 
@@ -33,7 +34,7 @@ class NeedView:
 NEED_FIELDS = tuple(field.name for field in fields(NeedView))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Scope:
     """Everything that a template may see."""
 
@@ -118,7 +119,7 @@ MANY = 10**15
 """Whole numbers below it are written in no time."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class References:
     """What a template names."""
 

@@ -1,8 +1,8 @@
 """What Kapelle says to agents: every text in one place."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckResult, CheckState, Gate
 
 TAIL = 6_000
@@ -27,7 +27,7 @@ SAID = 400
 """Characters of another task's summary that an agent is told of."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Other:
     """Another task whose work an agent's change must fit."""
 
@@ -36,7 +36,7 @@ class Other:
     summary: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Whose:
     """Who made a change."""
 

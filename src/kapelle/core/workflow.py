@@ -3,10 +3,11 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from kapelle.core.errors import Mistake, TemplateFailed, closest
+from kapelle.core.frozen import frozen
 from kapelle.core.limits import LONGEST_CONDITION, LONGEST_PROMPT
 from kapelle.core.names import name_problem
 from kapelle.core.references import references
@@ -16,7 +17,7 @@ from kapelle.core.template import NEED_FIELDS, References
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class WorkflowTask:
     """A task of a workflow file, before ``foreach`` made several of it."""
 
@@ -25,7 +26,7 @@ class WorkflowTask:
     """The items, each as JSON text."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Surroundings:
     """What a workflow may name that is not in its file."""
 

@@ -5,13 +5,14 @@ The gateway hears first, since every call passes it; what an agent's stream says
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from kapelle.core import account as rules
 from kapelle.core.account import Account, AccountState
 from kapelle.core.account_events import AccountLimited, AccountRefused, AccountRestored
 from kapelle.core.conversation import Trouble
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import AccountId, AttemptId, RunId, TaskId
 from kapelle.core.ports import ModelCall, Refusal
 from kapelle.core.run import Run
@@ -21,7 +22,7 @@ from kapelle.engine.ending import wait
 from kapelle.engine.world import World
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Heard:
     """What the API said, and of whose call."""
 

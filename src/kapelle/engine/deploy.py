@@ -1,11 +1,10 @@
 """The deploy act: a workspace, its set-up, and the agent's process, in this order; each step may be repeated."""
 
-from dataclasses import dataclass
-
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt
 from kapelle.core.conversation import Prompt
 from kapelle.core.errors import ProgramMissing, WorkspaceFailed
+from kapelle.core.frozen import frozen
 from kapelle.core.merge import Integration, undelivered
 from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess, Place, Ticket, WorkspaceOrder
 from kapelle.core.run import Run
@@ -15,7 +14,7 @@ from kapelle.engine.rooms import port_names
 from kapelle.engine.world import World
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Deployment:
     """Everything about an agent that is to be started, or was."""
 
@@ -34,7 +33,7 @@ class Deployment:
     integration: Integration | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Deployed:
     """An agent that was started."""
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core.account import Account, account_of, may_start, next_change, told
@@ -11,6 +11,7 @@ from kapelle.core.attempt import Attempt, Outcome, PromptRecord
 from kapelle.core.dispatch import Demand, Placement, Room, place
 from kapelle.core.errors import TemplateFailed
 from kapelle.core.events import AttemptEnded, AttemptStarted
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import AccountId, AgentId, AttemptId, PromptId, RunId
 from kapelle.core.run import Run
 from kapelle.core.store import Tx
@@ -22,7 +23,7 @@ from kapelle.engine.scope import scope_of
 from kapelle.engine.world import World
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Candidate:
     demand: Demand
     task: Task

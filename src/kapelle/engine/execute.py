@@ -5,7 +5,7 @@ one prompt) and *stop*. What they find is written down in ``step``; see ``turns.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import cast
 
@@ -16,6 +16,7 @@ from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import AgentAdopted, AgentDeployed, PromptSent, WorkspacePrepared
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import AccountId, AgentId, PromptId
 from kapelle.core.ports import Codec, Driver, Ended
 from kapelle.core.run import Run
@@ -35,7 +36,7 @@ from kapelle.engine.world import World
 AT_WORK = frozenset({TaskState.ASSIGNED, TaskState.RUNNING, TaskState.VALIDATING})
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Orders:
     """What a transaction decided is to be done."""
 

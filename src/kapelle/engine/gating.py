@@ -1,8 +1,7 @@
 """Running a gate on a directory: shared by validate (the agent's workspace) and merge (the merged tree)."""
 
-from dataclasses import dataclass
-
 from kapelle.core.events import CheckEnded
+from kapelle.core.frozen import frozen
 from kapelle.core.gate import Check, CheckResult, CheckState, Gate, Verdict, judge, receipt_key
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.ports import Launch, Place
@@ -13,7 +12,7 @@ from kapelle.engine.deploy import environment
 from kapelle.engine.world import World
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Gating:
     """What a gate said about a tree."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from kapelle.core.attempt import Attempt
 from kapelle.core.errors import WorkspaceFailed
+from kapelle.core.frozen import frozen
 from kapelle.core.gate import Gate, Verdict
 from kapelle.core.ids import BatchId
 from kapelle.core.merge import Change, Integration, undelivered
@@ -22,7 +23,7 @@ MERGER = "Kapelle"
 MERGER_EMAIL = "merge-queue@agents.kapelle.invalid"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Merging:
     """A change whose turn it is."""
 
@@ -38,7 +39,7 @@ class Merging:
         return self.run.spec.gate(self.task.spec.gate)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Trial:
     """What is tried next on a target: changes that are merged onto its tip together and gated once."""
 
@@ -67,7 +68,7 @@ class Trial:
         return self.first.change.target
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Proven:
     """A commit that has passed a gate."""
 
@@ -76,7 +77,7 @@ class Proven:
     changed: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Landed:
     """Merged, and the gate passed on the merged tree."""
 
@@ -86,7 +87,7 @@ class Landed:
     changed: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Red:
     """Together they do not pass: one of them is to blame, or chance."""
 
@@ -96,7 +97,7 @@ class Red:
     gating: Gating | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class SentBack:
     """A change that goes back to its agent; what was merged meanwhile is in its workspace now."""
 
@@ -109,7 +110,7 @@ class SentBack:
     gating: Gating | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Tried:
     """What came of a trial."""
 

@@ -14,12 +14,13 @@ never leaves a ref ahead of its proof.
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from kapelle.core.attempt import Outcome
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import BatchTried, TargetDelivered, TargetHeldUp
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import BatchId, ChangeId
 from kapelle.core.merge import Batch, Change, ChangeState, DeliveryMode, Integration, NotBefore, next_batch, order, undelivered
 from kapelle.core.run import Run, RunState
@@ -38,7 +39,7 @@ Target = tuple[str, str]
 """A repository and a branch of it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Delivery:
     integration: Integration
     run: Run

@@ -5,19 +5,19 @@ with its next transaction. A budget is thus never passed by more than the calls 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from kapelle.core.account import Account
 from kapelle.core.budget import Budget, exhausted
 from kapelle.core.conversation import Trouble
 from kapelle.core.events import BudgetReached, ModelCalled
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import AccountId, AgentId, RunId, TaskId
 from kapelle.core.ports import ModelCall, Refusal
 from kapelle.core.store import Tx, View
 from kapelle.engine.accounts import refusal_of
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Purse:
     account_id: AccountId
     run_id: RunId

@@ -1,11 +1,11 @@
 """Report: end runs whose tasks have all ended, and clear away what finished tasks leave behind."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from kapelle.core.attempt import Outcome
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import SnapshotKept, WorkspaceRemoved, WorkspaceStuck
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import WorkspaceId
 from kapelle.core.merge import ChangeState
 from kapelle.core.run import RUN_TERMINAL
@@ -18,7 +18,7 @@ AGAIN = timedelta(seconds=30)
 """How long to wait before a workspace that could not be cleared is tried again."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Clearing:
     """A workspace that nobody needs any more."""
 

@@ -1,12 +1,13 @@
 """Validate: commit what an agent left in its workspace, look whether it is work at all, and run the gate on it."""
 
 from asyncio import to_thread
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import ChangeHeld, ChangeQueued, GateFailed, GatePassed
+from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckResult, CheckState, Gate, Receipt, Verdict
 from kapelle.core.ids import ChangeId, PromptId
 from kapelle.core.merge import Change, protected
@@ -25,7 +26,7 @@ AUTHOR_DOMAIN = "agents.kapelle.invalid"
 """Agents have no mailbox; .invalid is reserved for names that shall never resolve (RFC 2606)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Order:
     task: Task
     attempt: Attempt
@@ -34,7 +35,7 @@ class _Order:
     workspace: WorkspaceRow
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Found:
     """What came of looking at an agent's work."""
 

@@ -1,10 +1,11 @@
 """Everything the engine needs of the world, handed over by whoever composes it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 
 from kapelle.core.evaluating import Evaluator
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId, make_id
 from kapelle.core.ports import (
     Chance,
@@ -22,7 +23,7 @@ from kapelle.core.store import Store
 from kapelle.engine.missing import MissingDriver
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Folders:
     """Where things are kept on this machine; all under one state directory, never inside a repository."""
 
@@ -60,7 +61,7 @@ class Folders:
         return f"{self.root}/logs/{run_id}/{task_id}/{readable}.log"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class EngineSettings:
     """The engine's own bounds."""
 
@@ -93,7 +94,7 @@ class EngineSettings:
     """How long to wait before a target that was held up is tried again."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class World:
     """The ports, as composed."""
 

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import datetime
 
 from kapelle.core.account import shuts
 from kapelle.core.budget import Usage
 from kapelle.core.conversation import Trouble
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId
 from kapelle.core.ports import Launch, Meter, ModelCall, Place, SandboxCapabilities, Ticket
 
@@ -27,7 +27,7 @@ class PlainSandbox:
         return launch
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Flight:
     """A model call that has been let through and has not ended."""
 

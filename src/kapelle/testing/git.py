@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from kapelle.core.frozen import frozen
+
 Files = dict[str, str]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class MemoryCommit:
     """A commit: its files are those of its tree."""
 

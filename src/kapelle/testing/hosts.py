@@ -5,13 +5,13 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from kapelle.core.agent import ProcessRef
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import HostFailed
+from kapelle.core.frozen import frozen
 from kapelle.core.ports import CommandResult, Ended, Launch, Spool
 from kapelle.testing.drivers import TOKEN
 from kapelle.testing.git import Files, MemoryDirectory, MemoryGit
@@ -28,7 +28,7 @@ Command = Callable[[Files], str | None]
 """What a command finds wrong with the files it runs in, or None; it raises TimeoutError when it runs too long."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Read:
     """A prompt that a process has read."""
 
@@ -36,7 +36,7 @@ class Read:
     text: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Ran:
     """A command that was run to its end."""
 

@@ -32,6 +32,7 @@ from kapelle.core.events import (
     TaskMoved,
     TaskWaited,
 )
+from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckState, Receipt
 from kapelle.core.ids import ChangeId, RunId, TaskId
 from kapelle.core.merge import Change, Integration
@@ -47,7 +48,7 @@ BEGINNINGS = (TaskMoved, TaskWaited, TaskApproved, AttemptStarted, ChangeQueued,
 """Events of a task of which none may follow its end. Others may: what was under way when it ended is told, too."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Seen:
     """What the store held at one moment."""
 

@@ -8,11 +8,12 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from kapelle.core.frozen import frozen
 
 
 def git(repository: Path, *arguments: str) -> str:
@@ -36,7 +37,7 @@ def make_repository(folder: Path) -> Path:
     return folder
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Said:
     """What a command said, and its exit code."""
 
@@ -50,7 +51,7 @@ class Said:
         return json.loads(self.out)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Place:
     """A repository, a state directory of its own, and the command line on both."""
 

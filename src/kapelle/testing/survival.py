@@ -24,6 +24,7 @@ from typing import IO, TypeVar
 
 import psutil
 
+from kapelle.core.frozen import frozen
 from kapelle.testing.places import Place, git
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ rules:
 """
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Told:
     """One event of the log."""
 

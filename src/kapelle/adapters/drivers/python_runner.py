@@ -4,14 +4,15 @@ import importlib
 import json
 import sys
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from kapelle.core.frozen import frozen
 
 MARK = "\x1ekapelle "
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class FunctionTask:
     """What a function that is a task is called with."""
 

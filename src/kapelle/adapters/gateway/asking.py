@@ -8,9 +8,9 @@ that was cut off and resumed holds an answer that no model gave. All of that is 
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
+from kapelle.core.frozen import frozen
 from kapelle.core.wording import go_on
 
 # Text blocks by which the CLI itself speaks in the role of the user.
@@ -20,7 +20,7 @@ _NOT_SAID = frozenset({"No response requested."})
 _CWD = re.compile(r"(?:Primary working directory|Working directory):[ \t]{0,10}(/[^\n<]{0,4096}[^\s<])")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Asked:
     """A request to the Messages API."""
 

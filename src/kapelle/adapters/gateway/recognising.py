@@ -1,12 +1,12 @@
 """What an error of the model API means: read from its status, its headers and its words. Sans-I/O; never raises."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from kapelle.adapters.gateway.asking import as_object, json_object
 from kapelle.core.account import BAD_CREDENTIALS, shuts
 from kapelle.core.conversation import Trouble
+from kapelle.core.frozen import frozen
 from kapelle.core.ports import Refusal
 from kapelle.core.trouble import (
     BUDGET_WORD,
@@ -26,7 +26,7 @@ NO_RETRY = {"x-should-retry": "false"}
 """What lets the CLI give up at once and not ask ten times more (measured)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Recognised:
     """An error of the API, understood."""
 

@@ -8,7 +8,6 @@ counted in the request log.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any, cast
@@ -20,9 +19,10 @@ from kapelle.adapters.gateway.replies import Reply, ToolUse
 from kapelle.core.budget import Usage
 from kapelle.core.errors import TemplateFailed
 from kapelle.core.evaluating import Evaluator
+from kapelle.core.frozen import frozen
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Caller:
     """Who asks."""
 
@@ -33,7 +33,7 @@ class Caller:
     cwd: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Fault:
     """Something that happens in place of a reply."""
 
@@ -42,7 +42,7 @@ class Fault:
     """Under which it is counted."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Answer:
     """A reply of the model."""
 
@@ -50,7 +50,7 @@ class Answer:
     turn: Turn
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Rehearsing:
     """A rehearsal, and what computes for it."""
 

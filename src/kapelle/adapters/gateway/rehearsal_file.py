@@ -28,7 +28,7 @@ Duration = Annotated[timedelta, BeforeValidator(_duration), WithJsonSchema({"typ
 class Model(BaseModel):
     """What is not known is a mistake, not ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class When(Model):

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from kapelle.core.budget import Usage
+from kapelle.core.frozen import frozen
 
 ERROR_TYPES = {
     400: "invalid_request_error",
@@ -19,7 +19,7 @@ ERROR_TYPES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class ToolUse:
     """A tool that the model calls."""
 
@@ -28,7 +28,7 @@ class ToolUse:
     """JSON text."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Reply:
     """What the model says in one reply."""
 

@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from kapelle.adapters.gateway.rehearsal import Caller
 from kapelle.adapters.gateway.rehearse import RehearsedUpstream, log_no_broken_replies
 from kapelle.core.budget import Usage
 from kapelle.core.evaluating import Evaluator
+from kapelle.core.frozen import frozen
 
 LONGEST_NUMBER = 6
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Served:
     """One request that was answered."""
 

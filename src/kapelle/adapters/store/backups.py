@@ -8,11 +8,11 @@ store.db.damaged-20260301T120500  a damaged one, kept aside by ``restore``, neve
 import os
 import sqlite3
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from kapelle.core.errors import NotPossibleNow, StoreDamaged, StoreFailed
+from kapelle.core.frozen import frozen
 
 KEEP = 3
 """How many backups are kept."""
@@ -97,7 +97,7 @@ def _problem(path: Path) -> str:
     return "" if said == "ok" else said
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Restored:
     """What came of putting a backup in the place of a damaged store."""
 

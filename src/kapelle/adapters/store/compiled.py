@@ -6,7 +6,6 @@ works on the statements the file is not used: it knows what it was made from.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
 from kapelle.adapters.store.rows import Apart, Layout, Mapper, Statement, Text
+from kapelle.core.frozen import frozen
 
 if TYPE_CHECKING:
     from kapelle.adapters.store.statements import Statements
@@ -25,7 +25,7 @@ SOURCES = ("clauses.py", "computed.py", "rows.py", "schema.py", "statements.py")
 GROUPS = ("runs", "tasks", "attempts", "agents", "accounts", "changes", "log")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Compiled:
     """Queries, and the schema that they are for."""
 

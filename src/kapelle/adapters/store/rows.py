@@ -5,7 +5,7 @@
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import cached_property, lru_cache
@@ -15,6 +15,8 @@ from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter
+
+from kapelle.core.frozen import frozen
 
 R = TypeVar("R")
 Convert = Callable[[Any], Any]
@@ -79,7 +81,7 @@ def _json(hint: Any) -> tuple[Convert, Convert]:
     return (lambda value: adapter().dump_json(value).decode()), (lambda text: adapter().validate_json(text))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Text:
     """A compiled statement."""
 
@@ -146,7 +148,7 @@ class Statement:
         return tuple(values[name] if name in values else fixed[name] for name in self.compiled.names)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _Field:
     name: str
     to: Convert
@@ -179,7 +181,7 @@ def _one(name: str) -> Callable[[Any], tuple[Any, ...]]:
     return lambda thing: (get(thing),)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Apart:
     """Where a field is that has a table of its own."""
 
@@ -190,7 +192,7 @@ class Apart:
     """Key and value, in this order."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Layout:
     """How a table keeps a dataclass: fields and columns of the same name."""
 

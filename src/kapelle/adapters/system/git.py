@@ -10,10 +10,10 @@ import signal
 from asyncio.subprocess import PIPE
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from kapelle.adapters.system.locks import remove_stale_lock
 from kapelle.core.errors import GitFailed, ProgramMissing
+from kapelle.core.frozen import frozen
 
 SAFE = (
     "core.fsmonitor=false",
@@ -29,7 +29,7 @@ SAFE = (
 ERROR_LINES = 6
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class GitResult:
     """What git answered."""
 

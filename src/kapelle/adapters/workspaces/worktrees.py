@@ -9,11 +9,11 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from kapelle.adapters.system.git import Git, Locks, failed, plain
 from kapelle.core.errors import GitFailed, WorkspaceFailed
+from kapelle.core.frozen import frozen
 from kapelle.core.ports import Commit, Conflict, Signature, WorkspaceOrder
 
 COPIED = "kapelle-copied"
@@ -277,7 +277,7 @@ def _find_record(path: Path, common: Path) -> Path | None:
     return None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class _State:
     """Where a worktree is."""
 

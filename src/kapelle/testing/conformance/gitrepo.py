@@ -3,10 +3,11 @@
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from kapelle.core.frozen import frozen
 
 OPERATOR = {
     "GIT_AUTHOR_NAME": "Operator",
@@ -16,7 +17,7 @@ OPERATOR = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Checkout:
     """A directory that git knows: the operator's checkout, or a workspace as its agent sees it."""
 

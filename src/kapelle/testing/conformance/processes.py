@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kapelle.core.agent import ProcessRef
+from kapelle.core.frozen import frozen
 from kapelle.core.ports import Ended, Host, Launch
 
 PATIENCE = 30
@@ -15,7 +16,7 @@ PATIENCE = 30
 SOON = timedelta(seconds=0.2)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Started:
     """A process that a test has started, and where its output is."""
 

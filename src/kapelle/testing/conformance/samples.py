@@ -1,7 +1,7 @@
 """Things to put into a store: any value of a dataclass of the core, and plain ones to begin from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import cache
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, ChangeId, RequestId, RunId, TaskId
 from kapelle.core.merge import Change
 from kapelle.core.ports import ModelCall
@@ -41,7 +42,7 @@ _PLAIN: dict[Any, st.SearchStrategy[Any]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class StillClock:
     """A clock that stands still."""
 

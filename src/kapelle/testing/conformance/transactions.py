@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +13,7 @@ import pytest
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import LeadLost, StoreFailed
 from kapelle.core.events import KINDS, Event, RunPaused, RunResumed, RunSubmitted
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import RunId
 from kapelle.core.ports import Clock
 from kapelle.core.requests import Request, Unreadable
@@ -30,7 +31,7 @@ class Stop(Exception):
     """What a test raises in the middle of a transaction."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@frozen
 class Led:
     """A store, and the lead in it."""
 

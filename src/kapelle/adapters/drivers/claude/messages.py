@@ -24,7 +24,7 @@ Amount = Annotated[float | None, BeforeValidator(_amount)]
 
 
 class _Tolerant(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
 
 class Usage(_Tolerant):
