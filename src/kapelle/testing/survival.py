@@ -418,7 +418,12 @@ def shim_killed(ordeal: Ordeal, _: random.Random) -> float:
     """Kill the shell round an agent's program: nobody records its end any more."""
     told = ordeal.await_({"agent.deployed"}, ordeal.last())
     ordeal.await_({"agent.used_tool"}, told.seq)
-    return _kill_and_go_on(ordeal, psutil.Process(int(str(told.body["pid"]))))
+    try:
+        shim = psutil.Process(int(str(told.body["pid"])))
+    except psutil.NoSuchProcess as error:
+        # Another agent used the tool, and this one has ended meanwhile.
+        raise Over("it had ended before") from error
+    return _kill_and_go_on(ordeal, shim)
 
 
 def tool_killed(ordeal: Ordeal, _: random.Random) -> float:
