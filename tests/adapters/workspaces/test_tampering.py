@@ -199,3 +199,46 @@ async def test_a_file_that_the_agent_only_announced_is_committed(repo: Checkout)
     workspace.git("add", "--intent-to-add", "new.txt")
     made = await GitWorkspaces().commit(workspace.root, repo.root, SIGNED)
     assert repo.files(made.commit)["new.txt"] == "new"
+
+
+MARKS = ["--assume-unchanged", "--skip-worktree"]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+async def test_what_git_was_told_to_overlook_is_put_right(repo: Checkout, mark: str) -> None:
+    workspace = await prepared(repo)
+    workspace.git("update-index", mark, "a.txt")
+    workspace.write({"a.txt": "what no commit holds\n"})
+    await GitWorkspaces().put(workspace.root, repo.root, repo.head())
+    assert workspace.read("a.txt") == repo.read("a.txt")
+
+
+@pytest.mark.parametrize("mark", MARKS)
+async def test_what_git_was_told_to_overlook_is_committed(repo: Checkout, mark: str) -> None:
+    workspace = await prepared(repo)
+    workspace.git("update-index", mark, "a.txt")
+    workspace.write({"a.txt": "work\n"})
+    made = await GitWorkspaces().commit(workspace.root, repo.root, SIGNED)
+    assert repo.files(made.commit)["a.txt"] == "work"
+
+
+@pytest.mark.parametrize("mark", MARKS)
+async def test_what_git_was_told_to_overlook_is_kept(repo: Checkout, mark: str) -> None:
+    workspace = await prepared(repo)
+    workspace.git("update-index", mark, "a.txt")
+    workspace.write({"a.txt": "work\n"})
+    assert await GitWorkspaces().snapshot(workspace.root, repo.root, REF) is not None
+    assert repo.files(REF)["a.txt"] == "work"
+
+
+async def test_what_a_sparse_checkout_leaves_out_is_not_taken_for_deleted(repo: Checkout) -> None:
+    (repo.path / "docs").mkdir()
+    (repo.path / "docs" / "page.md").write_text("1\n")
+    repo.git("add", "-A")
+    repo.git("commit", "-q", "-m", "a page")
+    workspace = await prepared(repo)
+    workspace.git("sparse-checkout", "set", "--no-cone", "/*", "!/docs/")
+    assert not (workspace.path / "docs").exists()
+    workspace.write({"a.txt": "work\n"})
+    made = await GitWorkspaces().commit(workspace.root, repo.root, SIGNED)
+    assert repo.git("diff", "--name-only", f"{made.commit}~1", made.commit) == "a.txt"

@@ -62,6 +62,7 @@ class GitWorkspaces:
 
     async def commit(self, path: str, repository: str, signature: Signature) -> Commit:
         git, git_dir = await self._git(path, repository)
+        await _unmark(git, path, await _marked(git))
         await self._add_all(git, git_dir)
         tree = (await git.do("write-tree")).text
         head, its_tree = (await git.do("rev-parse", "HEAD", "HEAD^{tree}")).lines
@@ -83,14 +84,15 @@ class GitWorkspaces:
         if not Path(path).is_dir():
             return None
         git, git_dir = await self._git(path, repository)
-        state = await _state(git, git_dir)
-        if state.clean and await _held(git, state.head):
+        state, marked = await _state(git, git_dir), await _marked(git)
+        if state.clean and not marked and await _held(git, state.head):
             return None
         with tempfile.TemporaryDirectory(prefix="kapelle-index-") as folder:
             index = Path(folder) / "index"
             if (git_dir / "index").exists():
                 shutil.copy2(git_dir / "index", index)
             beside = git.having(GIT_INDEX_FILE=str(index))
+            await _unmark(beside, path, marked)
             await self._add_all(beside, git_dir, whatever=True)
             tree = (await beside.do("write-tree")).text
         head, its_tree = (await git.do("rev-parse", "HEAD", "HEAD^{tree}")).lines
@@ -133,6 +135,7 @@ class GitWorkspaces:
     async def put(self, path: str, repository: str, commit: str) -> None:
         git, git_dir = await self._git(path, repository)
         await _quit(git, git_dir, *UNDER_WAY)
+        await _unmark(git, path, await _marked(git))
         state = await _state(git, git_dir)
         if state.clean and state.detached and state.head == commit:
             return
@@ -293,6 +296,24 @@ async def _state(git: Git, git_dir: Path) -> _State:
     copied = {f"? {name}" for name in _copied(git_dir)}
     clean = all(line.startswith("# ") or line in copied for line in said)
     return _State(head=facts["branch.oid"], detached=facts["branch.head"] == "(detached)", clean=clean)
+
+
+async def _marked(git: Git) -> list[str]:
+    """Return the files that git was told to overlook: no commit would hold what is in them, and yet a gate would look at it."""
+    said = (await git.do("ls-files", "-v", "-z")).fields
+    return [entry[2:] for entry in said if entry[0] == "S" or entry[0].islower()]
+
+
+async def _unmark(git: Git, path: str, marked: Sequence[str]) -> None:
+    """Let git look at the files *marked* again."""
+    if not marked:
+        return
+    # What a sparse checkout leaves out is marked as well; without its mark it would be taken for deleted.
+    sparse = (await git.ask("config", "--type=bool", "core.sparseCheckout")).text == "true"
+    names = [name for name in marked if not sparse or os.path.lexists(os.path.join(path, name))]  # noqa: PTH118  # may be no text
+    # git takes one of the two at a time.
+    for mark in ("--no-assume-unchanged", "--no-skip-worktree"):
+        await git.do("update-index", mark, "-z", "--stdin", given=os.fsencode("".join(f"{name}\0" for name in names)))
 
 
 async def _held(git: Git, commit: str) -> bool:
