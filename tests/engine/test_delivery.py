@@ -297,6 +297,42 @@ async def test_a_target_that_moved_and_breaks_with_merged_work_is_held_up(here: 
     ]
 
 
+def breaks_together(files: Files) -> str | None:
+    return "they do not fit" if {"first.py", "theirs.py"} <= set(files) else None
+
+
+async def test_a_change_without_a_gate_brings_no_unproven_work_with_it(here: SmallWorld) -> None:
+    here.host.commands["make test"] = breaks_together
+    here.host.plays("first", writes({"first.py": "1"}))
+    await here.submit(run_spec(task("first"), task("second", gate=None), delivery=DeliveryMode.END))
+    leader = await here.lead()
+    await leader.run()
+    theirs = here.repository.push({"theirs.py": "1"})
+    writes({"second.py": "1"})(here.process("second"), "")
+    await leader.run()
+    assert here.target == theirs
+    assert [event.reason for event in await here.events(TargetHeldUp)] == [
+        "main has moved on, and check/test fails on both together"
+    ]
+
+
+async def test_what_other_runs_merged_is_proven_by_their_gates(here: SmallWorld) -> None:
+    here.host.commands["make test"] = breaks_together
+    here.host.plays("first", writes({"first.py": "1"}))
+    here.repository.in_the_way = DIRTY
+    await here.submit(run_spec(task("slow", gate=None)))
+    leader = await here.lead()
+    await leader.run()
+    here.clock.move(timedelta(seconds=1))
+    await here.submit(run_spec(task("first")))
+    await leader.run()
+    theirs = here.repository.push({"theirs.py": "1"})
+    here.repository.in_the_way = ""
+    here.clock.move(timedelta(seconds=10))
+    await leader.run()
+    assert here.target == theirs
+
+
 async def test_a_target_that_moves_during_the_delivery_itself_is_left_where_it_is(here: SmallWorld) -> None:
     here.points.hold("deliver")
     here.host.plays("api", writes({"api.py": "1"}))

@@ -19,6 +19,8 @@ from kapelle.engine.deploy import set_up
 from kapelle.engine.gating import Gating, key_of, run_gate
 from kapelle.engine.world import World
 
+Rooms = tuple[tuple[Run, WorkspaceRow], ...]
+"""The runs whose work is on one line, each with the workspace in which it gates merged trees."""
 MERGER = "Kapelle"
 MERGER_EMAIL = "merge-queue@agents.kapelle.invalid"
 
@@ -50,6 +52,8 @@ class Trial:
     """Whether this is the one change that bisection named."""
     room: WorkspaceRow
     """The workspace in which merged trees of this target are gated."""
+    rooms: Rooms
+    """Those of every run whose work may be among what is not delivered yet."""
     integration: Integration | None
 
     @property
@@ -159,7 +163,7 @@ class Integrator:
             return Tried(refused=f"the branch {trial.target} is gone")
         onto, proven = await self._onto(trial, target)
         pile = await self._pile(trial, onto)
-        found = Tried(delivered=target, sent_back=tuple(pile.conflicted), proven=proven, room_ready=bool(proven))
+        found = Tried(delivered=target, sent_back=tuple(pile.conflicted), proven=proven, room_ready=trial.room.ready)
         if not pile.entries:
             return found
         commit = await self._joined(trial, pile)
@@ -251,16 +255,11 @@ class Integrator:
         if both.commit is None:
             # A person must settle this; until then the queue goes on, on what it has proven.
             return tip, ()
-        gating, _ = await self._gate(trial, both.commit)
-        if gating is None:
-            return both.commit.commit, ()
-        if not gating.verdict.passed:
-            return tip, ()
-        changed = tuple(await self._world.repositories.changed(repository, target, both.commit.commit))
-        return both.commit.commit, (Proven(commit=both.commit.commit, gating=gating, changed=changed),)
+        proven, failing = await self._prove(trial.rooms, both.commit, repository, target)
+        return (tip, ()) if failing else (both.commit.commit, proven)
 
-    async def catch_up(self, integration: Integration, run: Run, room: WorkspaceRow) -> tuple[Integration, tuple[Proven, ...]]:
-        """Merge undelivered work onto a target that has moved on by itself, and prove it with every gate of the run."""
+    async def catch_up(self, integration: Integration, rooms: Rooms) -> tuple[Integration, tuple[Proven, ...]]:
+        """Merge undelivered work onto a target that has moved on by itself, and prove it with every gate of its runs."""
         repository, name = integration.repository, integration.target
         target = await self._world.repositories.resolve(repository, f"refs/heads/{name}")
         if target is None:
@@ -270,19 +269,24 @@ class Integrator:
         if both.commit is None:
             files = ", ".join(found.file for found in both.conflicts)
             return replace(integration, held_up=f"{name} has moved on and conflicts with merged work in {files}"), ()
-        changed = tuple(await self._world.repositories.changed(repository, target, both.commit.commit))
-        proven: list[Proven] = []
-        for gate_name in dict.fromkeys(spec.gate for spec in run.spec.tasks if spec.gate is not None):
-            gate = run.spec.gate(gate_name)
-            if gate is None:
-                continue
-            label = f"catch-up-{both.commit.commit[:10]}"
-            gating, _ = await self._gate_in(room, run, None, gate, both.commit, repository, label)
-            if gating.verdict.failing is not None:
-                reason = f"{name} has moved on, and {gate_name}/{gating.verdict.failing.name} fails on both together"
-                return replace(integration, held_up=reason), tuple(proven)
-            proven.append(Proven(commit=both.commit.commit, gating=gating, changed=changed))
-        return replace(integration, tip=both.commit.commit, held_up=""), tuple(proven)
+        proven, failing = await self._prove(rooms, both.commit, repository, target)
+        if failing:
+            return replace(integration, held_up=f"{name} has moved on, and {failing} fails on both together"), proven
+        return replace(integration, tip=both.commit.commit, held_up=""), proven
+
+    async def _prove(self, rooms: Rooms, both: Commit, repository: str, target: str) -> tuple[tuple[Proven, ...], str]:
+        """Run every gate of *rooms*' runs on *both*; return what passed, and which check failed, if one did."""
+        changed = tuple(await self._world.repositories.changed(repository, target, both.commit))
+        proven: dict[str, Proven] = {}
+        for run, room in rooms:
+            for gate in gates_of(run):
+                if key_of(self._world, run, gate, both.tree) in proven:
+                    continue
+                gating, _ = await self._gate_in(room, run, None, gate, both, repository, f"catch-up-{both.commit[:10]}")
+                if gating.verdict.failing is not None:
+                    return tuple(proven.values()), f"{gate.name}/{gating.verdict.failing.name}"
+                proven[gating.key] = Proven(commit=both.commit, gating=gating, changed=changed)
+        return tuple(proven.values()), ""
 
     async def _gate(self, trial: Trial, commit: Commit) -> tuple[Gating | None, bool]:
         """Gate *commit* in the target's own workspace; say also whether that is set up now."""
@@ -325,7 +329,7 @@ class Integrator:
     def _signed(message: str) -> Signature:
         return Signature(author=MERGER, email=MERGER_EMAIL, message=message)
 
-    async def deliver(self, integration: Integration, run: Run, room: WorkspaceRow) -> tuple[Integration, tuple[Proven, ...]]:
+    async def deliver(self, integration: Integration, rooms: Rooms) -> tuple[Integration, tuple[Proven, ...]]:
         """Move the target to the tip; return the integration as it is then, with a reason when it could not be moved."""
         await self.move_ref(integration)
         repository = integration.repository
@@ -336,7 +340,7 @@ class Integrator:
             return replace(integration, delivered=integration.tip, held_up=""), ()
         if not await self._world.repositories.is_ancestor(repository, target, integration.tip):
             # What comes of it is written down before any ref moves: the delivery itself is the next step's.
-            return await self.catch_up(integration, run, room)
+            return await self.catch_up(integration, rooms)
         delivered = await self._world.repositories.deliver(repository, integration.target, integration.tip, target)
         if delivered.moved:
             return replace(integration, delivered=integration.tip, held_up=""), ()
@@ -348,6 +352,12 @@ class Integrator:
         now = await self._world.repositories.resolve(integration.repository, ref)
         if now != integration.tip:
             await self._world.repositories.move_ref(integration.repository, ref, integration.tip, now)
+
+
+def gates_of(run: Run) -> tuple[Gate, ...]:
+    """Return the gates that the work of *run* must pass."""
+    names = dict.fromkeys(spec.gate for spec in run.spec.tasks)
+    return tuple(gate for name in names for gate in [run.spec.gate(name)] if gate is not None)
 
 
 def whose(entry: Merging) -> Whose:

@@ -24,11 +24,11 @@ from kapelle.core.frozen import frozen
 from kapelle.core.ids import BatchId, ChangeId
 from kapelle.core.merge import Batch, Change, ChangeState, DeliveryMode, Integration, NotBefore, next_batch, order, undelivered
 from kapelle.core.run import Run, RunState
-from kapelle.core.store import Tx, WorkspaceRow
+from kapelle.core.store import Tx
 from kapelle.core.task import TaskState
 from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.ending import give_up_attempt, run_of
-from kapelle.engine.integrate import Integrator, Merging, Red, Trial, Tried
+from kapelle.engine.integrate import Integrator, Merging, Red, Rooms, Trial, Tried, gates_of
 from kapelle.engine.landing import put_receipts, write_trial_down
 from kapelle.engine.rooms import gate_workspace
 from kapelle.engine.world import World
@@ -43,7 +43,7 @@ Target = tuple[str, str]
 class _Delivery:
     integration: Integration
     run: Run
-    room: WorkspaceRow
+    rooms: Rooms
 
 
 class MergeStage:
@@ -100,7 +100,7 @@ class MergeStage:
                 continue
             run = self._wants_delivery(tx, integration)
             if run is not None:
-                deliveries.append(_Delivery(integration=integration, run=run, room=gate_workspace(self._world, tx, run)))
+                deliveries.append(_Delivery(integration=integration, run=run, rooms=self._rooms(tx, run)))
                 busy.add(key)
             elif undelivered(integration) is not None and self._followed.get(_line(integration)) != integration.tip:
                 # Until it is delivered, the integration ref alone holds what was merged.
@@ -133,6 +133,13 @@ class MergeStage:
                 return run
         return None
 
+    def _rooms(self, tx: Tx, run: Run) -> Rooms:
+        """Return the rooms of all runs on the line of *run*: a run is open for as long as work of it is not delivered."""
+        spec = run.spec
+        line = (spec.repository, spec.target, run.line)
+        others = [other for other in tx.runs.open() if (other.spec.repository, other.spec.target, other.line) == line]
+        return tuple((other, gate_workspace(self._world, tx, other)) for other in others if gates_of(other))
+
     def _next_trial(self, tx: Tx, queue: list[Change]) -> Trial | NotBefore | None:
         """Return what is tried next on the target of *queue*."""
         entries: dict[ChangeId, Merging] = {}
@@ -155,6 +162,7 @@ class MergeStage:
             tx.changes.put(change)
         members = tuple(replace(entries[change.change_id], change=change) for change in marked)
         run, change = members[0].run, members[0].change
+        integration = tx.changes.integration(change.repository, change.target, run.line)
         for run_id in dict.fromkeys(member.run.run_id for member in members):
             tx.log(
                 BatchTried(
@@ -170,7 +178,8 @@ class MergeStage:
             entries=members,
             again=batch.again,
             room=gate_workspace(self._world, tx, run),
-            integration=tx.changes.integration(change.repository, change.target, run.line),
+            rooms=self._rooms(tx, run) if undelivered(integration) is not None else (),
+            integration=integration,
         )
 
     def _merging(self, tx: Tx, change: Change) -> Merging | None:
@@ -202,7 +211,7 @@ class MergeStage:
         integration = entry.integration
         proven = ()
         try:
-            delivered, proven = await self._integrator.deliver(integration, entry.run, entry.room)
+            delivered, proven = await self._integrator.deliver(integration, entry.rooms)
         except KapelleError as error:
             delivered = replace(integration, held_up=error.in_full)
 
