@@ -125,6 +125,18 @@ def test_a_second_run_submits_and_follows(slow: Place) -> None:
     assert "four.txt" in slow.git("ls-tree", "--name-only", "main").splitlines()
 
 
+def test_what_an_agent_left_running_is_ended_with_the_run(place: Place) -> None:
+    """It left the group of its agent, as servers do that are started for good."""
+    prompt = "echo 1 > one.txt; setsid sleep 300 > /dev/null 2>&1 & sleep 0.1"
+    place.write("workflow.yml", f"name: left\ntasks: {{one: {{agent: script, gate: none, prompt: '{prompt}'}}}}\n")
+
+    answer = place.run("run", "../workflow.yml")
+
+    assert answer.code == 0, answer.out + answer.err
+    assert place.processes() == []
+    assert [event for event in events(place) if event["kind"] == "agent.reaped"]
+
+
 CRASH = """\
 import os, pathlib, signal
 marker = pathlib.Path(os.environ["CRASHED"])

@@ -24,7 +24,7 @@ from kapelle.engine.execute import ExecuteStage
 from kapelle.engine.loop import Loop, supervised
 from kapelle.engine.merge import MergeStage
 from kapelle.engine.meter import EngineMeter
-from kapelle.engine.recover import RecoverStage
+from kapelle.engine.recover import RecoverStage, reap
 from kapelle.engine.report import ReportStage
 from kapelle.engine.stage import Stage
 from kapelle.engine.submit import Asked, SubmitStage
@@ -142,6 +142,9 @@ class Engine:
         # An agent whose deployment has just ended is ended too.
         await execute.step(world.clock.now())
         await self._end_agents(world, grace=AT_ONCE if stop.at_once.is_set() else world.settings.goodbye)
+        await acts["execute"].settled()
+        # Before their workspaces go: what left the group of its agent would write in them still.
+        await reap(world, self._me, grace=AT_ONCE)
         await self._tidy(execute, report, acts)
         for task in helpers:
             task.cancel()

@@ -41,32 +41,16 @@ class RecoverStage:
                 await self._keep_what_is_ahead(integration)
                 await integrator.move_ref(integration)
         kept = await self._keep_orphans()
-        reaped = await self._reap()
+        await reap(self._world, self._me, grace=timedelta(seconds=2))
         # What they did while they were being ended is kept in the place of what was kept before.
         kept |= await self._clear_orphans()
         if kept:
             await self._world.store.transact(lambda tx: tx.log(*kept.values()), term=self._world.term)
-        if reaped:
-            await self._world.store.transact(
-                lambda tx: tx.log(*[AgentReaped(pid=process.pid) for process in reaped]), term=self._world.term
-            )
         return now
 
     def _begin(self, tx: Tx) -> Sequence[Integration]:
         tx.log(LeadTaken(term=tx.term, pid=self._me.pid))
         return tx.changes.integrations()
-
-    async def _reap(self) -> list[ProcessRef]:
-        """End what carries this store's id and belongs to no live agent."""
-        live = await self._world.store.read(lambda view: {agent.process for agent in view.agents.live()})
-        reaped: list[ProcessRef] = []
-        for process in await self._world.host.leftovers(self._world.store.store_id):
-            if process in live or process == self._me:
-                continue
-            folder = f"{self._world.folders.root}/reaped/{process.pid}"
-            await self._world.host.end(process, folder, grace=timedelta(seconds=2))
-            reaped.append(process)
-        return reaped
 
     # --- What an older store knows nothing of ---
 
@@ -109,6 +93,20 @@ class RecoverStage:
         orphans = [path for path in present if path not in known]
         repositories = await self._world.store.read(_repositories) if orphans else []
         return [(path, repository) for path in orphans for repository in repositories]
+
+
+async def reap(world: World, me: ProcessRef, *, grace: timedelta) -> None:
+    """End what carries this store's id and belongs to no live agent: what an agent or a check started and left behind."""
+    live = await world.store.read(lambda view: {agent.process for agent in view.agents.live()})
+    reaped: list[ProcessRef] = []
+    for process in await world.host.leftovers(world.store.store_id):
+        if process in live or process == me:
+            continue
+        folder = f"{world.folders.root}/reaped/{process.pid}"
+        await world.host.end(process, folder, grace=grace)
+        reaped.append(process)
+    if reaped:
+        await world.store.transact(lambda tx: tx.log(*[AgentReaped(pid=process.pid) for process in reaped]), term=world.term)
 
 
 def _repositories(view: View) -> list[str]:
