@@ -8,9 +8,10 @@ import pytest
 
 from kapelle.core.agent import ProcessRef
 from kapelle.core.attempt import PromptState
-from kapelle.core.errors import LeadLost
+from kapelle.core.errors import GatewayFailed, LeadLost
 from kapelle.core.events import AttemptStarted, LeadGivenUp, LeadTaken, RunSubmitted
 from kapelle.core.ids import RequestId, RunId
+from kapelle.core.ports import Meter
 from kapelle.core.requests import Pause, Request, Submit
 from kapelle.core.run import RUN_TERMINAL, RunState, WorkspaceRules
 from kapelle.core.task import Priority, TaskState
@@ -18,6 +19,7 @@ from kapelle.engine.leader import Engine, Stop
 from kapelle.engine.loop import HEAL
 from kapelle.testing.clock import NOON
 from kapelle.testing.factories import run_spec, task
+from kapelle.testing.fakes import FakeGateway
 from kapelle.testing.hosts import BOOT, ScriptedProcess, writes
 from kapelle.testing.worlds import SmallWorld
 
@@ -228,3 +230,19 @@ async def test_an_agent_that_was_deployed_at_the_last_moment_is_ended_with_the_o
     await successor.run_out()
     assert (await here.task()).state is TaskState.COMPLETED
     assert (await here.attempts())[0].crashes == 0
+
+
+class Taken(FakeGateway):
+    """A gateway whose port somebody else has."""
+
+    async def start(self, meter: Meter) -> str:
+        del meter
+        raise GatewayFailed("port 4000 cannot be listened on")
+
+
+async def test_a_leader_that_cannot_begin_gives_the_lead_back(here: SmallWorld) -> None:
+    here.replace(gateway=Taken())
+    with pytest.raises(GatewayFailed):
+        await lead(here, Stop(), never)
+    held = await here.leadership.holder()
+    assert held is None or held.given_up

@@ -96,15 +96,18 @@ class Engine:
         """
         world = replace(self._world, term=term)
         meter = EngineMeter(self._loop.wake)
-        await world.store.read(meter.load)
-        base_url = await world.gateway.start(meter)
         try:
+            await world.store.read(meter.load)
+            base_url = await world.gateway.start(meter)
             async with supervised() as group:
                 await self._drive(world, meter, base_url, group, stop, finished)
         finally:
-            await world.gateway.stop()
-            world.evaluator.close()
-            await self._leadership.give_up(term)
+            # The lead last, and whatever happens: in this process nobody could ever take it again.
+            try:
+                await world.gateway.stop()
+            finally:
+                world.evaluator.close()
+                await self._leadership.give_up(term)
 
     async def _drive(
         self,
