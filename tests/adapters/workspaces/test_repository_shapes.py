@@ -227,3 +227,15 @@ async def test_what_has_nothing_to_work_on_is_refused_with_advice(tmp_path: Path
     with pytest.raises(RepositoryRefused) as caught:
         await GitRepositories().inspect(str(place))
     assert {"bare": "Clone it", "empty": "git commit"}[kind] in caught.value.advice
+
+
+async def test_worktrees_may_be_told_by_relative_paths(repo: Checkout, tmp_path: Path) -> None:
+    """As git 2.48 and newer write them down with worktree.useRelativePaths."""
+    workspace = Checkout(path=tmp_path / "workspaces" / "w")
+    order = WorkspaceOrder(workspace_id=WorkspaceId("w"), path=workspace.root, repository=repo.root, base=repo.head())
+    await GitWorkspaces().prepare(order)
+    record = repo.path / ".git" / "worktrees" / "w" / "gitdir"
+    record.write_text("../../../../workspaces/w/.git\n")
+    workspace.write({"work.txt": "work\n"})
+    made = await GitWorkspaces().commit(workspace.root, repo.root, SIGNED)
+    assert repo.files(made.commit)["work.txt"] == "work"

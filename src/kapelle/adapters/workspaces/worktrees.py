@@ -275,7 +275,8 @@ def _find_record(path: Path, common: Path) -> Path | None:
             pointed = (record / "gitdir").read_text().strip()
         except OSError:
             continue
-        if os.path.realpath(Path(pointed).parent) == wanted:
+        # With worktree.useRelativePaths it is told from where the record is.
+        if os.path.realpath((record / pointed).parent) == wanted:
             return record
     return None
 
