@@ -1,6 +1,7 @@
 """`queue`, `receipt` and `verify`, on real git: what is shown of the merge queue, and whether a proof holds."""
 
 import json
+import sys
 from pathlib import Path
 
 from kapelle.testing.places import Place, until
@@ -126,3 +127,23 @@ def test_what_is_protected_is_configured(place: Place) -> None:
     settings = {entry["name"]: entry["value"] for entry in json.loads(place.run("config", "--json").out)}
     assert ".github/workflows/**" in settings["protect"]
     assert (settings["merge_batch"], settings["merge_wait"]) == (16, "0.0s")
+
+
+def test_a_run_that_begins_and_ends_meanwhile_leaves_the_checks_alone(place: Place) -> None:
+    script = place.home.parent / "meanwhile.sh"
+    script.write_text("")
+    agents = place.repository / ".kapelle" / "agents.yml"
+    gate = f'gates:\n  other: {{checks: [{{name: meanwhile, run: "sh {script}"}}]}}\n'
+    agents.write_text(agents.read_text(encoding="utf-8").replace("gates:\n", gate, 1), encoding="utf-8")
+    place.git("commit", "-q", "-a", "-m", "a gate")
+    place.write("one.yml", "name: one\ntasks: {one: {agent: script, gate: other, prompt: 'echo 1 > one.txt'}}\n")
+    place.write("two.yml", "name: two\ntasks: {two: {agent: script, gate: none, prompt: 'echo 2 > two.txt'}}\n")
+    assert place.run("run", "../one.yml").code == 0
+    commit = place.git("rev-parse", "HEAD")
+    names = " ".join(f"{name}={value}" for name, value in place.environment.items())
+    script.write_text(f"cd {place.repository} && env {names} setsid --wait {sys.executable} -m kapelle run ../two.yml\n")
+
+    answer = place.run("verify", commit)
+
+    assert answer.code == 0, answer.out + answer.err
+    assert "two.txt" in place.git("ls-tree", "--name-only", "main").splitlines()

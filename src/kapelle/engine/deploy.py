@@ -125,7 +125,8 @@ async def _base(world: World, order: Deployment) -> str | None:
 
 def environment(world: World, run: Run, task: Task | None, workspace: WorkspaceRow) -> tuple[tuple[str, str], ...]:
     """Return what every process in *workspace* is told: where it belongs, and its ports. No secrets."""
-    names = [("KAPELLE_STORE", world.store.store_id), ("KAPELLE_RUN", run.run_id), ("KAPELLE_WORKSPACE", workspace.path)]
+    store_id = f"{world.store.store_id}-apart" if world.apart else world.store.store_id
+    names = [("KAPELLE_STORE", store_id), ("KAPELLE_RUN", run.run_id), ("KAPELLE_WORKSPACE", workspace.path)]
     if task is not None:
         names.append(("KAPELLE_TASK", task.name))
     return (*names, *port_names(workspace.first_port, run.spec.workspace.ports))

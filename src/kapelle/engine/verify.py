@@ -1,5 +1,7 @@
 """Verify: gate a commit once more, in a fresh workspace that is gone afterwards. Needs no lead and writes nothing down."""
 
+from dataclasses import replace
+
 from kapelle.core.errors import WorkspaceFailed
 from kapelle.core.gate import Gate, Verdict
 from kapelle.core.ids import WorkspaceId
@@ -17,6 +19,8 @@ async def gate_again(world: World, run: Run, gate: Gate, commit: str) -> Verdict
     Raises:
         KapelleError: the workspace cannot be made or set up.
     """
+    # Or a leader that begins or ends meanwhile would end the checks as well.
+    world = replace(world, apart=True)
     workspace_id = WorkspaceId(world.new_id("w"))
     room = WorkspaceRow(
         workspace_id=workspace_id,

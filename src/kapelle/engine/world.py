@@ -114,6 +114,8 @@ class World:
     settings: EngineSettings = field(default_factory=EngineSettings)
     term: int = 0
     """The leader's term; every commit is checked against it."""
+    apart: bool = False
+    """Whether this works beside whoever leads: what it starts is its own to end, and not the leader's."""
 
     def driver(self, program: str) -> Driver:
         """Return the driver of *program*; where none is installed, one that starts nothing and says so."""
