@@ -480,3 +480,10 @@ async def test_whatever_is_asked_is_answered(
         answer = await client.post(f"{url}/v1/messages", content=body, headers=KEY)
 
     assert answer.status_code == 200
+
+
+async def test_a_port_that_cannot_be_written_down_is_told(make_gateway: Make, meter: Any, tmp_path: Path) -> None:
+    port_file = tmp_path / "port"
+    port_file.mkdir()
+    with pytest.raises(GatewayFailed, match="cannot be written"):
+        await make_gateway(port_file=port_file).start(meter)

@@ -103,8 +103,15 @@ class ModelGateway:
             listener.bind(("127.0.0.1", 0))
         listener.listen(256)
         listener.setblocking(False)
-        self._port_file.parent.mkdir(parents=True, exist_ok=True)
-        self._port_file.write_text(str(listener.getsockname()[1]))
+        port = listener.getsockname()[1]
+        if port != self._remembered():
+            # Written only when it is another: on a full disk the one that is known would be lost.
+            try:
+                self._port_file.parent.mkdir(parents=True, exist_ok=True)
+                self._port_file.write_text(str(port))
+            except OSError as error_:
+                listener.close()
+                raise GatewayFailed(f"{self._port_file} cannot be written: {error_.strerror}") from error_
         return listener
 
     def _remembered(self) -> int | None:
