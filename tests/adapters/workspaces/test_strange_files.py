@@ -158,3 +158,13 @@ async def test_links_are_cleaned_and_removed_and_not_followed(repo: Checkout, tm
     assert not workspace.has("link")
     await GitWorkspaces().remove(workspace.root, repo.root)
     assert (outside / "precious.txt").exists()
+
+
+@pytest.mark.parametrize("name", [":x", ":(top)x", ":!x", "[ab].txt"])
+async def test_a_name_that_git_takes_for_a_pattern_is_shown_as_it_is(repo: Checkout, name: str) -> None:
+    workspace = await prepared(repo)
+    workspace.write({name: "work\n", "other.txt": "other\n"})
+    made = await GitWorkspaces().commit(workspace.root, repo.root, SIGNED)
+    shown = await GitRepositories().diff(repo.root, repo.head(), made.commit, [name])
+    assert "+work" in shown
+    assert "+other" not in shown

@@ -102,7 +102,9 @@ class GitRepositories:
         return (await Git(repository).do("diff", "--name-only", "-z", "--no-renames", base, head)).names
 
     async def diff(self, repository: str, base: str, head: str, files: Sequence[str] = (), limit: int = 20_000) -> str:
-        result = await Git(repository).do("diff", "--no-color", "--no-ext-diff", "--no-textconv", base, head, "--", *files)
+        # The names are of files, whatever they look like.
+        git = Git(repository).having(GIT_LITERAL_PATHSPECS="1")
+        result = await git.do("diff", "--no-color", "--no-ext-diff", "--no-textconv", base, head, "--", *files)
         text = result.out.decode(errors="replace")
         return text if len(text) <= limit else f"{text[:limit]}\n[... {len(text) - limit} more characters]"
 
