@@ -19,7 +19,7 @@ from kapelle.testing.places import Place, make_repository
 from kapelle.testing.survival import BLOWS, Damage, Ordeal, Over, disk_full, room_for, unmount
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
-KILLS = int(os.environ.get("KAPELLE_SOAK_KILLS", "60"))
+KILLS = int(os.environ.get("KAPELLE_SOAK_KILLS", "200"))
 SEED = int(os.environ.get("KAPELLE_SOAK_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 IN_A_RUN = 5
 """Blows that one run takes, at most."""

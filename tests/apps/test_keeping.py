@@ -117,6 +117,16 @@ def test_what_is_young_stays(failed: Place) -> None:
     assert failed.run("clean", "--older-than", "0s", "--json").json["removed"] != []
 
 
+def test_what_was_recovered_is_not_merged_by_that(failed: Place) -> None:
+    """Nor cleaned away: whoever deletes the branch may want it again."""
+    failed.run("recover", "bad")
+    entry = failed.run("recover", "--json").json[0]
+    assert (entry["merged"], entry["branches"]) == (False, ["recovered/bad-1"])
+    assert "failed, on recovered/bad-1" in failed.run("recover").out
+    failed.run("clean", "--older-than", "0s")
+    assert failed.run("recover", "--json").json[0]["ref"] == entry["ref"]
+
+
 def test_what_was_merged_by_hand_needs_no_ref(failed: Place) -> None:
     (entry,) = failed.run("recover", "--json").json
     failed.git("merge", "-q", "--no-ff", "-m", "by hand", entry["commit"])

@@ -1,10 +1,11 @@
 """What Kapelle keeps: work under ``refs/kapelle/`` that can be had back, and files on disk that can go.
 
-Nothing goes that is not merged: a ref is removed only when a branch holds its commit, and of files only what runs that have
-ended left behind (logs, spools, homes of agents).
+Nothing goes that is not merged: a ref is removed only when the branch that it was for holds its commit, and of files only what
+runs that have ended left behind (logs, spools, homes of agents).
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -34,7 +35,9 @@ class Kept:
     task: Task | None
     """None when it is of another store, or of one that is lost."""
     merged: bool
-    """Whether a branch holds it."""
+    """Whether it has come to where it was meant to go."""
+    branches: tuple[str, ...] = ()
+    """Those that hold it."""
     files: tuple[str, ...] = ()
     """What it changes, compared with what it began from."""
 
@@ -53,9 +56,11 @@ async def kept(desk: Desk, repository: str) -> list[Kept]:
     repositories = desk.world.repositories
     refs = [ref for ref in await repositories.refs(repository, PREFIX) if KEPT in ref.name]
     tasks = await desk.world.store.read(lambda view: {ref.name: _task_of(view, ref) for ref in refs})
+    targets = await desk.world.store.read(lambda view: {name: _target_of(view, task) for name, task in tasks.items()})
     found: list[Kept] = []
     for ref in sorted(refs, key=lambda ref: (ref.at, ref.name), reverse=True):
-        merged = await repositories.held_by_a_branch(repository, ref.commit)
+        branches = await repositories.branches_with(repository, ref.commit)
+        merged = _is_merged(ref, branches, targets[ref.name])
         task = tasks[ref.name]
         files: Sequence[str] = ()
         own = await repositories.since(repository, "HEAD", ref.commit) if not merged else ()
@@ -63,8 +68,24 @@ async def kept(desk: Desk, repository: str) -> list[Kept]:
         base = await repositories.resolve(repository, f"{own[-1]}~1") if own else None
         if base is not None:
             files = await repositories.changed(repository, base, ref.commit)
-        found.append(Kept(ref=ref, repository=repository, task=task, merged=merged, files=tuple(files)))
+        names = tuple(branch.name.removeprefix("refs/heads/").removeprefix("refs/remotes/") for branch in branches)
+        entry = Kept(ref=ref, repository=repository, task=task, merged=merged, branches=names, files=tuple(files))
+        found.append(entry)
     return found
+
+
+def _is_merged(ref: Ref, branches: Sequence[Ref], target: str | None) -> bool:
+    """Say whether kept work needs its ref no more."""
+    if target is not None:
+        # As far as the branch was fetched, too.
+        return any(re.fullmatch(rf"refs/(heads|remotes/[^/]+)/{re.escape(target)}", branch.name) for branch in branches)
+    # A branch that ends where it does is one that `recover` made of it: whoever deletes that may want it again.
+    return any(branch.commit != ref.commit for branch in branches)
+
+
+def _target_of(view: View, task: Task | None) -> str | None:
+    run = view.runs.get(task.run_id) if task is not None else None
+    return run.spec.target if run is not None else None
 
 
 def _task_of(view: View, ref: Ref) -> Task | None:
@@ -122,6 +143,7 @@ def kept_json(entry: Kept) -> dict[str, Any]:
         "run_id": entry.task.run_id if entry.task is not None else None,
         "state": entry.task.state.value if entry.task is not None else None,
         "merged": entry.merged,
+        "branches": list(entry.branches),
         "files": list(entry.files),
     }
 

@@ -485,8 +485,8 @@ class Repositories(Protocol):
         """Return all refs under *prefix*, by name."""
         ...
 
-    async def held_by_a_branch(self, repository: str, commit: str) -> bool:
-        """Say whether some branch of the repository, or one that was fetched, holds *commit*."""
+    async def branches_with(self, repository: str, commit: str) -> Sequence[Ref]:
+        """Return the branches of the repository, and those that were fetched, that hold *commit*, by name."""
         ...
 
     async def deliver(self, repository: str, target: str, commit: str, expected: str) -> Delivered:

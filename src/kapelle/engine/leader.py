@@ -192,10 +192,15 @@ class Engine:
     async def _watch(self, finished: Callable[[], Awaitable[bool]], stop: Stop, over: Event) -> None:
         async with TaskGroup() as group:
             asked = group.create_task(stop.asked.wait())
-            while not (asked.done() or await finished()):
+            while not asked.done():
+                # Begun before the look: a pass that ends during it is another reason to look.
                 passed = group.create_task(self._loop.passed())
-                await wait({asked, passed}, return_when=FIRST_COMPLETED)
+                over_now = await finished()
+                if not over_now:
+                    await wait({asked, passed}, return_when=FIRST_COMPLETED)
                 passed.cancel()
+                if over_now:
+                    break
                 # Passes come in bursts; one look will do for all of them.
                 await _set_within(stop.asked, LOOK_S)
             asked.cancel()

@@ -105,10 +105,10 @@ class MemoryRepositories:
         subjects = {name: at.commits[at.refs[name]].message.partition("\n")[0] for name in names}
         return [Ref(name=name, commit=at.refs[name], at=NOON, subject=subjects[name]) for name in names]
 
-    async def held_by_a_branch(self, repository: str, commit: str) -> bool:
+    async def branches_with(self, repository: str, commit: str) -> Sequence[Ref]:
         """See the port."""
         at = self._at(repository)
-        return any(commit in at.ancestors(tip) for ref, tip in at.refs.items() if ref.startswith("refs/heads/"))
+        return [ref for ref in await self.refs(repository, "refs/heads/") if commit in at.ancestors(ref.commit)]
 
     async def deliver(self, repository: str, target: str, commit: str, expected: str) -> Delivered:
         """See the port."""

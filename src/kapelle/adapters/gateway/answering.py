@@ -97,7 +97,9 @@ class Answering:
             return error(413, f"a request of more than {LARGEST} bytes", headers=NO_RETRY)
         if ticket.upstream.rehearsal is not None:
             return await self._rehearse(request, body, ticket)
-        return await (await self._load_forwarder()).forward(request, body, ticket)
+        # Shielded: a call that is given up while it loads must not take it from the others.
+        forwarder = await asyncio.shield(self._load_forwarder())
+        return await forwarder.forward(request, body, ticket)
 
     def expect(self, ticket: Ticket) -> None:
         """Get ready for calls of *ticket*."""

@@ -149,8 +149,15 @@ class GitRepositories:
         await Git(repository).do("update-ref", "-d", ref)
 
     async def refs(self, repository: str, prefix: str) -> Sequence[Ref]:
+        return await self._listed(repository, prefix)
+
+    async def branches_with(self, repository: str, commit: str) -> Sequence[Ref]:
+        return await self._listed(repository, f"--contains={commit}", "refs/heads/", "refs/remotes/")
+
+    @staticmethod
+    async def _listed(repository: str, *which: str) -> Sequence[Ref]:
         parts = "%(refname)%00%(objectname)%00%(committerdate:unix)%00%(contents:subject)"
-        result = await Git(repository).do("for-each-ref", f"--format={parts}", prefix)
+        result = await Git(repository).do("for-each-ref", f"--format={parts}", *which)
         found: list[Ref] = []
         for line in result.lines:
             name, commit, seconds, subject = line.split("\0")
@@ -158,11 +165,6 @@ class GitRepositories:
             at = datetime.fromtimestamp(int(seconds or 0), UTC)
             found.append(Ref(name=name, commit=commit, at=at, subject=plain(subject)))
         return found
-
-    async def held_by_a_branch(self, repository: str, commit: str) -> bool:
-        places = ("refs/heads/", "refs/remotes/")
-        found = await Git(repository).do("for-each-ref", "--count=1", "--format=%(refname)", f"--contains={commit}", *places)
-        return bool(found.lines)
 
     async def deliver(self, repository: str, target: str, commit: str, expected: str) -> Delivered:
         ref = f"refs/heads/{target}"

@@ -112,6 +112,7 @@ def _list(everything: list[Kept], *, as_json: bool) -> None:
         table.add_column(name, no_wrap=True, justify="right" if name == "FILES" else "left")
     for entry in everything:
         state = "merged" if entry.merged else (entry.task.state.value if entry.task is not None else "of another store")
+        state += f", on {entry.branches[0]}" if entry.branches and not entry.merged else ""
         when = f"{entry.ref.at.astimezone():%Y-%m-%d %H:%M}"
         style = "dim" if entry.merged else ""
         files = "" if entry.merged else str(len(entry.files))

@@ -34,7 +34,7 @@ class RefSuite(RepositoryTests):
         assert not await adapter.move_ref(repo.root, REF, base, later)
         assert await adapter.resolve(repo.root, REF) == base
 
-    async def test_it_is_known_whether_a_branch_holds_a_commit(self, repo: Checkout) -> None:
+    async def test_it_is_known_which_branches_hold_a_commit(self, repo: Checkout) -> None:
         """Any branch; no other ref counts."""
         adapter = self.repositories()
         ours, theirs = repo.diverge({"x.txt": "x\n"}, {"y.txt": "y\n"})
@@ -42,8 +42,12 @@ class RefSuite(RepositoryTests):
         repo.git("update-ref", "refs/kapelle/s/kept/t-1/1", alone)
         repo.git("branch", "--force", "one", ours)
         repo.git("branch", "--force", "two", theirs)
-        held = [await adapter.held_by_a_branch(repo.root, commit) for commit in (ours, theirs, alone)]
-        assert held == [True, True, False]
+        held = [await adapter.branches_with(repo.root, commit) for commit in (ours, theirs, alone)]
+        assert [[(ref.name, ref.commit) for ref in refs] for refs in held] == [
+            [("refs/heads/one", ours)],
+            [("refs/heads/two", theirs)],
+            [],
+        ]
 
     async def test_refs_are_listed_under_a_prefix(self, repo: Checkout) -> None:
         """With what they stand for, and no others."""
