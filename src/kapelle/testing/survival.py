@@ -37,13 +37,20 @@ STALE = "3s"
 
 TASKS = {"one": (), "two": (), "three": ("one", "two"), "four": (), "five": ("three",)}
 CHECK = """\
-import pathlib, sys, time
+import os, pathlib, sys, time
 time.sleep(0.3)
-wrong = [str(path) for path in pathlib.Path().glob("*.txt") if path.read_text() != "x\\n"]
+task = os.environ.get("KAPELLE_TASK")
+wanted = [pathlib.Path(f"{task}.txt")] if task else []
+wrong = [str(path) for path in [*pathlib.Path().glob("*.txt"), *wanted] if not path.exists() or path.read_text() != "x\\n"]
 sys.exit(f"wrong: {wrong}" if wrong else 0)
 """
 REHEARSAL = """\
 rules:
+  # Told by the gate that its file is not there: a tool failed (the disk was full), and the script went on regardless.
+  - when: {prompt: "wrong:"}
+    turns:
+      - tools: [{Write: {file_path: "{{ cwd }}/{{ task }}.txt", content: "x\\n"}}]
+      - {say: "Wrote {{ task }}.txt."}
   - when: {task: two}
     turns:
       - {cut: true}
@@ -247,18 +254,9 @@ class Ordeal:
         found = Damage()
         log = self.told()
         self._tasks(found, log)
-        with closing(sqlite3.connect(self.place.home / "store.db")) as store:
-            names = dict(store.execute("select task_id, name from tasks").fetchall())
-        self._target(found, self._unwritten(log, names))
+        self._target(found)
         self._left(found)
         return found
-
-    @staticmethod
-    def _unwritten(log: list[Told], names: dict[str, str]) -> set[str]:
-        """Return the tasks whose agent was told that a tool failed (the disk was full), and whose script went on regardless."""
-        failed = {entry.task_id for entry in log if entry.kind == "agent.tool_failed"}
-        merged = {entry.task_id for entry in log if entry.kind == "change.merged"}
-        return {names[task_id] for task_id in failed - merged if task_id in names}
 
     def _tasks(self, found: Damage, log: list[Told]) -> None:
         report = self.place.run("list", "--json").json
@@ -271,8 +269,6 @@ class Ordeal:
         counts = Counter((entry.kind, entry.task_id) for entry in log)
         for task_id, name in names.items():
             for kind in ("task.completed", "change.merged"):
-                if kind == "change.merged" and name in self._unwritten(log, names):
-                    continue
                 if counts[kind, task_id] == 0:
                     found.lost.append(f"{name} has no {kind}")
                 elif counts[kind, task_id] > 1:
@@ -283,12 +279,10 @@ class Ordeal:
             if well > counts["attempt.started", task_id] + max(returned, 0):
                 found.twice.append(f"{name} was answered {well} times")
 
-    def _target(self, found: Damage, unwritten: set[str]) -> None:
+    def _target(self, found: Damage) -> None:
         repository = self.place.repository
         files = set(git(repository, "ls-tree", "--name-only", "main").splitlines())
-        found.lost += [
-            f"{name}.txt is not on the target" for name in TASKS if f"{name}.txt" not in files and name not in unwritten
-        ]
+        found.lost += [f"{name}.txt is not on the target" for name in TASKS if f"{name}.txt" not in files]
         subjects = Counter(git(repository, "log", "--first-parent", "--format=%s", "main").splitlines())
         found.twice += [f"{count} times on the target: {subject}" for subject, count in subjects.items() if count > 1]
         for commit in git(repository, "rev-list", "--first-parent", "main").splitlines()[:-2]:
