@@ -128,6 +128,8 @@ class Desk(Reader):
                 try:
                     async with _beside(self._back_up_again_and_again()):
                         await self._engine.lead(term, stop, finished)
+                    # What has come to its end is in a backup, however short its run was.
+                    await self._back_up()
                 except LeadLost:
                     continue
                 finally:
@@ -140,7 +142,10 @@ class Desk(Reader):
         return False
 
     async def _back_up_again_and_again(self) -> None:
-        """Back the store up when the lead was taken and from time to time; a store that is damaged ends the leader."""
+        """Back the store up when the lead was taken and from time to time; a store that is damaged ends the leader.
+
+        Once more when the lead was given up: see ``lead_or_follow``.
+        """
         while True:
             await self._back_up()
             await rest(self._backup_every.total_seconds())
