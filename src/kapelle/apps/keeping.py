@@ -159,6 +159,8 @@ class Litter:
     path: Path | None = None
     repository: str = ""
     ref: str = ""
+    commit: str | None = None
+    """Where the ref was; elsewhere it stays."""
     size: int = 0
     """In bytes."""
     at: datetime
@@ -194,7 +196,8 @@ async def litter(desk: Desk, repository: str | None) -> list[Litter]:
         for entry in await kept(desk, repository):
             if entry.merged:
                 what = f"{entry.ref.name} (merged)"
-                found.append(Litter(what=what, repository=repository, ref=entry.ref.name, at=entry.ref.at))
+                ref = entry.ref
+                found.append(Litter(what=what, repository=repository, ref=ref.name, commit=ref.commit, at=ref.at))
     return found
 
 
@@ -244,7 +247,7 @@ async def free(desk: Desk, going: Iterable[Litter]) -> None:
     """
     for entry in going:
         if entry.ref:
-            await desk.world.repositories.delete_ref(entry.repository, entry.ref)
+            await desk.world.repositories.delete_ref(entry.repository, entry.ref, entry.commit)
         elif entry.path is not None:
             await desk.world.workspaces.remove(str(entry.path), None)
 

@@ -477,8 +477,8 @@ class Repositories(Protocol):
         """Move *ref* to *new* if it is at *old* now (None: if it does not exist); returns whether it was."""
         ...
 
-    async def delete_ref(self, repository: str, ref: str) -> None:
-        """Delete *ref*; no effect when it does not exist."""
+    async def delete_ref(self, repository: str, ref: str, commit: str | None = None) -> None:
+        """Delete *ref*; no effect when it does not exist, or is not at *commit* (any more) where that is given."""
         ...
 
     async def refs(self, repository: str, prefix: str) -> Sequence[Ref]:

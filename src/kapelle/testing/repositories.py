@@ -94,9 +94,11 @@ class MemoryRepositories:
             at.move(ref, new)
             return True
 
-    async def delete_ref(self, repository: str, ref: str) -> None:
+    async def delete_ref(self, repository: str, ref: str, commit: str | None = None) -> None:
         """See the port."""
-        self._at(repository).refs.pop(ref, None)
+        refs = self._at(repository).refs
+        if commit is None or refs.get(ref) == commit:
+            refs.pop(ref, None)
 
     async def refs(self, repository: str, prefix: str) -> Sequence[Ref]:
         """See the port; every commit was made at the same time."""

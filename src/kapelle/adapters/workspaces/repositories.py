@@ -145,8 +145,12 @@ class GitRepositories:
         result = await Git(repository).ask("update-ref", "--create-reflog", "-m", "kapelle", ref, new, expected)
         return result.code == 0
 
-    async def delete_ref(self, repository: str, ref: str) -> None:
-        await Git(repository).do("update-ref", "-d", ref)
+    async def delete_ref(self, repository: str, ref: str, commit: str | None = None) -> None:
+        git = Git(repository)
+        deleting = ("update-ref", "-d", ref, *([commit] if commit is not None else ()))
+        done = await git.ask(*deleting)
+        if done.code != 0 and (commit is None or await self.resolve(repository, ref) == commit):
+            raise failed(deleting, done)
 
     async def refs(self, repository: str, prefix: str) -> Sequence[Ref]:
         return await self._listed(repository, prefix)

@@ -12,14 +12,18 @@ class RefSuite(RepositoryTests):
     """Refs, moved only from where they are believed to be."""
 
     async def test_a_ref_is_made_moved_and_deleted(self, repo: Checkout) -> None:
-        """Deleting it again has no effect."""
+        """Deleting it again has no effect, nor where it is not at the commit that is named."""
         base = repo.head()
         later = repo.commit("later", {"later.txt": "later\n"})
         adapter = self.repositories()
         assert await adapter.move_ref(repo.root, REF, base, None)
         assert await adapter.move_ref(repo.root, REF, later, base)
         assert await adapter.resolve(repo.root, REF) == later
+        await adapter.delete_ref(repo.root, REF, base)
+        assert await adapter.resolve(repo.root, REF) == later
         for _ in range(2):
+            await adapter.delete_ref(repo.root, REF, later)
+            assert await adapter.resolve(repo.root, REF) is None
             await adapter.delete_ref(repo.root, REF)
             assert await adapter.resolve(repo.root, REF) is None
 
