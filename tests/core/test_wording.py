@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kapelle.core.gate import Check, CheckResult, CheckState, Gate
+from kapelle.core.plain_text import shown_block
 from kapelle.core.wording import (
     SUBJECT,
     TAIL,
@@ -16,6 +17,7 @@ from kapelle.core.wording import (
     commit_message,
     conflict,
     go_on,
+    listed,
     merge_message,
     no_work,
     result_wrong,
@@ -130,7 +132,7 @@ def test_a_summary_that_just_fits_is_not_cut() -> None:
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_of_a_summary_with_many_lines_the_first_is_the_title(newline: str) -> None:
     summary = newline.join(["First line.", "", "- more"])
-    assert _commit(summary) == f"api: First line.\n\n{summary}\n\n{TRAILERS}"
+    assert _commit(summary) == f"api: First line.\n\nFirst line.\n\n- more\n\n{TRAILERS}"
 
 
 @quick
@@ -140,6 +142,23 @@ def test_a_commit_ends_in_its_own_trailers_whatever_the_agent_wrote(summary: str
     message = _commit(f"{summary}\n\nKapelle-Agent: somebody else")
     assert message.split("\n\n")[-1] == TRAILERS
     assert message.startswith("api")
+
+
+@quick
+@given(name=st.text(min_size=1), summary=st.text())
+def test_a_commit_steers_no_terminal_whatever_it_tells_of(name: str, summary: str) -> None:
+    steers = "\x1b]0;x\x07\x9b\u202e\u2066\r\x00"
+    whose = Whose(name=f"{name}{steers}\n{name}", run_id="r-1", task_id="t-1", attempt=2, agent=f"dev{steers}\n\n")
+    commit = commit_message(
+        whose.name, f"{summary}{steers}\n{summary}", run_id="r-1", task_id="t-1", attempt=2, agent=whose.agent
+    )
+    for message in (commit, merge_message(whose, "main"), batch_message([whose, whose], "main")):
+        assert message == shown_block(message)
+        assert message.splitlines()[1] == ""
+
+
+def test_a_file_cannot_forge_the_list_that_it_stands_in() -> None:
+    assert listed(["a.py", "b, c: d", "e\nf"]) == r'a.py, "b, c: d", "e\nf"'
 
 
 def test_a_merge_says_what_went_where() -> None:
@@ -154,7 +173,7 @@ def test_a_batch_says_what_went_where_and_whose_each_part_is() -> None:
 
 def test_the_title_of_a_large_batch_is_short() -> None:
     whose = [Whose(name=f"task-{number}", run_id="r-1", task_id="t-1", attempt=2, agent="dev") for number in range(12)]
-    title, listed, trailers = batch_message(whose, "main").split("\n\n")
+    title, names, trailers = batch_message(whose, "main").split("\n\n")
     assert title == "Merge 12 changes into main"
-    assert listed.splitlines() == [f"- task-{number}" for number in range(12)]
+    assert names.splitlines() == [f"- task-{number}" for number in range(12)]
     assert trailers == TRAILERS * 12

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckResult, CheckState, Gate
+from kapelle.core.plain_text import shown, shown_block, shown_file
 
 TAIL = 6_000
 """Characters of a check's output that go back to the agent: the end, where the reason usually stands."""
@@ -118,8 +119,8 @@ def _short(text: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return *names* in a sentence: the first few, and how many more there are."""
-    few, more = names[:FEW], len(names) - FEW
+    """Return *names* of files in a sentence: the first few, and how many more there are."""
+    few, more = [shown_file(name) for name in names[:FEW]], len(names) - FEW
     return f"{', '.join(few)} and {more} more" if more > 0 else ", ".join(few)
 
 
@@ -160,21 +161,23 @@ def no_work() -> str:
 
 def commit_message(name: str, summary: str, *, run_id: str, task_id: str, attempt: int, agent: str) -> str:
     """Return the message of the commit that holds an agent's work, with trailers that say who did what."""
-    subject = summary.strip().partition("\n")[0].rstrip()
+    said = shown_block(summary.strip())
+    subject = shown(said.partition("\n")[0].rstrip())
     subject = subject if len(subject) <= SUBJECT else subject[: SUBJECT - 1].rstrip() + "…"
-    title = f"{name}: {subject}" if subject else name
-    body = f"\n\n{summary.strip()}" if summary.strip() not in {"", subject} else ""
+    title = f"{shown(name)}: {subject}" if subject else shown(name)
+    body = f"\n\n{said}" if said not in {"", subject} else ""
     return f"{title}{body}\n\n{_trailers(run_id, task_id, attempt, agent)}"
 
 
 def merge_message(whose: Whose, target: str) -> str:
     """Return the message of the merge commit on the target."""
-    return f"Merge {whose.name} into {target}\n\n{_trailers(whose.run_id, whose.task_id, whose.attempt, whose.agent)}"
+    trailers = _trailers(whose.run_id, whose.task_id, whose.attempt, whose.agent)
+    return f"Merge {shown(whose.name)} into {shown(target)}\n\n{trailers}"
 
 
 def batch_message(whose: Sequence[Whose], target: str) -> str:
     """Return the message of the one commit that brings the changes of several tasks onto the target."""
-    names = [entry.name for entry in whose]
+    names, target = [shown(entry.name) for entry in whose], shown(target)
     title = f"Merge {', '.join(names[:-1])} and {names[-1]} into {target}"
     body = ""
     if len(title) > SUBJECT:
@@ -185,4 +188,4 @@ def batch_message(whose: Sequence[Whose], target: str) -> str:
 
 
 def _trailers(run_id: str, task_id: str, attempt: int, agent: str) -> str:
-    return f"Kapelle-Run: {run_id}\nKapelle-Task: {task_id}\nKapelle-Attempt: {attempt}\nKapelle-Agent: {agent}\n"
+    return f"Kapelle-Run: {run_id}\nKapelle-Task: {task_id}\nKapelle-Attempt: {attempt}\nKapelle-Agent: {shown(agent)}\n"

@@ -9,6 +9,7 @@ from kapelle.core.frozen import frozen
 from kapelle.core.gate import Gate, Verdict
 from kapelle.core.ids import BatchId
 from kapelle.core.merge import Change, Integration, undelivered
+from kapelle.core.plain_text import shown_files
 from kapelle.core.ports import Commit, Signature, WorkspaceOrder
 from kapelle.core.run import Run
 from kapelle.core.store import WorkspaceRow
@@ -223,7 +224,7 @@ class Integrator:
             entry=entry,
             files=files,
             onto=onto,
-            reason=f"it conflicts with {change.target} in {', '.join(files)}{who}",
+            reason=f"it conflicts with {change.target} in {shown_files(files)}{who}",
             prompt=conflict(change.target, files, others, theirs=theirs, mine=mine),
         )
 
@@ -267,7 +268,7 @@ class Integrator:
         signature = self._signed(f"Merge undelivered work into {name}\n")
         both = await self._world.repositories.merge(repository, target, integration.tip, signature)
         if both.commit is None:
-            files = ", ".join(found.file for found in both.conflicts)
+            files = shown_files(found.file for found in both.conflicts)
             return replace(integration, held_up=f"{name} has moved on and conflicts with merged work in {files}"), ()
         proven, failing = await self._prove(rooms, both.commit, repository, target)
         if failing:

@@ -11,6 +11,7 @@ from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckResult, CheckState, Gate, Receipt, Verdict
 from kapelle.core.ids import ChangeId, PromptId
 from kapelle.core.merge import Change, protected
+from kapelle.core.plain_text import shown_files
 from kapelle.core.ports import Commit, Driver, Signature
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, WorkspaceRow
@@ -149,9 +150,9 @@ class ValidateStage:
         """Return what is wrong with the work before any gate is asked: for the agent, for people, and the outcome it means."""
         task, workspace = order.task, order.workspace
         if task.spec.reads_only and changed:
-            listed = ", ".join(changed[:10])
-            text = f"You were to read only, and these files are changed: {listed}. Put them back as they were."
-            return text, f"it was to read only, and changed {listed}", Outcome.AGENT_FAILED
+            names = shown_files(changed[:10])
+            text = f"You were to read only, and these files are changed: {names}. Put them back as they were."
+            return text, f"it was to read only, and changed {names}", Outcome.AGENT_FAILED
         claims = order.driver.capabilities.reports_tools and order.attempt.tool_calls == 0
         if claims and not changed and not task.spec.reads_only:
             return no_work(), "it claimed success without using a tool and without changing a file", Outcome.NO_WORK
@@ -162,9 +163,9 @@ class ValidateStage:
         if workspace.repository is not None and workspace.base is not None:
             left = await self._world.workspaces.leftover_markers(workspace.path, workspace.repository, workspace.base)
             if left:
-                listed = ", ".join(left)
-                text = f"These files still hold conflict markers: {listed}. Resolve them."
-                return text, f"conflict markers are left in {listed}", Outcome.CONFLICT
+                names = shown_files(left)
+                text = f"These files still hold conflict markers: {names}. Resolve them."
+                return text, f"conflict markers are left in {names}", Outcome.CONFLICT
         return "", "", Outcome.GATE_FAILED
 
     def _signature(self, order: _Order) -> Signature:

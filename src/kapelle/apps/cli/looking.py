@@ -19,6 +19,7 @@ from kapelle.core.account import Account, account_of, told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import NotFound
 from kapelle.core.ids import RunId
+from kapelle.core.plain_text import shown, shown_block
 from kapelle.core.store import Overview, View
 from kapelle.core.task import TERMINAL, Wait
 
@@ -98,7 +99,7 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
         else:
             console.print("No run is open.")
         for account in accounts:
-            console.print(Text(told(account), style="yellow"))
+            console.print(Text(shown(told(account)), style="yellow"))
         for task_id, name in waiting:
             console.print(Text(f"{name} waits for your approval: kapelle approve {task_id}", style="yellow"))
 
@@ -175,11 +176,11 @@ def _print_task(entry: TaskReport, found: Found, now: datetime) -> None:
     console.print(Text.assemble((task.name, "bold"), f"  {task.task_id}  ", state_text(task.state.value, note)))
     console.print(f"run {found.run.run_id} ({found.run.spec.name}) · agent {task.spec.agent} · {task.spec.priority.value}")
     if task.detail:
-        console.print(Text(task.detail, style="dim"))
+        console.print(Text(shown_block(task.detail), style="dim"))
     if task.failure is not None:
-        console.print(Text(f"{task.failure.kind}: {task.failure.message}", style="red"))
+        console.print(Text(shown_block(f"{task.failure.kind}: {task.failure.message}"), style="red"))
     if task.summary:
-        console.print(Text(task.summary))
+        console.print(Text(shown_block(task.summary)))
     if task.result is not None:
         console.print(Text(f"result: {task.result}"))
     for attempt in entry.attempts:
@@ -192,7 +193,7 @@ def _print_task(entry: TaskReport, found: Found, now: datetime) -> None:
     if entry.receipt is not None:
         console.print(f"gate {entry.receipt.gate}: passed on tree {entry.receipt.tree[:10]}")
         for check in entry.receipt.checks:
-            console.print(f"  {check.name}: {check.state.value} ({check.seconds:.1f}s)  {check.run}")
+            console.print(f"  {check.name}: {check.state.value} ({check.seconds:.1f}s)  {shown(check.run)}")
     spend = entry.spend
     if spend.calls:
         tokens = count_tokens(spend.usage.total)
@@ -253,7 +254,8 @@ async def _events(folder: Path | None, which: str | None, *, after: int, follow:
                 continue
             name = names.get(entry.event.task_id or "", entry.event.task_id or entry.event.run_id or "")
             details = " ".join(f"{key}={value}" for key, value in _details(entry))
-            sys.stdout.write(f"{entry.seq:>6} {entry.at.astimezone():%H:%M:%S.%f} {entry.event.kind:<20} {name} {details}\n")
+            told_of = shown(f"{name} {details}")
+            sys.stdout.write(f"{entry.seq:>6} {entry.at.astimezone():%H:%M:%S.%f} {entry.event.kind:<20} {told_of}\n")
             sys.stdout.flush()
 
 

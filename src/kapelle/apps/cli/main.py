@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from io import TextIOWrapper
 from typing import Any
 
 from kapelle.core.errors import Defect, KapelleError, UsageError, WorldError
@@ -9,6 +10,7 @@ from kapelle.core.errors import Defect, KapelleError, UsageError, WorldError
 
 def main() -> None:
     """Run the command line; errors are told, not traced."""
+    _write_every_letter()
     if sys.argv[1:] == ["--version"]:
         # The commands say the same, but loading them takes longer than anybody wants to wait for a number.
         from kapelle.apps.cli.version import version
@@ -23,6 +25,14 @@ def main() -> None:
         # Whoever read the output has seen enough.
         sys.stderr.close()
         sys.exit(0)
+
+
+def _write_every_letter() -> None:
+    """Let what the encoding of the terminal or the pipe lacks be written as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        # A closed one is None; a test may put something else in its place.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(*, as_json: bool) -> int:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,7 @@ from kapelle.apps.views import RunReport, TaskReport
 from kapelle.core.account import told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import FileInvalid, KapelleError
+from kapelle.core.plain_text import shown, shown_block
 from kapelle.core.run import RunState
 from kapelle.core.task import TaskState
 
@@ -47,9 +49,19 @@ MARKS: dict[str, str] = {
 PIPE_WIDTH = 240
 
 
+class Plain(Console):
+    """A console on which nobody's text steers the terminal: only its own colours and movements do."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See ``Console``; text of every kind passes here, in tables and in what is drawn anew too."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else shown_block(segment.text)
+            yield segment if text == segment.text else Segment(text, segment.style)
+
+
 def out() -> Console:
     """Return the console for results: as wide as the terminal; in a pipe nothing is wrapped or cut."""
-    return Console(
+    return Plain(
         width=None if sys.stdout.isatty() else PIPE_WIDTH,
         highlight=False,
         markup=False,
@@ -60,13 +72,15 @@ def out() -> Console:
 
 def err() -> Console:
     """Return the console for errors and notes."""
-    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return Plain(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
     """Print *value* as JSON: readable in a terminal, one line in a pipe."""
     indent = 2 if sys.stdout.isatty() else None
-    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+    # Where not every letter can be written, JSON's own escapes are what a reader of JSON understands.
+    narrow = not sys.stdout.encoding.lower().startswith("utf")
+    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=narrow) + "\n")
     sys.stdout.flush()
 
 
@@ -91,13 +105,17 @@ def print_error(error: KapelleError, *, as_json: bool) -> None:
     console = err()
     if isinstance(error, FileInvalid):
         for mistake in error.mistakes:
-            console.print(Text.assemble((f"{mistake.file}:{mistake.line}:{mistake.column}: ", "bold"), mistake.message))
-            console.print(Text(f"    → {mistake.advice}", style="green"))
+            console.print(
+                Text.assemble(
+                    (f"{shown(mistake.file)}:{mistake.line}:{mistake.column}: ", "bold"), shown_block(mistake.message)
+                )
+            )
+            console.print(Text(f"    → {shown_block(mistake.advice)}", style="green"))
         count = len(error.mistakes)
         console.print(Text(f"{count} mistake{'s' if count != 1 else ''}; nothing was submitted. [{error.code}]", style="red"))
         return
-    console.print(Text.assemble(("Error: ", "bold red"), str(error), (f"  [{error.code}]", "dim")))
-    console.print(Text(f"  → {error.advice}", style="green"))
+    console.print(Text.assemble(("Error: ", "bold red"), shown_block(str(error)), (f"  [{error.code}]", "dim")))
+    console.print(Text(f"  → {shown_block(error.advice)}", style="green"))
 
 
 def count_tokens(number: int) -> str:
@@ -176,10 +194,10 @@ def print_report(report: RunReport, now: datetime) -> None:
     console.print(f"{report.done}/{len(report.tasks)} tasks · {tokens} tokens · {cost} · {elapsed}")
     for entry in report.tasks:
         if entry.task.failure is not None:
-            console.print(Text.assemble((f"{entry.task.name}: ", "bold red"), entry.task.failure.message.strip()))
+            console.print(Text.assemble((f"{entry.task.name}: ", "bold red"), shown_block(entry.task.failure.message.strip())))
     if report.account is not None:
-        console.print(Text(told(report.account), style="yellow"))
+        console.print(Text(shown(told(report.account)), style="yellow"))
     if report.held_up:
-        console.print(Text(f"{run.spec.target} was not moved: {report.held_up}", style="yellow"))
+        console.print(Text(f"{run.spec.target} was not moved: {shown(report.held_up)}", style="yellow"))
         if run.state is RunState.DELIVERING:
             console.print(Text(f"What was merged is safe. `kapelle resume {run.run_id}` tries again.", style="yellow"))

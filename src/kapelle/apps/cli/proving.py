@@ -13,6 +13,7 @@ from kapelle.apps.cli.output import out, print_json
 from kapelle.apps.proving import Proof, Queued, TargetQueue, proof_json, proof_of, queue_json, queues, verify
 from kapelle.core.errors import UsageError
 from kapelle.core.gate import CheckState, Receipt
+from kapelle.core.plain_text import shown, shown_files
 
 NOT_AS_IT_WAS = 1
 STYLES = {"tried now": "magenta", "suspect": "yellow", "waits for approval": "yellow", "merged": "green"}
@@ -70,13 +71,13 @@ def _print_queue(entry: TargetQueue) -> None:
     console.print(table)
     for queued in entry.queued:
         if queued.change.waits_for_a_person:
-            files = ", ".join(queued.change.protected)
+            files = shown_files(queued.change.protected)
             console.print(Text(f"{queued.task.name} changes {files}: kapelle approve {queued.task.task_id}", style="yellow"))
         elif queued.change.red:
-            console.print(Text(f"{queued.task.name} is a suspect: {queued.change.note}", style="yellow"))
+            console.print(Text(f"{queued.task.name} is a suspect: {shown(queued.change.note)}", style="yellow"))
     for line in entry.integrations:
         if line.held_up:
-            console.print(Text(f"{entry.target} was not moved: {line.held_up}", style="yellow"))
+            console.print(Text(f"{entry.target} was not moved: {shown(line.held_up)}", style="yellow"))
 
 
 def _row(entry: Queued) -> tuple[str | Text, ...]:
@@ -110,11 +111,11 @@ def _print_proof(proof: Proof) -> None:
     if attempt is not None:
         console.print(f"attempt {attempt.number} by {attempt.config} · {attempt.tool_calls} tool calls")
     if proof.task.spec.writes:
-        console.print(f"declared: {', '.join(proof.task.spec.writes)}")
+        console.print(f"declared: {shown_files(proof.task.spec.writes)}")
     if proof.own is not None:
-        console.print(f"changed:  {', '.join(proof.own.changed)}")
+        console.print(f"changed:  {shown_files(proof.own.changed)}")
     if change is not None and change.protected:
-        console.print(f"protected files among them were let through by {change.approved_by or 'nobody yet'}")
+        console.print(f"protected files among them were let through by {shown(change.approved_by or 'nobody yet')}")
     if proof.own is not None:
         console.print(f"its work {change.head[:10] if change is not None else ''}")
         _print_receipt(proof.own)
@@ -137,7 +138,7 @@ def _print_receipt(receipt: Receipt) -> None:
             continue
         style = "green" if check.state is CheckState.PASSED else "red"
         code = f"exit code {check.exit_code}" if check.exit_code is not None else "no exit code"
-        console.print(Text.assemble("  ", (check.state.value, style), f"  {check.name}: {check.run}"))
+        console.print(Text.assemble("  ", (check.state.value, style), f"  {check.name}: {shown(check.run)}"))
         console.print(f"          {code} · {check.seconds:.1f}s · log {check.log_hash[:16]} {check.log_path}".rstrip())
 
 

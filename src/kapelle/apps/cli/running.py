@@ -20,6 +20,7 @@ from kapelle.apps.views import RunReport, run_report
 from kapelle.core.durations import format_duration
 from kapelle.core.events import AgentUsedTool, Entry, Event, TaskMoved
 from kapelle.core.ids import RunId, TaskId
+from kapelle.core.plain_text import shown
 from kapelle.core.task import TERMINAL
 from kapelle.engine.leader import Stop
 
@@ -124,7 +125,7 @@ class Watcher:
                 Text(task.name),
                 state_text(task.state.value),
                 Text(task.spec.agent, style="dim"),
-                Text(doing, style="dim"),
+                Text(shown(doing), style="dim"),
                 count_tokens(entry.spend.usage.total) if entry.spend.calls else "",
                 money(entry.spend.cost_usd) if entry.spend.calls else "",
                 format_duration(elapsed) if elapsed is not None else "",

@@ -35,6 +35,7 @@ from kapelle.core.events import (
     WorkspaceStuck,
 )
 from kapelle.core.gate import CheckState
+from kapelle.core.plain_text import shown, shown_block, shown_files
 from kapelle.core.task import Wait
 
 LONGEST = 160
@@ -46,12 +47,15 @@ Words = Callable[[Event], str | None]
 def line_of(event: Event, names: Mapping[str, str], *, whole: bool = False, prompts: bool = False) -> Iterator[str]:
     """Yield the lines that tell of *event*; none when it is too small to tell. *whole* adds what agents and checks said."""
     name = names.get(event.task_id, event.task_id) if event.task_id is not None else None
-    lead = f"{name}: " if name else ""
-    text = _told(event) or (_said(event, prompts=prompts) if whole else None)
+    lead = f"{shown(name)}: " if name else ""
+    text = _told(event)
+    # What is told in one line stays in it, whatever the names and words in it are.
+    text = shown(text) if text is not None else (_said(event, prompts=prompts) if whole else None)
     if whole and text is not None and isinstance(event, CheckEnded) and event.tail:
         text = f"{text}\n{event.tail.strip()}"
     if text is None:
         return
+    text = shown_block(text)
     for number, line in enumerate(text.splitlines()):
         yield f"{lead if number == 0 else ' ' * len(lead)}{line}"
 
@@ -127,7 +131,7 @@ def _merged(event: Event) -> str | None:
         case CheckFlaked(before=before):
             return f"flaky: {before}, and passes now on the very same tree"
         case ChangeConflicted(files=files):
-            return f"conflict in {', '.join(files)}"
+            return f"conflict in {shown_files(files)}"
         case ChangeReturned(reason=reason):
             return f"back to its agent: {_first(reason)}"
         case ChangeMerged(commit=commit, target=target):
