@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Any, cast
 
 from kapelle.core.frozen import frozen
-from kapelle.core.limits import LONGEST_PROMPT
+from kapelle.core.limits import LONGEST_CODE, LONGEST_PROMPT
 
 KNOWN = ("inputs", "tasks", "item", "run", "task")
 
@@ -141,6 +141,9 @@ def lookups(text: str) -> References | None:
     """Return what the template *text* names, where all it does is to look things up; None where it does more."""
     if is_plain(text):
         return References()
+    if len(text) > LONGEST_CODE:
+        # Whether that is too much is told where templates are read.
+        return None
     paths = [found.group(1).split(".") for found in _LOOKUP.finditer(text)]
     between = _LOOKUP.split(text)[::2]
     if any(path[0] in _OWN for path in paths) or any(not is_plain(piece) or piece.endswith("{") for piece in between):
