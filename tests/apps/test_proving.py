@@ -60,12 +60,34 @@ def test_what_the_queue_merged_is_verified_again(place: Place) -> None:
     ran(place)
     answer = place.run("verify", "main", "--json")
     assert answer.code == 0, answer.out
-    assert answer.json["holds"] is True
+    assert (answer.json["holds"], answer.json["verdict"]) == (True, "holds")
     assert "python passes when it is run again" in [point["what"] for point in answer.json["points"]]
     assert not list((place.home / "workspaces").iterdir())
     assert place.git("worktree", "list").count("\n") == 0
     words = place.run("verify", "main").out
     assert f"The proof of {place.git('rev-parse', 'main')[:10]} holds." in words
+
+
+def test_where_no_gate_ran_nothing_is_said_to_be_proven(place: Place) -> None:
+    ran(place, "name: f\ndefaults: {agent: script, gate: none}\ntasks: {a: {prompt: 'echo 1 > a.txt'}}\n")
+    answer = place.run("verify", "main")
+    assert answer.code == 1
+    assert f"No gate ran for {place.git('rev-parse', 'main')[:10]}: nothing is proven." in answer.out
+    assert "The proof of" not in answer.out
+    answer = place.run("verify", "main", "--json")
+    assert (answer.code, answer.json["holds"], answer.json["verdict"]) == (1, False, "no_gate")
+
+
+def test_a_commit_of_a_person_with_a_proven_tree_is_not_called_one_of_the_queue(place: Place) -> None:
+    ran(place)
+    place.git("commit", "-q", "--allow-empty", "-m", "by hand")
+    answer = place.run("verify", "HEAD")
+    assert answer.code == 0, answer.out
+    commit = place.git("rev-parse", "HEAD")[:10]
+    assert f"The tree of {commit} is proven, but the merge queue did not make this commit." in answer.out
+    assert "its gates are not run again" in answer.out
+    assert f"The proof of {commit}" not in answer.out
+    assert place.run("verify", "HEAD", "--json").json["verdict"] == "tree_only"
 
 
 def test_a_log_that_was_changed_is_found(place: Place) -> None:
