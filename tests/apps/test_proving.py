@@ -1,7 +1,12 @@
 """`queue`, `receipt` and `verify`, on real git: what is shown of the merge queue, and whether a proof holds."""
 
 import json
+import os
+import pty
+import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 from kapelle.testing.places import Place, until
@@ -133,13 +138,48 @@ def test_a_change_of_ci_waits_for_a_person_and_the_queue_shows_it(place: Place) 
     assert (held["task"], held["standing"], held["protected"]) == ("ci", "waits for approval", [".github/workflows/ci.yml"])
     words = place.run("queue").out
     assert "waits for approval" in words
-    assert f"kapelle approve {held['task_id']}" in words
-    assert [entry["name"] for entry in place.run("status", "--json").json["waiting_for_approval"]] == ["ci"]
+    shown = until(leader, "kapelle reject")
+    (waiting,) = place.run("status", "--json").json["waiting_for_approval"]
+    review = {"files": [".github/workflows/ci.yml"], "commit": held["head"], "target": "main"}
+    assert (waiting["name"], waiting["review"]) == ("ci", review)
+    assert place.run("show", "ci", "--json").json["review"] == review
+    for told in (words, said + shown, place.run("status").out, place.run("show", "ci").out):
+        assert "ci waits for your approval: it changes the protected files .github/workflows/ci.yml" in told
+        assert f"git show {held['head'][:10]}" in told
+        assert f"kapelle approve {held['task_id']}" in told
+        assert f"kapelle reject {held['task_id']} --reason" in told
+    for command in ("approve", "reject"):
+        assert "protected files" in " ".join(place.run(command, "--help").out.split())
     assert place.run("approve", "ci").code == 0
     leader.communicate()
     assert leader.returncode == 0
     assert place.git("show", "main:.github/workflows/ci.yml") == "on"
     assert place.run("receipt", "ci", "--json").json["approved_by"].startswith("person:")
+
+
+def test_the_live_view_says_uncut_how_to_review_a_protected_change(place: Place) -> None:
+    place.write("flow.yml", CI)
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 60))
+    environment = {**place.environment, "TERM": "xterm"}
+    command = [sys.executable, "-m", "kapelle", "run", "../flow.yml"]
+    with subprocess.Popen(command, cwd=place.repository, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as leader:
+        os.close(theirs)
+        seen = ""
+        while "--reason" not in seen:
+            seen += os.read(ours, 65536).decode(errors="replace")
+        (task,) = place.run("status", "--json").json["waiting_for_approval"]
+        assert place.run("reject", "ci", "--reason", "no").code == 0
+        with suppress(OSError):  # EIO: nobody has the other end any more
+            while os.read(ours, 65536):
+                pass
+        os.close(ours)
+    assert leader.returncode == 1
+    text = " ".join(seen.split())
+    assert "ci waits for your approval: it changes the protected files .github/workflows/ci.yml" in text
+    assert f"git diff main...{task['review']['commit'][:10]}" in text
+    assert f"kapelle approve {task['id']}" in text
+    assert f"kapelle reject {task['id']} --reason" in text
 
 
 def test_what_is_protected_is_configured(place: Place) -> None:

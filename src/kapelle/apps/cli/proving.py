@@ -22,6 +22,7 @@ from kapelle.apps.proving import (
     queues,
     verify,
 )
+from kapelle.apps.reviewing import review_of
 from kapelle.core.errors import UsageError
 from kapelle.core.gate import CheckState, Receipt
 
@@ -84,9 +85,9 @@ def _print_queue(entry: TargetQueue) -> None:
         table.add_row("", *_row(merged))
     console.print(table)
     for queued in entry.queued:
-        if queued.change.waits_for_a_person:
-            files = ", ".join(queued.change.protected)
-            console.print(Text(f"{queued.task.name} changes {files}: kapelle approve {queued.task.task_id}", style="yellow"))
+        review = review_of(queued.change, queued.task.name)
+        if review is not None:
+            console.print(Text(review.text, style="yellow"), soft_wrap=True)
         elif queued.change.red:
             console.print(Text(f"{queued.task.name} is a suspect: {queued.change.note}", style="yellow"))
     for line in entry.integrations:
