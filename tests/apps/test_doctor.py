@@ -59,6 +59,34 @@ def test_what_a_sandbox_does_not_isolate_is_said(place: Place) -> None:
     assert process["what"] == "process isolates nothing (not: files, network, processes, limits)"
 
 
+def test_the_configuration_of_the_project_is_checked(place: Place) -> None:
+    (entry,) = found(place, "project")
+    assert (entry["standing"], entry["what"]) == ("ok", f"{place.repository}: 3 agents, 1 gates, no mistakes")
+    agents = place.repository / ".kapelle" / "agents.yml"
+    right = agents.read_text()
+    agents.write_text("agents: {script: {program: comand}}\n")
+    (entry,) = found(place, "project")
+    assert entry["standing"] == "problem"
+    assert entry["what"] == f"{agents}:1:19: there is no driver for the program comand"
+    assert "command" in str(entry["remedy"])
+    agents.write_text(right)
+    (place.repository / ".kapelle" / "project.yml").write_text("descripton: x\nagents: 3\n")
+    entries = found(place, "project")
+    assert {entry["standing"] for entry in entries} == {"problem"}
+    assert "descripton" in str(entries[0]["what"])
+    assert found(place, "store"), "and the rest is looked at all the same"
+
+
+def test_a_project_without_agents_is_told_what_writes_them(place: Place) -> None:
+    folder = place.repository / ".kapelle"
+    (folder / "agents.yml").unlink()
+    (folder / "project.yml").write_text("description: x\n")
+    (entry,) = found(place, "project")
+    assert (entry["standing"], entry["remedy"]) == ("problem", "`kapelle init` writes a beginning.")
+    (folder / "project.yml").unlink()
+    assert found(place, "project") == []
+
+
 def test_a_lock_that_a_dead_git_left_is_found_and_removed(place: Place) -> None:
     lock = place.repository / ".git" / "index.lock"
     lock.touch()

@@ -1,6 +1,6 @@
 """What `kapelle doctor` finds: whether machine, project and store are in order, and what to do where they are not."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -8,9 +8,10 @@ from kapelle.apps import compose
 from kapelle.apps.desk import Desk
 from kapelle.apps.keeping import disk
 from kapelle.apps.machine import Machine
-from kapelle.apps.settings import Configuration
+from kapelle.apps.settings import AGENTS_FILE, PROJECT_FILE, Configuration
 from kapelle.apps.upstream import logged_in
-from kapelle.core.errors import KapelleError, ProgramMissing, RepositoryRefused, StoreFailed
+from kapelle.apps.workflows import Workshop, agent_configs, gates
+from kapelle.core.errors import KapelleError, Mistake, ProgramMissing, RepositoryRefused, StoreFailed
 from kapelle.core.frozen import frozen
 
 OLDEST_GIT = (2, 38)
@@ -37,8 +38,13 @@ class Finding:
     mended: bool = False
 
 
-async def examine(configuration: Configuration, machine: Machine, *, fix: bool) -> AsyncIterator[Finding]:
-    """Look at everything, and mend what can be mended by itself when *fix* is set."""
+async def examine(
+    configuration: Configuration, machine: Machine, *, fix: bool, wrong: Sequence[Mistake] = ()
+) -> AsyncIterator[Finding]:
+    """Look at everything, and mend what can be mended by itself when *fix* is set.
+
+    *wrong* are the mistakes that were met when the configuration was read.
+    """
     yield _git(machine)
     yield _claude(machine)
     yield _credentials(configuration)
@@ -48,6 +54,8 @@ async def examine(configuration: Configuration, machine: Machine, *, fix: bool) 
     for finding in _sandboxes():
         yield finding
     async for finding in _repository(configuration, machine, fix=fix):
+        yield finding
+    for finding in _project(configuration, wrong):
         yield finding
     if not (home / compose.STORE).exists() and not (home / "backups").exists():
         yield Finding(area="store", standing=Standing.OK, what=f"there is none yet; it will be {home / compose.STORE}")
@@ -149,6 +157,25 @@ async def _repository(configuration: Configuration, machine: Machine, *, fix: bo
             machine.remove_lock(lock)
         what = f"{lock} was left behind by a git that is gone"
         yield Finding(area="locks", standing=Standing.PROBLEM, what=what, remedy="kapelle doctor --fix", mended=fix)
+
+
+def _project(configuration: Configuration, wrong: Sequence[Mistake]) -> list[Finding]:
+    """Return what `kapelle validate` finds, where there is a configuration."""
+    root = configuration.root
+    if not any((root / name).exists() for name in (PROJECT_FILE, AGENTS_FILE)):
+        return []
+    if not wrong and not configuration.agents.agents:
+        what, remedy = f"no agent is configured in {root}", "`kapelle init` writes a beginning."
+        return [Finding(area="project", standing=Standing.PROBLEM, what=what, remedy=remedy)]
+    sandboxes = frozenset(compose.sandboxes())
+    shop = Workshop(configuration=configuration, drivers=compose.drivers(), sandboxes=sandboxes, repository=None)
+    agents, mistakes = agent_configs(shop)
+    found = [
+        Finding(area="project", standing=Standing.PROBLEM, what=str(mistake), remedy=mistake.advice)
+        for mistake in (*wrong, *mistakes)
+    ]
+    what = f"{root}: {len(agents)} agents, {len(gates(configuration))} gates, no mistakes"
+    return found or [Finding(area="project", standing=Standing.OK, what=what)]
 
 
 def _port(configuration: Configuration, machine: Machine, *, led: bool) -> Finding:
