@@ -144,6 +144,19 @@ def test_a_workspace_that_belongs_to_no_task_is_kept_and_cleared_away(place: Pla
     assert place.git("show", f"{kept['ref']}:work.txt") == "half done"
 
 
+def test_a_folder_that_is_no_worktree_is_moved_aside_and_told(place: Place) -> None:
+    for content in ("half done", "again"):
+        orphan = ran(place).home / "workspaces" / "zz-w-abc"
+        orphan.mkdir()
+        (orphan / "work.txt").write_text(content)
+        (entry,) = found(place, "orphans", "--fix")
+        assert entry["mended"]
+        assert not orphan.exists()
+        assert [entry["standing"] for entry in found(place, "orphans")] == ["ok"]
+        (moved,) = [path.parent for path in place.home.glob("orphan/*/work.txt") if path.read_text() == content]
+        assert str(moved) in str(entry["what"])
+
+
 # --- With another machine ---
 
 

@@ -200,23 +200,26 @@ async def _store(configuration: Configuration, machine: Machine, desk: Desk, *, 
         yield Finding(area="orphans", standing=Standing.OK, what="whoever leads looks after what belongs to nobody")
         return
     before = await _orphans(desk)
-    mended = bool(before) and fix and await desk.tidy()
-    left = await _orphans(desk) if mended else before
-    for what in before:
-        gone = mended and what not in left
-        remedy = "" if gone else "kapelle doctor --fix keeps what is in it and clears it away; so does whoever leads next"
-        yield Finding(area="orphans", standing=Standing.PROBLEM, what=what, remedy=remedy, mended=gone)
+    moved = await desk.tidy() if before and fix else None
+    left = await _orphans(desk) if moved is not None else before
+    for entry, what in before.items():
+        gone = entry not in left
+        remedy = "" if gone else "kapelle doctor --fix keeps what is in it as a commit and clears it away, or moves it aside"
+        goal = (moved or {}).get(entry)
+        told = f"{what}; it could not be kept as a commit and is now {goal}" if goal is not None else what
+        yield Finding(area="orphans", standing=Standing.PROBLEM, what=told, remedy=remedy, mended=gone)
     if not before:
         yield Finding(area="orphans", standing=Standing.OK, what="no process and no workspace without an owner")
 
 
-async def _orphans(desk: Desk) -> list[str]:
+async def _orphans(desk: Desk) -> dict[str, str]:
+    """Return what belongs to nobody, by path or by process id, and what to say of it."""
     world = desk.world
     live = await world.store.read(lambda view: {agent.process for agent in view.agents.live()})
     known = await world.store.read(lambda view: {row.path for row in view.agents.workspaces()})
     processes = [found for found in await world.host.leftovers(world.store.store_id) if found not in live]
     present = [path for path in await world.workspaces.present(world.folders.workspaces) if path not in known]
-    return [
-        *[f"process {found.pid} carries this store's id and belongs to no agent" for found in processes],
-        *[f"{path} is a workspace that belongs to no task" for path in present],
-    ]
+    return {
+        **{str(found.pid): f"process {found.pid} carries this store's id and belongs to no agent" for found in processes},
+        **{path: f"{path} is a workspace that belongs to no task" for path in present},
+    }
