@@ -110,6 +110,27 @@ def test_a_damaged_store_is_found_and_left_alone(place: Place) -> None:
     assert store.read_bytes() == content
 
 
+def test_a_store_that_is_gone_is_told_and_restored_without_naming_a_file_that_is_not_there(place: Place) -> None:
+    store = ran(place).home / "store.db"
+    store.unlink()
+    (entry,) = found(place, "store", "--fix")
+    told = place.run("status").err
+    assert f"the store {store} is gone, and there are backups of it" in told
+    assert f"the store {store} is gone, and there are backups of it" == entry["what"]
+    assert str(entry["remedy"]) in told
+    assert not store.exists()
+    answer = place.run("restore")
+    assert answer.code == 0, answer.err
+    assert "The store was gone: there is no damaged one to keep." in answer.out
+    assert "damaged-" not in answer.out
+    store.unlink()
+    assert place.run("restore", "--json").json["damaged"] is None
+    (place.home / "backups").rename(place.home / "old")
+    (place.home / "backups").mkdir()
+    store.unlink()
+    assert found(place, "store")[0]["standing"] == "ok"
+
+
 def test_a_port_that_somebody_has_is_a_problem(place: Place) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = str(taken.getsockname()[1])

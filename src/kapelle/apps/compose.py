@@ -218,6 +218,13 @@ def restore_store(configuration: Configuration) -> "Restored":
         return backups.restore(home / "store.db", SystemClock().now())
 
 
+def backed_up(home: Path) -> bool:
+    """Say whether there are backups of the store in *home*."""
+    from kapelle.adapters.store import backups
+
+    return bool(backups.of(home / STORE))
+
+
 def machine() -> "Machine":
     """Return the machine as `kapelle doctor` looks at it."""
     from kapelle.adapters.system.machine import LocalMachine

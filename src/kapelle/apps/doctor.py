@@ -57,11 +57,13 @@ async def examine(
         yield finding
     for finding in _project(configuration, wrong):
         yield finding
-    if not (home / compose.STORE).exists() and not (home / "backups").exists():
+    there = (home / compose.STORE).exists()
+    if not there and not compose.backed_up(home):
         yield Finding(area="store", standing=Standing.OK, what=f"there is none yet; it will be {home / compose.STORE}")
         yield _port(configuration, machine, led=False)
         return
-    problems = machine.store_problems(str(home / compose.STORE))
+    # One that is gone is not opened below either: what is said of it then is what every command says.
+    problems = machine.store_problems(str(home / compose.STORE)) if there else ()
     if problems:
         what = f"{home / compose.STORE}: {'; '.join(problems[:3])}"
         yield Finding(area="store", standing=Standing.PROBLEM, what=what, remedy="kapelle restore")
