@@ -12,7 +12,7 @@ import pytest
 
 from kapelle.apps.doctor import Finding, Standing, examine
 from kapelle.apps.settings import load
-from kapelle.testing.places import Place
+from kapelle.testing.places import Place, until
 
 KEY = {"ANTHROPIC_API_KEY": "sk-test"}
 FLOW = "name: f\ndefaults: {agent: script, gate: none}\ntasks: {a: {prompt: 'echo 1 > a.txt'}}\n"
@@ -129,6 +129,21 @@ def test_a_store_that_is_gone_is_told_and_restored_without_naming_a_file_that_is
     (place.home / "backups").mkdir()
     store.unlink()
     assert found(place, "store")[0]["standing"] == "ok"
+
+
+def test_restore_names_the_process_that_leads(place: Place) -> None:
+    ran(place)
+    place.write("flow.yml", "name: w\ndefaults: {agent: script, gate: none}\ntasks: {b: {prompt: x, approval: true}}\n")
+    # Its store is left whole: a leader that meets damage ends by itself.
+    with place.start("run", "../flow.yml") as leader:
+        until(leader, "b: waits for approval")
+        answer = place.run("restore")
+        leader.kill()
+    assert answer.code == 2
+    assert f"another process leads: {leader.pid}" in answer.err
+    assert f"kill {leader.pid}" in answer.err
+    assert "status" not in answer.err
+    assert "is in order" in place.run("restore").err
 
 
 def test_a_port_that_somebody_has_is_a_problem(place: Place) -> None:
