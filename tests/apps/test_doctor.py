@@ -12,7 +12,7 @@ import pytest
 
 from kapelle.apps.doctor import Finding, Standing, examine
 from kapelle.apps.settings import load
-from kapelle.testing.places import Place
+from kapelle.testing.places import Place, until
 
 KEY = {"ANTHROPIC_API_KEY": "sk-test"}
 FLOW = "name: f\ndefaults: {agent: script, gate: none}\ntasks: {a: {prompt: 'echo 1 > a.txt'}}\n"
@@ -59,6 +59,34 @@ def test_what_a_sandbox_does_not_isolate_is_said(place: Place) -> None:
     assert process["what"] == "process isolates nothing (not: files, network, processes, limits)"
 
 
+def test_the_configuration_of_the_project_is_checked(place: Place) -> None:
+    (entry,) = found(place, "project")
+    assert (entry["standing"], entry["what"]) == ("ok", f"{place.repository}: 3 agents, 1 gates, no mistakes")
+    agents = place.repository / ".kapelle" / "agents.yml"
+    right = agents.read_text()
+    agents.write_text("agents: {script: {program: comand}}\n")
+    (entry,) = found(place, "project")
+    assert entry["standing"] == "problem"
+    assert entry["what"] == f"{agents}:1:19: there is no driver for the program comand"
+    assert "command" in str(entry["remedy"])
+    agents.write_text(right)
+    (place.repository / ".kapelle" / "project.yml").write_text("descripton: x\nagents: 3\n")
+    entries = found(place, "project")
+    assert {entry["standing"] for entry in entries} == {"problem"}
+    assert "descripton" in str(entries[0]["what"])
+    assert found(place, "store"), "and the rest is looked at all the same"
+
+
+def test_a_project_without_agents_is_told_what_writes_them(place: Place) -> None:
+    folder = place.repository / ".kapelle"
+    (folder / "agents.yml").unlink()
+    (folder / "project.yml").write_text("description: x\n")
+    (entry,) = found(place, "project")
+    assert (entry["standing"], entry["remedy"]) == ("problem", "`kapelle init` writes a beginning.")
+    (folder / "project.yml").unlink()
+    assert found(place, "project") == []
+
+
 def test_a_lock_that_a_dead_git_left_is_found_and_removed(place: Place) -> None:
     lock = place.repository / ".git" / "index.lock"
     lock.touch()
@@ -80,6 +108,42 @@ def test_a_damaged_store_is_found_and_left_alone(place: Place) -> None:
     (entry,) = found(place, "store", "--fix")
     assert (entry["standing"], entry["remedy"]) == ("problem", "kapelle restore")
     assert store.read_bytes() == content
+
+
+def test_a_store_that_is_gone_is_told_and_restored_without_naming_a_file_that_is_not_there(place: Place) -> None:
+    store = ran(place).home / "store.db"
+    store.unlink()
+    (entry,) = found(place, "store", "--fix")
+    told = place.run("status").err
+    assert f"the store {store} is gone, and there are backups of it" in told
+    assert f"the store {store} is gone, and there are backups of it" == entry["what"]
+    assert str(entry["remedy"]) in told
+    assert not store.exists()
+    answer = place.run("restore")
+    assert answer.code == 0, answer.err
+    assert "The store was gone: there is no damaged one to keep." in answer.out
+    assert "damaged-" not in answer.out
+    store.unlink()
+    assert place.run("restore", "--json").json["damaged"] is None
+    (place.home / "backups").rename(place.home / "old")
+    (place.home / "backups").mkdir()
+    store.unlink()
+    assert found(place, "store")[0]["standing"] == "ok"
+
+
+def test_restore_names_the_process_that_leads(place: Place) -> None:
+    ran(place)
+    place.write("flow.yml", "name: w\ndefaults: {agent: script, gate: none}\ntasks: {b: {prompt: x, approval: true}}\n")
+    # Its store is left whole: a leader that meets damage ends by itself.
+    with place.start("run", "../flow.yml") as leader:
+        until(leader, "b: waits for approval")
+        answer = place.run("restore")
+        leader.kill()
+    assert answer.code == 2
+    assert f"another process leads: {leader.pid}" in answer.err
+    assert f"kill {leader.pid}" in answer.err
+    assert "status" not in answer.err
+    assert "is in order" in place.run("restore").err
 
 
 def test_a_port_that_somebody_has_is_a_problem(place: Place) -> None:
@@ -114,6 +178,19 @@ def test_a_workspace_that_belongs_to_no_task_is_kept_and_cleared_away(place: Pla
     assert not orphan.exists()
     (kept,) = place.run("recover", "--json").json
     assert place.git("show", f"{kept['ref']}:work.txt") == "half done"
+
+
+def test_a_folder_that_is_no_worktree_is_moved_aside_and_told(place: Place) -> None:
+    for content in ("half done", "again"):
+        orphan = ran(place).home / "workspaces" / "zz-w-abc"
+        orphan.mkdir()
+        (orphan / "work.txt").write_text(content)
+        (entry,) = found(place, "orphans", "--fix")
+        assert entry["mended"]
+        assert not orphan.exists()
+        assert [entry["standing"] for entry in found(place, "orphans")] == ["ok"]
+        (moved,) = [path.parent for path in place.home.glob("orphan/*/work.txt") if path.read_text() == content]
+        assert str(moved) in str(entry["what"])
 
 
 # --- With another machine ---

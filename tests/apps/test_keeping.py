@@ -153,7 +153,7 @@ def test_an_age_that_is_none_is_an_error(place: Place, given: str) -> None:
     assert place.run("clean", f"--older-than={given}").code == 2
 
 
-SIZES = [("500MB", 5 * 10**8), ("2 GB", 2 * 10**9), ("1.5k", 1500), ("10", 10), ("1tb", 10**12)]
+SIZES = [("500MB", 5 * 10**8), ("2 GB", 2 * 10**9), ("1.5k", 1500), ("10B", 10), ("0 MB", 0), ("1tb", 10**12)]
 
 
 @pytest.mark.parametrize(("text", "size"), SIZES)
@@ -161,10 +161,23 @@ def test_sizes_are_read(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "much", "1XB", "GB", "nan GB", "1e999B"])
+@pytest.mark.parametrize(
+    "text", ["", "much", "1XB", "GB", "nan GB", "1e999B", "-5MB", "1e3MB", "7", "1_0MB", "5BB", "inf GB", "MB5"]
+)
 def test_what_is_no_size_is_an_error(text: str) -> None:
     with pytest.raises(UsageError, match="is no size"):
         parse_size(text)
+
+
+@pytest.mark.parametrize("given", ["-5MB", "1e3MB", "7"])
+def test_a_size_that_is_none_removes_nothing(place: Place, given: str) -> None:
+    log = place.home / "logs" / "old.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("x")
+    answer = place.run("clean", f"--keep={given}")
+    assert answer.code == 2
+    assert "500MB" in answer.err
+    assert log.exists()
 
 
 def test_sizes_are_told_in_few_letters() -> None:

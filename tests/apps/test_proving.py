@@ -1,7 +1,12 @@
 """`queue`, `receipt` and `verify`, on real git: what is shown of the merge queue, and whether a proof holds."""
 
 import json
+import os
+import pty
+import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 from kapelle.testing.places import Place, until
@@ -60,12 +65,34 @@ def test_what_the_queue_merged_is_verified_again(place: Place) -> None:
     ran(place)
     answer = place.run("verify", "main", "--json")
     assert answer.code == 0, answer.out
-    assert answer.json["holds"] is True
+    assert (answer.json["holds"], answer.json["verdict"]) == (True, "holds")
     assert "python passes when it is run again" in [point["what"] for point in answer.json["points"]]
     assert not list((place.home / "workspaces").iterdir())
     assert place.git("worktree", "list").count("\n") == 0
     words = place.run("verify", "main").out
     assert f"The proof of {place.git('rev-parse', 'main')[:10]} holds." in words
+
+
+def test_where_no_gate_ran_nothing_is_said_to_be_proven(place: Place) -> None:
+    ran(place, "name: f\ndefaults: {agent: script, gate: none}\ntasks: {a: {prompt: 'echo 1 > a.txt'}}\n")
+    answer = place.run("verify", "main")
+    assert answer.code == 1
+    assert f"No gate ran for {place.git('rev-parse', 'main')[:10]}: nothing is proven." in answer.out
+    assert "The proof of" not in answer.out
+    answer = place.run("verify", "main", "--json")
+    assert (answer.code, answer.json["holds"], answer.json["verdict"]) == (1, False, "no_gate")
+
+
+def test_a_commit_of_a_person_with_a_proven_tree_is_not_called_one_of_the_queue(place: Place) -> None:
+    ran(place)
+    place.git("commit", "-q", "--allow-empty", "-m", "by hand")
+    answer = place.run("verify", "HEAD")
+    assert answer.code == 0, answer.out
+    commit = place.git("rev-parse", "HEAD")[:10]
+    assert f"The tree of {commit} is proven, but the merge queue did not make this commit." in answer.out
+    assert "its gates are not run again" in answer.out
+    assert f"The proof of {commit}" not in answer.out
+    assert place.run("verify", "HEAD", "--json").json["verdict"] == "tree_only"
 
 
 def test_a_log_that_was_changed_is_found(place: Place) -> None:
@@ -111,13 +138,48 @@ def test_a_change_of_ci_waits_for_a_person_and_the_queue_shows_it(place: Place) 
     assert (held["task"], held["standing"], held["protected"]) == ("ci", "waits for approval", [".github/workflows/ci.yml"])
     words = place.run("queue").out
     assert "waits for approval" in words
-    assert f"kapelle approve {held['task_id']}" in words
-    assert [entry["name"] for entry in place.run("status", "--json").json["waiting_for_approval"]] == ["ci"]
+    shown = until(leader, "kapelle reject")
+    (waiting,) = place.run("status", "--json").json["waiting_for_approval"]
+    review = {"files": [".github/workflows/ci.yml"], "commit": held["head"], "target": "main"}
+    assert (waiting["name"], waiting["review"]) == ("ci", review)
+    assert place.run("show", "ci", "--json").json["review"] == review
+    for told in (words, said + shown, place.run("status").out, place.run("show", "ci").out):
+        assert "ci waits for your approval: it changes the protected files .github/workflows/ci.yml" in told
+        assert f"git show {held['head'][:10]}" in told
+        assert f"kapelle approve {held['task_id']}" in told
+        assert f"kapelle reject {held['task_id']} --reason" in told
+    for command in ("approve", "reject"):
+        assert "protected files" in " ".join(place.run(command, "--help").out.split())
     assert place.run("approve", "ci").code == 0
     leader.communicate()
     assert leader.returncode == 0
     assert place.git("show", "main:.github/workflows/ci.yml") == "on"
     assert place.run("receipt", "ci", "--json").json["approved_by"].startswith("person:")
+
+
+def test_the_live_view_says_uncut_how_to_review_a_protected_change(place: Place) -> None:
+    place.write("flow.yml", CI)
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 60))
+    environment = {**place.environment, "TERM": "xterm"}
+    command = [sys.executable, "-m", "kapelle", "run", "../flow.yml"]
+    with subprocess.Popen(command, cwd=place.repository, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as leader:
+        os.close(theirs)
+        seen = ""
+        while "--reason" not in seen:
+            seen += os.read(ours, 65536).decode(errors="replace")
+        (task,) = place.run("status", "--json").json["waiting_for_approval"]
+        assert place.run("reject", "ci", "--reason", "no").code == 0
+        with suppress(OSError):  # EIO: nobody has the other end any more
+            while os.read(ours, 65536):
+                pass
+        os.close(ours)
+    assert leader.returncode == 1
+    text = " ".join(seen.split())
+    assert "ci waits for your approval: it changes the protected files .github/workflows/ci.yml" in text
+    assert f"git diff main...{task['review']['commit'][:10]}" in text
+    assert f"kapelle approve {task['id']}" in text
+    assert f"kapelle reject {task['id']} --reason" in text
 
 
 def test_what_is_protected_is_configured(place: Place) -> None:

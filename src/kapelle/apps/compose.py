@@ -206,16 +206,26 @@ def restore_store(configuration: Configuration) -> "Restored":
         StoreFailed: there is no good backup.
     """
     from kapelle.adapters.store import backups
-    from kapelle.adapters.store.sqlite_lead import lock
+    from kapelle.adapters.store.sqlite_lead import holder_of, lock
     from kapelle.apps.clock import SystemClock
 
     home = configuration.settings.home
     if not home.is_dir():
         raise NotPossibleNow(f"there is no state directory {home}", remedy="There is nothing to restore.")
-    with lock(home / "lead.lock") as held:
+    with lock(home / LOCK) as held:
         if not held:
-            raise NotPossibleNow("another process leads", remedy="Let it end first: `kapelle status` names it.")
+            pid = holder_of(home / LOCK)
+            # A store that is damaged cannot be asked who it is.
+            who, end = ("", "Ctrl-C where it runs") if pid is None else (f": {pid}", f"Ctrl-C where it runs, or `kill {pid}`")
+            raise NotPossibleNow(f"another process leads{who}", remedy=f"Let it end first: {end}.")
         return backups.restore(home / "store.db", SystemClock().now())
+
+
+def backed_up(home: Path) -> bool:
+    """Say whether there are backups of the store in *home*."""
+    from kapelle.adapters.store import backups
+
+    return bool(backups.of(home / STORE))
 
 
 def machine() -> "Machine":

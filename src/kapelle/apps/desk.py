@@ -111,13 +111,15 @@ class Desk(Reader):
                 await rest(wait)
                 wait = min(2 * wait, LATER)
 
-    async def tidy(self) -> bool:
-        """Keep and clear away what belongs to nobody, unless somebody leads, who does it anyway; say whether it was done."""
+    async def tidy(self) -> dict[str, str] | None:
+        """Keep and clear away what belongs to nobody; what cannot be kept is set aside: return from where, and to where.
+
+        None when nothing was done, since somebody leads.
+        """
         term = await self._engine.take()
         if term is None:
-            return False
-        await self._engine.recover(term)
-        return True
+            return None
+        return await self._engine.recover(term)
 
     async def lead_or_follow(self, finished: Callable[[], Awaitable[bool]], stop: Stop) -> bool:
         """Stay until *finished* or *stop*: lead when nobody else does, follow otherwise. Say whether it led at the end."""

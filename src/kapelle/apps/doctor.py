@@ -1,6 +1,6 @@
 """What `kapelle doctor` finds: whether machine, project and store are in order, and what to do where they are not."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -8,9 +8,10 @@ from kapelle.apps import compose
 from kapelle.apps.desk import Desk
 from kapelle.apps.keeping import disk
 from kapelle.apps.machine import Machine
-from kapelle.apps.settings import Configuration
+from kapelle.apps.settings import AGENTS_FILE, PROJECT_FILE, Configuration
 from kapelle.apps.upstream import logged_in
-from kapelle.core.errors import KapelleError, ProgramMissing, RepositoryRefused, StoreFailed
+from kapelle.apps.workflows import Workshop, agent_configs, gates
+from kapelle.core.errors import KapelleError, Mistake, ProgramMissing, RepositoryRefused, StoreFailed
 from kapelle.core.frozen import frozen
 
 OLDEST_GIT = (2, 38)
@@ -37,8 +38,13 @@ class Finding:
     mended: bool = False
 
 
-async def examine(configuration: Configuration, machine: Machine, *, fix: bool) -> AsyncIterator[Finding]:
-    """Look at everything, and mend what can be mended by itself when *fix* is set."""
+async def examine(
+    configuration: Configuration, machine: Machine, *, fix: bool, wrong: Sequence[Mistake] = ()
+) -> AsyncIterator[Finding]:
+    """Look at everything, and mend what can be mended by itself when *fix* is set.
+
+    *wrong* are the mistakes that were met when the configuration was read.
+    """
     yield _git(machine)
     yield _claude(machine)
     yield _credentials(configuration)
@@ -49,11 +55,15 @@ async def examine(configuration: Configuration, machine: Machine, *, fix: bool) 
         yield finding
     async for finding in _repository(configuration, machine, fix=fix):
         yield finding
-    if not (home / compose.STORE).exists() and not (home / "backups").exists():
+    for finding in _project(configuration, wrong):
+        yield finding
+    there = (home / compose.STORE).exists()
+    if not there and not compose.backed_up(home):
         yield Finding(area="store", standing=Standing.OK, what=f"there is none yet; it will be {home / compose.STORE}")
         yield _port(configuration, machine, led=False)
         return
-    problems = machine.store_problems(str(home / compose.STORE))
+    # One that is gone is not opened below either: what is said of it then is what every command says.
+    problems = machine.store_problems(str(home / compose.STORE)) if there else ()
     if problems:
         what = f"{home / compose.STORE}: {'; '.join(problems[:3])}"
         yield Finding(area="store", standing=Standing.PROBLEM, what=what, remedy="kapelle restore")
@@ -151,6 +161,25 @@ async def _repository(configuration: Configuration, machine: Machine, *, fix: bo
         yield Finding(area="locks", standing=Standing.PROBLEM, what=what, remedy="kapelle doctor --fix", mended=fix)
 
 
+def _project(configuration: Configuration, wrong: Sequence[Mistake]) -> list[Finding]:
+    """Return what `kapelle validate` finds, where there is a configuration."""
+    root = configuration.root
+    if not any((root / name).exists() for name in (PROJECT_FILE, AGENTS_FILE)):
+        return []
+    if not wrong and not configuration.agents.agents:
+        what, remedy = f"no agent is configured in {root}", "`kapelle init` writes a beginning."
+        return [Finding(area="project", standing=Standing.PROBLEM, what=what, remedy=remedy)]
+    sandboxes = frozenset(compose.sandboxes())
+    shop = Workshop(configuration=configuration, drivers=compose.drivers(), sandboxes=sandboxes, repository=None)
+    agents, mistakes = agent_configs(shop)
+    found = [
+        Finding(area="project", standing=Standing.PROBLEM, what=str(mistake), remedy=mistake.advice)
+        for mistake in (*wrong, *mistakes)
+    ]
+    what = f"{root}: {len(agents)} agents, {len(gates(configuration))} gates, no mistakes"
+    return found or [Finding(area="project", standing=Standing.OK, what=what)]
+
+
 def _port(configuration: Configuration, machine: Machine, *, led: bool) -> Finding:
     port = configuration.settings.gateway_port
     if port is None or led:
@@ -173,23 +202,26 @@ async def _store(configuration: Configuration, machine: Machine, desk: Desk, *, 
         yield Finding(area="orphans", standing=Standing.OK, what="whoever leads looks after what belongs to nobody")
         return
     before = await _orphans(desk)
-    mended = bool(before) and fix and await desk.tidy()
-    left = await _orphans(desk) if mended else before
-    for what in before:
-        gone = mended and what not in left
-        remedy = "" if gone else "kapelle doctor --fix keeps what is in it and clears it away; so does whoever leads next"
-        yield Finding(area="orphans", standing=Standing.PROBLEM, what=what, remedy=remedy, mended=gone)
+    moved = await desk.tidy() if before and fix else None
+    left = await _orphans(desk) if moved is not None else before
+    for entry, what in before.items():
+        gone = entry not in left
+        remedy = "" if gone else "kapelle doctor --fix keeps what is in it as a commit and clears it away, or moves it aside"
+        goal = (moved or {}).get(entry)
+        told = f"{what}; it could not be kept as a commit and is now {goal}" if goal is not None else what
+        yield Finding(area="orphans", standing=Standing.PROBLEM, what=told, remedy=remedy, mended=gone)
     if not before:
         yield Finding(area="orphans", standing=Standing.OK, what="no process and no workspace without an owner")
 
 
-async def _orphans(desk: Desk) -> list[str]:
+async def _orphans(desk: Desk) -> dict[str, str]:
+    """Return what belongs to nobody, by path or by process id, and what to say of it."""
     world = desk.world
     live = await world.store.read(lambda view: {agent.process for agent in view.agents.live()})
     known = await world.store.read(lambda view: {row.path for row in view.agents.workspaces()})
     processes = [found for found in await world.host.leftovers(world.store.store_id) if found not in live]
     present = [path for path in await world.workspaces.present(world.folders.workspaces) if path not in known]
-    return [
-        *[f"process {found.pid} carries this store's id and belongs to no agent" for found in processes],
-        *[f"{path} is a workspace that belongs to no task" for path in present],
-    ]
+    return {
+        **{str(found.pid): f"process {found.pid} carries this store's id and belongs to no agent" for found in processes},
+        **{path: f"{path} is a workspace that belongs to no task" for path in present},
+    }

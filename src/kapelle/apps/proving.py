@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +243,33 @@ class Point:
     what: str
 
 
-async def verify(desk: Desk, repository: str, name: str, *, run_gates: bool) -> tuple[str, list[Point]]:
+class ProofState(StrEnum):
+    """What all points together say of a commit."""
+
+    HOLDS = "holds"
+    BROKEN = "broken"
+    """Something is not so."""
+    NO_GATE = "no_gate"
+    """All is as it was written down, and no check ever ran: nothing is proven."""
+    TREE_ONLY = "tree_only"
+    """Its tree is proven, and the merge queue did not make the commit."""
+
+
+@frozen
+class Verified:
+    """What came of looking at the proof of a commit again."""
+
+    commit: str
+    verdict: ProofState
+    points: tuple[Point, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether what the commit holds is proven."""
+        return self.verdict in {ProofState.HOLDS, ProofState.TREE_ONLY}
+
+
+async def verify(desk: Desk, repository: str, name: str, *, run_gates: bool) -> Verified:
     """Look again whether everything that is kept about the commit *name* is true; *run_gates* runs its gates once more.
 
     Raises:
@@ -270,7 +297,18 @@ async def verify(desk: Desk, repository: str, name: str, *, run_gates: bool) -> 
         points.append(Point(holds=held, what=f"it holds the work of {owner.name if owner else change.task_id}"))
     if run_gates:
         points += await _again(desk, commit, changes)
-    return commit, points
+    if not changes:
+        # Without a change there is no run that says how the gate is run.
+        points.append(Point(holds=None, what="it is no commit of the merge queue, and its gates are not run again"))
+    return Verified(commit=commit, verdict=_verdict(points, changes, receipts), points=tuple(points))
+
+
+def _verdict(points: Sequence[Point], changes: Sequence[Change], receipts: Sequence[Receipt]) -> ProofState:
+    if any(point.holds is False for point in points):
+        return ProofState.BROKEN
+    if all(check.state is CheckState.NOT_RUN for receipt in receipts for check in receipt.checks):
+        return ProofState.NO_GATE
+    return ProofState.HOLDS if changes else ProofState.TREE_ONLY
 
 
 def _look_at(receipt: Receipt) -> list[Point]:

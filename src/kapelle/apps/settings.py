@@ -213,8 +213,16 @@ def find_root(start: Path) -> Path:
     return start
 
 
-def load(start: Path, *, given: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Configuration:
+def load(
+    start: Path,
+    *,
+    given: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    wrong: list[Mistake] | None = None,
+) -> Configuration:
     """Read the configuration for the directory *start*; *given* are values from the command line.
+
+    With a list *wrong*, mistakes in files are added to it instead of being raised, and a file with mistakes counts for nothing.
 
     Raises:
         FileInvalid: project.yml or agents.yml has mistakes; all of them are told together.
@@ -226,7 +234,9 @@ def load(start: Path, *, given: Mapping[str, Any] | None = None, environment: Ma
     mistakes: list[Mistake] = []
     project = _read(root / PROJECT_FILE, models.Project, mistakes) or models.Project()
     agents = _read(root / AGENTS_FILE, models.Agents, mistakes) or models.Agents()
-    if mistakes:
+    if wrong is not None:
+        wrong += mistakes
+    elif mistakes:
         raise FileInvalid(mistakes)
     dotenv_only = {name for name in variables if name not in process}
     origins = tuple(_origin(setting, given or {}, variables, dotenv_only, project, agents) for setting in ALL)
@@ -247,7 +257,7 @@ def _read(path: Path, model: type[T], mistakes: list[Mistake]) -> T | None:
         return None
     found, wrong = document.fit(model)
     mistakes.extend(wrong)
-    return found
+    return found if not wrong else None
 
 
 def _origin(

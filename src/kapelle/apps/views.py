@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic_core import to_jsonable_python
 
+from kapelle.apps.reviewing import Review, review_json, review_of_task
 from kapelle.core.account import Account, AccountState, account_of, remedy
 from kapelle.core.attempt import Attempt
 from kapelle.core.budget import Spend
@@ -28,6 +29,8 @@ class TaskReport:
     attempts: tuple[Attempt, ...]
     spend: Spend
     receipt: Receipt | None
+    review: Review | None = None
+    """Its change of protected files that waits for a person."""
 
     @property
     def gate(self) -> str:
@@ -93,6 +96,7 @@ def run_report(view: View, run_id: RunId) -> RunReport | None:
             attempts=tuple(view.attempts.of_task(task.task_id)),
             spend=spends.get(task.task_id, Spend()),
             receipt=_receipt(view, task),
+            review=review_of_task(view, task.task_id, task.name) if task.waits_for is Wait.APPROVAL else None,
         )
         for task in view.tasks.of_run(run_id)
     )
@@ -146,6 +150,7 @@ def task_json(entry: TaskReport, now: datetime) -> dict[str, Any]:
         "state": task.state.value,
         "waits_for": task.waits_for.value if task.waits_for else None,
         "detail": task.detail or None,
+        "review": review_json(entry.review) if entry.review is not None else None,
         "agent": task.spec.agent,
         "priority": task.spec.priority.value,
         "attempts": len(entry.attempts),

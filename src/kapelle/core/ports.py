@@ -391,6 +391,14 @@ class Workspaces(Protocol):
         """Remove the workspace and git's record of it; no effect when it is gone."""
         ...
 
+    async def set_aside(self, path: str, folder: str) -> str:
+        """Move the directory at *path* into *folder*, under a name that is free there, and return where it is now.
+
+        Raises:
+            WorkspaceFailed: it cannot be moved.
+        """
+        ...
+
     async def present(self, folder: str) -> Sequence[str]:
         """Return the paths of all workspaces under *folder*, for finding those that no row knows."""
         ...

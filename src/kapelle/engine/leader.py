@@ -78,13 +78,15 @@ class Engine:
         finally:
             await self._leadership.give_up(term)
 
-    async def recover(self, term: int) -> None:
+    async def recover(self, term: int) -> dict[str, str]:
         """Keep and clear away what belongs to nobody, and give the lead back: for a person who wants order without starting.
 
-        Live agents are left alone: they are somebody's.
+        What cannot be kept is set aside; returned is from where, and to where. Live agents are left alone: they are somebody's.
         """
         try:
-            await RecoverStage(replace(self._world, term=term), self._me).step(self._world.clock.now())
+            stage = RecoverStage(replace(self._world, term=term), self._me)
+            await stage.step(self._world.clock.now())
+            return await stage.set_orphans_aside()
         finally:
             await self._leadership.give_up(term)
 

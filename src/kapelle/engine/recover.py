@@ -86,11 +86,22 @@ class RecoverStage:
         commit = await self._world.workspaces.snapshot(path, repository, ref)
         return {} if commit is None else {ref: SnapshotKept(ref=ref, commit=commit)}
 
-    async def _orphans(self) -> list[tuple[str, str]]:
-        """Return the workspaces without a row, each with the repository that it may belong to."""
+    async def set_orphans_aside(self) -> dict[str, str]:
+        """Move what could not be kept out of the way; return where each now is. Only when a person asks for it.
+
+        It may be a worktree of a repository that is away just now, and will be kept by a leader once that is there again.
+        """
+        folder = self._world.folders.orphans
+        return {path: await self._world.workspaces.set_aside(path, folder) for path in await self._without_a_row()}
+
+    async def _without_a_row(self) -> list[str]:
         present = await self._world.workspaces.present(self._world.folders.workspaces)
         known = await self._world.store.read(lambda view: {row.path for row in view.agents.workspaces()})
-        orphans = [path for path in present if path not in known]
+        return [path for path in present if path not in known]
+
+    async def _orphans(self) -> list[tuple[str, str]]:
+        """Return the workspaces without a row, each with the repository that it may belong to."""
+        orphans = await self._without_a_row()
         repositories = await self._world.store.read(_repositories) if orphans else []
         return [(path, repository) for path in orphans for repository in repositories]
 

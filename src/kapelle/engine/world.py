@@ -50,6 +50,11 @@ class Folders:
         """Return the folder that holds all workspaces."""
         return f"{self.root}/workspaces"
 
+    @property
+    def orphans(self) -> str:
+        """Return the folder for what lay among the workspaces, belonged to nobody and could not be kept as a commit."""
+        return f"{self.root}/orphan"
+
     def workspace(self, workspace_id: WorkspaceId, name: str) -> str:
         """Return the path of a workspace; *name* is only there for people to recognise it."""
         readable = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[:40]

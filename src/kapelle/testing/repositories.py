@@ -1,6 +1,7 @@
 """Repositories and workspaces in memory."""
 
 from collections.abc import Sequence
+from itertools import chain, count
 
 from kapelle.core.errors import GitFailed, RepositoryRefused, WorkspaceFailed
 from kapelle.core.ports import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature, WorkspaceOrder
@@ -222,6 +223,14 @@ class MemoryWorkspaces:
         """See the port."""
         async with self._points.passing("remove"):
             self._git.directories.pop(path, None)
+
+    async def set_aside(self, path: str, folder: str) -> str:
+        """See the port."""
+        name = path.rpartition("/")[2]
+        names = chain([name], (f"{name}-{number}" for number in count(2)))
+        free = next(goal for goal in (f"{folder}/{each}" for each in names) if goal not in self._git.directories)
+        self._git.directories[free] = self._git.directories.pop(path)
+        return free
 
     async def present(self, folder: str) -> Sequence[str]:
         """See the port."""

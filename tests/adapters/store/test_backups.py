@@ -139,6 +139,7 @@ async def test_the_newest_good_backup_takes_the_place_of_a_damaged_store_which_i
 
     assert restored.backup == good
     assert restored.made_at == NOON + timedelta(minutes=1)
+    assert restored.aside is not None
     assert restored.aside.read_bytes() == damaged
     again = await SqliteStore.open(str(shop.path), shop.clock)
     assert again.store_id == shop.store.store_id

@@ -103,8 +103,8 @@ class Restored:
 
     backup: Path
     made_at: datetime
-    aside: Path
-    """Where the damaged file is now."""
+    aside: Path | None
+    """Where the damaged file is now; None when it was gone."""
     missing: tuple[str, ...]
     """What had been accepted or begun since the backup, as far as the damaged file and the disk still tell."""
 
@@ -121,6 +121,7 @@ def restore(path: Path, now: datetime) -> Restored:
     good = next((backup for backup in of(path) if not _problem(backup)), None)
     if good is None:
         raise StoreFailed(f"there is no good backup of {path}", remedy="Move the file away to begin with an empty store.")
+    gone = not path.exists()
     aside = path.with_name(f"{path.name}.damaged-{now.astimezone(UTC).strftime(STAMP)}")
     try:
         unfinished = path.with_name(f"{path.name}.unfinished")
@@ -133,7 +134,8 @@ def restore(path: Path, now: datetime) -> Restored:
     except OSError as error:
         raise StoreFailed(f"{good} cannot be put in the place of {path}: {error.strerror}") from error
     made_at = datetime.strptime(good.stem.rpartition("-")[2], STAMP).replace(tzinfo=UTC)
-    return Restored(backup=good, made_at=made_at, aside=aside, missing=(*_later(aside, path), *_on_disk(path)))
+    later = [] if gone else _later(aside, path)
+    return Restored(backup=good, made_at=made_at, aside=None if gone else aside, missing=(*later, *_on_disk(path)))
 
 
 NAMED = {"runs": ("run_id", "run"), "tasks": ("task_id", "task"), "requests": ("request_id", "request")}

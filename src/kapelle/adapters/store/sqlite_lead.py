@@ -4,7 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -104,7 +104,20 @@ def _acquire(path: Path) -> int | None:
     except BlockingIOError:
         os.close(handle)
         return None
+    # For people, when the store cannot be read. Emptying needs no room on the disk: at worst nobody is named, never another.
+    os.ftruncate(handle, 0)
+    with suppress(OSError):
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
     return handle
+
+
+def holder_of(path: Path) -> int | None:
+    """Return the process that took the lock at *path* last, or None when it is not written there."""
+    try:
+        written = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(written) if written.isdecimal() else None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
+from itertools import chain, count
 from pathlib import Path
 
 from kapelle.adapters.system.git import Git, Locks, failed, plain
@@ -156,6 +157,19 @@ class GitWorkspaces:
         _delete(Path(path))
         if Path(repository).is_dir() and await _private_git_dir(path, repository) is not None:
             await Git(repository).ask("worktree", "remove", "--force", "--force", path)
+
+    async def set_aside(self, path: str, folder: str) -> str:
+        place, name = Path(folder), Path(path).name
+        try:
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # A link counts as taken, wherever it leads.
+            taken = {entry.name for entry in place.iterdir()}
+            names = chain([name], (f"{name}-{number}" for number in count(2)))
+            free = next(each for each in names if each not in taken)
+            Path(path).rename(place / free)
+        except OSError as error:
+            raise WorkspaceFailed(f"{path} cannot be moved to {folder}: {error.strerror}") from error
+        return str(place / free)
 
     async def present(self, folder: str) -> Sequence[str]:
         place = Path(folder)

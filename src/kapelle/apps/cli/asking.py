@@ -39,7 +39,7 @@ def cancel(which: Which, *, repository: Folder = None, json: Json = False) -> No
 
 
 def approve(which: TaskOnly, *, repository: Folder = None, json: Json = False) -> None:
-    """Let a task go on that waits for a person (`approval: true`)."""
+    """Let a task go on that waits for a person (`approval: true`), or its change of protected files be merged."""
 
     def body(found: Found) -> Body:
         if found.task is None:
@@ -56,7 +56,7 @@ def reject(
     repository: Folder = None,
     json: Json = False,
 ) -> None:
-    """Refuse a task that waits for a person; what needs it fails."""
+    """Refuse a task that waits for a person, or its change of protected files; what needs it fails."""
 
     def body(found: Found) -> Body:
         if found.task is None:

@@ -28,6 +28,11 @@ Folder = Annotated[
 
 def configuration(folder: Path | None, **given: Any) -> Configuration:
     """Return the configuration for *folder* (default: the current directory)."""
+    return load(directory(folder), given=given)
+
+
+def directory(folder: Path | None) -> Path:
+    """Return *folder* (default: the current directory), which must be there."""
     place = folder or Path.cwd()
     try:
         there = place.is_dir()
@@ -36,7 +41,7 @@ def configuration(folder: Path | None, **given: Any) -> Configuration:
     if not there:
         shown = str(place) if len(str(place)) <= LONGEST_SHOWN else f"{str(place)[:LONGEST_SHOWN]}..."
         raise UsageError(f"{shown} is no directory", remedy="Give the path of a repository with --repository.")
-    return load(place, given=given)
+    return place
 
 
 def go(work: Coroutine[Any, Any, T]) -> T:

@@ -7,9 +7,11 @@ import typer
 from rich.text import Text
 
 from kapelle.apps import compose
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, directory, go
 from kapelle.apps.cli.output import out, print_json
 from kapelle.apps.doctor import Finding, Standing, examine
+from kapelle.apps.settings import load
+from kapelle.core.errors import Mistake
 
 MARKS = {Standing.OK: ("✓", "green"), Standing.NOTE: ("·", "yellow"), Standing.PROBLEM: ("✗", "bold red")}
 NOT_IN_ORDER = 1
@@ -28,7 +30,8 @@ def doctor(
 
 async def _doctor(folder: Path | None, *, fix: bool, as_json: bool) -> bool:
     found: list[Finding] = []
-    async for finding in examine(configuration(folder), compose.machine(), fix=fix):
+    wrong: list[Mistake] = []
+    async for finding in examine(load(directory(folder), wrong=wrong), compose.machine(), fix=fix, wrong=wrong):
         found.append(finding)
         if not as_json:
             _print(finding)

@@ -1,6 +1,8 @@
 """`recover` and `clean`: work that is kept, and what takes up the disk."""
 
+import re
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +19,7 @@ from kapelle.core.durations import parse_duration
 from kapelle.core.errors import RepositoryRefused, UsageError
 
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?B|[KMGT])")
 
 
 def recover(
@@ -40,7 +43,8 @@ def clean(
     *,
     older_than: Annotated[str, typer.Option("--older-than", help="Remove what is older, for example 12h or 7d.")] = "14d",
     keep: Annotated[
-        str | None, typer.Option("--keep", help="Keep at most so much, for example 500MB: the oldest goes first.")
+        str | None,
+        typer.Option("--keep", help="Keep at most so much, with its unit, for example 500MB: the oldest goes first."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would go.")] = False,
     repository: Folder = None,
@@ -60,12 +64,11 @@ def parse_size(text: str) -> int:
     Raises:
         UsageError: it means no size.
     """
-    number = text.strip().upper().rstrip("BKMGT")
-    unit = text.strip().upper()[len(number) :] or "B"
-    try:
-        return int(float(number) * UNITS[unit if unit in UNITS else f"{unit}B"])
-    except (ValueError, KeyError, OverflowError) as error:
-        raise UsageError(f"{text!r} is no size", remedy="Write for example 500MB or 2GB.") from error
+    written = SIZE.fullmatch(text.strip().upper())
+    if written is None:
+        raise UsageError(f"{text!r} is no size", remedy="Write it with its unit: 500MB, 2GB.")
+    number, unit = written.groups()
+    return int(Decimal(number) * UNITS[unit if unit in UNITS else f"{unit}B"])
 
 
 def size_text(size: int) -> str:

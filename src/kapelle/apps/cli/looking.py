@@ -14,6 +14,7 @@ from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import count_tokens, money, out, print_json, print_report, state_text
 from kapelle.apps.reader import Found, Reader
+from kapelle.apps.reviewing import Review, review_json, review_of_task
 from kapelle.apps.views import TaskReport, account_json, entry_json, run_json, run_report, spend_json, task_json
 from kapelle.core.account import Account, account_of, told
 from kapelle.core.durations import format_duration
@@ -21,7 +22,7 @@ from kapelle.core.errors import NotFound
 from kapelle.core.ids import RunId
 from kapelle.core.plain_text import shown, shown_block
 from kapelle.core.store import Overview, View
-from kapelle.core.task import TERMINAL, Wait
+from kapelle.core.task import TERMINAL, Task, Wait
 
 if TYPE_CHECKING:
     from kapelle.core.events import Entry
@@ -84,7 +85,10 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
                     "agents": len(live),
                     "slots": found.settings.slots,
                     "runs": [_overview_json(entry) for entry in overviews],
-                    "waiting_for_approval": [{"id": task_id, "name": name} for task_id, name in waiting],
+                    "waiting_for_approval": [
+                        {"id": task.task_id, "name": task.name, "review": review_json(review) if review is not None else None}
+                        for task, review in waiting
+                    ],
                     "accounts": [account_json(account) for account in accounts],
                 }
             )
@@ -100,8 +104,9 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
             console.print("No run is open.")
         for account in accounts:
             console.print(Text(shown(told(account)), style="yellow"))
-        for task_id, name in waiting:
-            console.print(Text(f"{name} waits for your approval: kapelle approve {task_id}", style="yellow"))
+        for task, review in waiting:
+            plain = f"{task.name} waits for your approval: kapelle approve {task.task_id}"
+            console.print(Text(review.text if review is not None else plain, style="yellow"), soft_wrap=True)
 
 
 def _accounts(view: View) -> list[Account]:
@@ -110,11 +115,10 @@ def _accounts(view: View) -> list[Account]:
     return [account for account in view.accounts.not_open() if account.account_id in used]
 
 
-def _waiting(view: View) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for run in view.runs.open():
-        found += [(task.task_id, task.name) for task in view.tasks.of_run(run.run_id) if task.waits_for is Wait.APPROVAL]
-    return found
+def _waiting(view: View) -> list[tuple[Task, Review | None]]:
+    """Return the tasks that wait for a person, each with the change that it waits for, when that is why."""
+    tasks = [task for run in view.runs.open() for task in view.tasks.of_run(run.run_id) if task.waits_for is Wait.APPROVAL]
+    return [(task, review_of_task(view, task.task_id, task.name)) for task in tasks]
 
 
 def _overview_json(entry: Overview) -> dict[str, Any]:
@@ -177,6 +181,8 @@ def _print_task(entry: TaskReport, found: Found, now: datetime) -> None:
     console.print(f"run {found.run.run_id} ({found.run.spec.name}) · agent {task.spec.agent} · {task.spec.priority.value}")
     if task.detail:
         console.print(Text(shown_block(task.detail), style="dim"))
+    if entry.review is not None:
+        console.print(Text(entry.review.text, style="yellow"), soft_wrap=True)
     if task.failure is not None:
         console.print(Text(shown_block(f"{task.failure.kind}: {task.failure.message}"), style="red"))
     if task.summary:

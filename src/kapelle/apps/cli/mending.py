@@ -19,16 +19,19 @@ def restore(*, folder: Folder = None, json: Json = False) -> None:
             {
                 "backup": str(restored.backup),
                 "made_at": restored.made_at.isoformat(),
-                "damaged": str(restored.aside),
+                "damaged": str(restored.aside) if restored.aside is not None else None,
                 "missing": list(restored.missing),
             }
         )
         return
     console = out()
     console.print(Text(f"The store is now as it was at {restored.made_at.astimezone():%Y-%m-%d %H:%M:%S}.", style="green"))
-    console.print(Text(f"The damaged one is kept: {restored.aside}"))
+    gone = restored.aside is None
+    kept = "The store was gone: there is no damaged one to keep." if gone else f"The damaged one is kept: {restored.aside}"
+    console.print(Text(kept))
     if restored.missing:
-        console.print(Text("What the damaged file and the disk tell of since then is not in it:", style="yellow"))
+        who = "the disk tells" if gone else "the damaged file and the disk tell"
+        console.print(Text(f"What {who} of since then is not in it:", style="yellow"))
         for entry in restored.missing:
             console.print(Text(f"  {entry}"))
         console.print(Text("Submit missing runs again. What their agents did is kept under refs/kapelle/ when you resume."))

@@ -10,7 +10,19 @@ from rich.text import Text
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import out, print_json
-from kapelle.apps.proving import Proof, Queued, TargetQueue, proof_json, proof_of, queue_json, queues, verify
+from kapelle.apps.proving import (
+    Proof,
+    ProofState,
+    Queued,
+    TargetQueue,
+    Verified,
+    proof_json,
+    proof_of,
+    queue_json,
+    queues,
+    verify,
+)
+from kapelle.apps.reviewing import review_of
 from kapelle.core.errors import UsageError
 from kapelle.core.gate import CheckState, Receipt
 from kapelle.core.plain_text import shown, shown_files
@@ -41,7 +53,11 @@ def verify_commit(
     repository: Folder = None,
     json: Json = False,
 ) -> None:
-    """Check the proof of a commit again: its tree, its logs, its work, and its gates. Exit code 1 when something is not so."""
+    """Check the proof of a commit again: its tree, logs, work and gates. Exit code 1 when something is not so or not proven.
+
+    Where no gate ran for it (`gate: none`) nothing is proven. Of a commit that the merge
+    queue did not make, with the tree of one that it made, only the tree is proven: that is said, with exit code 0.
+    """
     if not go(_verify(repository, commit, run_gates=run, as_json=json)):
         raise typer.Exit(NOT_AS_IT_WAS)
 
@@ -70,9 +86,9 @@ def _print_queue(entry: TargetQueue) -> None:
         table.add_row("", *_row(merged))
     console.print(table)
     for queued in entry.queued:
-        if queued.change.waits_for_a_person:
-            files = shown_files(queued.change.protected)
-            console.print(Text(f"{queued.task.name} changes {files}: kapelle approve {queued.task.task_id}", style="yellow"))
+        review = review_of(queued.change, queued.task.name)
+        if review is not None:
+            console.print(Text(review.text, style="yellow"), soft_wrap=True)
         elif queued.change.red:
             console.print(Text(f"{queued.task.name} is a suspect: {shown(queued.change.note)}", style="yellow"))
     for line in entry.integrations:
@@ -146,16 +162,28 @@ async def _verify(folder: Path | None, name: str, *, run_gates: bool, as_json: b
     found = configuration(folder)
     async with compose.open_desk(found) as desk:
         facts = await desk.world.repositories.inspect(str(found.root))
-        commit, points = await verify(desk, facts.root, name, run_gates=run_gates)
-    holds = all(point.holds is not False for point in points)
+        looked = await verify(desk, facts.root, name, run_gates=run_gates)
     if as_json:
-        listed = [{"holds": point.holds, "what": point.what} for point in points]
-        print_json({"commit": commit, "holds": holds, "points": listed})
-        return holds
+        listed = [{"holds": point.holds, "what": point.what} for point in looked.points]
+        print_json({"commit": looked.commit, "holds": looked.holds, "verdict": looked.verdict.value, "points": listed})
+        return looked.holds
     console = out()
-    for point in points:
+    for point in looked.points:
         mark, style = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("?", "yellow")}[point.holds]
         console.print(Text.assemble((mark, style), f" {point.what}"))
-    verdict = ("holds", "bold green") if holds else ("does not hold", "bold red")
-    console.print(Text.assemble(f"The proof of {commit[:10]} ", verdict, "."))
-    return holds
+    console.print(_verdict_text(looked))
+    return looked.holds
+
+
+def _verdict_text(looked: Verified) -> Text:
+    commit = looked.commit[:10]
+    match looked.verdict:
+        case ProofState.HOLDS:
+            return Text.assemble(f"The proof of {commit} ", ("holds", "bold green"), ".")
+        case ProofState.BROKEN:
+            return Text.assemble(f"The proof of {commit} ", ("does not hold", "bold red"), ".")
+        case ProofState.NO_GATE:
+            return Text.assemble(f"No gate ran for {commit}: ", ("nothing is proven", "bold red"), ".")
+        case ProofState.TREE_ONLY:
+            made = ("the merge queue did not make this commit", "bold yellow")
+            return Text.assemble(f"The tree of {commit} is proven, but ", made, ".")

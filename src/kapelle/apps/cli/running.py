@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
 
 from rich.console import Group
@@ -18,7 +18,7 @@ from kapelle.apps.desk import Desk
 from kapelle.apps.memory import collect_less
 from kapelle.apps.views import RunReport, run_report
 from kapelle.core.durations import format_duration
-from kapelle.core.events import AgentUsedTool, Entry, Event, TaskMoved
+from kapelle.core.events import AgentUsedTool, ChangeHeld, Entry, Event, TaskMoved
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.plain_text import shown
 from kapelle.core.task import TERMINAL
@@ -36,6 +36,8 @@ class Watcher:
         self._names: dict[str, str] = {}
         self._note = ""
         self._seq = 0
+        self._reviews: set[str] = set()
+        """Commits whose review was asked for."""
 
     def note(self, text: str) -> None:
         """Show *text* below the table, or print it."""
@@ -71,6 +73,9 @@ class Watcher:
                     self._take(entry.event)
                 report = await self._report()
                 if report is not None:
+                    for text in self._new_reviews(report):
+                        # Above the table, where nothing is cut: it is neither wrapped nor shortened.
+                        live.console.print(Text(text, style="yellow"), soft_wrap=True)
                     live.update(self._picture(report, self._desk.world.clock.now()))
                 if last:
                     return
@@ -83,9 +88,13 @@ class Watcher:
             if report is not None:
                 self._names = {entry.task.task_id: entry.task.name for entry in report.tasks}
             entries = await self._entries()
+            if any(isinstance(entry.event, ChangeHeld) for entry in entries):
+                report = await self._report()
             for entry in entries:
                 for line in line_of(entry.event, self._names):
                     sys.stdout.write(f"{entry.at.astimezone():%H:%M:%S} {line}\n")
+            for text in self._new_reviews(report) if report is not None else ():
+                sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
             if entries:
                 # There may be more behind them: at the end, too, everything is told.
@@ -93,6 +102,14 @@ class Watcher:
             if last:
                 return
             await _within(over, 0.1)
+
+    def _new_reviews(self, report: RunReport) -> Iterator[str]:
+        """Yield how to review what waits for that and was not told of yet."""
+        for entry in report.tasks:
+            review = entry.review
+            if review is not None and review.commit not in self._reviews:
+                self._reviews.add(review.commit)
+                yield review.text
 
     def _take(self, event: Event) -> None:
         if event.task_id is None:

@@ -122,6 +122,18 @@ class PrepareSuite(WorkspaceTests):
         paths = [(await self.prepared(repo, name)).root for name in ("b", "a")]
         assert list(await self.workspaces().present(folder)) == sorted(paths)
 
+    async def test_what_is_set_aside_is_no_workspace_any_more_and_whole(self, repo: Checkout) -> None:
+        """Nothing that was set aside before is touched; what cannot be moved is told."""
+        adapter, aside, places = self.workspaces(), repo.path.parent / "aside", list[Path]()
+        for text in ("one", "two"):
+            order = self.order(repo, "lost")
+            Checkout(path=Path(order.path)).write({"work.txt": text})
+            places.append(Path(await adapter.set_aside(order.path, str(aside))))
+            assert list(await adapter.present(str(repo.path.parent / "workspaces"))) == []
+        assert [(place.parent, Checkout(path=place).read("work.txt")) for place in places] == [(aside, "one"), (aside, "two")]
+        with pytest.raises(WorkspaceFailed, match="lost"):
+            await adapter.set_aside(str(repo.path.parent / "workspaces" / "lost"), str(aside))
+
 
 class CopySuite(WorkspaceTests):
     """Files that git does not know, such as ``.env``: copied in, and never out again."""
