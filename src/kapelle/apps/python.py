@@ -37,6 +37,7 @@ from kapelle.documents import Document
 from kapelle.engine.leader import Stop
 
 _LOG = logging.getLogger("kapelle")
+ENDS = frozenset(f"task.{state.value}" for state in TERMINAL)
 _LOOK = 0.05
 """Seconds between two looks at what another process may have written."""
 
@@ -118,6 +119,9 @@ class Orchestrator:
         self._watching: asyncio.Task[None] | None = None
         self._stop = Stop()
         self._callbacks: list[Completed] = []
+        self._told: int | None = None
+        """The newest event that callbacks were told of."""
+        self._telling = asyncio.Lock()
 
     # --- Life ---
 
@@ -142,6 +146,8 @@ class Orchestrator:
         if self._leading is not None:
             await asyncio.wait([self._leading])
         if self._watching is not None:
+            if not any(error):
+                await self._tell_the_rest()
             self._watching.cancel()
         try:
             await self._stack.aclose()
@@ -284,10 +290,26 @@ class Orchestrator:
             self._watching = self._group.create_task(self._watch())
 
     async def _watch(self) -> None:
-        ends = {f"task.{state.value}" for state in TERMINAL}
-        async for entry in self.events():
-            event = entry.event
-            if event.kind in ends and event.run_id is not None and event.task_id is not None:
+        self._told = await self._desk.world.store.read(lambda view: view.last_seq())
+        async for entry in self._desk.events(self._told):
+            await self._tell(entry)
+
+    async def _tell_the_rest(self) -> None:
+        """Tell callbacks of what has ended since they were last told: who leaves at once is to miss nothing."""
+        told = self._told
+        while told is not None:
+            entries = await self._desk.world.store.read(lambda view, since=told: view.events(since, limit=500))
+            for entry in entries:
+                await self._tell(entry)
+            told = entries[-1].seq if entries else None
+
+    async def _tell(self, entry: Entry) -> None:
+        event = entry.event
+        async with self._telling:
+            if self._told is not None and entry.seq <= self._told:
+                return
+            self._told = entry.seq
+            if event.kind in ENDS and event.run_id is not None and event.task_id is not None:
                 report = await self._report(event.run_id)
                 found = next(part for part in report.tasks if part.task.task_id == event.task_id)
                 await self._call(self._task_result(found))
