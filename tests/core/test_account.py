@@ -27,8 +27,8 @@ from kapelle.core.account import (
     told,
 )
 from kapelle.core.conversation import Trouble
+from kapelle.core.gateway import Upstream
 from kapelle.core.ids import AccountId, AttemptId
-from kapelle.core.ports import Upstream
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -3,7 +3,7 @@ import pytest
 from kapelle.core.budget import Usage
 from kapelle.core.conversation import Trouble
 from kapelle.core.events import BudgetReached, ModelCalled
-from kapelle.core.ports import Upstream
+from kapelle.core.gateway import Upstream
 from kapelle.core.run import Limits
 from kapelle.core.task import TaskState
 from kapelle.testing.factories import run_spec, task

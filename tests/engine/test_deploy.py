@@ -5,8 +5,8 @@ import pytest
 from kapelle.core.attempt import Outcome
 from kapelle.core.errors import HostFailed, KapelleError, WorkspaceFailed
 from kapelle.core.events import AgentDeployed, WorkspacePrepared
+from kapelle.core.gateway import Upstream
 from kapelle.core.merge import DeliveryMode
-from kapelle.core.ports import Upstream
 from kapelle.core.run import WorkspaceRules
 from kapelle.core.task import TaskState, WorkspaceKind
 from kapelle.testing.factories import run_spec, task

@@ -7,7 +7,7 @@ from kapelle.core.conversation import Trouble
 from kapelle.core.errors import TemplateFailed
 from kapelle.core.events import TaskMoved, TaskSkipped, TaskWaited
 from kapelle.core.gate import Check, Gate
-from kapelle.core.ports import Upstream
+from kapelle.core.gateway import Upstream
 from kapelle.core.run import Limits, RunState
 from kapelle.core.task import Priority, TaskState, Wait
 from kapelle.core.template import Scope

@@ -10,8 +10,8 @@ from kapelle.core.agent import ProcessRef
 from kapelle.core.attempt import PromptState
 from kapelle.core.errors import GatewayFailed, LeadLost
 from kapelle.core.events import AttemptStarted, LeadGivenUp, LeadTaken, RunSubmitted
+from kapelle.core.gateway import Meter
 from kapelle.core.ids import RequestId, RunId
-from kapelle.core.ports import Meter
 from kapelle.core.requests import Pause, Request, Submit
 from kapelle.core.run import RUN_TERMINAL, RunState, WorkspaceRules
 from kapelle.core.task import Priority, TaskState

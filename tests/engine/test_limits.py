@@ -9,7 +9,7 @@ from kapelle.core.account_events import AccountLimited, AccountRefused, AccountR
 from kapelle.core.attempt import Outcome, PromptState
 from kapelle.core.conversation import Trouble
 from kapelle.core.events import ConversationForked, TaskWaited
-from kapelle.core.ports import Upstream
+from kapelle.core.gateway import Upstream
 from kapelle.core.requests import Resume
 from kapelle.core.task import Priority, TaskState, Wait
 from kapelle.testing.factories import run_spec, task

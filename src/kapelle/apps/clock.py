@@ -63,7 +63,7 @@ class EnvironmentCredentials:
         self._environment = environment
 
     def resolve(self, reference: str) -> str | None:
-        """See ``core.ports.Credentials``."""
+        """See ``core.gateway.Credentials``."""
         kind, _, name = reference.partition(":")
         if kind == "env":
             return self._environment.get(name) or None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kapelle.apps.settings import Configuration
 from kapelle.core.errors import CredentialsMissing, UsageError
-from kapelle.core.ports import Upstream
+from kapelle.core.gateway import Upstream
 
 
 def choose_upstream(found: Configuration, *, rehearse: Path | None, record: Path | None, needs_model: bool = False) -> Upstream:

@@ -11,9 +11,10 @@ from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configurati
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import FileInvalid, Mistake, UsageError, closest
 from kapelle.core.gate import Check, Gate
+from kapelle.core.gateway import Upstream
 from kapelle.core.limits import LONGEST_INPUTS, LONGEST_NAME, LONGEST_PROMPT
 from kapelle.core.merge import DeliveryMode, MergeRules
-from kapelle.core.ports import Driver, RepositoryFacts, Upstream
+from kapelle.core.ports import Driver, RepositoryFacts
 from kapelle.core.retry import RetryPolicy
 from kapelle.core.run import Limits, RunSpec, WorkspaceRules
 from kapelle.core.task import TaskSpec, WorkspaceKind

@@ -11,8 +11,8 @@ from enum import StrEnum
 
 from kapelle.core.conversation import Trouble
 from kapelle.core.frozen import frozen
+from kapelle.core.gateway import Upstream
 from kapelle.core.ids import AccountId, AttemptId
-from kapelle.core.ports import Upstream
 from kapelle.core.retry import RetryPolicy, delay
 from kapelle.core.trouble import believable
 

@@ -1,4 +1,4 @@
-"""Every port on one page: what the engine asks of the world, and what each adapter owes in return.
+"""The ports: what the engine asks of the world, and what each adapter owes in return (of models: ``core.gateway``).
 
 Rules for all of them. Methods are asynchronous unless the docstring says that they return at once. An adapter raises only
 errors of ``core.errors`` (``WorldError`` and below); what an agent, a command or a check does wrong is a value. Every act may
@@ -12,10 +12,9 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from kapelle.core.agent import AgentConfig, ProcessRef
-from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId
+from kapelle.core.ids import AgentId, WorkspaceId
 
 # --- Time and chance --------------------------------------------------------------------------------------------------
 
@@ -503,98 +502,6 @@ class Repositories(Protocol):
         At once when nobody has it checked out; otherwise by a fast-forward merge in that checkout, when git allows it.
         """
         ...
-
-
-# --- The model gateway ------------------------------------------------------------------------------------------------
-
-
-@frozen
-class Upstream:
-    """Where a run's model calls go: exactly one of a real API or a rehearsal."""
-
-    base_url: str = "https://api.anthropic.com"
-    credential: str | None = None
-    """A reference such as ``env:ANTHROPIC_API_KEY``, resolved by whoever leads. None: the agent's own login is passed on."""
-    rehearsal: str | None = None
-    """The path of a rehearsal file (the store's own copy of it)."""
-    log: str | None = None
-    """The path of the rehearsal's request log, which outlives the leader."""
-    record: str | None = None
-    """The path of a file to which the real model's replies are recorded as a rehearsal."""
-    bypass: bool = False
-    """``gateway: off``: agents reach the model without the gateway."""
-
-    @property
-    def own_login(self) -> bool:
-        """Whether the agent's program calls with a login of its own, which it renews by itself."""
-        return self.rehearsal is None and self.credential is None
-
-
-@frozen
-class Ticket:
-    """What an agent's token stands for at the gateway."""
-
-    token: str = field(repr=False)
-    agent_id: AgentId
-    run_id: RunId
-    task_id: TaskId
-    attempt_id: AttemptId
-    task: str
-    """The task's name."""
-    attempt: int
-    round: int
-    cwd: str
-    upstream: Upstream
-
-
-class Meter(Protocol):
-    """Who is asked before each model call and told after it. Returns at once."""
-
-    def admit(self, agent_id: AgentId) -> Refusal | None:
-        """Return why *agent_id* may make no further call, or None when it may."""
-        ...
-
-    def record(self, call: ModelCall) -> None:
-        """Book *call*."""
-        ...
-
-
-class Gateway(Protocol):
-    """The local reverse proxy between agents and models."""
-
-    async def start(self, meter: Meter) -> str:
-        """Listen, on the address of an earlier leader if there was one, and return the base URL.
-
-        Raises:
-            GatewayFailed: it cannot listen.
-        """
-        ...
-
-    def admit(self, ticket: Ticket) -> None:
-        """Let the token of *ticket* in, or change what it stands for (the round). Returns at once."""
-        ...
-
-    def dismiss(self, agent_id: AgentId) -> None:
-        """Refuse the agent's token from now on. Returns at once."""
-        ...
-
-    async def stop(self) -> None:
-        """Stop listening; calls in flight are broken off."""
-        ...
-
-
-class Credentials(Protocol):
-    """References to secrets, resolved at the last moment. Returns at once."""
-
-    def resolve(self, reference: str) -> str | None:
-        """Return the secret that *reference* stands for, or None when it is not to be had here.
-
-        ``env:NAME`` is a variable of whoever leads, ``login:claude`` the operator's own login.
-        """
-        ...
-
-
-# --- Hints ------------------------------------------------------------------------------------------------------------
 
 
 class Hints(Protocol):

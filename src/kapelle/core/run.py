@@ -8,9 +8,9 @@ from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import IllegalTransition
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import Gate
+from kapelle.core.gateway import Upstream
 from kapelle.core.ids import RunId
 from kapelle.core.merge import DeliveryMode, MergeRules
-from kapelle.core.ports import Upstream
 from kapelle.core.task import TaskSpec
 
 

@@ -13,11 +13,11 @@ from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.budget import Spend
+from kapelle.core.calls import ModelCall
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import Receipt
 from kapelle.core.ids import AccountId, AgentId, AttemptId, ChangeId, PromptId, RequestId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Change, Integration
-from kapelle.core.ports import ModelCall
 from kapelle.core.requests import Request
 from kapelle.core.run import Run, RunState
 from kapelle.core.task import Task, TaskState

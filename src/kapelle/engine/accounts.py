@@ -11,10 +11,10 @@ from datetime import datetime
 from kapelle.core import account as rules
 from kapelle.core.account import Account, AccountState
 from kapelle.core.account_events import AccountLimited, AccountRefused, AccountRestored
+from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import Trouble
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AccountId, AttemptId, RunId, TaskId
-from kapelle.core.ports import ModelCall, Refusal
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, View
 from kapelle.core.task import TERMINAL, Wait

@@ -5,8 +5,9 @@ from kapelle.core.attempt import Attempt
 from kapelle.core.conversation import Prompt
 from kapelle.core.errors import ProgramMissing, WorkspaceFailed
 from kapelle.core.frozen import frozen
+from kapelle.core.gateway import Ticket
 from kapelle.core.merge import Integration, undelivered
-from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess, Place, Ticket, WorkspaceOrder
+from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess, Place, WorkspaceOrder
 from kapelle.core.run import Run
 from kapelle.core.store import WorkspaceRow
 from kapelle.core.task import Task

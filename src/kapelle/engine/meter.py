@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 
 from kapelle.core.account import Account
 from kapelle.core.budget import Budget, exhausted
+from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import Trouble
 from kapelle.core.events import BudgetReached, ModelCalled
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AccountId, AgentId, RunId, TaskId
-from kapelle.core.ports import ModelCall, Refusal
 from kapelle.core.store import Tx, View
 from kapelle.engine.accounts import refusal_of
 
@@ -34,7 +34,7 @@ class _Purse:
 
 
 class EngineMeter:
-    """See ``core.ports.Meter``; all in the leader's event loop."""
+    """See ``core.gateway.Meter``; all in the leader's event loop."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -87,7 +87,7 @@ class EngineMeter:
         self._unpriced.pop(agent_id, None)
 
     def admit(self, agent_id: AgentId) -> Refusal | None:
-        """See ``core.ports.Meter``."""
+        """See ``core.gateway.Meter``."""
         purse = self._purses.get(agent_id)
         if purse is None:
             return Refusal(trouble=Trouble.BUDGET, message="this agent has been stopped")
@@ -135,7 +135,7 @@ class EngineMeter:
         return found
 
     def record(self, call: ModelCall) -> None:
-        """See ``core.ports.Meter``."""
+        """See ``core.gateway.Meter``."""
         self._by_task[call.task_id] = self._by_task.get(call.task_id, 0.0) + call.cost_usd
         self._by_run[call.run_id] = self._by_run.get(call.run_id, 0.0) + call.cost_usd
         if not call.priced and call.model:

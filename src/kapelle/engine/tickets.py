@@ -2,7 +2,8 @@
 
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt
-from kapelle.core.ports import ModelAccess, Ticket, Upstream
+from kapelle.core.gateway import Ticket, Upstream
+from kapelle.core.ports import ModelAccess
 from kapelle.core.run import Run
 from kapelle.core.store import WorkspaceRow
 from kapelle.core.task import Task

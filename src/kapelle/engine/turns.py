@@ -12,6 +12,7 @@ from kapelle.core.account import shuts
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, outcome_of
 from kapelle.core.budget import Usage
+from kapelle.core.calls import ModelCall
 from kapelle.core.conversation import (
     OUTAGE,
     ConversationEvent,
@@ -39,7 +40,7 @@ from kapelle.core.events import (
 )
 from kapelle.core.ids import AgentId, PromptId
 from kapelle.core.kept import kept, result_unkept
-from kapelle.core.ports import Ended, ModelCall
+from kapelle.core.ports import Ended
 from kapelle.core.retry import RetryPolicy, delay
 from kapelle.core.run import Run
 from kapelle.core.store import Tx

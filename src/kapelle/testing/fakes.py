@@ -6,10 +6,12 @@ from datetime import datetime
 
 from kapelle.core.account import shuts
 from kapelle.core.budget import Usage
+from kapelle.core.calls import ModelCall
 from kapelle.core.conversation import Trouble
 from kapelle.core.frozen import frozen
+from kapelle.core.gateway import Meter, Ticket
 from kapelle.core.ids import AgentId
-from kapelle.core.ports import Launch, Meter, ModelCall, Place, SandboxCapabilities, Ticket
+from kapelle.core.ports import Launch, Place, SandboxCapabilities
 
 
 class PlainSandbox:
@@ -36,7 +38,7 @@ class Flight:
 
 
 class FakeGateway:
-    """See ``core.ports.Gateway``. Agents' calls are made by ``call``, or by ``begin`` and ``end`` to have several in flight."""
+    """See ``core.gateway.Gateway``. Agents call by ``call``, or by ``begin`` and ``end`` to have several calls in flight."""
 
     URL = "http://gateway.invalid"
 
@@ -137,7 +139,7 @@ class FakeGateway:
 
 
 class FakeCredentials:
-    """See ``core.ports.Credentials``: what *known* holds."""
+    """See ``core.gateway.Credentials``: what *known* holds."""
 
     def __init__(self) -> None:
         self.known: dict[str, str] = {}

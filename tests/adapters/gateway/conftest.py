@@ -12,9 +12,10 @@ import httpx2
 import pytest
 
 from kapelle.adapters.gateway.server import ModelGateway
+from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import Trouble
+from kapelle.core.gateway import Ticket, Upstream
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
-from kapelle.core.ports import ModelCall, Refusal, Ticket, Upstream
 from kapelle.testing.evaluating import PlainEvaluator
 
 PATIENCE = 5.0

@@ -17,7 +17,7 @@ from kapelle.adapters.gateway.replies import Reply, ToolUse, error_body, streame
 from kapelle.adapters.gateway.server import ModelGateway
 from kapelle.core.budget import Usage
 from kapelle.core.conversation import Trouble
-from kapelle.core.ports import Ticket, Upstream
+from kapelle.core.gateway import Ticket, Upstream
 
 KEY = {"x-api-key": "token-1"}
 PLAIN = {"model": "claude-sonnet-5-5", "tools": [{"name": "Bash"}], "messages": [{"role": "user", "content": "Go."}]}

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapelle.adapters.gateway.recognising import answer_to, recognise
+from kapelle.core.calls import Refusal
 from kapelle.core.conversation import Trouble
-from kapelle.core.ports import Refusal
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

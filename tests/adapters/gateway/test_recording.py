@@ -15,8 +15,8 @@ from kapelle.adapters.gateway.rehearsal import Answer, Caller, Fault, Rehearsing
 from kapelle.adapters.gateway.rehearsal_file import Rehearsal, load_rehearsal
 from kapelle.adapters.gateway.replies import Reply, ToolUse, streamed
 from kapelle.core.budget import Usage
+from kapelle.core.gateway import Ticket, Upstream
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
-from kapelle.core.ports import Ticket, Upstream
 from kapelle.testing.evaluating import PlainEvaluator
 
 CWD = "/w/slot-1"

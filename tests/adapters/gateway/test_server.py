@@ -17,8 +17,8 @@ from kapelle.adapters.gateway.server import ModelGateway
 from kapelle.core.budget import Usage
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import GatewayFailed
+from kapelle.core.gateway import Ticket, Upstream
 from kapelle.core.ids import AgentId
-from kapelle.core.ports import Ticket, Upstream
 
 KEY = {"x-api-key": "token-1"}
 ASKS = {

@@ -24,10 +24,11 @@ from kapelle.adapters.gateway.recognising import NO_RETRY, Recognised, answer_to
 from kapelle.adapters.gateway.rehearsal import Caller
 from kapelle.adapters.gateway.rehearse import RehearsedUpstream, error, log_no_broken_replies
 from kapelle.core.budget import Price, Usage, price_of
+from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import KapelleError
 from kapelle.core.evaluating import Evaluator
-from kapelle.core.ports import Credentials, Meter, ModelCall, Refusal, Ticket
+from kapelle.core.gateway import Credentials, Meter, Ticket
 
 if TYPE_CHECKING:
     from kapelle.adapters.gateway.forwarding import Forwarder

@@ -22,7 +22,7 @@ from kapelle.adapters.gateway.recording import Recorder
 from kapelle.adapters.gateway.rehearse import error
 from kapelle.core.budget import Usage
 from kapelle.core.conversation import Trouble
-from kapelle.core.ports import Credentials, Ticket
+from kapelle.core.gateway import Credentials, Ticket
 from kapelle.core.trouble import CREDENTIALS_WORD, trouble_of_text
 
 _LOG = logging.getLogger("kapelle")

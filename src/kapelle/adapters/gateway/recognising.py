@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 from kapelle.adapters.gateway.asking import as_object, json_object
 from kapelle.core.account import BAD_CREDENTIALS, shuts
+from kapelle.core.calls import Refusal
 from kapelle.core.conversation import Trouble
 from kapelle.core.frozen import frozen
-from kapelle.core.ports import Refusal
 from kapelle.core.trouble import (
     BUDGET_WORD,
     CREDENTIALS_WORD,

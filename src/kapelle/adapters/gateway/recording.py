@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from kapelle.adapters.gateway.reading import ReplyReader
-from kapelle.core.ports import Ticket
+from kapelle.core.gateway import Ticket
 
 # What a template would take for its own, or change: its marks, a brace before one of them or before a variable, and carriage
 # returns, which it makes newlines.

@@ -11,8 +11,8 @@ from kapelle.adapters.gateway.prices import PRICES
 from kapelle.core.budget import Price
 from kapelle.core.errors import GatewayFailed
 from kapelle.core.evaluating import Evaluator
+from kapelle.core.gateway import Credentials, Meter, Ticket
 from kapelle.core.ids import AgentId
-from kapelle.core.ports import Credentials, Meter, Ticket
 
 if TYPE_CHECKING:
     from kapelle.adapters.gateway.answering import Answering
@@ -21,7 +21,7 @@ HIGHEST_PORT = 65535
 
 
 class ModelGateway:
-    """See ``core.ports.Gateway``."""
+    """See ``core.gateway.Gateway``."""
 
     def __init__(
         self,

@@ -16,10 +16,10 @@ from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.budget import Spend, Usage
+from kapelle.core.calls import ModelCall
 from kapelle.core.gate import Receipt
 from kapelle.core.ids import AccountId, AgentId, AttemptId, ChangeId, PromptId, RequestId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Change, Integration
-from kapelle.core.ports import ModelCall
 from kapelle.core.requests import Approve, Body, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.store import Edge, Lead, Overview, WorkspaceRow

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt
+from kapelle.core.calls import ModelCall
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, ChangeId, RequestId, RunId, TaskId
 from kapelle.core.merge import Change
-from kapelle.core.ports import ModelCall
 from kapelle.core.requests import Pause, Request
 from kapelle.core.run import Run, RunSpec
 from kapelle.core.task import Task, TaskSpec

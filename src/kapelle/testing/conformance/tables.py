@@ -9,10 +9,10 @@ from kapelle.core.account import Account, AccountState
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.budget import Spend
+from kapelle.core.calls import ModelCall
 from kapelle.core.gate import Receipt
 from kapelle.core.ids import AccountId, AgentId, AttemptId, ChangeId, PromptId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Change, Integration
-from kapelle.core.ports import ModelCall
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, View, WorkspaceRow
 from kapelle.core.task import Task

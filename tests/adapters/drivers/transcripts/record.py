@@ -18,9 +18,11 @@ from typing import Any
 from kapelle.adapters.drivers.claude.driver import ClaudeDriver
 from kapelle.adapters.gateway.server import ModelGateway
 from kapelle.core.agent import AgentConfig
+from kapelle.core.calls import ModelCall
 from kapelle.core.conversation import Prompt, ToolCalled, TurnEnded
+from kapelle.core.gateway import Ticket, Upstream
 from kapelle.core.ids import AgentId, AttemptId, PromptId, RunId, TaskId
-from kapelle.core.ports import AgentOrder, ModelAccess, ModelCall, Ticket, Upstream
+from kapelle.core.ports import AgentOrder, ModelAccess
 from kapelle.testing.evaluating import PlainEvaluator
 
 HERE = Path(__file__).parent
