@@ -149,11 +149,9 @@ class LocalHost:
         except OSError as error:
             raise HostFailed(f"{launch.argv[0]} cannot be started: {error.strerror or error}") from error
         try:
-            await _exit_of(child)
+            await processes.exit_of(child)
         finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+            processes.end_with_group(child)
         seconds = time.monotonic() - begun
         code, timed_out = _recorded(folder)
         for leaf in folder.iterdir():
@@ -214,23 +212,6 @@ def _popen(launch: Launch, folder: Path, *, stdin: int, stdout: BinaryIO, stderr
         stderr=stderr,
         start_new_session=True,
     )
-
-
-async def _exit_of(child: subprocess.Popen[bytes]) -> None:
-    """Return when *child* has ended."""
-    watch = processes.exit_watch(child.pid)
-    if watch is None:
-        while child.poll() is None:
-            await _rest(GONE)
-        return
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(watch, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(watch)
-        os.close(watch)
-    child.wait()
 
 
 def _check(launch: Launch) -> None:

@@ -6,12 +6,13 @@ Hooks and file-system monitors are off in every call: both would run programs th
 import asyncio
 import os
 import shlex
-import signal
-from asyncio.subprocess import PIPE
+import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from typing import BinaryIO
 
 from kapelle.adapters.system.locks import remove_stale_lock
+from kapelle.adapters.system.processes import end_with_group, exit_of
 from kapelle.core.errors import GitFailed, ProgramMissing
 from kapelle.core.frozen import frozen
 
@@ -63,14 +64,28 @@ def plain(text: str) -> str:
     return os.fsencode(text).decode(errors="backslashreplace")
 
 
-def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    # What the operator's shell says about git (GIT_DIR, GIT_INDEX_FILE, ...) is about another repository.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+def _safely() -> dict[str, str]:
     settings = {"GIT_CONFIG_COUNT": str(len(SAFE))}
     for index, entry in enumerate(SAFE):
         name, _, value = entry.partition("=")
         settings |= {f"GIT_CONFIG_KEY_{index}": name, f"GIT_CONFIG_VALUE_{index}": value}
-    return {**kept, **settings, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", **extra}
+    return {**settings, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
+
+
+SAFELY = _safely()
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    # What the operator's shell says about git (GIT_DIR, GIT_INDEX_FILE, ...) is about another repository.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return {**kept, **SAFELY, **extra}
+
+
+def _scratch() -> BinaryIO:
+    """Return a file without a name, in memory where the system has such."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("kapelle-git"), "w+b")
+    return tempfile.TemporaryFile()  # whoever asked closes it
 
 
 class Git:
@@ -102,39 +117,36 @@ class Git:
         return result
 
     async def _ask(self, arguments: Sequence[str], given: bytes | None) -> GitResult:
+        # By files, and not by pipes: nothing needs to be read while git runs, so its end is all there is to wait for.
+        with _scratch() as source, _scratch() as out, _scratch() as err:
+            if given is not None:
+                source.write(given)
+                source.seek(0)
+            process = self._start(arguments, source, out, err)
+            try:
+                code = await exit_of(process)
+            finally:
+                end_with_group(process)
+            out.seek(0)
+            err.seek(0)
+            return GitResult(code=code, out=out.read(), error=err.read().decode(errors="replace").strip())
+
+    def _start(self, arguments: Sequence[str], source: BinaryIO, out: BinaryIO, err: BinaryIO) -> subprocess.Popen[bytes]:
         try:
-            process = await self._start(arguments, takes_input=given is not None)
+            return subprocess.Popen(
+                ["git", *arguments],
+                cwd=self._folder,
+                env=_environment(self._env),
+                stdin=source,
+                stdout=out,
+                stderr=err,
+                # A group of its own: Ctrl-C is for Kapelle, which ends git and what git has started when it must.
+                start_new_session=True,
+            )
         except FileNotFoundError as error:
             if os.path.isdir(self._folder):  # noqa: PTH112  # a str is at hand
                 raise ProgramMissing("git is not installed", remedy="Install git 2.38 or newer.") from error
             raise GitFailed(f"the directory {self._folder} is gone") from error
-        try:
-            out, err = await process.communicate(given)
-        except BaseException:
-            await _end(process)
-            raise
-        return GitResult(code=process.returncode or 0, out=out, error=err.decode(errors="replace").strip())
-
-    async def _start(self, arguments: Sequence[str], *, takes_input: bool) -> asyncio.subprocess.Process:
-        starting = asyncio.ensure_future(
-            asyncio.create_subprocess_exec(
-                "git",
-                *arguments,
-                cwd=self._folder,
-                env=_environment(self._env),
-                stdin=PIPE if takes_input else asyncio.subprocess.DEVNULL,
-                stdout=PIPE,
-                stderr=PIPE,
-                # A group of its own: Ctrl-C is for Kapelle, which ends git and what git has started when it must.
-                start_new_session=True,
-            )
-        )
-        try:
-            # Broken off while it starts, asyncio would end git alone and wait for ever for what git has started.
-            return await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            await _end(await starting)
-            raise
 
     async def do(self, *arguments: str, given: bytes | None = None) -> GitResult:
         """Run git and return what it answered.
@@ -146,14 +158,6 @@ class Git:
         if result.code != 0:
             raise failed(arguments, result)
         return result
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """End git and everything that it has started."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
 
 
 def failed(arguments: Sequence[str], result: GitResult) -> GitFailed:

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import getpass
 import os
-import sys
 from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -48,9 +47,6 @@ def go(work: Coroutine[Any, Any, T]) -> T:
     """Run *work* to its end; Ctrl-C ends it with exit code 3."""
     gc.freeze()
     gc.enable()
-    if sys.version_info < (3, 12) and hasattr(os, "pidfd_open"):
-        # What newer versions do by themselves: without it, every program that is started takes a thread of its own.
-        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())  # pyright: ignore[reportDeprecated]
     try:
         return asyncio.run(work)
     except KeyboardInterrupt:
