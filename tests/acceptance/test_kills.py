@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from kapelle.testing.blows import BLOWS, Blow, disk_full
 from kapelle.testing.places import Place
-from kapelle.testing.survival import BLOWS, Blow, Ordeal, disk_full, room_for, unmount
+from kapelle.testing.survival import Ordeal, room_for, unmount
 
 
 @pytest.fixture

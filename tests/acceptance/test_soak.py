@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from kapelle.testing.blows import BLOWS, disk_full
 from kapelle.testing.places import Place, make_repository
-from kapelle.testing.survival import BLOWS, Damage, Ordeal, Over, disk_full, room_for, unmount
+from kapelle.testing.survival import Damage, Ordeal, Over, room_for, unmount
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 KILLS = int(os.environ.get("KAPELLE_SOAK_KILLS", "200"))
