@@ -24,7 +24,7 @@ demo: $(READY)
 	@$(BIN)/python examples/demo/run.py
 
 test: $(READY)
-	@tools/system-packages git tmux
+	@tools/system-packages git tmux gcc
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak" --cov --cov-report=term:skip-covered
 
 check: $(READY)
@@ -45,5 +45,5 @@ bench: $(READY)
 	@$(BIN)/python tools/write-reference
 
 soak: $(READY)
-	@tools/system-packages git tmux
+	@tools/system-packages git tmux gcc
 	@$(BIN)/python -m pytest -m soak -o faulthandler_timeout=0

@@ -39,6 +39,14 @@ class LeadTaken(Event):
 
 
 @frozen
+class ClockSetBack(Event):
+    """The clock was set back since the last leader: what waited for a time was moved by as much."""
+
+    kind: ClassVar[str] = "clock.set_back"
+    seconds: float
+
+
+@frozen
 class LeadGivenUp(Event):
     """The leader ended in order."""
 

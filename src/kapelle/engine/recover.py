@@ -10,6 +10,7 @@ from kapelle.core.events import AgentReaped, Event, LeadTaken, SnapshotKept
 from kapelle.core.merge import Integration
 from kapelle.core.store import Tx, View
 from kapelle.engine.integrate import Integrator, integration_ref
+from kapelle.engine.set_back import move_earlier
 from kapelle.engine.world import World
 
 
@@ -49,6 +50,7 @@ class RecoverStage:
         return now
 
     def _begin(self, tx: Tx) -> Sequence[Integration]:
+        move_earlier(tx)
         tx.log(LeadTaken(term=tx.term, pid=self._me.pid))
         return tx.changes.integrations()
 

@@ -13,10 +13,14 @@ from typing import IO
 
 import psutil
 
+from kapelle.testing.set_clock import SetClock
 from kapelle.testing.survival import PATIENCE, Ordeal, Over
 
 Blow = Callable[[Ordeal, random.Random], float]
 """Harms an ordeal at a moment of its own; returns the seconds until the work went on. Raises Over if the moment never came."""
+
+
+GOES_ON = {"agent.deployed", "agent.used_tool", "agent.said", "agent.answered", "task.failed"}
 
 
 def _taken_over(ordeal: Ordeal, since: int, begun: float) -> float:
@@ -94,8 +98,7 @@ def _kill_and_go_on(ordeal: Ordeal, process: psutil.Process) -> float:
         raise Over("it had ended before") from error
     with closing(sqlite3.connect(ordeal.place.home / "store.db", timeout=5)) as store:
         task_id = store.execute("select task_id from tasks where name = ?", (name,)).fetchone()[0]
-    goes_on = {"agent.deployed", "agent.used_tool", "agent.said", "agent.answered", "task.failed"}
-    ordeal.until(lambda: next((e for e in ordeal.told(since) if e.kind in goes_on and e.task_id == task_id), None))
+    ordeal.until(lambda: next((e for e in ordeal.told(since) if e.kind in GOES_ON and e.task_id == task_id), None))
     return time.monotonic() - begun
 
 
@@ -226,6 +229,27 @@ def store_damaged(ordeal: Ordeal, _: random.Random) -> float:
     return time.monotonic() - begun
 
 
+def clock_set(ordeal: Ordeal, chance: random.Random) -> float:
+    """Set the clock by hours under a leader that has agents at work, forward or back, and back again under the next."""
+    ordeal.await_({"agent.used_tool"}, ordeal.last())
+    ordeal.kill()
+    clock = ordeal.clock = SetClock(ordeal.place.home.parent / "clock")
+    try:
+        since = ordeal.last()
+        ordeal.resume()
+        ordeal.await_({"lead.taken"}, since)
+        hours = chance.choice((-26, -2, 2, 26))
+        since, begun = ordeal.last(), time.monotonic()
+        clock.set(hours * 3600)
+        ordeal.await_(GOES_ON, since)
+        seconds = time.monotonic() - begun
+        ordeal.kill()
+    finally:
+        # What the next leader finds in the store is hours before its time, or after it.
+        ordeal.clock = None
+    return max(seconds, _killed(ordeal))
+
+
 BLOWS: dict[str, Blow] = {
     "leader, at any moment": leader_at_any_moment,
     "leader, agents in their turn": leader_in_a_turn,
@@ -242,5 +266,6 @@ BLOWS: dict[str, Blow] = {
     "leader, spool missing": spool_missing,
     "leader, git's locks left": locks_left,
     "leader, store damaged": store_damaged,
+    "clock set, forward or back": clock_set,
 }
 """The ways to harm a run that need nothing but a run."""

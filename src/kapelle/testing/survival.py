@@ -24,6 +24,7 @@ import psutil
 
 from kapelle.core.frozen import frozen
 from kapelle.testing.places import Place, git
+from kapelle.testing.set_clock import SetClock
 
 T = TypeVar("T")
 
@@ -106,6 +107,8 @@ class Ordeal:
         self.place = place
         self.leader: subprocess.Popen[bytes] | None = None
         self.others: list[subprocess.Popen[bytes]] = []
+        self.clock: SetClock | None = None
+        """What those see that are started from now on, in place of the machine's."""
         self.said = place.home.parent / "said.txt"
         self._env = {**place.environment, "KAPELLE_LEAD_TIMEOUT": STALE, "KAPELLE_SLOTS": "3", "KAPELLE_BACKUP_EVERY": "1s"}
 
@@ -130,11 +133,12 @@ class Ordeal:
 
     def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """Start a command; what it says goes to a file."""
+        clock = self.clock.environment if self.clock is not None else {}
         with self.said.open("ab") as said:
             return subprocess.Popen(
                 [sys.executable, "-m", "kapelle", *arguments],
                 cwd=self.place.repository,
-                env=self._env,
+                env={**self._env, **clock},
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
