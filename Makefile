@@ -4,12 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SANDBOX ?=
+SANDBOXES := $(if $(filter Linux,$(shell uname)),bubblewrap:bwrap util-linux:setpriv)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fix bench soak
 
 help:
-	@echo "make demo   the main job, without a key: real claude processes, rehearsed"
+	@echo "make demo   the main job, without a key: real claude processes, rehearsed (SANDBOX=bubblewrap: in sandboxes)"
 	@echo "make test   every test, the fast ones first"
 	@echo "make check  formatting, lint, types, import contracts"
 	@echo "make fix    mend what can be mended by itself"
@@ -20,11 +22,11 @@ $(READY): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	@tools/setup $(VENV) $(PYTHON)
 
 demo: $(READY)
-	@tools/system-packages git
-	@$(BIN)/python examples/demo/run.py
+	@tools/system-packages git $(if $(SANDBOX),$(SANDBOXES))
+	@KAPELLE_SANDBOX=$(SANDBOX) $(BIN)/python examples/demo/run.py
 
 test: $(READY)
-	@tools/system-packages git tmux gcc
+	@tools/system-packages git tmux gcc $(SANDBOXES)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak" --cov --cov-report=term:skip-covered
 
 check: $(READY)
@@ -45,5 +47,5 @@ bench: $(READY)
 	@$(BIN)/python tools/write-reference
 
 soak: $(READY)
-	@tools/system-packages git tmux gcc
+	@tools/system-packages git tmux gcc $(SANDBOXES)
 	@$(BIN)/python -m pytest -m soak -o faulthandler_timeout=0

@@ -134,6 +134,10 @@ def _disk(machine: Machine, home: Path) -> list[Finding]:
 def _sandboxes() -> list[Finding]:
     found: list[Finding] = []
     for name, sandbox in sorted(compose.sandboxes().items()):
+        if problem := sandbox.missing():
+            what = f"{name} cannot be used: {problem}"
+            found.append(Finding(area="sandbox", standing=Standing.NOTE, what=what, remedy=""))
+            continue
         can = sandbox.capabilities
         parts = {"files": can.files, "network": can.network, "processes": can.pids, "limits": can.limits}
         isolated = [part for part, isolates in parts.items() if isolates]
@@ -169,7 +173,7 @@ def _project(configuration: Configuration, wrong: Sequence[Mistake]) -> list[Fin
     if not wrong and not configuration.agents.agents:
         what, remedy = f"no agent is configured in {root}", "`kapelle init` writes a beginning."
         return [Finding(area="project", standing=Standing.PROBLEM, what=what, remedy=remedy)]
-    sandboxes = frozenset(compose.sandboxes())
+    sandboxes = compose.sandboxes()
     shop = Workshop(configuration=configuration, drivers=compose.drivers(), sandboxes=sandboxes, repository=None)
     agents, mistakes = agent_configs(shop)
     found = [

@@ -231,7 +231,7 @@ class Agent(Model):
     permission_mode: str | None = None
     max_turns: int | None = Field(default=None, ge=1)
     function: str | None = Field(default=None, description="For `program: python`: package.module:function.")
-    sandbox: str = "process"
+    sandbox: str | None = Field(default=None, description="Which sandbox it runs in; default: that of the whole file.")
     env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1, description="Agents of this kind that may be live at once.")
 
@@ -273,6 +273,10 @@ class Agents(Model):
     gates: dict[Named, Gate] = Field(default_factory=dict)
     assignment_rules: dict[str, Names] = Field(default_factory=dict)
     workspace: Workspace = Workspace()
+    sandbox: str | None = Field(
+        default=None,
+        description="For set-up commands, checks, and agents that name no other: process (default), bubblewrap, ...",
+    )
 
 
 SCHEMAS: dict[str, type[Model]] = {"workflow": Workflow, "project": Project, "agents": Agents}

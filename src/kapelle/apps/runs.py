@@ -44,7 +44,7 @@ async def workshop(found: Configuration) -> Workshop:
     return Workshop(
         configuration=found,
         drivers=compose.drivers(),
-        sandboxes=frozenset(compose.sandboxes()),
+        sandboxes=compose.sandboxes(),
         repository=await repository_of(found),
     )
 

@@ -47,6 +47,7 @@ class Settings(BaseModel):
     copy_files: tuple[models.Copied, ...]
     setup: tuple[str, ...]
     ports: int = Field(ge=0, le=1000)
+    sandbox: str
     lead_timeout: models.Duration = Field(ge=timedelta(seconds=1))
     backup_every: models.Duration = Field(ge=timedelta(seconds=1))
 
@@ -145,6 +146,13 @@ ALL: tuple[Setting, ...] = (
         about="reference to the API key, never the key itself",
         variable="KAPELLE_CREDENTIAL",
         default="env:ANTHROPIC_API_KEY",
+    ),
+    Setting(
+        name="sandbox",
+        about="what set-up commands, checks, and agents that name no other run in: process or bubblewrap",
+        variable="KAPELLE_SANDBOX",
+        agents=("sandbox",),
+        default="process",
     ),
     Setting(
         name="copy_files",

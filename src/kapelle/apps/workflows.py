@@ -14,7 +14,7 @@ from kapelle.core.gate import Check, Gate
 from kapelle.core.gateway import Upstream
 from kapelle.core.limits import LONGEST_INPUTS, LONGEST_NAME, LONGEST_PROMPT
 from kapelle.core.merge import DeliveryMode, MergeRules
-from kapelle.core.ports import Driver, RepositoryFacts
+from kapelle.core.ports import Driver, RepositoryFacts, Sandbox
 from kapelle.core.retry import RetryPolicy
 from kapelle.core.run import Limits, RunSpec, WorkspaceRules
 from kapelle.core.task import TaskSpec, WorkspaceKind
@@ -30,7 +30,7 @@ class Workshop:
 
     configuration: Configuration
     drivers: Mapping[str, Driver]
-    sandboxes: frozenset[str]
+    sandboxes: Mapping[str, Sandbox]
     repository: RepositoryFacts | None
     """The repository, or None outside of one."""
 
@@ -55,6 +55,7 @@ def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake
     wrong: list[Mistake] = []
     path = shop.configuration.root / AGENTS_FILE
     document = Document.read(path) if path.exists() else Document(str(path), None)
+    wrong += _sandbox_wrong(shop, document, shop.configuration.settings.sandbox, ())
     for name, agent in shop.configuration.agents.agents.items():
         here = ("agents", name)
         driver = shop.drivers.get(agent.program)
@@ -62,17 +63,15 @@ def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake
             advice = closest(agent.program, shop.drivers)
             message = f"there is no driver for the program {agent.program}"
             wrong.append(document.located(Mistake(message=message, advice=advice, path=(*here, "program"))))
-        if agent.sandbox not in shop.sandboxes:
-            message = f"there is no sandbox {agent.sandbox}"
-            advice = closest(agent.sandbox, shop.sandboxes)
-            wrong.append(document.located(Mistake(message=message, advice=advice, path=(*here, "sandbox"))))
+        if agent.sandbox is not None:
+            wrong += _sandbox_wrong(shop, document, agent.sandbox, here)
         prompt, problem = _system_prompt(shop.configuration.root, agent.prompt)
         if problem:
             advice = f"make the file below {FOLDER}/, or write the text itself with `prompt: |`"
             wrong.append(document.located(Mistake(message=problem, advice=advice, path=(*here, "prompt"))))
         if driver is not None and driver.capabilities.conversation:
             prompt = _with_project(shop.configuration.project, agent, prompt)
-        config = _agent_config(name, agent, prompt)
+        config = _agent_config(name, agent, prompt, agent.sandbox or shop.configuration.settings.sandbox)
         for text in driver.problems(config, gateway=shop.configuration.settings.gateway) if driver is not None else ():
             advice = "see the reference of agents.yml"
             wrong.append(document.located(Mistake(message=text, advice=advice, path=here)))
@@ -80,7 +79,20 @@ def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake
     return tuple(found), wrong
 
 
-def _agent_config(name: str, agent: models.Agent, prompt: str) -> AgentConfig:
+def _sandbox_wrong(shop: Workshop, document: Document, name: str, here: tuple[str, ...]) -> list[Mistake]:
+    path = (*here, "sandbox")
+    sandbox = shop.sandboxes.get(name)
+    if sandbox is None:
+        advice = closest(name, shop.sandboxes)
+        return [document.located(Mistake(message=f"there is no sandbox {name}", advice=advice, path=path))]
+    problem = sandbox.missing()
+    if not problem:
+        return []
+    advice = "`kapelle doctor` tells which sandboxes work here"
+    return [document.located(Mistake(message=f"the sandbox {name} cannot be used: {problem}", advice=advice, path=path))]
+
+
+def _agent_config(name: str, agent: models.Agent, prompt: str, sandbox: str) -> AgentConfig:
     return AgentConfig(
         name=name,
         program=agent.program,
@@ -93,7 +105,7 @@ def _agent_config(name: str, agent: models.Agent, prompt: str) -> AgentConfig:
         permission_mode=agent.permission_mode,
         max_turns=agent.max_turns,
         function=agent.function,
-        sandbox=agent.sandbox,
+        sandbox=sandbox,
         env=tuple(agent.env.items()),
         limit=agent.limit,
     )
@@ -199,7 +211,9 @@ def _spec(
         phases=phases,
         configs=tuple(config for config in configs if config.name in used),
         gates=all_gates,
-        workspace=WorkspaceRules(copy=settings.copy_files, setup=settings.setup, ports=settings.ports),
+        workspace=WorkspaceRules(
+            copy=settings.copy_files, setup=settings.setup, ports=settings.ports, sandbox=settings.sandbox
+        ),
         limits=Limits(
             agents=settings.agents,
             budget_usd=_before(shop, "budget_usd", workflow.budget_usd),

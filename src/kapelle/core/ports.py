@@ -9,6 +9,7 @@ be repeated with the same arguments after a crash: it then finds what it had don
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Protocol
 
 from kapelle.core.agent import AgentConfig, ProcessRef
@@ -144,6 +145,26 @@ class Host(Protocol):
         ...
 
 
+class MountKind(StrEnum):
+    """What a process in a sandbox may do with a path."""
+
+    READ = "read"
+    WRITE = "write"
+    HIDE = "hide"
+    """Nothing: an empty directory is in its place."""
+
+
+@frozen
+class Mount:
+    """A path beyond its workspace that a process in a sandbox needs, or must not see."""
+
+    kind: MountKind
+    path: str
+    """Where the process finds it."""
+    source: str = ""
+    """What is there instead, on this machine; when empty, *path* itself."""
+
+
 @frozen
 class Place:
     """What a sandbox may know about where a process works."""
@@ -154,6 +175,8 @@ class Place:
     """The agent's own folder on the host: configuration, temporary files."""
     home: str
     """The agent's home directory."""
+    mounts: tuple[Mount, ...] = ()
+    """What the workspace needs beyond itself; in this order, the later on top of the earlier."""
 
 
 @frozen
@@ -172,8 +195,16 @@ class Sandbox(Protocol):
     name: str
     capabilities: SandboxCapabilities
 
+    def missing(self) -> str:
+        """Return why it cannot be used on this machine, and what to do, in words for people; empty when it can."""
+        ...
+
     async def wrap(self, launch: Launch, place: Place) -> Launch:
-        """Return *launch* changed so that it runs inside the sandbox."""
+        """Return *launch* changed so that it runs inside the sandbox. Again and again it gives the same.
+
+        Raises:
+            HostFailed: the directories of *place* cannot be made, or this machine has no such sandbox.
+        """
         ...
 
 
@@ -384,6 +415,14 @@ class Workspaces(Protocol):
 
     async def put(self, path: str, repository: str, commit: str) -> None:
         """Make a clean workspace hold exactly *commit*; ignored files (build caches, dependencies) stay."""
+        ...
+
+    async def reach(self, path: str, repository: str) -> Sequence[Mount]:
+        """Return what git needs of the machine to work inside of the workspace, without being able to harm anything else.
+
+        From then on the workspace has a second git directory, for those inside: what they commit is taken in by ``commit``
+        and ``snapshot``, and what is done here is shown to them.
+        """
         ...
 
     async def remove(self, path: str, repository: str | None) -> None:

@@ -22,6 +22,8 @@ class WorkspaceRules:
     setup: tuple[str, ...] = ()
     ports: int = 0
     """How many TCP ports each workspace gets for itself, named by PORT, PORT_1, PORT_2, ..."""
+    sandbox: str = "process"
+    """Which sandbox set-up commands and checks run in."""
 
 
 @frozen

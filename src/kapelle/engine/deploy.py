@@ -1,5 +1,7 @@
 """The deploy act: a workspace, its set-up, and the agent's process, in this order; each step may be repeated."""
 
+from collections.abc import Sequence
+
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt
 from kapelle.core.conversation import Prompt
@@ -7,7 +9,7 @@ from kapelle.core.errors import ProgramMissing, WorkspaceFailed
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Ticket
 from kapelle.core.merge import Integration, undelivered
-from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess, Place, WorkspaceOrder
+from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess, Mount, Place, WorkspaceOrder
 from kapelle.core.run import Run
 from kapelle.core.store import WorkspaceRow
 from kapelle.core.task import Task
@@ -86,13 +88,25 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
             env=environment(world, order.run, order.task, order.workspace),
         )
     )
-    name = order.run.spec.config(order.attempt.config).sandbox
+    sandbox = order.run.spec.config(order.attempt.config).sandbox
+    wrapped = await boxed(world, sandbox, launch, order.workspace, folder=order.agent.folder, home=home)
+    process = await world.host.start(wrapped, order.agent.folder)
+    return Deployed(process=process, base=base, changed=changed)
+
+
+async def boxed(world: World, name: str, launch: Launch, workspace: WorkspaceRow, *, folder: str, home: str) -> Launch:
+    """Return *launch* as it runs in the sandbox *name*: agents, set-up commands and checks all go through here.
+
+    Raises:
+        KapelleError: there is no such sandbox, or it cannot be made for this workspace.
+    """
     sandbox = world.sandboxes.get(name)
     if sandbox is None:
         raise ProgramMissing(f"there is no sandbox {name} here", remedy="Install the plug-in that brings it.")
-    place = Place(workspace=order.workspace.path, folder=order.agent.folder, home=home)
-    process = await world.host.start(await sandbox.wrap(launch, place), order.agent.folder)
-    return Deployed(process=process, base=base, changed=changed)
+    mounts: Sequence[Mount] = ()
+    if sandbox.capabilities.files and workspace.repository is not None and workspace.owned:
+        mounts = await world.workspaces.reach(workspace.path, workspace.repository)
+    return await sandbox.wrap(launch, Place(workspace=workspace.path, folder=folder, home=home, mounts=tuple(mounts)))
 
 
 async def _changed(world: World, order: Deployment) -> tuple[str, ...]:
@@ -145,8 +159,7 @@ async def set_up(world: World, run: Run, task: Task | None, workspace: Workspace
             env=environment(world, run, task, workspace),
             limit=world.settings.setup_timeout,
         )
-        place = Place(workspace=workspace.path, folder=folder, home=f"{folder}/home")
-        wrapped = await world.sandboxes["process"].wrap(launch, place)
+        wrapped = await boxed(world, run.spec.workspace.sandbox, launch, workspace, folder=folder, home=f"{folder}/home")
         output = world.folders.log(run.run_id, task.task_id if task else "gate", f"{workspace.workspace_id}-setup-{index}")
         result = await world.host.run(wrapped, output)
         if result.exit_code != 0:

@@ -4,11 +4,11 @@ from kapelle.core.events import CheckEnded
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import Check, CheckResult, CheckState, Gate, Verdict, judge, receipt_key
 from kapelle.core.ids import RunId, TaskId
-from kapelle.core.ports import Launch, Place
+from kapelle.core.ports import Launch
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.core.task import Task
-from kapelle.engine.deploy import environment
+from kapelle.engine.deploy import boxed, environment
 from kapelle.engine.world import World
 
 
@@ -27,7 +27,9 @@ class Gating:
 def key_of(world: World, run: Run, gate: Gate, tree: str) -> str:
     """Return the key of the receipt for *gate* on *tree* here."""
     rules = run.spec.workspace
-    return receipt_key(tree, gate, f"{world.host.name}\n{rules.setup}\n{rules.copy}")
+    # What a check found with more of the machine in sight proves nothing about what it finds with less.
+    box = "" if rules.sandbox == "process" else f"\n{rules.sandbox}"
+    return receipt_key(tree, gate, f"{world.host.name}\n{rules.setup}\n{rules.copy}{box}")
 
 
 async def run_gate(world: World, run: Run, task: Task | None, gate: Gate, workspace: WorkspaceRow, *, label: str) -> Verdict:
@@ -51,9 +53,9 @@ async def _run_check(
         env=(*environment(world, run, task, workspace), *_no_stale_bytecode(folder)),
         limit=check.timeout,
     )
-    place = Place(workspace=workspace.path, folder=folder, home=f"{folder}/home")
+    wrapped = await boxed(world, run.spec.workspace.sandbox, launch, workspace, folder=folder, home=f"{folder}/home")
     output = world.folders.log(run.run_id, task.task_id if task else "gate", f"{label}-{check.name}")
-    result = await world.host.run(await world.sandboxes["process"].wrap(launch, place), output)
+    result = await world.host.run(wrapped, output)
     state = CheckState.PASSED if result.exit_code == 0 else CheckState.FAILED
     return CheckResult(
         name=check.name,
@@ -73,7 +75,7 @@ def _no_stale_bytecode(folder: str) -> tuple[tuple[str, str], ...]:
 
     It takes them for those of a source of the same size and the same second, and an agent may well mend a file within one.
     """
-    return (("PYTHONPYCACHEPREFIX", f"{folder}/pycache"), ("PYTHONDONTWRITEBYTECODE", "1"))
+    return (("PYTHONPYCACHEPREFIX", f"{folder}/home/.pycache"), ("PYTHONDONTWRITEBYTECODE", "1"))
 
 
 def log_checks(tx: Tx, run_id: RunId, task_id: TaskId | None, gating: Gating, where: str) -> None:

@@ -23,6 +23,10 @@ class PlainSandbox:
     def __init__(self) -> None:
         self.wrapped: list[tuple[Launch, Place]] = []
 
+    def missing(self) -> str:
+        """See the port."""
+        return ""
+
     async def wrap(self, launch: Launch, place: Place) -> Launch:
         """See the port."""
         self.wrapped.append((launch, place))

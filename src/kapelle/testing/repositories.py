@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import chain, count
 
 from kapelle.core.errors import GitFailed, RepositoryRefused, WorkspaceFailed
-from kapelle.core.ports import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature, WorkspaceOrder
+from kapelle.core.ports import Commit, Conflict, Delivered, Merged, Mount, Ref, RepositoryFacts, Signature, WorkspaceOrder
 from kapelle.testing.clock import NOON
 from kapelle.testing.git import Files, MemoryDirectory, MemoryGit, MemoryRepository, has_markers, matches
 from kapelle.testing.points import Points
@@ -218,6 +218,11 @@ class MemoryWorkspaces:
         directory.files.clear()
         directory.files.update({**stays, **files})
         directory.merging = None
+
+    async def reach(self, path: str, repository: str) -> Sequence[Mount]:
+        """See the port. In memory there is nothing to reach."""
+        self._at(path, repository)
+        return ()
 
     async def remove(self, path: str, repository: str | None) -> None:  # noqa: ARG002  # as the port has it
         """See the port."""

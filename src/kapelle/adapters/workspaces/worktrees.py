@@ -13,9 +13,10 @@ from itertools import chain, count
 from pathlib import Path
 
 from kapelle.adapters.system.git import Git, Locks, failed, plain
+from kapelle.adapters.workspaces.inside import open_inside, show_again, take_in
 from kapelle.core.errors import GitFailed, WorkspaceFailed
 from kapelle.core.frozen import frozen
-from kapelle.core.ports import Commit, Conflict, Signature, WorkspaceOrder
+from kapelle.core.ports import Commit, Conflict, Mount, Signature, WorkspaceOrder
 
 COPIED = "kapelle-copied"
 """A file in the worktree's private git directory that lists what was copied in: it is never committed."""
@@ -63,6 +64,7 @@ class GitWorkspaces:
 
     async def commit(self, path: str, repository: str, signature: Signature) -> Commit:
         git, git_dir = await self._git(path, repository)
+        await take_in(git, git_dir, path)
         await _unmark(git, path, await _marked(git))
         await self._add_all(git, git_dir)
         tree = (await git.do("write-tree")).text
@@ -74,17 +76,20 @@ class GitWorkspaces:
             parents += [merging] if already.code != 0 else []
         if len(parents) == 1 and tree == its_tree:
             await git.do("update-ref", "--no-deref", "HEAD", head)
+            show_again(git_dir, path)
             return Commit(commit=head, tree=tree)
         commit = await _commit_tree(git, tree, parents, signature)
         # HEAD itself, also when the agent put it on a branch: that branch is none of ours.
         await git.do("update-ref", "--no-deref", "HEAD", commit)
         await _quit(git, git_dir, "merge")
+        show_again(git_dir, path)
         return Commit(commit=commit, tree=tree)
 
     async def snapshot(self, path: str, repository: str, ref: str) -> str | None:
         if not Path(path).is_dir():
             return None
         git, git_dir = await self._git(path, repository)
+        await take_in(git, git_dir, path)
         state, marked = await _state(git, git_dir), await _marked(git)
         if state.clean and not marked and await _held(git, state.head):
             return None
@@ -109,6 +114,7 @@ class GitWorkspaces:
 
     async def bring_in(self, path: str, repository: str, commit: str) -> Sequence[Conflict]:
         git, git_dir = await self._git(path, repository)
+        await take_in(git, git_dir, path)
         merging = await _merging(git, git_dir)
         if merging is not None and merging != commit:
             await git.do("merge", "--abort")
@@ -118,6 +124,7 @@ class GitWorkspaces:
             result = await git.having(**identity).ask(*arguments)
             if result.code not in {0, 1}:
                 raise failed(arguments, result)
+        show_again(git_dir, path)
         found = await git.do("diff", "--name-only", "--diff-filter=U", "-z")
         return [Conflict(file=name, reason="content") for name in dict.fromkeys(found.names)]
 
@@ -139,10 +146,19 @@ class GitWorkspaces:
         await _unmark(git, path, await _marked(git))
         state = await _state(git, git_dir)
         if state.clean and state.detached and state.head == commit:
+            show_again(git_dir, path)
             return
         await git.do("checkout", "--force", "--detach", "--quiet", commit)
         literal = [WILDCARD.sub(r"\\\g<0>", name) for name in _copied(git_dir)]
         await git.do("clean", "-ffdq", *[f"--exclude=/{name}" for name in literal])
+        show_again(git_dir, path)
+
+    async def reach(self, path: str, repository: str) -> Sequence[Mount]:
+        _, git_dir = await self._git(path, repository)
+        try:
+            return await open_inside(git_dir, path)
+        except OSError as error:
+            raise WorkspaceFailed(f"{path} cannot be made ready for a sandbox: {error.strerror}") from error
 
     async def remove(self, path: str, repository: str | None) -> None:
         if repository is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kapelle.core.ports import Ended, Host, Launch, Place, Sandbox
+from kapelle.core.ports import Ended, Host, Launch, Mount, MountKind, Place, Sandbox
 from kapelle.testing.conformance.processes import Stage, Started, closed_to_others, read_to_end, read_until
 
 SECRETS = {
@@ -46,8 +46,7 @@ class SandboxSuite:
     @pytest.fixture
     def place(self, tmp_path: Path) -> Place:
         """Give the directories of an agent; only the workspace is made already."""
-        folders = {name: str(tmp_path / name) for name in ("workspace", "folder", "home")}
-        return Place(**folders)
+        return _place_in(tmp_path)
 
     async def _start(self, stage: Stage, place: Place, launch: Launch) -> Started:
         return await stage.start_launch(await self.sandbox().wrap(launch, place), Path(place.folder))
@@ -125,11 +124,105 @@ class SandboxSuite:
         launch = stage.launch("true")
         assert await self.sandbox().wrap(launch, place) == await self.sandbox().wrap(launch, place)
 
-    async def test_files_outside_cannot_be_written_when_that_is_declared(
-        self, stage: Stage, place: Place, tmp_path: Path
-    ) -> None:
-        """And can be, when the sandbox says honestly that it does not isolate files."""
+    async def test_paths_may_be_written_in_any_script(self, stage: Stage, tmp_path: Path) -> None:
+        """With spaces and quotes in them as well."""
+        folder = tmp_path / "Ünï '$x' \"y\" 日本"
+        (folder / "workspace").mkdir(parents=True)
+        place = _place_in(folder)
+        launch = stage.launch('pwd; echo x > "$HOME/a"; echo y > made', cwd=place.workspace)
+        assert await self._said(stage, place, launch) == f"{place.workspace}\n"
+        assert (folder / "workspace" / "made").exists()
+
+    async def test_much_goes_in_and_out(self, stage: Stage, place: Place) -> None:
+        """Unchanged, to the last byte."""
+        found = await self._start(stage, place, stage.launch("exec cat", stdin=True))
+        data = bytes(range(256)) * 4096
+        assert await stage.host.write(found.process, data)
+        await stage.host.close_input(found.process)
+        assert await read_to_end(stage.host, found) == (data, Ended(exit_code=0))
+
+    # --- What is isolated where that is declared, and is not where it is not: both are tested ---
+
+    async def test_files_outside_cannot_be_written(self, stage: Stage, place: Place, tmp_path: Path) -> None:
+        """But for its own directories."""
         outside = tmp_path / "outside"
-        launch = stage.launch('echo x > "$1"; exit 0', str(outside))
-        await self._said(stage, replace(place), launch)
+        await self._said(stage, place, stage.launch('echo x > "$1"; exit 0', str(outside)))
         assert outside.exists() is not self.sandbox().capabilities.files
+
+    async def test_what_others_have_is_not_to_be_seen(self, stage: Stage, place: Place, tmp_path: Path) -> None:
+        """Neither another workspace, nor the store beside it, nor the agent's own spool."""
+        for name in ("other-workspace", "state", "folder"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "secret").write_text("planted")
+        script = 'for each; do cat "$each/secret" 2>/dev/null; done; exit 0'
+        folders = [str(tmp_path / name) for name in ("other-workspace", "state", "folder")]
+        said = await self._said(stage, place, stage.launch(script, *folders))
+        assert ("planted" in said) is not self.sandbox().capabilities.files
+
+    async def test_the_operators_home_and_passwords_are_not_to_be_seen(self, stage: Stage, place: Place) -> None:
+        """Whoever the operator is."""
+        if not self.sandbox().capabilities.files:
+            return
+        script = (
+            'cat /etc/shadow /etc/sudoers 2>/dev/null | wc -c; ls -A "$1" 2>/dev/null | grep -c "^\\.ssh\\|^\\.bash"; exit 0'
+        )
+        assert (await self._said(stage, place, stage.launch(script, str(Path.home())))).split() == ["0", "0"]
+
+    async def test_the_system_cannot_be_changed(self, stage: Stage, place: Place) -> None:
+        """Neither programs, nor settings of the kernel, nor devices."""
+        if not self.sandbox().capabilities.files:
+            return
+        script = """
+            kernel="/proc/sys/kernel/core_pattern /proc/sysrq-trigger"
+            for each in /usr/bin/planted /etc/planted /planted /dev/planted $kernel /dev/sda /dev/mem
+            do (: >> "$each") 2>/dev/null && echo "wrote $each"; done
+            mount -t tmpfs none "$HOME" 2>/dev/null && echo mounted
+            mknod "$HOME/disk" b 8 0 2>/dev/null && echo made a device
+            id -u
+        """
+        user, *wrote = (await self._said(stage, place, stage.launch(script))).splitlines()[::-1]
+        assert wrote == []
+        assert user != "0"
+
+    async def test_processes_outside_are_not_to_be_seen(self, stage: Stage, place: Place) -> None:
+        """And so cannot be ended, looked into or traced."""
+        said = await self._said(stage, place, stage.launch("for each in /proc/[0-9]*; do echo x; done; exit 0"))
+        assert (len(said.split()) < 6) is self.sandbox().capabilities.pids  # the sandbox's own, and a shell
+
+    async def test_what_leaves_the_group_ends_too(self, stage: Stage, place: Place) -> None:
+        """A process group is no boundary: with pids isolated, nothing gets away."""
+        if not self.sandbox().capabilities.pids:
+            return
+        lifeline = stage.lifeline()
+        away = 'setsid sleep 1000 & echo > "$HOME/away"; sleep 1000'
+        script = f'exec 9>"$1"; echo up >&9; setsid sh -c \'{away}\' & until [ -e "$HOME/away" ]; do :; done; exit 0'
+        found = await self._start(stage, place, stage.launch(script, lifeline.path))
+        assert (await read_to_end(stage.host, found))[1] == Ended(exit_code=0)
+        assert await lifeline.cut() == "up\n"
+
+    async def test_what_is_mounted_is_there_and_may_be_read(self, stage: Stage, place: Place, tmp_path: Path) -> None:
+        """Under another path, too; what is hidden is empty, and the later is on top of the earlier."""
+        if not self.sandbox().capabilities.files:
+            return
+        for name in ("tools/deep", "elsewhere", "cache"):
+            (tmp_path / name).mkdir(parents=True)
+        (tmp_path / "tools" / "a").write_text("tool")
+        (tmp_path / "tools" / "deep" / "b").write_text("hidden")
+        (tmp_path / "elsewhere" / "c").write_text("seen")
+        mounts = (
+            Mount(kind=MountKind.READ, path=str(tmp_path / "tools")),
+            Mount(kind=MountKind.HIDE, path=str(tmp_path / "tools" / "deep")),
+            Mount(kind=MountKind.READ, path="/opt/shown", source=str(tmp_path / "elsewhere")),
+            Mount(kind=MountKind.WRITE, path=str(tmp_path / "cache")),
+        )
+        script = """
+            cd "$1"; cat tools/a /opt/shown/c; ls tools/deep | wc -l
+            echo x > cache/d; (echo x > tools/e) 2>/dev/null; ls tools
+        """
+        said = await self._said(stage, replace(place, mounts=mounts), stage.launch(script, str(tmp_path)))
+        assert said == "toolseen0\na\ndeep\n"
+        assert (tmp_path / "cache" / "d").exists()
+
+
+def _place_in(folder: Path) -> Place:
+    return Place(workspace=str(folder / "workspace"), folder=str(folder / "folder"), home=str(folder / "home"))

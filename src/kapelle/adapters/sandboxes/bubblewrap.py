@@ -1,0 +1,179 @@
+"""The bubblewrap sandbox: a file system with nothing in it but what the work needs, and processes that see only each other.
+
+What is inside keeps its paths, so that what git, tools and people write down means the same in and out. Started by root,
+bubblewrap builds all of it, and the very first thing that it starts gives up every right and becomes somebody who owns nothing
+else: only root reaches state directories that are closed to others. Started by anybody else, a user namespace does.
+
+The shim stays outside: it records how the process ended, holds the time limit, and when it ends, ``--die-with-parent`` ends
+everything inside. No ``--new-session``: the shim's group is how all of it is ended, and there is no terminal to reach.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from kapelle.adapters.sandboxes.programs import SYSTEM, is_below, needed
+from kapelle.adapters.sandboxes.surroundings import environment, make_folders, temporary
+from kapelle.adapters.system.ownership import agent, give
+from kapelle.core.errors import HostFailed
+from kapelle.core.ports import Launch, Mount, MountKind, Place, SandboxCapabilities
+
+ETC = (
+    *("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
+    *("ssl", "ca-certificates", "pki", "crypto-policies", "openssl"),
+    *("localtime", "timezone", "mime.types", "magic", "debian_version", "os-release", "lsb-release"),
+    *("resolv.conf", "hosts", "nsswitch.conf", "host.conf", "gai.conf", "protocols", "services"),
+    *("java-11-openjdk", "java-17-openjdk", "java-21-openjdk", "python3", "python3.11", "python3.12", "python3.13", "perl"),
+)
+"""What programs look for in /etc, and nothing with a secret in it."""
+TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  # they are the sandbox's own, and empty
+ROOTS_RIGHTS = ("CAP_DAC_READ_SEARCH", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
+"""What it takes to go where others may not, and there to give up everything, these too."""
+GIT_CONFIG = """\
+# The repository belongs to whoever runs Kapelle, who may be another user than this one.
+[safe]
+\tdirectory = *
+"""
+PATIENCE = 30.0
+"""Seconds after which a try whether bubblewrap works is given up."""
+
+
+class BubblewrapSandbox:
+    """See ``core.ports.Sandbox``."""
+
+    name = "bubblewrap"
+    capabilities = SandboxCapabilities(files=True, pids=True)
+
+    def missing(self) -> str:
+        return _problem()
+
+    async def wrap(self, launch: Launch, place: Place) -> Launch:
+        if problem := _problem():
+            raise HostFailed(f"the sandbox bubblewrap cannot be used: {problem}")
+        make_folders(place)
+        env = environment(launch, place)
+        try:
+            etc = _etc(place)
+            files = list(_files(launch, place))
+            for path in (place.workspace, place.home, temporary(place)):
+                give(path, agent())
+            for mount in place.mounts:
+                if mount.kind is MountKind.WRITE:
+                    give(mount.source or mount.path, agent())
+        except OSError as error:
+            raise HostFailed(f"{error.filename} cannot be prepared for the sandbox: {error.strerror}") from error
+        programs = [Mount(kind=MountKind.READ, path=path) for path in needed(env.get("PATH", os.defpath), launch.argv[0])]
+        own = [Mount(kind=MountKind.WRITE, path=path) for path in (temporary(place), place.home, place.workspace)]
+        built = [*_base(etc), *_mounts([*programs, *own, *place.mounts, *files])]
+        for path in ("/", "/dev", *[mount.path for mount in place.mounts if mount.kind is MountKind.HIDE]):
+            # What was made to hold the others is nobody's to write.
+            built += ["--remount-ro", path]
+        argv = (*_bubblewrap(), *built, "--chdir", launch.cwd, "--", *_become(), *launch.argv)
+        return replace(launch, argv=argv, env=tuple(env.items()))
+
+
+def _bubblewrap() -> Iterator[str]:
+    yield from ("bwrap", "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL")
+    if agent() is None:
+        yield "--unshare-user"
+        return
+    for right in ROOTS_RIGHTS:
+        yield from ("--cap-add", right)
+
+
+def _become() -> tuple[str, ...]:
+    """Return what becomes the agent's user and gives up all rights, for ever, before anything of the agent's runs."""
+    who = agent()
+    if who is None:
+        return ()
+    dropped = ("--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs")
+    return ("setpriv", f"--reuid={who}", f"--regid={who}", "--clear-groups", *dropped, "--")
+
+
+def _base(etc: Path) -> Iterator[str]:
+    """Yield what is the same for everybody: the system's programs, and the little of /etc that they ask for."""
+    for path in SYSTEM:
+        if Path(path).is_symlink():
+            yield from ("--symlink", str(Path(path).readlink()), path)
+        elif Path(path).is_dir():
+            yield from ("--ro-bind", path, path)
+    yield from ("--proc", "/proc", "--dev", "/dev")
+    for path in (*TEMPORARY, "/dev/shm"):  # noqa: S108  # its own, too
+        yield from ("--perms", "1777", "--tmpfs", path)
+    yield from ("--perms", "0755", "--dir", "/etc", "--perms", "0755", "--dir", "/run")
+    for name in ETC:
+        yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
+    for path in sorted(etc.iterdir()):
+        yield from ("--ro-bind", str(path), f"/etc/{path.name}")
+
+
+def _mounts(mounts: list[Mount]) -> Iterator[str]:
+    """Yield how *mounts* are made, with the directories that lead to them: others than their owner must get through, too."""
+    made = [*TEMPORARY, "/etc", "/run", "/dev", "/proc", *SYSTEM]
+    for mount in mounts:
+        for parent in reversed(Path(mount.path).parents):
+            there = str(parent)
+            if there != "/" and there not in made and not any(is_below(there, other.path) for other in mounts):
+                made.append(there)
+                yield from ("--perms", "0755", "--dir", there)
+        source = mount.source or mount.path
+        if mount.kind is MountKind.HIDE:
+            yield from ("--perms", "0755", "--tmpfs", mount.path)
+        else:
+            yield from ("--bind" if mount.kind is MountKind.WRITE else "--ro-bind", source, mount.path)
+
+
+def _files(launch: Launch, place: Place) -> Iterator[Mount]:
+    """Write the files of *launch* where the agent's user may read them; yield how they come to where they are looked for."""
+    folder = Path(place.folder) / "given"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name, content in launch.files:
+        path = folder / name
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+            stream.write(content)
+        give(str(path), agent())
+        yield Mount(kind=MountKind.READ, path=str(Path(place.folder) / name), source=str(path))
+
+
+def _etc(place: Place) -> Path:
+    """Write the files of /etc that name users, and what git is to believe; return where they are."""
+    folder = Path(place.folder) / "etc"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+    who = agent() or os.geteuid()
+    try:
+        git = Path("/etc/gitconfig").read_text(encoding="utf-8")
+    except OSError:
+        git = ""
+    files = {
+        "passwd": f"root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{who}:{who}:agent:{place.home}:/bin/sh\n",
+        "group": f"root:x:0:\nagent:x:{who}:\n",
+        "gitconfig": f"{git.rstrip()}\n{GIT_CONFIG}" if git.strip() else GIT_CONFIG,
+    }
+    for name, text in files.items():
+        path = folder / name
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o644)
+    return folder
+
+
+@cache
+def _problem() -> str:
+    """Return why bubblewrap does not work here; it is tried once in the life of a process."""
+    needs = ("bwrap", "setpriv") if agent() is not None else ("bwrap",)
+    gone = [name for name in needs if shutil.which(name) is None]
+    if gone:
+        return f"{' and '.join(gone)} cannot be found; install bubblewrap and util-linux (it needs Linux)"
+    argv = [*_bubblewrap(), "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--", *_become(), "true"]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"bwrap cannot be started: {error}"
+    if done.returncode == 0:
+        return ""
+    said = " ".join(done.stderr.split()) or f"it ended with {done.returncode}"
+    return f"{said}; this machine (or the container that Kapelle runs in) does not allow new namespaces"
