@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench import engine, git, merge, overhead, restart, startup
+from bench import engine, git, merge, overhead, restart, sandbox, startup
 from bench.machine import Figures, describe
 
 RESULTS = Path(__file__).parent / "results"
@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "merge": merge.measure,
     "overhead": overhead.measure,
     "restart": restart.measure,
+    "sandbox": sandbox.measure,
     "startup": startup.measure,
 }
 WORST: dict[str, frozenset[str]] = {"restart": frozenset({"lost", "duplicated"})}

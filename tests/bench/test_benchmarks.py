@@ -26,6 +26,7 @@ FIGURES = {
     "merge": {"merges_per_gate", "gates_16_good", "gates_15_good_1_bad", "bad_named_rightly"},
     "overhead": {"wall_ratio_n1", "cpu_ratio_n1"},
     "restart": {"lost", "duplicated", "resume_s"},
+    "sandbox": {"bubblewrap_overhead_ms"},
     "startup": {"version_ms", "status_ms"},
 }
 

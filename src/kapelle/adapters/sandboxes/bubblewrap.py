@@ -11,7 +11,7 @@ everything inside. No ``--new-session``: the shim's group is how all of it is en
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -68,10 +68,7 @@ class BubblewrapSandbox:
             raise HostFailed(f"{error.filename} cannot be prepared for the sandbox: {error.strerror}") from error
         programs = [Mount(kind=MountKind.READ, path=path) for path in needed(env.get("PATH", os.defpath), launch.argv[0])]
         own = [Mount(kind=MountKind.WRITE, path=path) for path in (temporary(place), place.home, place.workspace)]
-        built = [*_base(etc), *_mounts([*programs, *own, *place.mounts, *files])]
-        for path in ("/", "/dev", *[mount.path for mount in place.mounts if mount.kind is MountKind.HIDE]):
-            # What was made to hold the others is nobody's to write.
-            built += ["--remount-ro", path]
+        built = [*_base(), *_own_etc(etc), *_mounts([*programs, *own, *place.mounts, *files])]
         argv = (*_bubblewrap(), *built, "--chdir", launch.cwd, "--", *_become(), *launch.argv)
         return replace(launch, argv=argv, env=tuple(env.items()))
 
@@ -94,8 +91,13 @@ def _become() -> tuple[str, ...]:
     return ("setpriv", f"--reuid={who}", f"--regid={who}", "--clear-groups", *dropped, "--")
 
 
-def _base(etc: Path) -> Iterator[str]:
-    """Yield what is the same for everybody: the system's programs, and the little of /etc that they ask for."""
+@cache
+def _base() -> tuple[str, ...]:
+    """Return what is the same for everybody: the system's programs, and the little of /etc that they ask for."""
+    return tuple(_system())
+
+
+def _system() -> Iterator[str]:
     for path in SYSTEM:
         if Path(path).is_symlink():
             yield from ("--symlink", str(Path(path).readlink()), path)
@@ -106,9 +108,13 @@ def _base(etc: Path) -> Iterator[str]:
         yield from ("--perms", "1777", "--tmpfs", path)
     yield from ("--perms", "0755", "--dir", "/etc", "--perms", "0755", "--dir", "/run")
     for name in ETC:
-        yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
-    for path in sorted(etc.iterdir()):
-        yield from ("--ro-bind", str(path), f"/etc/{path.name}")
+        if Path("/etc", name).exists():
+            yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
+
+
+def _own_etc(files: Mapping[str, str]) -> Iterator[str]:
+    for name, path in files.items():
+        yield from ("--ro-bind", path, f"/etc/{name}")
 
 
 def _mounts(mounts: list[Mount]) -> Iterator[str]:
@@ -140,8 +146,8 @@ def _files(launch: Launch, place: Place) -> Iterator[Mount]:
         yield Mount(kind=MountKind.READ, path=str(Path(place.folder) / name), source=str(path))
 
 
-def _etc(place: Place) -> Path:
-    """Write the files of /etc that name users, and what git is to believe; return where they are."""
+def _etc(place: Place) -> dict[str, str]:
+    """Write the files of /etc that name users, and what git is to believe; return where each is."""
     folder = Path(place.folder) / "etc"
     folder.mkdir(parents=True, exist_ok=True, mode=0o755)
     who = agent() or os.geteuid()
@@ -156,9 +162,10 @@ def _etc(place: Place) -> Path:
     }
     for name, text in files.items():
         path = folder / name
-        path.write_text(text, encoding="utf-8")
-        path.chmod(0o644)
-    return folder
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            path.chmod(0o644)
+    return {name: str(folder / name) for name in files}
 
 
 @cache

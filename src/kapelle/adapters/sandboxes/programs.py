@@ -7,6 +7,7 @@ the Python that it was made from. A home directory is never shown for the progra
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -16,7 +17,8 @@ OURS = Path(__file__).parents[2]
 """Kapelle itself: agents of ``program: python`` are run by a part of it."""
 
 
-def needed(path: str, program: str) -> list[str]:
+@cache
+def needed(path: str, program: str) -> tuple[str, ...]:
     """Return the directories that hold the programs of *path* (as in ``$PATH``) and *program*, each once, outer ones first."""
     folders = [entry for entry in path.split(os.pathsep) if Path(entry).is_absolute()]
     if Path(program).is_absolute():
@@ -25,12 +27,12 @@ def needed(path: str, program: str) -> list[str]:
     if Path(program) == Path(sys.executable):
         found.add(str(OURS))
     outer = [root for root in sorted(found) if not any(is_below(root, other) for other in found if other != root)]
-    return [root for root in outer if not any(is_below(root, system) for system in SYSTEM)]
+    return tuple(root for root in outer if not any(is_below(root, system) for system in SYSTEM))
 
 
 def is_below(path: str, other: str) -> bool:
     """Say whether *path* is *other* or in it."""
-    return Path(path).is_relative_to(other)
+    return path == other or path.startswith(f"{other.rstrip('/')}/")
 
 
 def _roots(folder: Path) -> Iterator[str]:
