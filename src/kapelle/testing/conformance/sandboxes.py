@@ -176,7 +176,8 @@ class SandboxSuite:
         planted = ("/usr/bin/planted", "/etc/planted", "/planted")
         script = """
             for each; do (: >> "$each") 2>/dev/null; done
-            for each in /proc/sys/kernel/core_pattern /proc/sysrq-trigger; do (: >> $each) 2>/dev/null && echo "may write $each"; done
+            for each in /proc/sys/kernel/core_pattern /proc/sysrq-trigger
+            do (: >> $each) 2>/dev/null && echo "may write $each"; done
             for each in /dev/*; do [ -b "$each" ] && echo "sees $each"; done
             mount -t tmpfs none "$HOME" 2>/dev/null && echo mounted
             mknod "$HOME/disk" b 8 0 2>/dev/null && echo made a device
