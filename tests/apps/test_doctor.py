@@ -1,6 +1,7 @@
 """`doctor`: what is not in order is found, named with what to do, and mended when that is asked for."""
 
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -55,8 +56,10 @@ def test_a_missing_key_is_a_problem_with_a_remedy(place: Place) -> None:
 
 
 def test_what_a_sandbox_does_not_isolate_is_said(place: Place) -> None:
-    (process,) = found(place, "sandbox")
+    bubblewrap, process = found(place, "sandbox")
+    assert bubblewrap["what"] == "bubblewrap isolates files, processes (not: network, limits)"
     assert process["what"] == "process isolates nothing (not: files, network, processes, limits)"
+    assert process["remedy"] == "Set `sandbox: bubblewrap` in .kapelle/agents.yml: it works here."
 
 
 def test_the_configuration_of_the_project_is_checked(place: Place) -> None:
@@ -249,3 +252,20 @@ async def test_a_disk_that_cannot_be_written_to_is_a_problem(place: Place) -> No
     finding = await of("disk", place, OtherMachine())
     assert finding.standing is Standing.PROBLEM
     assert "KAPELLE_HOME" in finding.remedy
+
+
+def test_a_sandbox_that_cannot_be_used_here_is_no_sandbox(place: Place) -> None:
+    """Neither for doctor nor for a run: there is no quiet way to another."""
+    programs = place.home.parent / "programs"
+    programs.mkdir()
+    for name in ("git", "sh", "env"):
+        (programs / name).symlink_to(shutil.which(name) or name)
+    without = {"PATH": str(programs)}
+    answer = place.run("doctor", "--json", env=without)
+    said = [entry["what"] for entry in answer.json["findings"] if entry["area"] == "sandbox"]
+    assert said[0].startswith("bubblewrap cannot be used: bwrap")
+    (place.home.parent / "flow.yml").write_text("name: one\ntasks: {one: {agent: script, gate: none, prompt: echo}}\n")
+    answer = place.run("run", "../flow.yml", env={**without, "KAPELLE_SANDBOX": "bubblewrap"})
+    assert answer.code == 2
+    assert "the sandbox bubblewrap cannot be used: bwrap" in answer.err
+    assert "kapelle doctor" in answer.err

@@ -133,18 +133,22 @@ def _disk(machine: Machine, home: Path) -> list[Finding]:
 
 def _sandboxes() -> list[Finding]:
     found: list[Finding] = []
-    for name, sandbox in sorted(compose.sandboxes().items()):
-        if problem := sandbox.missing():
-            what = f"{name} cannot be used: {problem}"
-            found.append(Finding(area="sandbox", standing=Standing.NOTE, what=what, remedy=""))
+    here = dict(sorted(compose.sandboxes().items()))
+    problems = {name: sandbox.missing() for name, sandbox in here.items()}
+    better = next((name for name, sandbox in here.items() if sandbox.capabilities.files and not problems[name]), None)
+    for name, sandbox in here.items():
+        if problems[name]:
+            found.append(Finding(area="sandbox", standing=Standing.NOTE, what=f"{name} cannot be used: {problems[name]}"))
             continue
         can = sandbox.capabilities
         parts = {"files": can.files, "network": can.network, "processes": can.pids, "limits": can.limits}
         isolated = [part for part, isolates in parts.items() if isolates]
         open_ = [part for part, isolates in parts.items() if not isolates]
         what = f"{name} isolates {', '.join(isolated) or 'nothing'}" + (f" (not: {', '.join(open_)})" if open_ else "")
-        remedy = "Agents can do whatever you can: let them work on what you can restore." if not isolated else ""
-        found.append(Finding(area="sandbox", standing=Standing.NOTE if open_ else Standing.OK, what=what, remedy=remedy))
+        instead = f"Set `sandbox: {better}` in .kapelle/agents.yml: it works here." if better else ""
+        remedy = instead or "Agents can do whatever you can: let them work on what you can restore."
+        standing = Standing.NOTE if open_ else Standing.OK
+        found.append(Finding(area="sandbox", standing=standing, what=what, remedy="" if isolated else remedy))
     return found
 
 
