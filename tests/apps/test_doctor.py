@@ -254,6 +254,15 @@ async def test_a_disk_that_cannot_be_written_to_is_a_problem(place: Place) -> No
     assert "KAPELLE_HOME" in finding.remedy
 
 
+def test_a_login_that_a_sandbox_would_hide_is_an_error_when_the_run_is_submitted(place: Place) -> None:
+    (place.home.parent / "flow.yml").write_text("name: one\ntasks: {one: {agent: coder, gate: none, prompt: hello}}\n")
+    login = {"CLAUDE_CODE_OAUTH_TOKEN": "token", "KAPELLE_SANDBOX": "bubblewrap"}
+    answer = place.run("run", "../flow.yml", env=login)
+    assert answer.code == 2
+    assert "agents in a sandbox do not see: coder" in answer.err
+    assert "ANTHROPIC_API_KEY" in answer.err
+
+
 def test_a_sandbox_that_cannot_be_used_here_is_no_sandbox(place: Place) -> None:
     """Neither for doctor nor for a run: there is no quiet way to another."""
     programs = place.home.parent / "programs"

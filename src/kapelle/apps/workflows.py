@@ -1,7 +1,7 @@
 """From a workflow file and a configuration to a run that can be submitted: everything checked, every mistake told at once."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -161,7 +161,7 @@ def to_run(
 
     Raises:
         FileInvalid: the workflow or agents.yml has mistakes; all of them are told, each with its place.
-        UsageError: an input is unknown or missing.
+        UsageError: an input is unknown or missing, or an agent cannot have what it needs in its sandbox.
     """
     configs, wrong = agent_configs(shop)
     values = input_values(workflow, inputs) if not document.mistakes else {}
@@ -200,6 +200,7 @@ def _spec(
 ) -> RunSpec:
     settings, repository = shop.configuration.settings, shop.repository
     used = {spec.agent for spec in tasks}
+    _check_login(shop, [config for config in configs if config.name in used], upstream)
     return RunSpec(
         name=workflow.name,
         project=shop.configuration.project.name or shop.configuration.root.name,
@@ -223,6 +224,23 @@ def _spec(
         delivery=DeliveryMode(_before(shop, "delivery", workflow.delivery)),
         upstream=upstream,
     )
+
+
+def _check_login(shop: Workshop, configs: Sequence[AgentConfig], upstream: Upstream) -> None:
+    """See that no agent needs a login that its sandbox keeps from it.
+
+    Raises:
+        UsageError: one does.
+    """
+    held = [
+        config.name
+        for config in configs
+        if shop.sandboxes[config.sandbox].capabilities.files and shop.drivers[config.program].capabilities.uses_gateway
+    ]
+    if upstream.own_login and held:
+        remedy = "Set ANTHROPIC_API_KEY, which stays in the gateway; or `sandbox: process` for these agents."
+        message = f"the login of claude is in your own home, which agents in a sandbox do not see: {', '.join(held)}"
+        raise UsageError(message, remedy=remedy)
 
 
 def _before(shop: Workshop, name: str, in_workflow: Any) -> Any:
