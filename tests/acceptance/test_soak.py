@@ -8,6 +8,7 @@ import random
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from kapelle.testing.survival import Damage, Ordeal, Over, room_for, unmount
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 KILLS = int(os.environ.get("KAPELLE_SOAK_KILLS", "200"))
 SEED = int(os.environ.get("KAPELLE_SOAK_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
+SANDBOXES = ["process", "bubblewrap"] if sys.platform == "linux" else ["process"]
 IN_A_RUN = 5
 """Blows that one run takes, at most."""
 HEAD = "| what was killed or harmed | times | lost | twice | left over | seconds to recover: median | worst |"
@@ -59,7 +61,8 @@ def one_run(folder: Path, chance: random.Random, names: list[str], rows: dict[st
     shutil.copytree(DEMO / "repository", repository)
     home = folder / "state"
     small = names[0] == "disk full" and room_for(home, "24m")
-    ordeal = Ordeal(Place(repository=make_repository(repository), home=home))
+    sandbox = chance.choice(SANDBOXES)
+    ordeal = Ordeal(Place(repository=make_repository(repository), home=home), sandbox=sandbox)
     dealt: list[str] = []
     try:
         ordeal.begin()
@@ -75,7 +78,7 @@ def one_run(folder: Path, chance: random.Random, names: list[str], rows: dict[st
                 names.append(name)
                 break
             except AssertionError as error:
-                return [f"{[*dealt, name]}: {error}"]
+                return [f"{[*dealt, name]} in {sandbox}: {error}"]
             rows[name].times += 1
             rows[name].seconds.append(seconds)
             dealt.append(name)
@@ -92,7 +95,7 @@ def one_run(folder: Path, chance: random.Random, names: list[str], rows: dict[st
             unmount(home)
     for name in set(dealt):
         rows[name].take(damage)
-    return [f"{dealt}: {problem}" for problem in damage.all]
+    return [f"{dealt} in {sandbox}: {problem}" for problem in damage.all]
 
 
 @pytest.mark.soak

@@ -103,14 +103,16 @@ class Over(Exception):
 class Ordeal:
     """One run at a place of its own."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, sandbox: str = "process") -> None:
         self.place = place
+        self.sandbox = sandbox
         self.leader: subprocess.Popen[bytes] | None = None
         self.others: list[subprocess.Popen[bytes]] = []
         self.clock: SetClock | None = None
         """What those see that are started from now on, in place of the machine's."""
         self.said = place.home.parent / "said.txt"
         self._env = {**place.environment, "KAPELLE_LEAD_TIMEOUT": STALE, "KAPELLE_SLOTS": "3", "KAPELLE_BACKUP_EVERY": "1s"}
+        self._env["KAPELLE_SANDBOX"] = sandbox
 
     # --- Beginning and going on ---
 
