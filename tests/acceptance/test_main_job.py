@@ -1,20 +1,38 @@
 """The main job: a workflow through real claude processes, rehearsed, checked and merged."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from kapelle.testing.places import Place, git
+import pytest
+
+from kapelle.core.frozen import frozen
+from kapelle.testing.places import Place, git, make_repository
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples" / "demo"
 
 
-def run_demo(place: Place, *more: str) -> dict[str, object]:
-    answer = place.run("run", str(DEMO / "workflow.yml"), "--rehearse", str(DEMO / "rehearsal.yml"), "--json", *more)
+@frozen
+class Played:
+    """The demo, played once: everybody looks at it, and nobody changes anything."""
+
+    place: Place
+    report: dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=["process", "bubblewrap"])
+def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Played:
+    folder = tmp_path_factory.mktemp("played")
+    shutil.copytree(DEMO / "repository", folder / "shop")
+    place = Place(repository=make_repository(folder / "shop"), home=folder / "state")
+    arguments = (str(DEMO / "workflow.yml"), "--rehearse", str(DEMO / "rehearsal.yml"), "--json")
+    answer = place.run("run", *arguments, env={"KAPELLE_SANDBOX": request.param})
     assert answer.code == 0, answer.out + answer.err
-    return answer.json
+    return Played(place=place, report=answer.json)
 
 
 def test_the_demo_ends_well_and_proves_it() -> None:
@@ -28,8 +46,8 @@ def test_the_demo_ends_well_and_proves_it() -> None:
     assert "its checkout is clean" in done.stdout
 
 
-def test_main_holds_all_of_it_and_the_report_tells_the_story(place: Place) -> None:
-    report = run_demo(place)
+def test_main_holds_all_of_it_and_the_report_tells_the_story(played: Played) -> None:
+    place, report = played.place, played.report
 
     tasks = {task["name"]: task for task in report["tasks"]}
     assert report["state"] == "completed"
@@ -47,8 +65,8 @@ def test_main_holds_all_of_it_and_the_report_tells_the_story(place: Place) -> No
     assert place.git("status", "--porcelain") == ""
 
 
-def test_the_sample_passes_its_own_tests_on_every_first_parent_commit(place: Place, tmp_path: Path) -> None:
-    run_demo(place)
+def test_the_sample_passes_its_own_tests_on_every_first_parent_commit(played: Played, tmp_path: Path) -> None:
+    place = played.place
 
     commits = place.git("rev-list", "--first-parent", "main").split()
     assert len(commits) == 8
@@ -58,11 +76,12 @@ def test_the_sample_passes_its_own_tests_on_every_first_parent_commit(place: Pla
         tests = subprocess.run(
             [sys.executable, "-m", "unittest", "-q"], cwd=checkout, check=False, capture_output=True, text=True
         )
+        place.git("worktree", "remove", "--force", str(checkout))
         assert tests.returncode == 0, f"{commit}: {tests.stderr}"
 
 
-def test_agents_work_at_the_same_time_each_in_a_worktree_and_a_conversation_of_its_own(place: Place) -> None:
-    run_demo(place)
+def test_agents_work_at_the_same_time_each_in_a_worktree_and_a_conversation_of_its_own(played: Played) -> None:
+    place = played.place
 
     events = [json.loads(line) for line in place.run("events", "--json").out.splitlines()]
     names = {event["task_id"]: event["name"] for event in events if event["kind"] == "task.submitted"}
@@ -93,8 +112,8 @@ def conflicts(events: list[dict[str, object]], names: dict[object, object], name
     return any(event["kind"] == "change.conflicted" and names[event["task_id"]] == name for event in events)
 
 
-def test_commits_say_who_did_what(place: Place) -> None:
-    report = run_demo(place)
+def test_commits_say_who_did_what(played: Played) -> None:
+    place, report = played.place, played.report
 
     merge = place.git("log", "-1", "--format=%B", "--grep", "Merge tax into main", "main")
     tax = next(task for task in report["tasks"] if task["name"] == "tax")
@@ -104,8 +123,8 @@ def test_commits_say_who_did_what(place: Place) -> None:
     assert "coder (Kapelle) <coder@agents.kapelle.invalid>" in authors
 
 
-def test_nothing_is_left_behind(place: Place) -> None:
-    run_demo(place)
+def test_nothing_is_left_behind(played: Played) -> None:
+    place = played.place
 
     assert place.processes() == []
     assert list((place.home / "workspaces").iterdir()) == []
