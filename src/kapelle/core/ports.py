@@ -175,6 +175,8 @@ class Place:
     """The agent's own folder on the host: configuration, temporary files."""
     home: str
     """The agent's home directory."""
+    owned: bool = True
+    """Whether the workspace was made for this, and is nobody's but the agent's: not a directory that a person named."""
     mounts: tuple[Mount, ...] = ()
     """What the workspace needs beyond itself; in this order, the later on top of the earlier."""
 

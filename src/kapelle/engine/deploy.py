@@ -106,7 +106,8 @@ async def boxed(world: World, name: str, launch: Launch, workspace: WorkspaceRow
     mounts: Sequence[Mount] = ()
     if sandbox.capabilities.files and workspace.repository is not None and workspace.owned:
         mounts = await world.workspaces.reach(workspace.path, workspace.repository)
-    return await sandbox.wrap(launch, Place(workspace=workspace.path, folder=folder, home=home, mounts=tuple(mounts)))
+    place = Place(workspace=workspace.path, folder=folder, home=home, owned=workspace.owned, mounts=tuple(mounts))
+    return await sandbox.wrap(launch, place)
 
 
 async def _changed(world: World, order: Deployment) -> tuple[str, ...]:

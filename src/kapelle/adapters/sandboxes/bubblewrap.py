@@ -54,6 +54,11 @@ class BubblewrapSandbox:
     async def wrap(self, launch: Launch, place: Place) -> Launch:
         if problem := _problem():
             raise HostFailed(f"the sandbox bubblewrap cannot be used: {problem}")
+        if agent() is not None and not place.owned:
+            raise HostFailed(
+                f"{place.workspace} is yours, and agents that root starts in a sandbox own nothing of yours",
+                remedy="Give the task a worktree or a scratch directory, start Kapelle as another user, or use `sandbox: process`.",
+            )
         make_folders(place)
         env = environment(launch, place)
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kapelle.core.errors import HostFailed
 from kapelle.core.ports import Ended, Host, Launch, Mount, MountKind, Place, Sandbox
 from kapelle.testing.conformance.processes import Stage, Started, closed_to_others, read_to_end, read_until
 
@@ -204,6 +205,15 @@ class SandboxSuite:
         found = await self._start(stage, place, stage.launch(script, lifeline.path))
         assert (await read_to_end(stage.host, found))[1] == Ended(exit_code=0)
         assert await lifeline.cut() == "up\n"
+
+    async def test_a_directory_that_a_person_named_stays_theirs(self, stage: Stage, place: Place) -> None:
+        """It is worked in as it is, or not at all."""
+        mine = os.lstat(place.workspace).st_uid
+        try:
+            await self._said(stage, replace(place, owned=False), stage.launch("true"))
+        except HostFailed as error:
+            assert error.advice  # noqa: PT017  # both are right
+        assert os.lstat(place.workspace).st_uid == mine
 
     async def test_what_is_mounted_is_there_and_may_be_read(self, stage: Stage, place: Place, tmp_path: Path) -> None:
         """Under another path, too; what is hidden is empty, and the later is on top of the earlier."""
