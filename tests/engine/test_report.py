@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from kapelle.core.errors import WorkspaceFailed
-from kapelle.core.events import RunEnded, SnapshotKept, WorkspaceRemoved, WorkspaceStuck
+from kapelle.core.events import AgentReaped, RunEnded, SnapshotKept, WorkspaceRemoved, WorkspaceStuck
 from kapelle.core.merge import DeliveryMode
 from kapelle.core.requests import Cancel
 from kapelle.core.run import RunState
@@ -234,3 +234,53 @@ async def test_the_place_where_merged_trees_are_gated_goes_with_its_run(here: Sm
     answers()(here.process("ui"), "")
     await leader.run()
     assert here.git.directories == {}
+
+
+# --- What has left the group of its agent ---
+
+
+async def test_what_left_the_group_of_its_agent_is_ended_before_the_workspace_is_kept(here: SmallWorld) -> None:
+    """It would write after that still, and be lost."""
+    here.set(crashes=0)
+    left: list[ScriptedProcess] = []
+
+    def starts_a_daemon(process: ScriptedProcess, text: str) -> None:
+        left.append(here.host.left_behind(process))
+        half_done(process, text)
+
+    here.host.plays("api", starts_a_daemon)
+    here.host.plays("ui", starts_a_daemon)
+    await here.submit(run_spec(task("api", max_attempts=1), task("ui", max_attempts=1)))
+    leader = await here.lead()
+    await leader.run()
+    assert [process.alive for process in left] == [False, False]
+    assert {event.pid for event in await here.events(AgentReaped)} == {process.ref.pid for process in left}
+    passed = [name for name in here.points.passed if name in {"end", "snapshot"}]
+    assert passed.index("snapshot") > max(index for index, name in enumerate(passed) if name == "end")
+
+
+async def test_what_belongs_to_a_live_agent_is_left_alone(here: SmallWorld) -> None:
+    """A browser or a server that it works with may well have left its group."""
+    left: list[ScriptedProcess] = []
+
+    def starts_a_server(process: ScriptedProcess, _: str) -> None:
+        left.append(here.host.left_behind(process))
+
+    here.host.plays("ui", starts_a_server)
+    here.host.plays("api", writes({"api.py": "1"}))
+    await here.submit(run_spec(task("api"), task("ui")))
+    leader = await here.lead()
+    await leader.run()
+    assert [event.path for event in await here.events(WorkspaceRemoved)] == [here.process("api").launch.cwd]
+    assert [process.alive for process in left] == [True]
+    assert await here.events(AgentReaped) == []
+
+
+async def test_workspaces_that_are_cleared_together_cost_one_look_at_the_machine(here: SmallWorld) -> None:
+    here.host.otherwise = answers()
+    await here.submit(run_spec(*[task(f"task-{number}", reads_only=True) for number in range(8)]))
+    leader = await here.lead()
+    before = here.host.looks
+    await leader.run()
+    assert len(await here.events(WorkspaceRemoved)) == 8
+    assert here.host.looks - before <= 2

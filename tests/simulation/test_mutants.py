@@ -3,13 +3,14 @@
 A mutant is a port that does less than it owes, put round the world's own by ``Simulation.compose``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from kapelle.core.agent import ProcessRef
+from kapelle.core.ids import WorkspaceId
 from kapelle.core.ports import CommandResult, Launch
 from kapelle.core.store import Store, Tx
 from kapelle.testing.simulation import Simulation, simulate
@@ -91,7 +92,7 @@ class Ungated(Round):
 class Forgiving(Round):
     """A host that finds nothing to reap."""
 
-    async def leftovers(self, store_id: str) -> Sequence[ProcessRef]:
+    async def leftovers(self, store_id: str, workspaces: Collection[WorkspaceId] | None = None) -> Sequence[ProcessRef]:
         return []
 
 

@@ -6,7 +6,7 @@ be repeated with the same arguments after a crash: it then finds what it had don
 ``str``.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -140,8 +140,11 @@ class Host(Protocol):
         """Run a command to its end, all its output into one file; a time-out ends all its children."""
         ...
 
-    async def leftovers(self, store_id: str) -> Sequence[ProcessRef]:
-        """Return the live processes that carry *store_id* in KAPELLE_STORE of their environment: group leaders only."""
+    async def leftovers(self, store_id: str, workspaces: Collection[WorkspaceId] | None = None) -> Sequence[ProcessRef]:
+        """Return the live processes that carry *store_id* in KAPELLE_STORE of their environment: group leaders only.
+
+        With *workspaces*, only those that carry one of them in KAPELLE_WORKSPACE_ID, too.
+        """
         ...
 
 

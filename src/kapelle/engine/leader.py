@@ -24,7 +24,8 @@ from kapelle.engine.execute import ExecuteStage
 from kapelle.engine.loop import Loop, supervised
 from kapelle.engine.merge import MergeStage
 from kapelle.engine.meter import EngineMeter
-from kapelle.engine.recover import RecoverStage, reap
+from kapelle.engine.reaping import reap
+from kapelle.engine.recover import RecoverStage
 from kapelle.engine.report import ReportStage
 from kapelle.engine.stage import Stage
 from kapelle.engine.submit import Asked, SubmitStage

@@ -6,10 +6,11 @@ from datetime import datetime, timedelta
 
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import KapelleError
-from kapelle.core.events import AgentReaped, Event, LeadTaken, SnapshotKept
+from kapelle.core.events import Event, LeadTaken, SnapshotKept
 from kapelle.core.merge import Integration
 from kapelle.core.store import Tx, View
 from kapelle.engine.integrate import Integrator, integration_ref
+from kapelle.engine.reaping import reap
 from kapelle.engine.set_back import move_earlier
 from kapelle.engine.world import World
 
@@ -106,20 +107,6 @@ class RecoverStage:
         orphans = await self._without_a_row()
         repositories = await self._world.store.read(_repositories) if orphans else []
         return [(path, repository) for path in orphans for repository in repositories]
-
-
-async def reap(world: World, me: ProcessRef, *, grace: timedelta) -> None:
-    """End what carries this store's id and belongs to no live agent: what an agent or a check started and left behind."""
-    live = await world.store.read(lambda view: {agent.process for agent in view.agents.live()})
-    reaped: list[ProcessRef] = []
-    for process in await world.host.leftovers(world.store.store_id):
-        if process in live or process == me:
-            continue
-        folder = f"{world.folders.root}/reaped/{process.pid}"
-        await world.host.end(process, folder, grace=grace)
-        reaped.append(process)
-    if reaped:
-        await world.store.transact(lambda tx: tx.log(*[AgentReaped(pid=process.pid) for process in reaped]), term=world.term)
 
 
 def _repositories(view: View) -> list[str]:

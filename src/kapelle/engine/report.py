@@ -12,6 +12,7 @@ from kapelle.core.run import RUN_TERMINAL
 from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.ending import end_runs
+from kapelle.engine.reaping import Reaper
 from kapelle.engine.world import World
 
 AGAIN = timedelta(seconds=30)
@@ -41,6 +42,7 @@ class ReportStage:
         self._acts = acts
         self._merging = merging
         """The acts on targets, by repository and branch: while one is running, the room it works in is not cleared."""
+        self._reaper = Reaper(world)
         self._again_at: dict[WorkspaceId, datetime] = {}
         """When a workspace that could not be cleared is tried again."""
 
@@ -58,6 +60,7 @@ class ReportStage:
         except BaseException:
             self._acts.give_back(findings)
             raise
+        self._reaper.add(order.workspace.workspace_id for order in clearing)
         for order in clearing:
             self._acts.start(order.workspace.workspace_id, self._clear(order))
         waiting = [moment for moment in self._again_at.values() if moment > now]
@@ -90,6 +93,10 @@ class ReportStage:
         row = order.workspace
         kept: str | None = None
         try:
+            # Before anything is kept: what is still at work there would write after it.
+            reaped = await self._reaper.quiet(row.workspace_id)
+            if reaped:
+                self._acts.report(lambda tx: tx.log(*reaped))
             if row.repository is not None and row.task_id is not None:
                 kept = await self._keep(order, row.repository)
             if row.owned:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from kapelle.core.agent import ProcessRef
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import HostFailed
 from kapelle.core.frozen import frozen
+from kapelle.core.ids import WorkspaceId
 from kapelle.core.ports import CommandResult, Ended, Launch, Spool
 from kapelle.testing.drivers import TOKEN
 from kapelle.testing.git import Files, MemoryDirectory, MemoryGit
@@ -172,6 +173,8 @@ class ScriptedHost:
         self.processes: list[ScriptedProcess] = []
         self.commands: dict[str, Command] = {"true": lambda _: None, "false": lambda _: "no"}
         self.ran: list[Ran] = []
+        self.looks = 0
+        """How often all processes of the machine were looked through."""
         self.piece = 1 << 20
         """How much of a spool is read at most in one look."""
         self.otherwise: Script = hangs()
@@ -203,6 +206,13 @@ class ScriptedHost:
     def live(self) -> list[ScriptedProcess]:
         """Return the processes that run."""
         return [process for process in self.processes if process.alive]
+
+    def left_behind(self, by: ScriptedProcess) -> ScriptedProcess:
+        """Return a process that *by* has started and that has left its group: it does not end with it."""
+        ref = ProcessRef(boot_id=BOOT, pid=1000 + len(self.processes) + 1, started="left behind")
+        process = ScriptedProcess(ref, by.launch, bytearray(), by.directory)
+        self.processes.append(process)
+        return process
 
     def leader_died(self) -> None:
         """Close the inputs that the leader held: nobody else can ever write to these processes."""
@@ -319,9 +329,11 @@ class ScriptedHost:
                 tail=problem or "",
             )
 
-    async def leftovers(self, store_id: str) -> Sequence[ProcessRef]:
+    async def leftovers(self, store_id: str, workspaces: Collection[WorkspaceId] | None = None) -> Sequence[ProcessRef]:
         """See the port."""
-        return [process.ref for process in self.live() if process.env.get("KAPELLE_STORE") == store_id]
+        self.looks += 1
+        mine = [process for process in self.live() if process.env.get("KAPELLE_STORE") == store_id]
+        return [entry.ref for entry in mine if workspaces is None or entry.env.get("KAPELLE_WORKSPACE_ID") in workspaces]
 
 
 # --- Scripts that are needed again and again ---

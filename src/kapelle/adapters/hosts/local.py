@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from kapelle.adapters.system import processes
 from kapelle.adapters.system.growth import Growth
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import HostFailed
+from kapelle.core.ids import WorkspaceId
 from kapelle.core.ports import CommandResult, Ended, Launch, Spool
 
 GROWTH = 0.03
@@ -169,8 +170,8 @@ class LocalHost:
             tail=tail,
         )
 
-    async def leftovers(self, store_id: str) -> Sequence[ProcessRef]:
-        return await asyncio.to_thread(processes.carrying, store_id)
+    async def leftovers(self, store_id: str, workspaces: Collection[WorkspaceId] | None = None) -> Sequence[ProcessRef]:
+        return await asyncio.to_thread(processes.carrying, store_id, workspaces)
 
     async def _gone_within(self, process: ProcessRef, seconds: float) -> bool:
         """Wait for the end of *process*, at most so long; say whether it has ended."""

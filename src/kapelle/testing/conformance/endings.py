@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 
 from kapelle.core.errors import HostFailed
+from kapelle.core.ids import WorkspaceId
 from kapelle.core.ports import Ended
 from kapelle.testing.conformance.processes import SOON, Stage, Started, read_to_end, read_until
 from kapelle.testing.conformance.spools import FOR_EVER, LONG, HostTests
@@ -135,6 +136,27 @@ class AdoptionSuite(HostTests):
         await new.end(mine.process, mine.folder, grace=SOON)
         await lifeline.cut()
         assert list(await new.leftovers(env[1][1])) == []
+        await stage.host.close_input(other.process)
+
+    async def test_what_left_its_group_is_found_by_the_workspace_it_carries(self, stage: Stage) -> None:
+        """It outlives its agent, and is nobody else's."""
+        store_id = f"left-{os.getpid()}"
+        lifeline = stage.lifeline()
+
+        def env(workspace_id: str) -> tuple[tuple[str, str], ...]:
+            return (("PATH", "/usr/bin:/bin"), ("KAPELLE_STORE", store_id), ("KAPELLE_WORKSPACE_ID", workspace_id))
+
+        leaves = 'exec 9>"$1"; mkfifo there; (setsid sh -c "echo up >&9; : >there; exec sleep 1000" &) >/dev/null; : <there'
+        gone = await stage.start(leaves, lifeline.path, env=env("w-1"))
+        other = await stage.start("cat", stdin=True, env=env("w-10"))
+        await read_to_end(stage.host, gone)
+        host = self.host()
+        assert list(await host.leftovers(store_id, [WorkspaceId("w-2")])) == []
+        assert list(await host.leftovers(store_id, [WorkspaceId("w-10")])) == [other.process]
+        for process in await host.leftovers(store_id, [WorkspaceId("w-1")]):
+            await host.end(process, str(stage.folder / "left"), grace=SOON)
+        await lifeline.cut()
+        assert list(await host.leftovers(store_id)) == [other.process]
         await stage.host.close_input(other.process)
 
     async def test_what_a_killed_leader_of_a_group_left_behind_is_found_and_can_be_ended(self, stage: Stage) -> None:

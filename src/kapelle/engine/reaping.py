@@ -1,0 +1,76 @@
+"""Reaping: end what an agent or a check has started and left behind, once nobody stands for it any more.
+
+What stays in its process group ends with the agent. What left it (``setsid``, a daemon) is found by what it carries in its
+environment: this store's id, and the id of the workspace that it was started in. All processes of the machine have to be
+looked at for that, so one look serves all workspaces that are to be cleared at the time.
+"""
+
+from asyncio import Lock, TaskGroup
+from collections.abc import Collection, Iterable
+from datetime import timedelta
+
+from kapelle.core.agent import ProcessRef
+from kapelle.core.events import AgentReaped
+from kapelle.core.ids import WorkspaceId
+from kapelle.engine.world import World
+
+GRACE = timedelta(milliseconds=250)
+"""How long what was left behind in a workspace may take to end when it is asked to."""
+LOOKS = 5
+"""How often it is looked again for what those that were ended have started meanwhile."""
+
+
+async def reap(world: World, me: ProcessRef, *, grace: timedelta) -> None:
+    """End what carries this store's id and belongs to no live agent: what an agent or a check started and left behind."""
+    live = await world.store.read(lambda view: {agent.process for agent in view.agents.live()})
+    found = await world.host.leftovers(world.store.store_id)
+    reaped = await _end(world, [process for process in found if process not in live and process != me], grace)
+    if reaped:
+        await world.store.transact(lambda tx: tx.log(*reaped), term=world.term)
+
+
+async def _end(world: World, processes: Iterable[ProcessRef], grace: timedelta) -> list[AgentReaped]:
+    async with TaskGroup() as group:
+        ended = [
+            (process, group.create_task(world.host.end(process, f"{world.folders.root}/reaped/{process.pid}", grace=grace)))
+            for process in processes
+        ]
+    return [AgentReaped(pid=process.pid) for process, _ in ended]
+
+
+class Reaper:
+    """Ends what is still at work in workspaces that are to be cleared; their agents have ended."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._wanted: set[WorkspaceId] = set()
+        self._looking = Lock()
+
+    def add(self, workspaces: Iterable[WorkspaceId]) -> None:
+        """Have the next look look for *workspaces*, too."""
+        self._wanted.update(workspaces)
+
+    async def quiet(self, workspace_id: WorkspaceId) -> list[AgentReaped]:
+        """Return when nothing is at work in *workspace_id*, with what was ended by the look that this took, for all of them.
+
+        Raises:
+            HostFailed: something cannot be ended.
+        """
+        async with self._looking:
+            if workspace_id not in self._wanted:
+                # A look for others had it in view.
+                return []
+            batch = frozenset(self._wanted)
+            reaped = await self._reap(batch)
+            # Only now: whoever waits for a look that failed takes one of its own.
+            self._wanted -= batch
+            return reaped
+
+    async def _reap(self, batch: Collection[WorkspaceId]) -> list[AgentReaped]:
+        reaped: list[AgentReaped] = []
+        for _ in range(LOOKS):
+            found = await self._world.host.leftovers(self._world.store.store_id, batch)
+            if not found:
+                break
+            reaped += await _end(self._world, found, GRACE)
+        return reaped
