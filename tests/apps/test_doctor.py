@@ -196,6 +196,60 @@ def test_a_folder_that_is_no_worktree_is_moved_aside_and_told(place: Place) -> N
         assert str(moved) in str(entry["what"])
 
 
+def test_the_record_of_a_worktree_whose_state_directory_is_gone_is_removed_and_no_work_is_lost(place: Place) -> None:
+    """`git worktree list` would show it for ever."""
+    ran(place)
+    lost = {
+        name: place.home.parent / "old" / "workspaces" / name for name in ("merged-w-1", "work-w-2", "staged-w-3", "away-w-4")
+    }
+    own = place.home.parent / "of-a-person"
+    for path in (*lost.values(), own):
+        place.git("worktree", "add", "-q", "--detach", str(path))
+        if path != own:
+            (place.repository / ".git" / "worktrees" / path.name / "kapelle-copied").touch()
+    for name in ("work-w-2", "staged-w-3"):
+        (lost[name] / "work.txt").write_text(name)
+        place.git("-C", str(lost[name]), "add", "work.txt")
+    place.git("-C", str(lost["work-w-2"]), "commit", "-q", "-m", "Work")
+    place.git("worktree", "lock", str(lost["away-w-4"]))
+    assert found(place, "worktrees") == []
+    shutil.rmtree(place.home.parent / "old")
+    shutil.rmtree(own)
+    listed = place.git("worktree", "list")
+    entries = found(place, "worktrees")
+    assert [str(entry["what"]) for entry in entries] == [
+        f"git records a worktree of Kapelle at {lost[name]}, which is gone" for name in ("merged-w-1", "staged-w-3", "work-w-2")
+    ]
+    assert place.git("worktree", "list") == listed
+    mended = found(place, "worktrees", "--fix")
+    assert [entry["mended"] for entry in mended] == [True] * 3
+    left = place.git("worktree", "list")
+    assert [name for name in (*lost, "of-a-person") if name in left] == ["away-w-4", "of-a-person"]
+    kept = {str(entry["subject"]): entry["ref"] for entry in place.run("recover", "--json").json}
+    assert set(kept) == {"Work", "What was staged in a workspace that is gone"}
+    assert place.git("show", f"{kept['Work']}:work.txt") == "work-w-2"
+    assert place.git("show", f"{kept['What was staged in a workspace that is gone']}:work.txt") == "staged-w-3"
+    assert found(place, "worktrees") == []
+
+
+def test_the_record_of_a_workspace_that_a_task_still_has_is_left_alone(place: Place) -> None:
+    go = place.home.parent / "go"
+    os.mkfifo(go)
+    place.write("flow.yml", f"name: w\ndefaults: {{agent: script, gate: none}}\ntasks: {{b: {{prompt: 'read x < {go}'}}}}\n")
+    # Opened when the agent has opened it, too.
+    with place.start("run", "../flow.yml") as leader, go.open("w") as goes:
+        (workspace,) = (place.home / "workspaces").iterdir()
+        workspace.rename(place.home / "moved")
+        assert found(place, "worktrees", "--fix") == []
+        leader.kill()
+        leader.wait()
+        assert found(place, "worktrees", "--fix") == []
+        assert str(workspace) in place.git("worktree", "list")
+        (place.home / "moved").rename(workspace)
+        goes.write("on\n")
+    assert place.run("resume").code == 0
+
+
 # --- With another machine ---
 
 

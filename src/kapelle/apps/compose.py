@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kapelle.adapters.gateway.rehearsal_file import Rehearsal
     from kapelle.adapters.gateway.standalone import Served
     from kapelle.adapters.store.backups import Restored
+    from kapelle.adapters.workspaces.records import GitRecords
     from kapelle.apps.desk import Desk
     from kapelle.apps.machine import Machine
     from kapelle.apps.reader import Reader
@@ -70,6 +71,13 @@ def repositories() -> Repositories:
     from kapelle.adapters.workspaces.repositories import GitRepositories
 
     return GitRepositories()
+
+
+def worktree_records() -> "GitRecords":
+    """Return how git's records of worktrees that are gone are found."""
+    from kapelle.adapters.workspaces.records import GitRecords
+
+    return GitRecords()
 
 
 def _host() -> Host:

@@ -1,5 +1,6 @@
 """What `kapelle doctor` finds: whether machine, project and store are in order, and what to do where they are not."""
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -61,16 +62,25 @@ async def examine(
     if not there and not compose.backed_up(home):
         yield Finding(area="store", standing=Standing.OK, what=f"there is none yet; it will be {home / compose.STORE}")
         yield _port(configuration, machine, led=False)
+        async for finding in _records(configuration, frozenset(), fix=fix):
+            yield finding
         return
     # One that is gone is not opened below either: what is said of it then is what every command says.
     problems = machine.store_problems(str(home / compose.STORE)) if there else ()
     if problems:
         what = f"{home / compose.STORE}: {'; '.join(problems[:3])}"
         yield Finding(area="store", standing=Standing.PROBLEM, what=what, remedy="kapelle restore")
+        async for finding in _records(configuration, None, fix=fix):
+            yield finding
         return
     try:
         async with compose.open_desk(configuration) as desk:
             async for finding in _store(configuration, machine, desk, fix=fix):
+                yield finding
+            known = await desk.world.store.read(lambda view: frozenset(row.path for row in view.agents.workspaces()))
+            known = frozenset(os.path.realpath(path) for path in known)
+            led = await desk.leader() is not None
+            async for finding in _records(configuration, None if led else known, fix=fix):
                 yield finding
     except StoreFailed as error:
         yield Finding(area="store", standing=Standing.PROBLEM, what=error.message, remedy=error.advice)
@@ -167,6 +177,36 @@ async def _repository(configuration: Configuration, machine: Machine, *, fix: bo
             machine.remove_lock(lock)
         what = f"{lock} was left behind by a git that is gone"
         yield Finding(area="locks", standing=Standing.PROBLEM, what=what, remedy="kapelle doctor --fix", mended=fix)
+
+
+async def _records(configuration: Configuration, known: frozenset[str] | None, *, fix: bool) -> AsyncIterator[Finding]:
+    """Find what git still records of workspaces that are gone: `git worktree list` would show them for ever.
+
+    *known* are the paths that the store has rows for; None when it cannot be asked, or somebody leads: then all workspaces of
+    this state directory are left to whoever leads.
+    """
+    try:
+        facts = await compose.repositories().inspect(str(configuration.root))
+    except KapelleError:
+        # It was told already.
+        return
+    records, own = compose.worktree_records(), (configuration.settings.home / "workspaces").resolve()
+    for gone in await records.gone(facts.git_dir):
+        if gone.path in known if known is not None else Path(gone.path).is_relative_to(own):
+            continue
+        what = f"git records a worktree of Kapelle at {gone.path}, which is gone"
+        if not fix:
+            yield Finding(
+                area="worktrees", standing=Standing.PROBLEM, what=what, remedy="kapelle doctor --fix removes the record"
+            )
+            continue
+        try:
+            ref = await records.forget(facts.root, gone)
+        except KapelleError as error:
+            yield Finding(area="worktrees", standing=Standing.PROBLEM, what=f"{what}; {error.message}", remedy=error.advice)
+            continue
+        kept = f"; its last commit is kept as {ref} (`kapelle recover`)" if ref is not None else ""
+        yield Finding(area="worktrees", standing=Standing.PROBLEM, what=what + kept, mended=True)
 
 
 def _project(configuration: Configuration, wrong: Sequence[Mistake]) -> list[Finding]:

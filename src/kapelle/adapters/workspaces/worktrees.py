@@ -78,7 +78,7 @@ class GitWorkspaces:
             await git.do("update-ref", "--no-deref", "HEAD", head)
             show_again(git_dir, path)
             return Commit(commit=head, tree=tree)
-        commit = await _commit_tree(git, tree, parents, signature)
+        commit = await commit_tree(git, tree, parents, signature)
         # HEAD itself, also when the agent put it on a branch: that branch is none of ours.
         await git.do("update-ref", "--no-deref", "HEAD", commit)
         await _quit(git, git_dir, "merge")
@@ -91,7 +91,7 @@ class GitWorkspaces:
         git, git_dir = await self._git(path, repository)
         await take_in(git, git_dir, path)
         state, marked = await _state(git, git_dir), await _marked(git)
-        if state.clean and not marked and await _held(git, state.head):
+        if state.clean and not marked and await held(git, state.head):
             return None
         with tempfile.TemporaryDirectory(prefix="kapelle-index-") as folder:
             index = Path(folder) / "index"
@@ -106,8 +106,8 @@ class GitWorkspaces:
         if tree != its_tree:
             name = "Kapelle"
             signature = Signature(author=name, email="snapshot@agents.kapelle.invalid", message=f"Snapshot of {path}\n")
-            commit = await _commit_tree(git, tree, [head], signature)
-        elif await _held(git, head):
+            commit = await commit_tree(git, tree, [head], signature)
+        elif await held(git, head):
             return None
         await git.do("update-ref", ref, commit)
         return commit
@@ -347,7 +347,7 @@ async def _unmark(git: Git, path: str, marked: Sequence[str]) -> None:
         await git.do("update-index", mark, "-z", "--stdin", given=os.fsencode("".join(f"{name}\0" for name in names)))
 
 
-async def _held(git: Git, commit: str) -> bool:
+async def held(git: Git, commit: str) -> bool:
     """Say whether a branch, or what Kapelle keeps, holds *commit*."""
     found = await git.do("for-each-ref", "--contains", commit, "--count=1", "refs/heads", "refs/kapelle")
     return bool(found.text)
@@ -381,7 +381,7 @@ def _identity(name: str, email: str) -> dict[str, str]:
     return {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", name), ("EMAIL", email))}
 
 
-async def _commit_tree(git: Git, tree: str, parents: Iterable[str], signature: Signature) -> str:
+async def commit_tree(git: Git, tree: str, parents: Iterable[str], signature: Signature) -> str:
     named = [argument for parent in parents for argument in ("-p", parent)]
     signed = git.having(**_identity(signature.author, signature.email))
     return (await signed.do("commit-tree", tree, *named, given=signature.message.encode())).text
