@@ -1,18 +1,24 @@
 """`doctor`: what is not in order is found, named with what to do, and mended when that is asked for."""
 
+import hashlib
 import os
+import re
 import shutil
 import socket
 import sqlite3
 import subprocess
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from kapelle.apps.clock import SystemClock
 from kapelle.apps.doctor import Finding, Standing, examine
 from kapelle.apps.settings import load
+from kapelle.core.account import account_of
+from kapelle.core.gateway import Upstream
 from kapelle.testing.places import Place, until
 
 KEY = {"ANTHROPIC_API_KEY": "sk-test"}
@@ -157,6 +163,56 @@ def test_a_port_that_somebody_has_is_a_problem(place: Place) -> None:
     assert port in str(entry["what"])
     (entry,) = found(place, "ports", env={"KAPELLE_GATEWAY_PORT": port})
     assert entry["standing"] == "ok"
+
+
+def test_the_port_of_a_live_leader_is_its_own_and_named(place: Place) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = str(free.getsockname()[1])
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        other = str(taken.getsockname()[1])
+        place.write("flow.yml", "name: w\ndefaults: {agent: script, gate: none}\ntasks: {b: {prompt: x, approval: true}}\n")
+        with place.start("run", "../flow.yml", env={"KAPELLE_GATEWAY_PORT": port}) as leader:
+            until(leader, "b: waits for approval")
+            settings = [{"KAPELLE_GATEWAY_PORT": port}, {}, {"KAPELLE_GATEWAY_PORT": other}]
+            fixed, free_one, wrong = (found(place, "ports", env=env)[0] for env in settings)
+            leader.kill()
+    own = f"process {leader.pid}, which leads, has its gateway on port {port}"
+    assert (fixed["standing"], fixed["what"]) == ("ok", own)
+    assert (free_one["standing"], free_one["what"]) == ("ok", own)
+    assert (wrong["standing"], wrong["what"]) == ("problem", f"{own}; whoever leads next takes port {other}, which is taken")
+
+
+def shut(place: Place, state: str, trouble: str, *, key: str = "", hours: int | None = None) -> None:
+    """Write down that the account of the key is not let through."""
+    account = account_of(Upstream(credential="env:ANTHROPIC_API_KEY"))
+    until_ = int((SystemClock().now() + timedelta(hours=hours)).timestamp() * 1e6) if hours is not None else None
+    values = (account.account_id, account.name, state, trouble, "so it said", 0, until_, until_, 1, None, 0, key)
+    with closing(sqlite3.connect(place.home / "store.db")) as store, store:
+        store.execute("insert or replace into accounts values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+
+def test_an_account_at_its_limit_is_named_with_its_reset_time(place: Place) -> None:
+    assert found(ran(place), "accounts") == []
+    shut(place, "limited", "usage_limit", hours=2)
+    (entry,) = found(place, "accounts")
+    assert entry["standing"] == "note"
+    assert re.search(r"env:ANTHROPIC_API_KEY at \S+ is at its limit until \d{4}-.* UTC \(so it said\)", str(entry["what"]))
+    shut(place, "limited", "usage_limit", hours=-2)
+    assert found(place, "accounts") == []
+
+
+def test_an_account_that_is_refused_is_a_problem_until_its_credentials_are_others(place: Place) -> None:
+    with closing(sqlite3.connect(ran(place).home / "store.db")) as store:
+        (store_id,) = store.execute("select value from about where name = 'store_id'").fetchone()
+    key = hashlib.sha256(f"{store_id}:{KEY['ANTHROPIC_API_KEY']}".encode()).hexdigest()[:16]
+    shut(place, "refused", "invalid_key", key=key)
+    (entry,) = found(place, "accounts")
+    assert entry["standing"] == "problem"
+    assert "is refused: the key is not valid" in str(entry["what"])
+    shut(place, "refused", "invalid_key", key="another")
+    (entry,) = found(place, "accounts")
+    assert entry["standing"] == "note"
+    assert "those are tried next" in str(entry["what"])
 
 
 def test_a_process_that_belongs_to_no_agent_is_found_and_ended(place: Place) -> None:

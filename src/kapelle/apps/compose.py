@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 GROUP = "kapelle.adapters"
 PRICES_VARIABLE = "KAPELLE_PRICES"
-STORE, LOCK = "store.db", "lead.lock"
+STORE, LOCK, PORT = "store.db", "lead.lock", "gateway.port"
 """Files of the state directory."""
 
 
@@ -78,6 +78,13 @@ def worktree_records() -> "GitRecords":
     from kapelle.adapters.workspaces.records import GitRecords
 
     return GitRecords()
+
+
+def last_port(home: Path) -> int | None:
+    """Return the port that the gateway of this state directory listened on last, or does now."""
+    from kapelle.adapters.gateway.server import remembered
+
+    return remembered(home / PORT)
 
 
 def _host() -> Host:
@@ -175,7 +182,7 @@ async def open_desk(configuration: Configuration) -> "AsyncGenerator[Desk]":
             workspaces=GitWorkspaces(locks),
             repositories=GitRepositories(),
             gateway=ModelGateway(
-                port_file=home / "gateway.port",
+                port_file=home / PORT,
                 credentials=credentials,
                 now=clock.now,
                 evaluator=evaluator,

@@ -1,7 +1,7 @@
 """What `kapelle doctor` finds: whether machine, project and store are in order, and what to do where they are not."""
 
-import os
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -10,14 +10,20 @@ from kapelle.apps.desk import Desk
 from kapelle.apps.keeping import disk
 from kapelle.apps.machine import Machine
 from kapelle.apps.settings import AGENTS_FILE, PROJECT_FILE, Configuration
-from kapelle.apps.upstream import logged_in
+from kapelle.apps.upstream import choose_upstream, logged_in
 from kapelle.apps.workflows import Workshop, agent_configs, gates
-from kapelle.core.errors import KapelleError, Mistake, ProgramMissing, RepositoryRefused, StoreFailed
+from kapelle.core.account import AccountState, account_of, passed, told
+from kapelle.core.errors import CredentialsMissing, KapelleError, Mistake, ProgramMissing, RepositoryRefused, StoreFailed
 from kapelle.core.frozen import frozen
+from kapelle.core.store import Lead
+from kapelle.engine.accounts import mark
 
 OLDEST_GIT = (2, 38)
 LITTLE, TOO_LITTLE = 5 * 10**9, 500 * 10**6
 """Bytes free on the disk below which a note is made, and below which work will fail soon."""
+
+
+ANOTHER_PORT = "End what listens there, or give KAPELLE_GATEWAY_PORT another one."
 
 
 class Standing(StrEnum):
@@ -61,7 +67,7 @@ async def examine(
     there = (home / compose.STORE).exists()
     if not there and not compose.backed_up(home):
         yield Finding(area="store", standing=Standing.OK, what=f"there is none yet; it will be {home / compose.STORE}")
-        yield _port(configuration, machine, led=False)
+        yield _port(configuration, machine, None)
         async for finding in _records(configuration, frozenset(), fix=fix):
             yield finding
         return
@@ -78,7 +84,6 @@ async def examine(
             async for finding in _store(configuration, machine, desk, fix=fix):
                 yield finding
             known = await desk.world.store.read(lambda view: frozenset(row.path for row in view.agents.workspaces()))
-            known = frozenset(os.path.realpath(path) for path in known)
             led = await desk.leader() is not None
             async for finding in _records(configuration, None if led else known, fix=fix):
                 yield finding
@@ -192,7 +197,7 @@ async def _records(configuration: Configuration, known: frozenset[str] | None, *
         return
     records, own = compose.worktree_records(), (configuration.settings.home / "workspaces").resolve()
     for gone in await records.gone(facts.git_dir):
-        if gone.path in known if known is not None else Path(gone.path).is_relative_to(own):
+        if _is_one_of(gone.path, known) if known is not None else Path(gone.path).is_relative_to(own):
             continue
         what = f"git records a worktree of Kapelle at {gone.path}, which is gone"
         if not fix:
@@ -207,6 +212,10 @@ async def _records(configuration: Configuration, known: frozenset[str] | None, *
             continue
         kept = f"; its last commit is kept as {ref} (`kapelle recover`)" if ref is not None else ""
         yield Finding(area="worktrees", standing=Standing.PROBLEM, what=what + kept, mended=True)
+
+
+def _is_one_of(real: str, paths: frozenset[str]) -> bool:
+    return any(real == str(Path(path).resolve()) for path in paths)
 
 
 def _project(configuration: Configuration, wrong: Sequence[Mistake]) -> list[Finding]:
@@ -228,14 +237,46 @@ def _project(configuration: Configuration, wrong: Sequence[Mistake]) -> list[Fin
     return found or [Finding(area="project", standing=Standing.OK, what=what)]
 
 
-def _port(configuration: Configuration, machine: Machine, *, led: bool) -> Finding:
+def _port(configuration: Configuration, machine: Machine, lead: Lead | None) -> Finding:
     port = configuration.settings.gateway_port
-    if port is None or led:
+    last = compose.last_port(configuration.settings.home) if lead is not None else None
+    if lead is not None and last is not None and not machine.port_is_free(last):
+        own = f"process {lead.holder.pid}, which leads, has its gateway on port {last}"
+        if port in {None, last}:
+            return Finding(area="ports", standing=Standing.OK, what=own)
+        what = f"{own}; whoever leads next takes port {port}"
+        if machine.port_is_free(port or 0):
+            return Finding(area="ports", standing=Standing.OK, what=what)
+        return Finding(area="ports", standing=Standing.PROBLEM, what=f"{what}, which is taken", remedy=ANOTHER_PORT)
+    if port is None:
         return Finding(area="ports", standing=Standing.OK, what="the gateway takes any free port of this machine")
     if machine.port_is_free(port):
         return Finding(area="ports", standing=Standing.OK, what=f"port {port} of the gateway is free")
-    remedy = "End what listens there, or give KAPELLE_GATEWAY_PORT another one."
-    return Finding(area="ports", standing=Standing.PROBLEM, what=f"port {port} of the gateway is taken", remedy=remedy)
+    what = f"port {port} of the gateway is taken"
+    return Finding(area="ports", standing=Standing.PROBLEM, what=what, remedy=ANOTHER_PORT)
+
+
+async def _accounts(configuration: Configuration, desk: Desk) -> list[Finding]:
+    """Say of the accounts that open runs use, or the next run would, which of them are not let through."""
+    used = await desk.world.store.read(lambda view: [run.spec.upstream for run in view.runs.open()])
+    with suppress(CredentialsMissing):
+        # Where there are no credentials at all, that was told already.
+        used.append(choose_upstream(configuration, rehearse=None, record=None, needs_model=True))
+    shut = await desk.world.store.read(lambda view: {found.account_id: found for found in view.accounts.not_open()})
+    now, found = desk.world.clock.now(), list[Finding]()
+    for account_id, upstream in {account_of(upstream).account_id: upstream for upstream in used}.items():
+        account = passed(shut.get(account_id) or account_of(upstream), now)
+        if account.state in {AccountState.OPEN, AccountState.RESTARTING}:
+            continue
+        refused = account.state is AccountState.REFUSED
+        if refused and mark(desk.world, upstream) not in {"", account.key}:
+            what = f"{account.name} was refused with other credentials than now; those are tried next"
+            found.append(Finding(area="accounts", standing=Standing.NOTE, what=what))
+            continue
+        remedy = "Nothing: what uses it goes on then by itself." if account.state is AccountState.LIMITED else ""
+        standing = Standing.PROBLEM if refused else Standing.NOTE
+        found.append(Finding(area="accounts", standing=standing, what=told(account), remedy=remedy))
+    return found
 
 
 async def _store(configuration: Configuration, machine: Machine, desk: Desk, *, fix: bool) -> AsyncIterator[Finding]:
@@ -245,7 +286,9 @@ async def _store(configuration: Configuration, machine: Machine, desk: Desk, *, 
     what = f"{configuration.settings.home / compose.STORE} is whole; {runs} open runs; {leads}"
     remedy = "kapelle resume" if runs and lead is None else ""
     yield Finding(area="store", standing=Standing.NOTE if remedy else Standing.OK, what=what, remedy=remedy)
-    yield _port(configuration, machine, led=lead is not None)
+    yield _port(configuration, machine, lead)
+    for finding in await _accounts(configuration, desk):
+        yield finding
     if lead is not None:
         yield Finding(area="orphans", standing=Standing.OK, what="whoever leads looks after what belongs to nobody")
         return

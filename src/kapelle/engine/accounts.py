@@ -14,6 +14,7 @@ from kapelle.core.account_events import AccountLimited, AccountRefused, AccountR
 from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import Trouble
 from kapelle.core.frozen import frozen
+from kapelle.core.gateway import Upstream
 from kapelle.core.ids import AccountId, AttemptId, RunId, TaskId
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, View
@@ -48,6 +49,13 @@ def waits(found: Account) -> tuple[Wait, str, datetime | None]:
 def refusal_of(found: Account) -> Refusal:
     """Return what an agent of an account that is shut is told."""
     return Refusal(trouble=found.trouble or Trouble.USAGE_LIMIT, message=rules.told(found))
+
+
+def mark(world: World, upstream: Upstream) -> str:
+    """Return a mark of the credentials for *upstream*, from which they cannot be found out; empty where there are none."""
+    reference = rules.reference_of(upstream)
+    secret = world.credentials.resolve(reference) if reference is not None else None
+    return "" if secret is None else hashlib.sha256(f"{world.store.store_id}:{secret}".encode()).hexdigest()[:16]
 
 
 class Accounts:
@@ -187,14 +195,11 @@ class Accounts:
     # --- Credentials ---
 
     def _mark(self, run: Run) -> str:
-        reference = rules.reference_of(run.spec.upstream)
-        secret = self._world.credentials.resolve(reference) if reference is not None else None
-        return "" if secret is None else hashlib.sha256(f"{self._world.store.store_id}:{secret}".encode()).hexdigest()[:16]
+        return mark(self._world, run.spec.upstream)
 
     def _renewed(self, tx: Tx, found: Account) -> bool:
         """Say whether the credentials are others than those that were refused."""
         for run in tx.runs.open():
             if rules.account_of(run.spec.upstream).account_id == found.account_id:
-                mark = self._mark(run)
-                return mark not in {"", found.key}
+                return self._mark(run) not in {"", found.key}
         return False

@@ -90,7 +90,7 @@ class ModelGateway:
 
     def _listen(self) -> socket.socket:
         """Listen where an earlier leader did, so that agents who outlived it find the gateway again."""
-        wanted = self._port or self._remembered()
+        wanted = self._port or remembered(self._port_file)
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -104,7 +104,7 @@ class ModelGateway:
         listener.listen(256)
         listener.setblocking(False)
         port = listener.getsockname()[1]
-        if port != self._remembered():
+        if port != remembered(self._port_file):
             # Written only when it is another: on a full disk the one that is known would be lost.
             try:
                 self._port_file.parent.mkdir(parents=True, exist_ok=True)
@@ -114,9 +114,11 @@ class ModelGateway:
                 raise GatewayFailed(f"{self._port_file} cannot be written: {error_.strerror}") from error_
         return listener
 
-    def _remembered(self) -> int | None:
-        try:
-            port = int(self._port_file.read_text())
-        except (OSError, ValueError):
-            return None
-        return port if 0 < port <= HIGHEST_PORT else None
+
+def remembered(port_file: Path) -> int | None:
+    """Return the port that the last gateway listened on, as *port_file* tells."""
+    try:
+        port = int(port_file.read_text())
+    except (OSError, ValueError):
+        return None
+    return port if 0 < port <= HIGHEST_PORT else None

@@ -1,6 +1,6 @@
-"""git's records of worktrees that are gone: `git worktree list` shows them for ever, where their state directory was deleted.
+"""git's records of worktrees that are gone: `git worktree list` shows them for ever when their state directory was deleted.
 
-Only Kapelle's own are touched: those with the list of copied files that ``GitWorkspaces.prepare`` writes into every one of them.
+Only Kapelle's own are touched: those with the list of copied files that ``GitWorkspaces.prepare`` writes into every one.
 """
 
 import os

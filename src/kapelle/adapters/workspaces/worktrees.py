@@ -382,6 +382,7 @@ def _identity(name: str, email: str) -> dict[str, str]:
 
 
 async def commit_tree(git: Git, tree: str, parents: Iterable[str], signature: Signature) -> str:
+    """Make a commit that holds *tree* and return it."""
     named = [argument for parent in parents for argument in ("-p", parent)]
     signed = git.having(**_identity(signature.author, signature.email))
     return (await signed.do("commit-tree", tree, *named, given=signature.message.encode())).text
