@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from kapelle.adapters.gateway.rehearsal_file import Rehearsal
     from kapelle.adapters.gateway.standalone import Served
     from kapelle.adapters.store.backups import Restored
+    from kapelle.adapters.workspaces.merges import KnownMerge
     from kapelle.adapters.workspaces.records import GitRecords
     from kapelle.apps.desk import Desk
     from kapelle.apps.machine import Machine
@@ -78,6 +80,17 @@ def worktree_records() -> "GitRecords":
     from kapelle.adapters.workspaces.records import GitRecords
 
     return GitRecords()
+
+
+async def merges_since(repository: str, store_id: str, moment: datetime) -> "list[KnownMerge]":
+    """Return what the merge queue of a store has made in *repository* since *moment*, as git tells, the newest first.
+
+    Raises:
+        GitFailed: git failed.
+    """
+    from kapelle.adapters.workspaces.merges import merges_since as since
+
+    return await since(repository, store_id, moment)
 
 
 def last_port(home: Path) -> int | None:
