@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapelle.apps.cli.keeping import parse_size, size_text
+from kapelle.apps.clock import SystemClock
 from kapelle.apps.keeping import Litter, to_free
 from kapelle.core.errors import UsageError
 from kapelle.testing.places import Place, until
@@ -148,6 +150,38 @@ def test_files_of_runs_that_go_on_stay(place: Place) -> None:
     assert place.run("clean", "--older-than", "0s", "--json").json["removed"] != []
 
 
+def test_a_damaged_store_that_was_put_aside_goes_when_it_is_old(failed: Place) -> None:
+    """Its age is counted from when it was put aside: it may not have been written to for long before."""
+    old, young = "store.db.damaged-20010909T014640000000", f"store.db.damaged-{SystemClock().now():%Y%m%dT%H%M%S%f}"
+    for name in (old, f"{old}-wal", young):
+        (failed.home / name).write_bytes(b"x" * 50_000)
+        os.utime(failed.home / name, (10**9, 10**9))
+    done = failed.run("clean", "--json").json
+    assert [part["what"] for part in done["removed"]] == [f"{old} (a damaged store)", f"{old}-wal (a damaged store)"]
+    assert done["freed_bytes"] >= 100_000
+    assert (failed.home / young).exists()
+    failed.run("clean", "--older-than", "0s")
+    assert not (failed.home / young).exists()
+    assert failed.run("list", "--json").json[0]["name"] == "keep"
+
+
+def test_all_of_the_state_directory_is_counted(failed: Place) -> None:
+    for name in ("orphan/x-w-1/big", "workspaces/y/big", "rehearsals/r-1.yml", "store.db.damaged-20010909T014640000000"):
+        path = failed.home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 300_000)
+    os.link(failed.home / "workspaces" / "y" / "big", failed.home / "workspaces" / "y" / "again")
+    said = failed.run("clean", "--dry-run", "--json").json
+    du = int(
+        subprocess.run(["du", "-s", "-B1", str(failed.home)], check=True, capture_output=True, text=True).stdout.split()[0]
+    )
+    assert abs(said["freed_bytes"] + said["kept_bytes"] - du) <= 64 << 10
+    # What must stay counts as kept: all else goes for it.
+    failed.run("clean", "--keep", "1MB")
+    assert not list((failed.home / "homes").iterdir())
+    assert (failed.home / "orphan/x-w-1/big").exists()
+
+
 @pytest.mark.parametrize("given", ["many", "10", "5 weeks", "-1d"])
 def test_an_age_that_is_none_is_an_error(place: Place, given: str) -> None:
     assert place.run("clean", f"--older-than={given}").code == 2
@@ -195,15 +229,15 @@ parts = st.lists(
 )
 
 
-@given(litter=parts, hours=st.integers(0, 100), keep=st.none() | st.integers(0, 5000))
-def test_the_oldest_goes_first_and_no_more_than_must(litter: list[Litter], hours: int, keep: int | None) -> None:
-    going = to_free(litter, NOW, age=hours * 3600.0, keep=keep)
+@given(litter=parts, hours=st.integers(0, 100), keep=st.none() | st.integers(0, 5000), fixed=st.integers(0, 900))
+def test_the_oldest_goes_first_and_no_more_than_must(litter: list[Litter], hours: int, keep: int | None, fixed: int) -> None:
+    going = to_free(litter, NOW, age=hours * 3600.0, keep=keep, fixed=fixed)
     too_old = [part for part in litter if NOW - part.at > timedelta(hours=hours)]
     assert sorted(map(id, going[: len(too_old)])) == sorted(map(id, too_old))
-    left = sum(part.size for part in litter) - sum(part.size for part in going)
+    left = fixed + sum(part.size for part in litter) - sum(part.size for part in going)
     if keep is None:
         assert len(going) == len(too_old)
     else:
-        assert left <= keep
+        assert left <= keep or (left == fixed > keep)
         extra = going[len(too_old) :]
         assert not extra or left + extra[-1].size > keep

@@ -1,7 +1,7 @@
 """What Kapelle keeps: work under ``refs/kapelle/`` that can be had back, and files on disk that can go.
 
 Nothing goes that is not merged: a ref is removed only when the branch that it was for holds its commit, and of files only what
-runs that have ended left behind (logs, spools, homes of agents).
+runs that have ended left behind (logs, spools, homes of agents), and damaged stores that were put aside.
 """
 
 import os
@@ -22,8 +22,12 @@ from kapelle.core.task import Task
 
 PREFIX = "refs/kapelle/"
 KEPT = "/kept/"
-FOLDERS = ("agents", "homes", "logs", "reaped", "verify")
+FOLDERS = ("agents", "checks", "homes", "logs", "reaped", "setup", "verify")
 """Folders below the state directory whose parts may go one by one."""
+DAMAGED = "store.db.damaged-*"
+ASIDE = re.compile(r"\.damaged-(\d{8}T\d{6})")
+BLOCK = 512
+"""Bytes in what the system counts the room of a file in, whatever the blocks of its disk."""
 
 
 @frozen
@@ -167,12 +171,15 @@ class Litter:
     """When it was last written to."""
 
 
-def to_free(litter: Iterable[Litter], now: datetime, *, age: float, keep: int | None) -> list[Litter]:
-    """Return what goes: what is older than *age* seconds, and beyond that the oldest until at most *keep* bytes are left."""
+def to_free(litter: Iterable[Litter], now: datetime, *, age: float, keep: int | None, fixed: int = 0) -> list[Litter]:
+    """Return what goes: what is older than *age* seconds, and beyond that the oldest until at most *keep* bytes are left.
+
+    *fixed* are the bytes of what must stay; they count as left.
+    """
     oldest_first = sorted(litter, key=lambda entry: entry.at)
     going = [entry for entry in oldest_first if (now - entry.at).total_seconds() > age]
     staying = oldest_first[len(going) :]
-    left = sum(entry.size for entry in staying)
+    left = fixed + sum(entry.size for entry in staying)
     for entry in staying:
         if keep is None or left <= keep:
             break
@@ -189,9 +196,9 @@ async def litter(desk: Desk, repository: str | None) -> list[Litter]:
         GitFailed: git failed.
     """
     busy = await desk.world.store.read(_busy)
-    found = [
-        entry for folder in FOLDERS for entry in _parts(Path(desk.world.folders.root) / folder, busy) if entry.path is not None
-    ]
+    home = Path(desk.world.folders.root)
+    found = [entry for folder in FOLDERS for entry in _parts(home / folder, busy) if entry.path is not None]
+    found += _set_aside(home)
     if repository is not None:
         for entry in await kept(desk, repository):
             if entry.merged:
@@ -211,7 +218,8 @@ def _busy(view: View) -> frozenset[str]:
         for task in view.tasks.of_run(run_id)
         for attempt in view.attempts.of_task(task.task_id)
     }
-    return frozenset({*runs, *agents, *attempts})
+    workspaces = {row.workspace_id for row in view.agents.workspaces()}
+    return frozenset({*runs, *agents, *attempts, *workspaces})
 
 
 def _parts(folder: Path, busy: frozenset[str]) -> list[Litter]:
@@ -225,17 +233,42 @@ def _parts(folder: Path, busy: frozenset[str]) -> list[Litter]:
     return found
 
 
+def _set_aside(home: Path) -> list[Litter]:
+    """Return the damaged stores that `kapelle restore` has put aside, file by file; each is as old as that is."""
+    found: list[Litter] = []
+    for path in sorted(home.glob(DAMAGED)):
+        stamp = ASIDE.search(path.name)
+        size, newest = _measure(path)
+        at = datetime.fromtimestamp(newest, UTC)
+        if stamp is not None:
+            # When it was last written to says nothing: that may have been long before.
+            at = max(at, datetime.strptime(stamp[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC))
+        found.append(Litter(what=f"{path.name} (a damaged store)", path=path, size=size, at=at))
+    return found
+
+
+def taken(home: Path) -> int:
+    """Return the bytes that all of the state directory takes up on the disk, as ``du`` counts them."""
+    return _measure(home)[0] if home.is_dir() else 0
+
+
 def _measure(path: Path) -> tuple[int, float]:
-    """Return the size of all that is in *path*, in bytes, and when anything in it was last written to."""
+    """Return what all that is in *path* takes up on the disk, in bytes, and when anything in it was last written to."""
     about = path.lstat()
-    size, newest = about.st_size, about.st_mtime
+    size, newest, seen = about.st_blocks * BLOCK, about.st_mtime, set[tuple[int, int]]()
     for parent, folders, files in os.walk(path):
         for name in (*folders, *files):
             try:
                 about = os.lstat(os.path.join(parent, name))  # noqa: PTH118  # as os.walk gives it
             except FileNotFoundError:
                 continue
-            size, newest = size + about.st_size, max(newest, about.st_mtime)
+            newest = max(newest, about.st_mtime)
+            # A file may have several names; a folder has two, and more with each folder in it.
+            if about.st_nlink > 1 and name in files:
+                if (about.st_dev, about.st_ino) in seen:
+                    continue
+                seen.add((about.st_dev, about.st_ino))
+            size += about.st_blocks * BLOCK
     return size, newest
 
 

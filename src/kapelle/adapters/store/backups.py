@@ -2,7 +2,7 @@
 
 store.db                          the store
 backups/store-20260301T120000.db  what it held then
-store.db.damaged-20260301T120500  a damaged one, kept aside by ``restore``, never deleted
+store.db.damaged-20260301T120500  a damaged one, kept aside by ``restore`` until `kapelle clean` finds it old
 """
 
 import os

@@ -266,7 +266,7 @@ def _make(path: Path) -> None:
 
 
 def _delete(path: Path) -> None:
-    if path.is_symlink():
+    if path.is_symlink() or path.is_file():
         path.unlink()
         return
 

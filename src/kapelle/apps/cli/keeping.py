@@ -14,7 +14,7 @@ from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import out, print_json
 from kapelle.apps.desk import Desk
-from kapelle.apps.keeping import Kept, Litter, disk, free, kept, kept_json, litter, restore, to_free
+from kapelle.apps.keeping import Kept, Litter, disk, free, kept, kept_json, litter, restore, taken, to_free
 from kapelle.core.durations import parse_duration
 from kapelle.core.errors import RepositoryRefused, UsageError
 
@@ -44,13 +44,16 @@ def clean(
     older_than: Annotated[str, typer.Option("--older-than", help="Remove what is older, for example 12h or 7d.")] = "14d",
     keep: Annotated[
         str | None,
-        typer.Option("--keep", help="Keep at most so much, with its unit, for example 500MB: the oldest goes first."),
+        typer.Option("--keep", help="Keep at most so much in the state directory, for example 500MB: the oldest goes first."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would go.")] = False,
     repository: Folder = None,
     json: Json = False,
 ) -> None:
-    """Free the disk of what ended runs left: logs, spools, homes of agents, refs of merged work. Never unmerged work."""
+    """Free the disk of what ended runs left: logs, spools, homes of agents, damaged stores, refs of merged work.
+
+    Never unmerged work: workspaces, what was set aside, the store and its backups stay. Sizes are those on the disk.
+    """
     try:
         age = parse_duration(older_than)
     except ValueError as error:
@@ -128,12 +131,14 @@ async def _clean(folder: Path | None, age: tuple[timedelta, str], keep: int | No
     found = configuration(folder)
     async with compose.open_desk(found) as desk:
         everything = await litter(desk, await _repository(desk, found.root))
-        going = to_free(everything, desk.world.clock.now(), age=age[0].total_seconds(), keep=keep)
+        whole = taken(found.settings.home)
+        fixed = max(whole - sum(entry.size for entry in everything), 0)
+        going = to_free(everything, desk.world.clock.now(), age=age[0].total_seconds(), keep=keep, fixed=fixed)
         if not dry_run:
             await free(desk, going)
         left = disk(found.settings.home)[0]
     freed = sum(entry.size for entry in going)
-    stays = sum(entry.size for entry in everything) - freed
+    stays = max(whole - freed, 0)
     if as_json:
         print_json(
             {
