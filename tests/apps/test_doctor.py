@@ -19,7 +19,7 @@ from kapelle.apps.doctor import Finding, Standing, examine
 from kapelle.apps.settings import load
 from kapelle.core.account import account_of
 from kapelle.core.gateway import Upstream
-from kapelle.testing.places import Place, until
+from kapelle.testing.places import Place, git, make_repository, until
 
 KEY = {"ANTHROPIC_API_KEY": "sk-test"}
 FLOW = "name: f\ndefaults: {agent: script, gate: none}\ntasks: {a: {prompt: 'echo 1 > a.txt'}}\n"
@@ -304,6 +304,55 @@ def test_the_record_of_a_workspace_that_a_task_still_has_is_left_alone(place: Pl
         (place.home / "moved").rename(workspace)
         goes.write("on\n")
     assert place.run("resume").code == 0
+
+
+def a_worktree_of_nobody(place: Place) -> tuple[Path, Path]:
+    """Return a workspace of a repository that the store does not know, and that repository."""
+    other = make_repository(place.home.parent / "other repository")
+    orphan = ran(place).home / "workspaces" / "lost-w-1"
+    git(other, "worktree", "add", "-q", "--detach", str(orphan))
+    (other / ".git" / "worktrees" / "lost-w-1" / "kapelle-copied").touch()
+    (orphan / "work.txt").write_text("half done")
+    return orphan, other
+
+
+def test_git_works_in_a_worktree_that_was_moved_aside(place: Place) -> None:
+    _, other = a_worktree_of_nobody(place)
+    (entry,) = found(place, "orphans", "--fix")
+    (moved,) = (place.home / "orphan").iterdir()
+    assert str(entry["what"]).endswith(f"it could not be kept as a commit and is now {moved}")
+    assert "work.txt" in git(moved, "status", "--short")
+    assert str(moved) in git(other, "worktree", "list")
+
+
+def test_the_command_after_which_git_works_in_a_worktree_that_was_moved_aside_is_told(place: Place) -> None:
+    """Its repository may be on a disk that is away just now."""
+    orphan, other = a_worktree_of_nobody(place)
+    away = other.rename(other.with_name("away"))
+    (entry,) = found(place, "orphans", "--fix")
+    (moved,) = (place.home / "orphan").iterdir()
+    command = f"git -C '{other}' worktree repair {moved}"
+    assert f"(git works in it after `{command}`, once that repository is at hand)" in str(entry["what"])
+    away.rename(other)
+    there = Place(repository=other, home=place.home)
+    (entry,) = found(there, "worktrees")
+    assert entry["what"] == f"the worktree {moved} was set aside, and git takes it to be at {orphan} still"
+    assert entry["remedy"] == command
+    subprocess.run(command, shell=True, check=True)  # noqa: S602  # as a person would
+    assert "work.txt" in git(moved, "status", "--short")
+    assert found(there, "worktrees") == []
+
+
+def test_a_worktree_that_was_moved_aside_is_repaired(place: Place) -> None:
+    _, other = a_worktree_of_nobody(place)
+    away = other.rename(other.with_name("away"))
+    found(place, "orphans", "--fix")
+    away.rename(other)
+    there = Place(repository=other, home=place.home)
+    (entry,) = found(there, "worktrees", "--fix")
+    assert entry["mended"]
+    (moved,) = (place.home / "orphan").iterdir()
+    assert "work.txt" in git(moved, "status", "--short")
 
 
 # --- With another machine ---

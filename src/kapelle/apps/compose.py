@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from kapelle.adapters.gateway.standalone import Served
     from kapelle.adapters.store.backups import Restored
     from kapelle.adapters.workspaces.merges import KnownMerge
-    from kapelle.adapters.workspaces.records import GitRecords
     from kapelle.apps.desk import Desk
-    from kapelle.apps.machine import Machine
+    from kapelle.apps.machine import Machine, Records
     from kapelle.apps.reader import Reader
 
 GROUP = "kapelle.adapters"
@@ -75,8 +74,8 @@ def repositories() -> Repositories:
     return GitRepositories()
 
 
-def worktree_records() -> "GitRecords":
-    """Return how git's records of worktrees that are gone are found."""
+def worktree_records() -> "Records":
+    """Return how git's records of worktrees are looked at."""
     from kapelle.adapters.workspaces.records import GitRecords
 
     return GitRecords()

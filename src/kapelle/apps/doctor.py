@@ -8,7 +8,7 @@ from pathlib import Path
 from kapelle.apps import compose
 from kapelle.apps.desk import Desk
 from kapelle.apps.keeping import disk
-from kapelle.apps.machine import Machine
+from kapelle.apps.machine import Machine, Records
 from kapelle.apps.settings import AGENTS_FILE, PROJECT_FILE, Configuration
 from kapelle.apps.upstream import choose_upstream, logged_in
 from kapelle.apps.workflows import Workshop, agent_configs, gates
@@ -196,22 +196,36 @@ async def _records(configuration: Configuration, known: frozenset[str] | None, *
         # It was told already.
         return
     records, own = compose.worktree_records(), (configuration.settings.home / "workspaces").resolve()
-    for gone in await records.gone(facts.git_dir):
-        if _is_one_of(gone.path, known) if known is not None else Path(gone.path).is_relative_to(own):
+    moved = records.moved(str(configuration.settings.home / "orphan"))
+    for record, path in records.gone(facts.git_dir).items():
+        if _is_one_of(path, known) if known is not None else Path(path).is_relative_to(own):
             continue
-        what = f"git records a worktree of Kapelle at {gone.path}, which is gone"
+        if record in moved:
+            yield _moved(records, moved[record], path, fix=fix)
+            continue
+        what = f"git records a worktree of Kapelle at {path}, which is gone"
         if not fix:
             yield Finding(
                 area="worktrees", standing=Standing.PROBLEM, what=what, remedy="kapelle doctor --fix removes the record"
             )
             continue
         try:
-            ref = await records.forget(facts.root, gone)
+            ref = await records.forget(facts.root, record, path)
         except KapelleError as error:
             yield Finding(area="worktrees", standing=Standing.PROBLEM, what=f"{what}; {error.message}", remedy=error.advice)
             continue
         kept = f"; its last commit is kept as {ref} (`kapelle recover`)" if ref is not None else ""
         yield Finding(area="worktrees", standing=Standing.PROBLEM, what=what + kept, mended=True)
+
+
+def _moved(records: Records, path: str, before: str, *, fix: bool) -> Finding:
+    what = f"the worktree {path} was set aside, and git takes it to be at {before} still"
+    remedy = records.how_to_repair(path) or ""
+    try:
+        mended = fix and records.repair(path, before)
+    except KapelleError as error:
+        return Finding(area="worktrees", standing=Standing.PROBLEM, what=f"{what}; {error.message}", remedy=error.advice)
+    return Finding(area="worktrees", standing=Standing.PROBLEM, what=what, remedy=remedy, mended=mended)
 
 
 def _is_one_of(real: str, paths: frozenset[str]) -> bool:
@@ -300,6 +314,9 @@ async def _store(configuration: Configuration, machine: Machine, desk: Desk, *, 
         remedy = "" if gone else "kapelle doctor --fix keeps what is in it as a commit and clears it away, or moves it aside"
         goal = (moved or {}).get(entry)
         told = f"{what}; it could not be kept as a commit and is now {goal}" if goal is not None else what
+        repair = compose.worktree_records().how_to_repair(goal) if goal is not None else None
+        if repair is not None:
+            told += f" (git works in it after `{repair}`, once that repository is at hand)"
         yield Finding(area="orphans", standing=Standing.PROBLEM, what=told, remedy=remedy, mended=gone)
     if not before:
         yield Finding(area="orphans", standing=Standing.OK, what="no process and no workspace without an owner")

@@ -5,34 +5,24 @@ Only Kapelle's own are touched: those with the list of copied files that ``GitWo
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from kapelle.adapters.system.git import Git
-from kapelle.adapters.workspaces.worktrees import COPIED, commit_tree, held
-from kapelle.core.frozen import frozen
+from kapelle.adapters.workspaces.moved import COPIED, how_to_repair, record_named, repoint
+from kapelle.adapters.workspaces.worktrees import commit_tree, held
+from kapelle.core.errors import WorkspaceFailed
 from kapelle.core.ports import Signature
 
 UNFIT = re.compile(r"[^\w-]+")
 """What cannot be in the name of a ref."""
 
 
-@frozen
-class GoneWorktree:
-    """A worktree of Kapelle's of which only git's record is left."""
-
-    record: str
-    """The folder of the record, in the git directory of the repository."""
-    path: str
-    """Where the worktree was."""
-
-
 class GitRecords:
-    """What a repository still knows of worktrees that are gone."""
+    """See ``apps.machine.Records``."""
 
-    async def gone(self, git_dir: str) -> Sequence[GoneWorktree]:
-        """Return Kapelle's worktrees that are gone, with the repository whose common git directory *git_dir* is."""
-        found: list[GoneWorktree] = []
+    def gone(self, git_dir: str) -> Mapping[str, str]:
+        found: dict[str, str] = {}
         records = Path(git_dir, "worktrees")
         for record in sorted(records.iterdir()) if records.is_dir() else ():
             # One that is locked may be on a disk that is away just now; git locks one that it is making, too.
@@ -44,22 +34,31 @@ class GitRecords:
                 continue
             path = os.path.realpath((record / pointed).parent)
             if not os.path.lexists(path):  # a link that leads nowhere is there, too
-                found.append(GoneWorktree(record=str(record), path=path))
+                found[os.path.realpath(record)] = path
         return found
 
-    async def forget(self, repository: str, gone: GoneWorktree) -> str | None:
-        """Remove the record of *gone*; return the ref under which its last commit is kept, if no other holds that.
+    def moved(self, folder: str) -> Mapping[str, str]:
+        place = Path(folder)
+        named = {path: record_named(path) for path in (sorted(place.iterdir()) if place.is_dir() else ())}
+        return {os.path.realpath(record): str(path) for path, record in named.items() if record is not None}
 
-        Raises:
-            GitFailed: git failed; the record is still there.
-        """
-        git = Git(repository, git_dir=gone.record)
+    def repair(self, path: str, before: str) -> bool:
+        try:
+            return repoint(Path(path), before)
+        except OSError as error:
+            raise WorkspaceFailed(f"git cannot be told where {path} is: {error.strerror}") from error
+
+    def how_to_repair(self, path: str) -> str | None:
+        return how_to_repair(Path(path))
+
+    async def forget(self, repository: str, record: str, path: str) -> str | None:
+        git = Git(repository, git_dir=record)
         commit, ref = await _last(git), None
         if commit is not None and not await held(git, commit):
-            name = UNFIT.sub("-", Path(gone.path).name).strip("-") or "workspace"
+            name = UNFIT.sub("-", Path(path).name).strip("-") or "workspace"
             ref = f"refs/kapelle/gone/kept/orphan/{name}-{commit[:12]}"
             await git.do("update-ref", ref, commit)
-        await Git(repository).do("worktree", "remove", "--force", "--force", gone.path)
+        await Git(repository).do("worktree", "remove", "--force", "--force", path)
         return ref
 
 

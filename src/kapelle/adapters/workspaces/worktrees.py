@@ -14,12 +14,11 @@ from pathlib import Path
 
 from kapelle.adapters.system.git import Git, Locks, failed, plain
 from kapelle.adapters.workspaces.inside import open_inside, show_again, take_in
+from kapelle.adapters.workspaces.moved import COPIED, repoint
 from kapelle.core.errors import GitFailed, WorkspaceFailed
 from kapelle.core.frozen import frozen
 from kapelle.core.ports import Commit, Conflict, Mount, Signature, WorkspaceOrder
 
-COPIED = "kapelle-copied"
-"""A file in the worktree's private git directory that lists what was copied in: it is never committed."""
 WILDCARD = re.compile(r"[\\*?\[]")
 UNDER_WAY = {
     "merge": ("MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "MERGE_RR", "MERGE_AUTOSTASH", "AUTO_MERGE", "SQUASH_MSG"),
@@ -183,6 +182,8 @@ class GitWorkspaces:
             names = chain([name], (f"{name}-{number}" for number in count(2)))
             free = next(each for each in names if each not in taken)
             Path(path).rename(place / free)
+            # Git works in it as before, where its repository is at hand.
+            repoint(place / free, path)
         except OSError as error:
             raise WorkspaceFailed(f"{path} cannot be moved to {folder}: {error.strerror}") from error
         return str(place / free)
