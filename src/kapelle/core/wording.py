@@ -71,7 +71,7 @@ def result_wrong(problem: str) -> str:
 
 def conflict(target: str, files: Sequence[str], others: Sequence[Other], *, theirs: str, mine: str) -> str:
     """Return the prompt for an agent whose change does not fit what was merged meanwhile: both sides, and what each is for."""
-    listed = "\n".join(f"- {name}" for name in files)
+    listed = "\n".join(f"- {shown_file(name)}" for name in files)
     return (
         f"Your change is in conflict with what was merged into {target} while you worked. That work has been merged into this "
         f"working directory; these files hold conflict markers:\n{listed}\n\n"
@@ -134,7 +134,7 @@ def go_on() -> str:
 
 def hand_over(task: str, later: str, changed: Sequence[str], last_words: str) -> str:
     """Return the first prompt of a fresh conversation that goes on where another one had become too long."""
-    listed = "\n".join(f"- {name}" for name in changed[:FILES]) or "- none yet"
+    listed = "\n".join(f"- {shown_file(name)}" for name in changed[:FILES]) or "- none yet"
     more = f"\n- and {len(changed) - FILES} more" if len(changed) > FILES else ""
     parts = [
         f"You take over a task from an agent whose conversation became too long for the model. The task:\n\n{task.strip()}",
