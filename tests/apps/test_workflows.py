@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from kapelle.testing.places import Place
 
 HEAD = "name: flow\ndefaults: {agent: script, gate: none}\n"
@@ -109,6 +111,51 @@ tasks:
     assert code == 0
     assert set(tasks) == {"docs[en]", "docs[ja]", "all"}
     assert tasks["all"]["summary"].split() == ["en", "ja"]
+
+
+FOREACH = """\
+inputs: {{langs: {{default: [en, ja]}}, all: {{default: 'en, ja'}}}}
+tasks: {{docs: {{foreach: "{}", prompt: 'true'}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ['en', 'ja'] }}",
+        "{{ inputs.langs }}",
+        "{{inputs.all}}",
+        "{{ inputs.langs[:1] + ['ja'] }}",
+        "{{ inputs['langs'] | sort }}",
+        "{{ inputs.all.split(', ') }}",
+        "{{ ('en', 'ja') }}",
+    ],
+)
+def test_foreach_may_be_any_template_that_gives_a_list(place: Place, template: str) -> None:
+    code, tasks = run(place, FOREACH.format(template))
+    assert (code, set(tasks)) == (0, {"docs[en]", "docs[ja]"})
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{{ inputs.lang }}", "lang"),
+        ("{{ tasks.x.result }}", "'tasks' is undefined"),
+        ("{{ 3 }}", "foreach of docs is neither a list nor a template that gives one"),
+        ("{{ {'a': 1} }}", "foreach of docs is neither a list nor a template that gives one"),
+        ("en, ja", "foreach of docs is neither a list nor a template that gives one"),
+        ("{{ ['en' }}", "foreach of docs: "),
+        ("{{ 'a' }}{{ 'b' }}", "foreach of docs: "),
+        ("{{ range(100000) | map('string') | map('length') | list * 1000 }}", "foreach of docs: "),
+        ("{{ [] }}", "foreach of docs is empty"),
+    ],
+)
+def test_a_foreach_that_gives_no_list_is_a_mistake(place: Place, template: str, says: str) -> None:
+    path = place.write("flow.yml", f"name: f\ndefaults: {{agent: script, gate: none}}\n{FOREACH.format(template)}")
+    answer = place.run("run", str(path))
+    assert answer.code == 2
+    assert says in " ".join(answer.err.split())
+    assert "flow.yml:4:" in answer.err
 
 
 def test_a_phase_starts_when_the_one_before_is_completed(place: Place) -> None:

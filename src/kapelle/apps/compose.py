@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kapelle.apps.settings import Configuration
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import NotPossibleNow, ProgramMissing, UsageError
+from kapelle.core.evaluating import Evaluator
 from kapelle.core.ids import make_id
 from kapelle.core.ports import Driver, Host, Repositories, Sandbox
 
@@ -90,6 +91,13 @@ async def merges_since(repository: str, store_id: str, moment: datetime) -> "lis
     from kapelle.adapters.workspaces.merges import merges_since as since
 
     return await since(repository, store_id, moment)
+
+
+def evaluator() -> Evaluator:
+    """Return what evaluates templates and the like, under limits; whoever has used it closes it."""
+    from kapelle.adapters.evaluators.process import ProcessEvaluator
+
+    return ProcessEvaluator()
 
 
 def last_port(home: Path) -> int | None:

@@ -241,7 +241,13 @@ def _project(configuration: Configuration, wrong: Sequence[Mistake]) -> list[Fin
         what, remedy = f"no agent is configured in {root}", "`kapelle init` writes a beginning."
         return [Finding(area="project", standing=Standing.PROBLEM, what=what, remedy=remedy)]
     sandboxes = compose.sandboxes()
-    shop = Workshop(configuration=configuration, drivers=compose.drivers(), sandboxes=sandboxes, repository=None)
+    shop = Workshop(
+        configuration=configuration,
+        drivers=compose.drivers(),
+        sandboxes=sandboxes,
+        repository=None,
+        evaluator=compose.evaluator(),
+    )
     agents, mistakes = agent_configs(shop)
     found = [
         Finding(area="project", standing=Standing.PROBLEM, what=str(mistake), remedy=mistake.advice)

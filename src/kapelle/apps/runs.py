@@ -1,6 +1,7 @@
 """From what a person wants to a run that was accepted: the same for every door. Everything is checked before it is written."""
 
 import shutil
+from asyncio import to_thread
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,7 @@ async def workshop(found: Configuration) -> Workshop:
         drivers=compose.drivers(),
         sandboxes=compose.sandboxes(),
         repository=await repository_of(found),
+        evaluator=compose.evaluator(),
     )
 
 
@@ -76,7 +78,12 @@ async def prepare(
         )
     if rehearse is not None:
         compose.load_rehearsal(rehearse)
-    spec = to_run(document, workflow, shop, inputs=inputs, upstream=choose_upstream(found, rehearse=rehearse, record=record))
+    upstream = choose_upstream(found, rehearse=rehearse, record=record)
+    try:
+        # In a thread: what a template computes may take a while.
+        spec = await to_thread(to_run, document, workflow, shop, inputs=inputs, upstream=upstream)
+    finally:
+        shop.evaluator.close()
     if spec.repository is not None and spec.target is not None:
         branch = await compose.repositories().resolve(spec.repository, f"refs/heads/{spec.target}")
         if branch is None:

@@ -9,7 +9,8 @@ from typing import Any, cast
 from kapelle.apps import models
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
 from kapelle.core.agent import AgentConfig
-from kapelle.core.errors import FileInvalid, Mistake, UsageError, closest
+from kapelle.core.errors import FileInvalid, Mistake, TemplateFailed, UsageError, closest
+from kapelle.core.evaluating import Evaluator
 from kapelle.core.gate import Check, Gate
 from kapelle.core.gateway import Upstream
 from kapelle.core.limits import LONGEST_INPUTS, LONGEST_NAME, LONGEST_PROMPT
@@ -33,6 +34,8 @@ class Workshop:
     sandboxes: Mapping[str, Sandbox]
     repository: RepositoryFacts | None
     """The repository, or None outside of one."""
+    evaluator: Evaluator
+    """Computes what a ``foreach`` gives."""
 
 
 def read_workflow(path: Path) -> tuple[Document, models.Workflow]:
@@ -376,7 +379,7 @@ def _task(
         workspace=kind,
         path=path,
     )
-    return WorkflowTask(spec=spec, foreach=_items(name, task, values, wrong)), wrong
+    return WorkflowTask(spec=spec, foreach=_items(name, task, values, wrong, shop.evaluator)), wrong
 
 
 def _directory(root: Path, path: str) -> tuple[str, bool]:
@@ -388,22 +391,59 @@ def _directory(root: Path, path: str) -> tuple[str, bool]:
         return path, False
 
 
-def _items(name: str, task: models.Task, values: Mapping[str, Any], wrong: list[Mistake]) -> tuple[str, ...] | None:
+def _items(
+    name: str, task: models.Task, values: Mapping[str, Any], wrong: list[Mistake], evaluator: Evaluator
+) -> tuple[str, ...] | None:
     if task.foreach is None:
         return None
     items: Any = task.foreach
     if isinstance(items, str):
-        # The only expression that makes sense before anything has run: an input that is a list.
-        key = items.strip().removeprefix("{{").removesuffix("}}").strip().removeprefix("inputs.")
-        items = values.get(key)
+        try:
+            items = _given(items, values, evaluator)
+        except TemplateFailed as error:
+            message = f"foreach of {name}: {error.message}"
+            wrong.append(Mistake(message=message, advice=FOREACH, path=("tasks", name, "foreach")))
+            return None
         if isinstance(items, str):
             items = [part.strip() for part in items.split(",") if part.strip()]
         if not isinstance(items, list):
-            message = f"foreach of {name} is neither a list nor an input that is one"
-            advice = "write foreach: [a, b] or foreach: '{{ inputs.NAME }}'"
-            wrong.append(Mistake(message=message, advice=advice, path=("tasks", name, "foreach")))
+            message = f"foreach of {name} is neither a list nor a template that gives one"
+            wrong.append(Mistake(message=message, advice=FOREACH, path=("tasks", name, "foreach")))
             return None
     return tuple(json.dumps(item, ensure_ascii=False) for item in cast("list[Any]", items))
+
+
+FOREACH = "write foreach: [a, b], or foreach: '{{ inputs.NAME }}', or another expression of inputs that gives a list"
+
+
+def _given(text: str, values: Mapping[str, Any], evaluator: Evaluator) -> Any:
+    """Return what the template *text* of a ``foreach`` gives: before anything has run it can see the inputs only.
+
+    Raises:
+        TemplateFailed: it gives nothing that can be written down.
+    """
+    bare = text.strip()
+    inner = bare.removeprefix("{{").removesuffix("}}").strip()
+    key = inner.removeprefix("inputs.")
+    if key in values:
+        return values[key]
+    if inner == bare:
+        return None
+    names = {"inputs": dict(values)}
+    try:
+        given = evaluator.fill(f"{{{{ ({inner}) | tojson }}}}", names)
+    except TemplateFailed:
+        # By itself it tells better what is not there.
+        evaluator.fill(f"{{{{ ({inner}) }}}}", names)
+        raise
+    try:
+        return json.loads(given)
+    except ValueError as error:
+        raise TemplateFailed(f"it is more than one expression: {bare[:TOLD]}") from error
+
+
+TOLD = 200
+"""Characters of a template that an error tells."""
 
 
 def _agent_name(name: str, task: models.Task, workflow: models.Workflow, shop: Workshop, wrong: list[Mistake]) -> str:

@@ -64,7 +64,13 @@ def _talk(plan: Plan) -> Plan:
 def _verify(root: Path) -> None:
     """Read back what was written, as every other command will."""
     found = configuration(root)
-    shop = Workshop(configuration=found, drivers=compose.drivers(), sandboxes=compose.sandboxes(), repository=None)
+    shop = Workshop(
+        configuration=found,
+        drivers=compose.drivers(),
+        sandboxes=compose.sandboxes(),
+        repository=None,
+        evaluator=compose.evaluator(),
+    )
     _, wrong = agent_configs(shop)
     if wrong:
         raise FileInvalid(wrong)
