@@ -1,6 +1,6 @@
 """YAML files with places: every mistake is told with its line and column, and all of them together."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from types import UnionType
@@ -30,8 +30,8 @@ class Document:
         """What ``fit`` found wrong."""
 
     @classmethod
-    def read(cls, path: Path) -> "Document":
-        """Read the file at *path*.
+    def read(cls, path: Path, *, whole: Callable[[str], str] = str) -> "Document":
+        """Read the file at *path*; *whole* returns as much of a text as is meant to be read.
 
         Raises:
             FileMissing: it is not there or cannot be read.
@@ -56,7 +56,7 @@ class Document:
             message = f"this is no UTF-8 text (byte 0x{data[error.start]:02x})"
             mistake = Mistake(message=message, advice="save it as UTF-8", file=file, line=line, column=column)
             raise FileInvalid([mistake]) from error
-        return cls.parse(text, file)
+        return cls.parse(whole(text), file)
 
     @classmethod
     def parse(cls, text: str, file: str) -> "Document":

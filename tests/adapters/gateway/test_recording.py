@@ -1,5 +1,6 @@
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -101,6 +102,53 @@ def test_a_recording_is_whole_after_every_reply_and_leaves_nothing_beside_it(tmp
         recorder.reply(ticket(), reader(f"{number}"))
         assert len(load_rehearsal(path).rules[0].turns) == number + 1
         assert [file.name for file in tmp_path.iterdir()] == ["rehearsal.yml"]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 20, 40, 80, 150])
+def test_a_reply_at_the_end_that_a_crash_has_cut_is_left_out(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "rehearsal.yml"
+    recorder = Recorder(path)
+    recorder.reply(ticket(), reader("one"))
+    recorder.reply(ticket(), reader("two", [("Bash", {"command": "ls"})]))
+    path.write_bytes(path.read_bytes()[:-cut])
+    # All but the last newline is all that was said.
+    assert [turn.say for turn in load_rehearsal(path).rules[0].turns] == (["one", "two"] if cut == 1 else ["one"])
+
+
+def test_who_goes_on_with_a_run_goes_on_with_its_recording(tmp_path: Path) -> None:
+    path = tmp_path / "rehearsal.yml"
+    Recorder(path).reply(ticket(), reader("one"))
+    with path.open("a") as stream:
+        stream.write('- {"when": {"task": "cut')
+    Recorder(path).reply(ticket(), reader("two"))
+    assert [turn.say for turn in load_rehearsal(path).rules[0].turns] == ["one", "two"]
+    Recorder(path).reply(replace(ticket(), run_id=RunId("another")), reader("anew"))
+    assert [turn.say for turn in load_rehearsal(path).rules[0].turns] == ["anew"]
+    assert [file.name for file in tmp_path.iterdir()] == ["rehearsal.yml"]
+
+
+def test_a_recording_only_ever_grows(tmp_path: Path) -> None:
+    """However long it is, a reply costs what it takes to write that down."""
+    path = tmp_path / "rehearsal.yml"
+    recorder = Recorder(path)
+    recorder.reply(ticket("a"), reader("0"))
+    before, node = path.read_bytes(), path.stat().st_ino
+    for number in range(1, 5):
+        recorder.reply(ticket("ab"[number % 2]), reader(f"{number}"))
+        assert path.read_bytes().startswith(before)
+        before = path.read_bytes()
+    assert path.stat().st_ino == node
+    assert [[turn.say for turn in rule.turns] for rule in load_rehearsal(path).rules] == [["0", "2", "4"], ["1", "3"]]
+
+
+@pytest.mark.parametrize("end", ["otherwise: {say: nothing}", "otherwise:\n  say: nothing"])
+def test_a_recording_that_a_person_goes_on_with_is_read_to_its_end(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "rehearsal.yml"
+    Recorder(path).reply(ticket(), reader("one"))
+    with path.open("a") as stream:
+        stream.write(f"- {{when: {{task: more}}, turns: [{{say: more}}]}}\n{end}")
+    rehearsal = load_rehearsal(path)
+    assert ([rule.turns[0].say for rule in rehearsal.rules], rehearsal.otherwise.say) == (["one", "more"], "nothing")
 
 
 def test_a_recording_works_in_another_directory(tmp_path: Path) -> None:

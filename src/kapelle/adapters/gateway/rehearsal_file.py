@@ -144,7 +144,7 @@ class Rule(Model):
 class Rehearsal(Model):
     """A rehearsal file."""
 
-    rules: list[Rule] = []
+    rules: list[Rule] = Field(default=[], description="Rules with the very same when are one: their turns follow each other.")
     otherwise: Turn = Turn(say="Nothing to do here.")
 
     @field_validator("otherwise")
@@ -154,6 +154,38 @@ class Rehearsal(Model):
             raise ValueError("a fault has a rule of its own; a rule without when fits everything")
         return value
 
+    @field_validator("rules")
+    @classmethod
+    def _joined(cls, value: list[Rule]) -> list[Rule]:
+        joined: dict[tuple[object, ...], Rule] = {}
+        for rule in value:
+            when = rule.when
+            known = joined.setdefault(
+                (when.task, when.attempt, when.round, when.prompt), Rule.model_construct(when=when, turns=[])
+            )
+            known.turns.extend(rule.turns)
+        return list(joined.values())
+
+
+RECORDED = "# Recorded by Kapelle from"
+"""How a recording begins."""
+
+
+REPLY = '- {"when": '
+"""How the line of a reply begins in one."""
+
+
+def without_cut_end(text: str) -> str:
+    """Return *text*, if it is a recording, without a reply at its end that a crash has cut."""
+    before, _, last = text.rpartition("\n")
+    if not text.startswith(RECORDED) or not last.startswith(REPLY[: len(last)]) or not last:
+        return text
+    try:
+        json.loads(last.removeprefix("- "))
+    except ValueError:
+        return f"{before}\n"
+    return text
+
 
 def load_rehearsal(path: Path) -> Rehearsal:
     """Read the rehearsal file at *path*.
@@ -162,7 +194,7 @@ def load_rehearsal(path: Path) -> Rehearsal:
         FileMissing: it cannot be read.
         FileInvalid: it has mistakes; all of them are told, each with its place.
     """
-    document = Document.read(path)
+    document = Document.read(path, whole=without_cut_end)
     rehearsal, mistakes = document.fit(Rehearsal, any_text=True)
     if rehearsal is None or mistakes:
         raise FileInvalid(mistakes)
