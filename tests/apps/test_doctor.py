@@ -61,6 +61,25 @@ def test_a_missing_key_is_a_problem_with_a_remedy(place: Place) -> None:
     assert "1 problem." in answer.out
 
 
+def test_where_claude_is_not_on_the_path_the_advice_names_it(place: Place) -> None:
+    """As where a package has brought it."""
+    empty = place.home.parent / "bin"
+    empty.mkdir()
+    (empty / "git").symlink_to(shutil.which("git") or "git")
+    path = {"PATH": str(empty), "ANTHROPIC_API_KEY": ""}
+    (entry,) = found(place, "claude", env=path)
+    bundled = str(entry["what"]).partition("(")[2].partition(",")[0]
+    assert Path(bundled).is_file()
+    assert str(entry["what"]).endswith(f"which is not on your PATH: log in with `{bundled}`)")
+    assert f"run `{bundled}` and log in" in str(found(place, "credentials", env=path)[0]["remedy"])
+    agents = place.repository / ".kapelle" / "agents.yml"
+    agents.write_text("agents: {coder: {program: claude}}\n")
+    place.write("flow.yml", "name: f\ndefaults: {agent: coder, gate: none}\ntasks: {a: {prompt: x}}\n")
+    assert f"run `{bundled}` once and log in" in " ".join(place.run("run", "../flow.yml", env=path).err.split())
+    (empty / "claude").symlink_to(bundled)
+    assert "PATH" not in str(found(place, "claude", env=path)[0]["what"])
+
+
 def test_what_a_sandbox_does_not_isolate_is_said(place: Place) -> None:
     bubblewrap, process = found(place, "sandbox")
     assert bubblewrap["what"] == "bubblewrap isolates files, processes (not: network, limits)"

@@ -15,6 +15,9 @@ from kapelle.adapters.gateway.rehearsal_file import Rehearsal
 from kapelle.apps import models
 from kapelle.apps.cli.commands import app
 from kapelle.core.errors import all_errors
+from kapelle.core.limits import LONGEST_NAME
+from kapelle.core.names import name_problem
+from kapelle.core.workflow import LONGEST_TASK_NAME, NAME
 from kapelle.documents import Document
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +57,40 @@ def test_every_yaml_example_says_what_it_is_and_is_valid(page: str, text: str) -
 
     assert not mistakes, "\n".join(map(str, mistakes))
     assert found is not None
+
+
+def test_the_workflow_of_the_reference_fits_the_agents_and_gates_of_the_reference() -> None:
+    known = {
+        text.splitlines()[0].removeprefix("# "): text for page, text in blocks("yaml") if page.startswith("docs/reference/")
+    }
+    agents, _ = Document.parse(known[".kapelle/agents.yml"], "agents").fit(models.Agents)
+    workflow, _ = Document.parse(known["workflow.yml"], "workflow").fit(models.Workflow)
+    assert agents is not None
+    assert workflow is not None
+    parts = [workflow.defaults, *workflow.tasks.values()]
+    assert {part.agent for part in parts} - {None} <= set(agents.agents)
+    assert {part.gate for part in parts} - {None, "none"} <= set(agents.gates)
+
+
+def test_the_gate_of_the_examples_is_the_one_that_init_writes() -> None:
+    for page, text in blocks("yaml"):
+        if text.startswith("# workflow.yml"):
+            workflow, _ = Document.parse(text, page).fit(models.Workflow)
+            assert workflow is not None
+            used = {part.gate for part in (workflow.defaults, *workflow.tasks.values())}
+            assert used <= {None, "none", "default"}, page
+
+
+def test_the_limits_of_names_are_those_of_the_code() -> None:
+    page = (ROOT / "docs/reference/limits.md").read_text(encoding="utf-8")
+    assert (
+        f"| the name of a task | {LONGEST_TASK_NAME} characters: letters (A to Z), digits, `-` and `_`, beginning with" in page
+    )
+    assert f"with its item | {LONGEST_NAME} characters, one line, letters that can be shown |" in page
+    assert NAME.fullmatch("a" * LONGEST_TASK_NAME)
+    assert not any(NAME.fullmatch(name) for name in ("a" * (LONGEST_TASK_NAME + 1), "1a", "-a", "a b", "ä", "", "a.b"))
+    assert name_problem("ä b." * 50) == ""
+    assert name_problem("x" * (LONGEST_NAME + 1))
 
 
 @pytest.mark.parametrize(("page", "text"), list(blocks("python")))

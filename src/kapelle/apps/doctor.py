@@ -10,7 +10,7 @@ from kapelle.apps.desk import Desk
 from kapelle.apps.keeping import disk
 from kapelle.apps.machine import Machine, Records
 from kapelle.apps.settings import AGENTS_FILE, PROJECT_FILE, Configuration
-from kapelle.apps.upstream import choose_upstream, logged_in
+from kapelle.apps.upstream import choose_upstream, claude_command, logged_in
 from kapelle.apps.workflows import Workshop, agent_configs, gates
 from kapelle.core.account import AccountState, account_of, passed, told
 from kapelle.core.errors import CredentialsMissing, KapelleError, Mistake, ProgramMissing, RepositoryRefused, StoreFailed
@@ -114,7 +114,11 @@ def _claude(machine: Machine) -> Finding:
         tested = oldest if oldest == newest else f"{oldest} to {newest}"
         remedy = "It will most likely do. If agents behave strangely: pip install 'kapelle[claude]' brings the tested one."
         return Finding(area="claude", standing=Standing.NOTE, what=f"{version} ({path}); tested: {tested}", remedy=remedy)
-    return Finding(area="claude", standing=Standing.OK, what=f"{version} ({path})")
+    # Where others write `claude`, this is what has to be run.
+    where = (
+        f"{path}" if claude_command() == "claude" else f"{path}, which is not on your PATH: log in with `{claude_command()}`"
+    )
+    return Finding(area="claude", standing=Standing.OK, what=f"{version} ({where})")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -128,7 +132,7 @@ def _credentials(configuration: Configuration) -> Finding:
         return Finding(area="credentials", standing=Standing.OK, what=f"{name} is set; the gateway holds it")
     if logged_in(configuration):
         return Finding(area="credentials", standing=Standing.OK, what="claude is logged in, and its login is used")
-    remedy = f"Set {name}, or log in with claude. Without either: kapelle run WORKFLOW --rehearse FILE"
+    remedy = f"Set {name}, or run `{claude_command()}` and log in. Without either: kapelle run WORKFLOW --rehearse FILE"
     what = f"{reference} is not set and claude is not logged in"
     return Finding(area="credentials", standing=Standing.PROBLEM, what=what, remedy=remedy)
 

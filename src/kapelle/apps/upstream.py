@@ -2,10 +2,13 @@
 
 import json
 import os
+import shlex
+import shutil
 from pathlib import Path
 
+from kapelle.apps import compose
 from kapelle.apps.settings import Configuration
-from kapelle.core.errors import CredentialsMissing, UsageError
+from kapelle.core.errors import CredentialsMissing, ProgramMissing, UsageError
 from kapelle.core.gateway import Upstream
 
 
@@ -26,17 +29,31 @@ def choose_upstream(found: Configuration, *, rehearse: Path | None, record: Path
         raise UsageError("without the gateway nothing can be recorded", remedy="Leave out --record, or --no-gateway.")
     if not settings.gateway:
         if needs_model and not has_key and not logged_in(found):
-            raise CredentialsMissing(_message(settings.credential))
+            raise _missing(settings.credential)
         return Upstream(base_url=settings.base_url, bypass=True)
     if has_key:
         return Upstream(base_url=settings.base_url, credential=settings.credential, record=recorded)
     if needs_model and not logged_in(found):
-        raise CredentialsMissing(_message(settings.credential))
+        raise _missing(settings.credential)
     return Upstream(base_url=settings.base_url, record=recorded)
 
 
-def _message(reference: str) -> str:
-    return f"there is no way to reach a model: {reference} is not set and claude is not logged in"
+def _missing(reference: str) -> CredentialsMissing:
+    kind, _, name = reference.partition(":")
+    told = name if kind == "env" else reference
+    remedy = f"Set {told}, or run `{claude_command()}` once and log in; or try without a model: `kapelle run --rehearse FILE`."
+    return CredentialsMissing(
+        f"there is no way to reach a model: {reference} is not set and claude is not logged in", remedy=remedy
+    )
+
+
+def claude_command() -> str:
+    """Return what a person writes to start claude: its path where it is on nobody's PATH, as the one that a package brings."""
+    try:
+        path = compose.claude_facts()[0]
+    except ProgramMissing:
+        return "claude"
+    return "claude" if shutil.which("claude") else shlex.quote(path)
 
 
 def logged_in(found: Configuration) -> bool:

@@ -120,7 +120,10 @@ class CredentialsMissing(UsageError):
 
     code = "KAP-106"
     cause = "Neither an API key nor a logged-in claude was found, and no rehearsal was given."
-    remedy = "Set ANTHROPIC_API_KEY or run `claude` once and log in; or try without a model: `kapelle run --rehearse FILE`."
+    remedy = (
+        "Set ANTHROPIC_API_KEY or run `claude` once and log in (`kapelle doctor` says where it is); "
+        "or try without a model: `kapelle run --rehearse FILE`."
+    )
 
 
 class NotPossibleNow(UsageError):

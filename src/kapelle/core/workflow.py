@@ -14,7 +14,8 @@ from kapelle.core.references import references
 from kapelle.core.task import TaskSpec, WorkspaceKind
 from kapelle.core.template import NEED_FIELDS, References
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+LONGEST_TASK_NAME = 64
+NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_-]{{0,{LONGEST_TASK_NAME - 1}}}")
 
 
 @frozen
@@ -60,7 +61,7 @@ def _names(spec: TaskSpec, by_name: Mapping[str, TaskSpec], around: Surroundings
     here = ("tasks", spec.name)
     found: list[Mistake] = []
     if not NAME.fullmatch(spec.name):
-        advice = "letters, digits, - and _, beginning with a letter, at most 64"
+        advice = f"letters, digits, - and _, beginning with a letter, at most {LONGEST_TASK_NAME}"
         found.append(Mistake(message=f"{spec.name!r} is no name for a task", advice=advice, path=here))
     for index, need in enumerate(spec.needs):
         if need not in by_name:
