@@ -1,5 +1,6 @@
 """git's locks that were left behind: removed when they are old and nobody holds them."""
 
+import asyncio
 import os
 import subprocess
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kapelle.adapters.system.git import Git
+from kapelle.adapters.system.locks import COPIED, OLD
 from kapelle.core.errors import GitFailed
 from kapelle.testing.places import make_repository
 
@@ -34,11 +36,40 @@ async def test_an_old_lock_that_nobody_holds_is_removed_and_git_goes_on(reposito
     assert not lock.exists()
 
 
+async def test_a_lock_that_is_almost_old_is_waited_for(repository: Path) -> None:
+    """It costs nobody an attempt."""
+    lock = left(repository, seconds_ago=OLD - 0.3)
+    await Git(str(repository)).do("add", "--all")
+    assert not lock.exists()
+
+
+async def test_a_young_lock_that_goes_in_time_is_waited_for(repository: Path) -> None:
+    lock = left(repository, seconds_ago=0)
+    asyncio.get_running_loop().call_later(0.2, lock.unlink)
+    await Git(str(repository)).do("add", "--all")
+
+
 async def test_a_young_lock_is_somebodys(repository: Path) -> None:
+    """It is not removed, for however little it seems to be held."""
     lock = left(repository, seconds_ago=1)
-    with pytest.raises(GitFailed, match=r"index\.lock"):
-        await Git(str(repository)).do("add", "--all")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await Git(str(repository)).do("add", "--all")
     assert lock.exists()
+
+
+async def test_what_the_git_of_a_killed_agent_left_in_its_workspace_is_soon_out_of_the_way(repository: Path) -> None:
+    """Nobody else is ever at work there."""
+    workspace, record = repository.parent / "workspace", repository / ".git" / "worktrees" / "workspace"
+    await Git(str(repository)).do("worktree", "add", "--quiet", "--detach", str(workspace))
+    (record / COPIED).touch()
+    lock = record / "index.lock"
+    lock.touch()
+    (workspace / "half.txt").write_text("half", encoding="utf-8")
+    git = Git(str(workspace), git_dir=str(record))
+    async with asyncio.timeout(OLD / 2):
+        await git.do("add", "--all")
+    assert not lock.exists()
 
 
 @pytest.fixture

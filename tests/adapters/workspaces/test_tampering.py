@@ -1,5 +1,6 @@
 """What an agent may do to git in its workspace, and what the host makes of it."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -145,17 +146,22 @@ async def test_a_workspace_that_became_a_link_is_not_followed(repo: Checkout, tm
     assert (precious / "mine.txt").read_text() == "mine"
 
 
-async def test_a_lock_that_was_left_behind_is_told_and_the_work_can_still_be_kept(repo: Checkout) -> None:
+def made_a_folder(path: Path) -> Path:
+    path.mkdir()
+    os.utime(path, (10**9, 10**9))
+    return path
+
+
+async def test_a_lock_that_cannot_be_removed_is_told_and_the_work_can_still_be_kept(repo: Checkout) -> None:
     workspace = await prepared(repo)
     workspace.write({"work.txt": "work\n"})
-    lock = Checkout(path=Path(workspace.git("rev-parse", "--absolute-git-dir")))
-    lock.write({"index.lock": ""})
+    lock = made_a_folder(Path(workspace.git("rev-parse", "--absolute-git-dir"), "index.lock"))
     with pytest.raises(GitFailed, match=r"index\.lock"):
         await GitWorkspaces().commit(workspace.root, repo.root, SIGNED)
     kept = await GitWorkspaces().snapshot(workspace.root, repo.root, REF)
     assert kept is not None
     assert "work.txt" in repo.files(kept)
-    lock.write({"index.lock": None})
+    shutil.rmtree(lock)
     assert "work.txt" in repo.files((await GitWorkspaces().commit(workspace.root, repo.root, SIGNED)).commit)
 
 

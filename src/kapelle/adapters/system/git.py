@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-from kapelle.adapters.system.locks import remove_stale_lock
+from kapelle.adapters.system.locks import out_of_the_way
 from kapelle.adapters.system.processes import end_with_group, exit_of
 from kapelle.core.errors import GitFailed, ProgramMissing
 from kapelle.core.frozen import frozen
@@ -28,6 +28,8 @@ SAFE = (
     "safe.directory=*",
 )
 ERROR_LINES = 6
+AGAIN = 3
+"""How often a command is tried again that met a lock: one may be behind the other."""
 
 
 @frozen
@@ -112,8 +114,10 @@ class Git:
             GitFailed: the directory is gone.
         """
         result = await self._ask(arguments, given)
-        if result.code != 0 and remove_stale_lock(result.error, self._folder):
-            return await self._ask(arguments, given)
+        for _ in range(AGAIN):
+            if result.code == 0 or not await out_of_the_way(result.error, self._folder):
+                break
+            result = await self._ask(arguments, given)
         return result
 
     async def _ask(self, arguments: Sequence[str], given: bytes | None) -> GitResult:

@@ -8,8 +8,8 @@ import os
 import shlex
 from pathlib import Path
 
-COPIED = "kapelle-copied"
-"""A file in the worktree's private git directory that lists what was copied in: it is never committed."""
+from kapelle.adapters.system.locks import COPIED
+
 NAMES = b"gitdir: "
 LONGEST = 8192
 """Bytes of a .git file that are looked at."""

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kapelle.adapters.system.git import Git
-from kapelle.adapters.workspaces.moved import COPIED, how_to_repair, record_named, repoint
+from kapelle.adapters.system.locks import COPIED
+from kapelle.adapters.workspaces.moved import how_to_repair, record_named, repoint
 from kapelle.adapters.workspaces.worktrees import commit_tree, held
 from kapelle.core.errors import WorkspaceFailed
 from kapelle.core.ports import Signature

@@ -13,8 +13,9 @@ from itertools import chain, count
 from pathlib import Path
 
 from kapelle.adapters.system.git import Git, Locks, failed, plain
+from kapelle.adapters.system.locks import COPIED
 from kapelle.adapters.workspaces.inside import open_inside, show_again, take_in
-from kapelle.adapters.workspaces.moved import COPIED, repoint
+from kapelle.adapters.workspaces.moved import repoint
 from kapelle.core.errors import GitFailed, WorkspaceFailed
 from kapelle.core.frozen import frozen
 from kapelle.core.ports import Commit, Conflict, Mount, Signature, WorkspaceOrder
