@@ -57,7 +57,8 @@ class BubblewrapSandbox:
         if agent() is not None and not place.owned:
             raise HostFailed(
                 f"{place.workspace} is yours, and agents that root starts in a sandbox own nothing of yours",
-                remedy="Give the task a worktree or a scratch directory, start Kapelle as another user, or use `sandbox: process`.",
+                remedy="Give the task a worktree or a scratch directory, start Kapelle as another user, "
+                "or use `sandbox: process`.",
             )
         make_folders(place)
         env = environment(launch, place)
