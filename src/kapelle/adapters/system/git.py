@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-from kapelle.adapters.system.locks import out_of_the_way
+from kapelle.adapters.system.locks import PATIENCE, out_of_the_way
 from kapelle.adapters.system.processes import end_with_group, exit_of
 from kapelle.core.errors import GitFailed, ProgramMissing
 from kapelle.core.frozen import frozen
@@ -106,8 +106,8 @@ class Git:
         copy._env = {**self._env, **env}  # its own class
         return copy
 
-    async def ask(self, *arguments: str, given: bytes | None = None) -> GitResult:
-        """Run git and return what it answered, whatever that is.
+    async def ask(self, *arguments: str, given: bytes | None = None, patience: float = PATIENCE) -> GitResult:
+        """Run git and return what it answered, whatever that is. A lock that is in its way is waited for, *patience* seconds.
 
         Raises:
             ProgramMissing: git is not installed.
@@ -115,7 +115,7 @@ class Git:
         """
         result = await self._ask(arguments, given)
         for _ in range(AGAIN):
-            if result.code == 0 or not await out_of_the_way(result.error, self._folder):
+            if result.code == 0 or not await out_of_the_way(result.error, self._folder, patience=patience):
                 break
             result = await self._ask(arguments, given)
         return result

@@ -26,8 +26,8 @@ PATIENCE = OLD + 5.0
 """Seconds that are waited in all."""
 
 
-async def out_of_the_way(said: str, folder: str) -> bool:
-    """Wait until the lock that git said was in its way is not any more; say whether trying again is worth it.
+async def out_of_the_way(said: str, folder: str, *, patience: float = PATIENCE) -> bool:
+    """Wait until the lock that git said was in its way is not any more, so many seconds; say whether trying again is worth it.
 
     One that a live git may hold is waited for a moment, and left to it. One that nobody holds was left behind by a git that was
     killed: it is removed as soon as it is old enough for that to be sure.
@@ -36,7 +36,7 @@ async def out_of_the_way(said: str, folder: str) -> bool:
     if found is None:
         return False
     lock, begun = Path(folder, found["path"]), time.monotonic()
-    while (waited := time.monotonic() - begun) < PATIENCE:
+    while (waited := time.monotonic() - begun) < patience:
         age = _age(lock)
         if age is None:
             return True

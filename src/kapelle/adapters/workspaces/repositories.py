@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kapelle.adapters.system.git import Git, GitResult, failed, plain
+from kapelle.adapters.system.locks import HELD
 from kapelle.core.errors import RepositoryRefused
 from kapelle.core.ports import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature
 
@@ -182,7 +183,8 @@ class GitRepositories:
             moved = await self.move_ref(repository, ref, commit, expected)
             reason = "" if moved else f"{target} was moved by somebody else meanwhile"
             return Delivered(moved=moved, reason=reason, tip=commit if moved else tip or "")
-        result = await Git(checkout).ask("merge", "--ff-only", "--quiet", commit)
+        # Whoever works in that checkout is a person: they are told what is in the way, and it is tried again later.
+        result = await Git(checkout).ask("merge", "--ff-only", "--quiet", commit, patience=HELD)
         if result.code == 0:
             return Delivered(moved=True, tip=commit)
         said = " ".join(line.strip() for line in (result.error or result.text).splitlines()[:MESSAGE_LINES])

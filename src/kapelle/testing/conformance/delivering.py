@@ -1,11 +1,15 @@
 """What repositories owe about refs, and about moving a target with somebody working on it."""
 
+import asyncio
+
 import pytest
 
 from kapelle.testing.conformance.gitrepo import Checkout
 from kapelle.testing.conformance.merging import SIGNED, RepositoryTests
 
 REF = "refs/kapelle/test/integration/main"
+LONGEST = 30
+"""Seconds; after a minute the lock of somebody who is not there any more is removed."""
 
 
 class RefSuite(RepositoryTests):
@@ -95,6 +99,16 @@ class DeliverSuite(RepositoryTests):
         assert delivered.moved
         assert (repo.head(), repo.status()) == (commit, [" M src/b.txt", "?? mine.txt"])
         assert repo.read("src/b.txt") == "being changed\n"
+
+    async def test_a_git_that_is_at_work_in_the_checkout_holds_the_target_up(self, repo: Checkout) -> None:
+        """It is not waited for until it must be dead: whoever works there is told, and it is tried again."""
+        base, commit = self._ahead(repo)
+        repo.write({".git/index.lock": ""})
+        async with asyncio.timeout(LONGEST):
+            delivered = await self.repositories().deliver(repo.root, "main", commit, base)
+        assert (delivered.moved, delivered.tip) == (False, base)
+        assert "index.lock" in delivered.reason
+        assert repo.has(".git/index.lock")
 
     @pytest.mark.parametrize("kind", ["changed", "staged", "untracked"])
     async def test_changes_in_the_way_hold_the_target_up(self, repo: Checkout, kind: str) -> None:
