@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import Ambiguous, NotFound
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import RunId
+from kapelle.core.ids import AgentId, RunId
 from kapelle.core.ports import Clock
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.store import Lead, Led, Readable, View
-from kapelle.core.task import Task
+from kapelle.core.task import TERMINAL, Task
 
 if TYPE_CHECKING:
     from kapelle.core.events import Entry
@@ -48,24 +48,47 @@ class Reader:
         """Say whether there is nothing to wait for any more: each run has ended, or its target must be cleared by a person."""
         return await self.store.read(lambda view: all(_at_rest(view, view.runs.get(run_id)) for run_id in run_ids))
 
-    async def find(self, prefix: str) -> Found:
+    async def find(self, prefix: str, *, agents: bool = False) -> Found:
         """Return the run or task that *prefix* (of an id) stands for; or, by its name, the task in the newest run that has it.
+
+        With *agents*, the whole id of an agent stands for the task that it works or worked on.
 
         Raises:
             NotFound: nothing does.
             Ambiguous: more than one thing does.
         """
-        return await self.store.read(lambda view: _find(view, prefix))
+        return await self.store.read(lambda view: (_task_of(view, prefix) if agents else None) or _find(view, prefix))
 
-    async def events(self, after: int = 0, run_id: RunId | None = None) -> "AsyncIterator[Entry]":
-        """Yield events after the sequence number *after*, for ever: those that are there, then new ones as they come."""
+    async def events(
+        self, after: int = 0, run_id: RunId | None = None, *, over: Callable[[View], bool] = lambda _: False
+    ) -> "AsyncIterator[Entry]":
+        """Yield events after the sequence number *after*: those that are there, then new ones as they come, until it is *over*.
+
+        What happened until then is told: whether it is over, and whether there is more to tell, is seen in one look.
+        """
         while True:
-            entries = await self.store.read(lambda view, since=after: view.events(since, run_id=run_id, limit=500))
+            entries, ends = await self.store.read(
+                lambda view, since=after: (view.events(since, run_id=run_id, limit=500), over(view))
+            )
             for entry in entries:
                 after = entry.seq
                 yield entry
             if not entries:
+                if ends:
+                    return
                 await rest(0.1)
+
+
+def has_ended(view: View, found: Found) -> bool:
+    """Say whether nothing more will happen to what was found."""
+    if found.task is None:
+        run = view.runs.get(found.run.run_id)
+        return run is None or run.state in RUN_TERMINAL
+    task = view.tasks.get(found.task.task_id)
+    if task is None or task.state not in TERMINAL:
+        return task is None
+    # What its agent says while it is being stopped belongs to it.
+    return all(agent.task_id != task.task_id for agent in view.agents.live())
 
 
 def _at_rest(view: View, run: Run | None) -> bool:
@@ -76,6 +99,13 @@ def _at_rest(view: View, run: Run | None) -> bool:
         return False
     integration = view.changes.integration(spec.repository, spec.target, run.line)
     return integration is not None and bool(integration.held_up)
+
+
+def _task_of(view: View, word: str) -> Found | None:
+    """Return the task of the agent whose id *word* is, or None."""
+    agent = view.agents.get(AgentId(word)) if word.startswith("g-") else None
+    run = view.runs.get(agent.run_id) if agent is not None else None
+    return Found(run=run, task=view.tasks.get(agent.task_id)) if agent is not None and run is not None else None
 
 
 def _find(view: View, word: str) -> Found:

@@ -13,7 +13,7 @@ from rich.text import Text
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import count_tokens, money, out, print_json, print_report, state_text
-from kapelle.apps.reader import Found, Reader
+from kapelle.apps.reader import Found, Reader, has_ended
 from kapelle.apps.reviewing import Review, review_json, review_of_task
 from kapelle.apps.views import TaskReport, account_json, entry_json, run_json, run_report, spend_json, task_json
 from kapelle.core.account import Account, account_of, told
@@ -47,10 +47,12 @@ def show(which: Which, *, repository: Folder = None, json: Json = False) -> None
 
 
 def logs(
-    which: Which,
+    which: Annotated[
+        str, typer.Argument(metavar="RUN|TASK|AGENT", help="An id, or enough of its beginning; of an agent, all of its id.")
+    ],
     *,
     prompts: Annotated[bool, typer.Option("--prompts", help="Show the prompts in full.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more is said.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more is said, until it has ended.")] = False,
     repository: Folder = None,
     json: Json = False,
 ) -> None:
@@ -62,7 +64,9 @@ def events(
     which: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Default: all runs.")] = None,
     *,
     after: Annotated[int, typer.Option("--after", min=0, help="Only those after this sequence number.")] = 0,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more happens.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as more happens; of a run, until it has ended.")
+    ] = False,
     repository: Folder = None,
     json: Json = False,
 ) -> None:
@@ -212,9 +216,9 @@ async def _logs(folder: Path | None, which: str, *, prompts: bool, follow: bool,
     from kapelle.apps.cli.telling import line_of
 
     async with compose.open_reader(configuration(folder)) as reader:
-        found = await reader.find(which)
+        found = await reader.find(which, agents=True)
         names = await _names(reader, found.run.run_id)
-        async for entry in _entries(reader, found.run.run_id, 0, follow=follow):
+        async for entry in _entries(reader, found, 0, follow=follow):
             if found.task is not None and entry.event.task_id != found.task.task_id:
                 continue
             if as_json:
@@ -236,25 +240,21 @@ async def _names(reader: Reader, run_id: RunId | None) -> dict[str, str]:
     return {task.task_id: task.name for task in tasks}
 
 
-async def _entries(reader: Reader, run_id: RunId | None, after: int, *, follow: bool) -> "AsyncIterator[Entry]":
-    if follow:
-        async for entry in reader.events(after, run_id):
-            yield entry
-        return
-    while True:
-        found = await reader.store.read(lambda view, since=after: view.events(since, run_id=run_id, limit=500))
-        for entry in found:
-            after = entry.seq
-            yield entry
-        if not found:
-            return
+def _entries(reader: Reader, found: Found | None, after: int, *, follow: bool) -> "AsyncIterator[Entry]":
+    """Return the events of what was found (or all): as many as there are or, to *follow* it, all until it has ended."""
+
+    def over(view: View) -> bool:
+        return not follow or (found is not None and has_ended(view, found))
+
+    return reader.events(after, found.run.run_id if found is not None else None, over=over)
 
 
 async def _events(folder: Path | None, which: str | None, *, after: int, follow: bool, as_json: bool) -> None:
     async with compose.open_reader(configuration(folder)) as reader:
-        run_id = (await reader.find(which)).run.run_id if which is not None else None
-        names = await _names(reader, run_id)
-        async for entry in _entries(reader, run_id, after, follow=follow):
+        # A task stands for its run here.
+        found = Found(run=(await reader.find(which)).run) if which is not None else None
+        names = await _names(reader, found.run.run_id if found is not None else None)
+        async for entry in _entries(reader, found, after, follow=follow):
             if as_json:
                 print_json(entry_json(entry))
                 continue
