@@ -4,7 +4,7 @@ from asyncio import Event, timeout
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from kapelle.core.agent import ProcessRef
+from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.errors import Ambiguous, NotFound
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, RunId
@@ -43,6 +43,10 @@ class Reader:
         if lead is None or lead.given_up or not self._alive(lead.holder):
             return None
         return lead
+
+    def alive(self, agent: Agent) -> bool:
+        """Say whether the process of *agent* is there; one that is just being started has none yet."""
+        return agent.process is not None and self._alive(agent.process)
 
     async def ended(self, run_ids: Sequence[RunId]) -> bool:
         """Say whether there is nothing to wait for any more: each run has ended, or its target must be cleared by a person."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic_core import to_jsonable_python
 
+from kapelle.apps.delivering import HeldUp, held_up, integration_of
 from kapelle.apps.reviewing import Review, review_json, review_of_task
 from kapelle.core.account import Account, AccountState, account_of, remedy
 from kapelle.core.attempt import Attempt
@@ -64,7 +65,8 @@ class RunReport:
     spend: Spend
     delivered: str
     """The target's commit, as far as is known."""
-    held_up: str
+    held: HeldUp | None
+    """Why its target could not be moved, when it could not."""
     account: Account | None = None
     """The account that its agents use, while that is not open."""
 
@@ -100,15 +102,13 @@ def run_report(view: View, run_id: RunId) -> RunReport | None:
         )
         for task in view.tasks.of_run(run_id)
     )
-    integration = None
-    if run.spec.repository is not None and run.spec.target is not None:
-        integration = view.changes.integration(run.spec.repository, run.spec.target, run.line)
+    integration = integration_of(view, run)
     return RunReport(
         run=run,
         tasks=tasks,
         spend=sum(spends.values(), Spend()),
         delivered=integration.delivered if integration is not None else "",
-        held_up=integration.held_up if integration is not None else "",
+        held=next(iter(held_up(view, [run])), None),
         account=_account(view, run),
     )
 
@@ -204,7 +204,8 @@ def run_json(report: RunReport, now: datetime) -> dict[str, Any]:
         "repository": run.spec.repository,
         "target": run.spec.target,
         "delivered": report.delivered or None,
-        "held_up": report.held_up or None,
+        "held_up": report.held.why if report.held is not None else None,
+        "what_to_do": (report.held.remedy or None) if report.held is not None else None,
         "account": account_json(report.account) if report.account is not None else None,
         "submitted_at": run.submitted_at.isoformat(),
         "ended_at": run.ended_at.isoformat() if run.ended_at else None,

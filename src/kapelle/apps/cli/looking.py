@@ -12,7 +12,8 @@ from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
-from kapelle.apps.cli.output import count_tokens, money, out, print_json, print_report, state_text
+from kapelle.apps.cli.output import count_tokens, money, out, print_held_up, print_json, print_report, state_text
+from kapelle.apps.delivering import held_up, held_up_json
 from kapelle.apps.reader import Found, Reader, has_ended
 from kapelle.apps.reviewing import Review, review_json, review_of_task
 from kapelle.apps.views import TaskReport, account_json, entry_json, run_json, run_report, spend_json, task_json
@@ -79,33 +80,44 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
     async with compose.open_reader(found) as reader:
         lead = await reader.leader()
         overviews = await reader.store.read(lambda view: view.runs.overviews([run.run_id for run in view.runs.open()]))
-        live = await reader.store.read(lambda view: view.agents.live())
+        held = await reader.store.read(lambda view: held_up(view, view.runs.open()))
+        agents = await reader.store.read(lambda view: view.agents.live())
+        live = sum(1 for agent in agents if reader.alive(agent))
+        # Whoever leads is just starting or reading those that are no processes; without a leader nobody is.
+        gone = len(agents) - live if lead is None else 0
         waiting = await reader.store.read(_waiting)
         accounts = await reader.store.read(_accounts)
         if as_json:
             print_json(
                 {
                     "leader": {"pid": lead.holder.pid, "term": lead.term} if lead is not None else None,
-                    "agents": len(live),
+                    "agents": live,
+                    "agents_gone": gone,
                     "slots": found.settings.slots,
                     "runs": [_overview_json(entry) for entry in overviews],
                     "waiting_for_approval": [
                         {"id": task.task_id, "name": task.name, "review": review_json(review) if review is not None else None}
                         for task, review in waiting
                     ],
+                    "held_up": [held_up_json(entry) for entry in held],
                     "accounts": [account_json(account) for account in accounts],
                 }
             )
             return
         console = out()
         leads = f"process {lead.holder.pid} leads (term {lead.term})" if lead is not None else "nobody leads"
-        console.print(f"{leads} · {len(live)}/{found.settings.slots} agents live")
+        console.print(f"{leads} · {live}/{found.settings.slots} agents live")
         if overviews:
             console.print(_overview_table(overviews, reader.clock.now()))
             if lead is None:
                 console.print(Text("Nothing goes on while nobody leads: kapelle resume", style="yellow"))
         else:
             console.print("No run is open.")
+        if gone:
+            whose = "1 agent has ended" if gone == 1 else f"{gone} agents have ended"
+            console.print(Text(f"{whose}, and nobody has looked at what was done: kapelle resume", style="yellow"))
+        for entry in held:
+            print_held_up(console, entry)
         for account in accounts:
             console.print(Text(shown(told(account)), style="yellow"))
         for task, review in waiting:

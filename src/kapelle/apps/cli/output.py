@@ -11,6 +11,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from kapelle.apps.delivering import HeldUp
 from kapelle.apps.views import RunReport, TaskReport
 from kapelle.core.account import told
 from kapelle.core.durations import format_duration
@@ -177,6 +178,12 @@ def _row(entry: TaskReport, now: datetime) -> Iterable[Any]:
     )
 
 
+def print_held_up(console: Console, held: HeldUp) -> None:
+    """Print why a target could not be moved, and what to do."""
+    for line in held.lines:
+        console.print(Text(line, style="yellow"), soft_wrap=True)
+
+
 def print_report(report: RunReport, now: datetime) -> None:
     """Print a run: what it is, each task, the sum."""
     console = out()
@@ -197,7 +204,7 @@ def print_report(report: RunReport, now: datetime) -> None:
             console.print(Text.assemble((f"{entry.task.name}: ", "bold red"), shown_block(entry.task.failure.message.strip())))
     if report.account is not None:
         console.print(Text(shown(told(report.account)), style="yellow"))
-    if report.held_up:
-        console.print(Text(f"{run.spec.target} was not moved: {shown(report.held_up)}", style="yellow"))
+    if report.held is not None:
+        print_held_up(console, report.held)
         if run.state is RunState.DELIVERING:
-            console.print(Text(f"What was merged is safe. `kapelle resume {run.run_id}` tries again.", style="yellow"))
+            console.print(Text("What was merged is safe.", style="yellow"))

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
-from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.output import out, print_held_up, print_json
 from kapelle.apps.proving import (
     Proof,
     ProofState,
@@ -91,9 +91,8 @@ def _print_queue(entry: TargetQueue) -> None:
             console.print(Text(review.text, style="yellow"), soft_wrap=True)
         elif queued.change.red:
             console.print(Text(f"{queued.task.name} is a suspect: {shown(queued.change.note)}", style="yellow"))
-    for line in entry.integrations:
-        if line.held_up:
-            console.print(Text(f"{entry.target} was not moved: {shown(line.held_up)}", style="yellow"))
+    for held in entry.held:
+        print_held_up(console, held)
 
 
 def _row(entry: Queued) -> tuple[str | Text, ...]:
