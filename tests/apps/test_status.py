@@ -81,6 +81,55 @@ def test_a_target_that_is_gone_is_named_with_how_to_make_it_again(place: Place) 
     assert place.run("resume").code == 0
 
 
+def test_what_failed_is_not_counted_as_done(place: Place) -> None:
+    place.write(
+        "flow.yml",
+        HEAD + "tasks: {good: {prompt: 'true'}, no: {prompt: 'true', when: '1 > 2'}, bad: {prompt: 'exit 1', max_attempts: 1},"
+        " next: {needs: [bad], prompt: 'true'}}\n",
+    )
+
+    ran = place.run("run", "../flow.yml")
+
+    assert ran.code == 1
+    assert "2/4 tasks, 2 failed · " in ran.out
+    (row,) = place.run("list").out.splitlines()[1:]
+    assert "2/4, 2 failed" in row
+    assert place.run("cancel", place.write("flow.yml", HEAD + "tasks: {a: {prompt: 'true'}}\n") and submitted(place)).code == 0
+    assert "0/1, 1 cancelled" in place.run("list").out.splitlines()[1]
+
+
+def submitted(place: Place) -> str:
+    return place.run("submit", "../flow.yml", "--json").json["id"]
+
+
+def test_a_gate_that_is_red_on_the_merged_tree_has_no_check_mark(place: Place) -> None:
+    (place.repository / ".kapelle" / "agents.yml").write_text(
+        "agents: {script: {program: command}}\n"
+        "gates: {apart: {checks: [{name: both, run: 'test ! -e one.txt || test ! -e two.txt'}]}}\n"
+    )
+    place.git("commit", "-qam", "gates")
+    place.write(
+        "flow.yml",
+        "name: apart\ndefaults: {agent: script, gate: apart, max_attempts: 1}\n"
+        "tasks: {one: {prompt: 'echo 1 > one.txt'}, two: {prompt: 'echo 2 > two.txt'}, three: {prompt: 'touch one.txt two.txt'}}\n",
+    )
+
+    ran = place.run("run", "../flow.yml")
+
+    assert ran.code == 1
+    assert "1/3 tasks, 2 failed" in ran.out
+    tasks = place.run("show", place.run("list", "--json").json[0]["id"], "--json").json["tasks"]
+    for task in tasks:
+        (row,) = (line for line in ran.out.splitlines() if line.startswith(f"{task['name']} "))
+        done = task["state"] == "completed"
+        assert ("apart ✓" in row, "apart ✗" in row) == (done, not done)
+        assert task["gate"]["passed"] is done
+    bad = next(task["name"] for task in tasks if task["name"] != "three" and task["state"] == "failed")
+    told = place.run("show", bad).out
+    assert "passed on tree" in told
+    assert "merged: the check apart/both fails on the merged tree" in told
+
+
 def test_agents_that_died_with_their_leader_are_not_called_live(place: Place) -> None:
     place.write("flow.yml", HEAD + "tasks: {a: {prompt: 'echo begun; sleep 600'}, b: {prompt: 'echo begun; sleep 600'}}\n")
     leader = place.start("run", "../flow.yml")

@@ -119,7 +119,7 @@ class Change:
     batch_id: BatchId | None = None
     """The batch with which it is being tried on the target, or was when it left the queue."""
     red: str = ""
-    """The tree that failed with it among the suspects; empty when it is none. ``-`` when there was no tree."""
+    """The tree that failed with it, of a suspect and of one that was returned for it; ``-`` when there was no tree."""
     protected: tuple[str, ...] = ()
     """Protected files that it changes; it waits for a person then."""
     approved_by: str = ""

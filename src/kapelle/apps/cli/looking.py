@@ -16,14 +16,14 @@ from kapelle.apps.cli.output import count_tokens, money, out, print_held_up, pri
 from kapelle.apps.delivering import held_up, held_up_json
 from kapelle.apps.reader import Found, Reader, has_ended
 from kapelle.apps.reviewing import Review, review_json, review_of_task
-from kapelle.apps.views import TaskReport, account_json, entry_json, run_json, run_report, spend_json, task_json
+from kapelle.apps.views import TaskReport, account_json, done_text, entry_json, run_json, run_report, spend_json, task_json
 from kapelle.core.account import Account, account_of, told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import NotFound
 from kapelle.core.ids import RunId
 from kapelle.core.plain_text import shown, shown_block
 from kapelle.core.store import Overview, View
-from kapelle.core.task import TERMINAL, Task, Wait
+from kapelle.core.task import Task, Wait
 
 if TYPE_CHECKING:
     from kapelle.core.events import Entry
@@ -156,12 +156,11 @@ def _overview_table(overviews: Sequence[Overview], now: datetime) -> Table:
     for name in ("RUN", "NAME", "STATE", "DONE", "COST", "AGE"):
         table.add_column(name, no_wrap=True, justify="right" if name in {"DONE", "COST", "AGE"} else "left")
     for entry in overviews:
-        run, counts = entry.run, dict(entry.counts)
-        done = sum(count for state, count in counts.items() if state in TERMINAL)
+        run = entry.run
         state = state_text(run.state.value, "(paused)" if run.paused else "")
         age = format_duration(now - run.submitted_at)
         cost = money(entry.spend.cost_usd) if entry.spend.calls else ""
-        table.add_row(run.run_id, run.spec.name, state, f"{done}/{sum(counts.values())}", cost, age)
+        table.add_row(run.run_id, run.spec.name, state, done_text(entry.counts), cost, age)
     return table
 
 
@@ -214,6 +213,8 @@ def _print_task(entry: TaskReport, found: Found, now: datetime) -> None:
         )
     if entry.receipt is not None:
         console.print(f"gate {entry.receipt.gate}: passed on tree {entry.receipt.tree[:10]}")
+        if entry.change is not None and entry.change.red:
+            console.print(Text(f"merged: {shown(entry.change.note)}", style="red"))
         for check in entry.receipt.checks:
             console.print(f"  {check.name}: {check.state.value} ({check.seconds:.1f}s)  {shown(check.run)}")
     spend = entry.spend

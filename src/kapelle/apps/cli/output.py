@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kapelle.apps.delivering import HeldUp
-from kapelle.apps.views import RunReport, TaskReport
+from kapelle.apps.views import RunReport, TaskReport, done_text
 from kapelle.core.account import told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import FileInvalid, KapelleError
@@ -163,7 +163,7 @@ def _row(entry: TaskReport, now: datetime) -> Iterable[Any]:
     task = entry.task
     note = f"({task.waits_for.value})" if task.waits_for is not None else ""
     elapsed = entry.elapsed(now)
-    gate = Text(entry.gate, style="green" if "✓" in entry.gate else "dim")
+    gate = Text(entry.gate, style={True: "green", False: "red", None: "dim"}[entry.passed])
     if entry.merge_returns:
         gate.append(f" ⇄{entry.merge_returns}", style="magenta")
     return (
@@ -198,7 +198,7 @@ def print_report(report: RunReport, now: datetime) -> None:
     tokens = count_tokens(report.spend.usage.total)
     rehearsed = " (rehearsed: nothing was paid)" if run.spec.upstream.rehearsal is not None and report.spend.calls else ""
     cost = f"{money(report.spend.cost_usd)}{rehearsed}"
-    console.print(f"{report.done}/{len(report.tasks)} tasks · {tokens} tokens · {cost} · {elapsed}")
+    console.print(f"{done_text(report.counts, ' tasks')} · {tokens} tokens · {cost} · {elapsed}")
     for entry in report.tasks:
         if entry.task.failure is not None:
             console.print(Text.assemble((f"{entry.task.name}: ", "bold red"), shown_block(entry.task.failure.message.strip())))

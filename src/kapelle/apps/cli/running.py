@@ -16,7 +16,7 @@ from kapelle.apps.cli.output import count_tokens, err, money, out, state_text
 from kapelle.apps.cli.telling import line_of
 from kapelle.apps.desk import Desk
 from kapelle.apps.memory import collect_less
-from kapelle.apps.views import RunReport, run_report
+from kapelle.apps.views import RunReport, done_text, run_report
 from kapelle.core.durations import format_duration
 from kapelle.core.events import AgentUsedTool, ChangeHeld, Entry, Event, TaskMoved
 from kapelle.core.ids import RunId, TaskId
@@ -147,10 +147,10 @@ class Watcher:
                 money(entry.spend.cost_usd) if entry.spend.calls else "",
                 format_duration(elapsed) if elapsed is not None else "",
             )
-        bar = ProgressBar(total=max(len(report.tasks), 1), completed=report.done, width=30)
+        bar = ProgressBar(total=max(len(report.tasks), 1), completed=report.ended, width=30)
         head = Table.grid(padding=(0, 2))
         elapsed = format_duration((report.run.ended_at or now) - report.run.submitted_at)
-        sums = f"{report.done}/{len(report.tasks)}  {count_tokens(report.spend.usage.total)} tokens  "
+        sums = f"{done_text(report.counts)}  {count_tokens(report.spend.usage.total)} tokens  "
         head.add_row(Text(report.run.spec.name, style="bold"), bar, f"{sums}{money(report.spend.cost_usd)}  {elapsed}")
         parts = [head, Text(), table]
         if self._note:
