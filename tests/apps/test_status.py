@@ -111,7 +111,8 @@ def test_a_gate_that_is_red_on_the_merged_tree_has_no_check_mark(place: Place) -
     place.write(
         "flow.yml",
         "name: apart\ndefaults: {agent: script, gate: apart, max_attempts: 1}\n"
-        "tasks: {one: {prompt: 'echo 1 > one.txt'}, two: {prompt: 'echo 2 > two.txt'}, three: {prompt: 'touch one.txt two.txt'}}\n",
+        "tasks: {one: {prompt: 'echo 1 > one.txt'}, two: {prompt: 'echo 2 > two.txt'},"
+        " three: {prompt: 'touch one.txt two.txt'}}\n",
     )
 
     ran = place.run("run", "../flow.yml")

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import count_tokens, money, out, print_held_up, print_json, print_report, state_text
+from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.delivering import held_up, held_up_json
 from kapelle.apps.reader import Found, Reader, has_ended
 from kapelle.apps.reviewing import Review, review_json, review_of_task
@@ -108,7 +109,7 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
         leads = f"process {lead.holder.pid} leads (term {lead.term})" if lead is not None else "nobody leads"
         console.print(f"{leads} · {live}/{found.settings.slots} agents live")
         if overviews:
-            console.print(_overview_table(overviews, reader.clock.now()))
+            _print_overviews(console, overviews, reader.clock.now())
             if lead is None:
                 console.print(Text("Nothing goes on while nobody leads: kapelle resume", style="yellow"))
         else:
@@ -151,17 +152,25 @@ def _overview_json(entry: Overview) -> dict[str, Any]:
     }
 
 
-def _overview_table(overviews: Sequence[Overview], now: datetime) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("RUN", "NAME", "STATE", "DONE", "COST", "AGE"):
-        table.add_column(name, no_wrap=True, justify="right" if name in {"DONE", "COST", "AGE"} else "left")
+OVERVIEW = (
+    Column(name="RUN"),
+    Column(name="NAME", folds=True),
+    Column(name="STATE", folds=True),
+    Column(name="DONE", folds=True),
+    Column(name="COST", right=True),
+    Column(name="AGE", right=True),
+)
+
+
+def _print_overviews(console: Console, overviews: Sequence[Overview], now: datetime) -> None:
+    rows: list[Sequence[str | Text]] = []
     for entry in overviews:
         run = entry.run
         state = state_text(run.state.value, "(paused)" if run.paused else "")
         age = format_duration(now - run.submitted_at)
         cost = money(entry.spend.cost_usd) if entry.spend.calls else ""
-        table.add_row(run.run_id, run.spec.name, state, done_text(entry.counts), cost, age)
-    return table
+        rows.append((run.run_id, run.spec.name, state, done_text(entry.counts), cost, age))
+    print_table(console, OVERVIEW, rows)
 
 
 async def _list(folder: Path | None, limit: int, *, as_json: bool) -> None:
@@ -170,7 +179,7 @@ async def _list(folder: Path | None, limit: int, *, as_json: bool) -> None:
         if as_json:
             print_json([_overview_json(entry) for entry in overviews])
         elif overviews:
-            out().print(_overview_table(overviews, reader.clock.now()))
+            _print_overviews(out(), overviews, reader.clock.now())
         else:
             out().print("There are no runs yet. `kapelle run WORKFLOW` starts one.")
 

@@ -2,15 +2,15 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.table import Table
 from rich.text import Text
 
+from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.delivering import HeldUp
 from kapelle.apps.views import RunReport, TaskReport, done_text
 from kapelle.core.account import told
@@ -47,7 +47,8 @@ MARKS: dict[str, str] = {
 }
 
 
-PIPE_WIDTH = 240
+PIPE_WIDTH = 100_000
+"""Wider than anything: in a pipe nothing is folded."""
 
 
 class Plain(Console):
@@ -60,14 +61,18 @@ class Plain(Console):
             yield segment if text == segment.text else Segment(text, segment.style)
 
 
-def out() -> Console:
-    """Return the console for results: as wide as the terminal; in a pipe nothing is wrapped or cut."""
+def out(*, soft_wrap: bool = True) -> Console:
+    """Return the console for results.
+
+    Lines that are too long are left to the terminal, which gives them back whole to whoever copies them; what is drawn anew
+    in the same place must not be, and says so with *soft_wrap*.
+    """
     return Plain(
         width=None if sys.stdout.isatty() else PIPE_WIDTH,
         highlight=False,
         markup=False,
         emoji=False,
-        soft_wrap=not sys.stdout.isatty(),
+        soft_wrap=soft_wrap,
     )
 
 
@@ -140,26 +145,19 @@ def state_text(state: str, note: str = "") -> Text:
     return text.append(f" {note}", style="dim") if note else text
 
 
-def report_table(report: RunReport, now: datetime) -> Table:
-    """Return a run as a table: one row per task."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name, right in (
-        ("TASK", False),
-        ("STATE", False),
-        ("TRIES", True),
-        ("GATE", False),
-        ("TOKENS", True),
-        ("COST", True),
-        ("TIME", True),
-        ("COMMIT", False),
-    ):
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
-    for entry in report.tasks:
-        table.add_row(*_row(entry, now))
-    return table
+REPORT = (
+    Column(name="TASK", folds=True),
+    Column(name="STATE", folds=True),
+    Column(name="TRIES", right=True),
+    Column(name="GATE", folds=True),
+    Column(name="TOKENS", right=True),
+    Column(name="COST", right=True),
+    Column(name="TIME", right=True),
+    Column(name="COMMIT"),
+)
 
 
-def _row(entry: TaskReport, now: datetime) -> Iterable[Any]:
+def _row(entry: TaskReport, now: datetime) -> Sequence[str | Text]:
     task = entry.task
     note = f"({task.waits_for.value})" if task.waits_for is not None else ""
     elapsed = entry.elapsed(now)
@@ -167,7 +165,7 @@ def _row(entry: TaskReport, now: datetime) -> Iterable[Any]:
     if entry.merge_returns:
         gate.append(f" ⇄{entry.merge_returns}", style="magenta")
     return (
-        Text(task.name),
+        task.name,
         state_text(task.state.value, note),
         str(len(entry.attempts) or ""),
         gate,
@@ -192,7 +190,7 @@ def print_report(report: RunReport, now: datetime) -> None:
     if run.paused:
         title.append("  paused", style="yellow")
     console.print(title)
-    console.print(report_table(report, now))
+    print_table(console, REPORT, [_row(entry, now) for entry in report.tasks])
     ended = run.ended_at or now
     elapsed = format_duration(ended - run.submitted_at)
     tokens = count_tokens(report.spend.usage.total)
