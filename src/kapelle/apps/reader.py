@@ -20,6 +20,10 @@ SHORTEST = 4
 """Letters of an id that must be given, besides its r- or t-."""
 
 
+MOST_TOLD = 10
+"""Runs of one name that are listed."""
+
+
 @frozen
 class Found:
     """What an id or a prefix of one stands for."""
@@ -52,16 +56,26 @@ class Reader:
         """Say whether there is nothing to wait for any more: each run has ended, or its target must be cleared by a person."""
         return await self.store.read(lambda view: all(_at_rest(view, view.runs.get(run_id)) for run_id in run_ids))
 
-    async def find(self, prefix: str, *, agents: bool = False) -> Found:
-        """Return the run or task that *prefix* (of an id) stands for; or, by its name, the task in the newest run that has it.
+    async def find(self, word: str, *, agents: bool = False) -> Found:
+        """Return the run or task that *word* stands for: its id or the beginning of it, or its name.
 
-        With *agents*, the whole id of an agent stands for the task that it works or worked on.
+        The name of a task means that of the newest run that has it; the name of a run means that run when no other has it. With
+        *agents*, the whole id of an agent stands for the task that it works or worked on.
 
         Raises:
             NotFound: nothing does.
             Ambiguous: more than one thing does.
         """
-        return await self.store.read(lambda view: (_task_of(view, prefix) if agents else None) or _find(view, prefix))
+        return await self.store.read(lambda view: (_task_of(view, word) if agents else None) or _find(view, word))
+
+    async def find_run(self, word: str) -> Found:
+        """Return what *word* stands for where a run is wanted: see ``find``, but what a run is called goes first.
+
+        Raises:
+            NotFound: nothing does.
+            Ambiguous: more than one thing does.
+        """
+        return await self.store.read(lambda view: _run_named(view, word) or _find(view, word))
 
     async def events(
         self, after: int = 0, run_id: RunId | None = None, *, over: Callable[[View], bool] = lambda _: False
@@ -119,6 +133,9 @@ def _find(view: View, word: str) -> Found:
             named = [task for task in view.tasks.find(word, overview.run.run_id) if task.name == word]
             if named:
                 return Found(run=overview.run, task=named[0])
+        named_run = _run_named(view, word)
+        if named_run is not None:
+            return named_run
         if len(word) < SHORTEST:
             raise NotFound(f"nothing has the id or the name {word}")
     runs = view.runs.find(word if word.startswith("r-") else f"r-{word}")
@@ -126,9 +143,21 @@ def _find(view: View, word: str) -> Found:
     if len(runs) + len(tasks) > 1:
         raise Ambiguous(f"{word} is the beginning of more than one id")
     run = view.runs.get(runs[0] if runs else tasks[0].run_id) if runs or tasks else None
+    if run is None and (named_run := _run_named(view, word)) is not None:
+        return named_run
     if run is None:
         raise NotFound(f"nothing has the id or the name {word}")
     return Found(run=run, task=tasks[0] if tasks else None)
+
+
+def _run_named(view: View, word: str) -> Found | None:
+    """Return the one run that is called *word*, or None when none is."""
+    runs = view.runs.named(word, MOST_TOLD)
+    if len(runs) > 1:
+        ids = ", ".join(f"{run.run_id} ({run.state.value}, {run.submitted_at.astimezone():%Y-%m-%d %H:%M})" for run in runs)
+        more = " and perhaps more" if len(runs) == MOST_TOLD else ""
+        raise Ambiguous(f"more than one run is called {word}: {ids}{more}", remedy="Give the id of the one that is meant.")
+    return Found(run=runs[0]) if runs else None
 
 
 async def rest(seconds: float) -> None:

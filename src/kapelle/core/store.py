@@ -99,6 +99,10 @@ class RunTable(Protocol):
         """Return at most two runs whose id begins with *prefix*."""
         ...
 
+    def named(self, name: str, limit: int = 10) -> Sequence[Run]:
+        """Return the runs that are called *name*, the newest first."""
+        ...
+
 
 class TaskTable(Protocol):
     """Tasks and what they need."""

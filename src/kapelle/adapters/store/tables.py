@@ -136,6 +136,9 @@ class SqlRuns(_Part):
     def find(self, prefix: str) -> Sequence[RunId]:
         return [RunId(row[0]) for row in self._all.runs.like.run(self._at, pattern=_pattern(prefix))]
 
+    def named(self, name: str, limit: int = 10) -> Sequence[Run]:
+        return self._kept.runs.load(self._all.runs.named.run(self._at, name=name, limit=limit))
+
 
 class SqlTasks(_Part):
     """Tasks and needs."""

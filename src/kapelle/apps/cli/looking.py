@@ -29,7 +29,7 @@ from kapelle.core.task import Task, Wait
 if TYPE_CHECKING:
     from kapelle.core.events import Entry
 
-Which = Annotated[str, typer.Argument(metavar="RUN|TASK", help="An id, or enough of its beginning.")]
+Which = Annotated[str, typer.Argument(metavar="RUN|TASK", help="An id, or enough of its beginning, or a name.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many at most.")]
 
 
@@ -50,7 +50,10 @@ def show(which: Which, *, repository: Folder = None, json: Json = False) -> None
 
 def logs(
     which: Annotated[
-        str, typer.Argument(metavar="RUN|TASK|AGENT", help="An id, or enough of its beginning; of an agent, all of its id.")
+        str,
+        typer.Argument(
+            metavar="RUN|TASK|AGENT", help="An id, or enough of its beginning, or a name; of an agent, all of its id."
+        ),
     ],
     *,
     prompts: Annotated[bool, typer.Option("--prompts", help="Show the prompts in full.")] = False,
@@ -274,7 +277,7 @@ def _entries(reader: Reader, found: Found | None, after: int, *, follow: bool) -
 async def _events(folder: Path | None, which: str | None, *, after: int, follow: bool, as_json: bool) -> None:
     async with compose.open_reader(configuration(folder)) as reader:
         # A task stands for its run here.
-        found = Found(run=(await reader.find(which)).run) if which is not None else None
+        found = Found(run=(await reader.find_run(which)).run) if which is not None else None
         names = await _names(reader, found.run.run_id if found is not None else None)
         async for entry in _entries(reader, found, after, follow=follow):
             if as_json:

@@ -192,7 +192,7 @@ async def _submit_only(found: Configuration, wanted: _Wanted, *, as_json: bool) 
 async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) -> int:
     async with compose.open_desk(found) as desk:
         if prefix is not None:
-            runs = [(await desk.find(prefix)).run]
+            runs = [(await desk.find_run(prefix)).run]
             if runs[0].state in RUN_TERMINAL:
                 raise NotPossibleNow(
                     f"run {runs[0].run_id} has ended: {runs[0].state.value}",

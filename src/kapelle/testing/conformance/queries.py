@@ -11,7 +11,7 @@ from kapelle.core.attempt import Attempt, PromptRecord, PromptState
 from kapelle.core.budget import Spend
 from kapelle.core.ids import PromptId, RunId, TaskId
 from kapelle.core.merge import ChangeState
-from kapelle.core.run import RunState
+from kapelle.core.run import RunSpec, RunState
 from kapelle.core.store import Edge, Tx
 from kapelle.core.task import TERMINAL, Task, TaskState
 from kapelle.testing.conformance.samples import NOON, a_call, a_change, a_run, a_task, an_agent, an_attempt
@@ -182,6 +182,26 @@ class FindSuite(StoreTests):
         assert await led.read(lambda view: list(view.runs.find("r-abc2"))) == ["r-abc2"]
         assert await led.read(lambda view: len(view.runs.find("r-abc"))) == 2
         assert await led.read(lambda view: list(view.runs.find("abc"))) == []
+
+    async def test_runs_are_found_by_their_name(self, led: Led) -> None:
+        """The newest first; a part of a name is no name."""
+        names = {"r-1": "night work", "r-2": 'ünï "✓"', "r-3": "night work", "r-4": "night"}
+
+        def work(tx: Tx) -> None:
+            for number, (run_id, name) in enumerate(names.items()):
+                at = NOON + timedelta(seconds=number)
+                tx.runs.add(a_run(run_id=RunId(run_id), spec=RunSpec(name=name, tasks=()), submitted_at=at))
+
+        await led.do(work)
+
+        async def named(name: str, limit: int = 10) -> list[str]:
+            return [run.run_id for run in await led.read(lambda view: view.runs.named(name, limit))]
+
+        assert await named("night work") == ["r-3", "r-1"]
+        assert await named("night work", 1) == ["r-3"]
+        assert await named('ünï "✓"') == ["r-2"]
+        assert await named("nigh") == []
+        assert await named("%") == []
 
     @pytest.mark.parametrize("prefix", ["%", "_", "r-%", "r_abc", "r-ab_", "%abc", "*", "r-*", "r-?", "r-[a]", "\\", "r-abc\\"])
     async def test_nothing_in_a_prefix_is_a_wildcard(self, led: Led, prefix: str) -> None:
