@@ -25,7 +25,7 @@ GOOD = "name: good\ntasks: {a: {agent: script, prompt: 'true'}}\n"
         (("run", "../good.yml", "--rehearse", "../reh.yml", "--record", "x.yml"), "a rehearsal cannot be recorded"),
         (("run", "../good.yml", "--target", "nobranch"), "has no branch nobranch"),
         (("run", "../good.yml", "--delivery", "sometimes"), "delivery cannot be 'sometimes'"),
-        (("run", "../good.yml", "--agents", "0"), "greater than or equal to 1"),
+        (("run", "../good.yml", "--agents", "0"), "--agents cannot be '0'"),
         (("run", "../good.yml", "-i", "a"), "'a' is no input"),
         (("run", "../good.yml", "-i", "a=1"), "the workflow has no input a"),
         (("run", "--prompt", "x", "--agent", "nobody"), "there is no agent nobody"),
@@ -58,8 +58,8 @@ GOOD = "name: good\ntasks: {a: {agent: script, prompt: 'true'}}\n"
         (("show", "a\nb\x1b"), "nothing has the id or the name"),
         (("show", b"\xff\xfe"), "is no UTF-8 text"),
         (("run", "../good.yml", "-i", b"a=\xff"), "is no UTF-8 text"),
-        (("nonsense",), "No such command"),
-        (("run", "--nonsense"), "No such option"),
+        (("nonsense",), "there is no command nonsense"),
+        (("run", "--nonsense"), "there is no option --nonsense"),
     ],
 )
 def test_it_is_refused_in_one_message(place: Place, arguments: tuple[str | bytes, ...], said: str) -> None:
@@ -247,10 +247,10 @@ def test_errors_are_json_when_json_is_asked_for(place: Place) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("run", "--nonsense", "--json"), "No such option: --nonsense"),
-        (("nonsense", "--json"), "No such command"),
-        (("show", "--json"), "Missing argument"),
-        (("list", "--limit", "many", "--json"), "Invalid value for '--limit'"),
+        (("run", "--nonsense", "--json"), "there is no option --nonsense"),
+        (("nonsense", "--json"), "there is no command nonsense"),
+        (("show", "--json"), "the argument RUN|TASK is missing"),
+        (("list", "--limit", "many", "--json"), "--limit cannot be 'many'"),
         (("show", b"\xff", "--json"), "is no UTF-8 text"),
     ],
 )
@@ -262,6 +262,46 @@ def test_what_the_option_parser_refuses_is_json_too(place: Place, arguments: tup
     assert said in answer.json["error"]["message"]
     assert answer.json["error"]["remedy"]
     assert answer.err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "remedy"),
+    [
+        (
+            ("run", "--promt", "x"),
+            "there is no option --promt",
+            "Write --prompt. `kapelle run --help`",
+        ),
+        (("statsu",), "there is no command statsu", "Write status. `kapelle --help`"),
+        (("rehearse", "chck"), "there is no command chck", "Write check. `kapelle rehearse --help`"),
+        (("show",), "the argument RUN|TASK is missing", "`kapelle show --help`"),
+        (
+            ("list", "-n", "many"),
+            "--limit cannot be 'many'",
+            "Give a whole number. `kapelle list --help`",
+        ),
+        (("list", "-n", "0"), "--limit cannot be '0'", "Give 1 or more. `kapelle list --help`"),
+        (
+            ("run", "--budget-usd", "x"),
+            "--budget-usd cannot be 'x'",
+            "Give a number. `kapelle run --help`",
+        ),
+        (("run", "-p"), "the option -p needs a value", "`kapelle --help`"),
+        (("list", "--json=3"), "the option --json takes no value", "`kapelle --help`"),
+        (
+            ("list", "a", "b"),
+            "too many arguments: a b",
+            "Leave them out; what holds spaces stands in quotes. `kapelle list --help`",
+        ),
+    ],
+)
+def test_what_the_option_parser_refuses_has_the_shape_of_every_error(
+    place: Place, arguments: tuple[str, ...], said: str, remedy: str
+) -> None:
+    answer = place.run(*arguments)
+
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == f"Error: {said}  [KAP-100]\n  → {remedy} tells what can be given.\n"
 
 
 @pytest.mark.parametrize(
