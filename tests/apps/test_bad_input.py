@@ -1,6 +1,7 @@
 """Anything wrong that a person can give: one clear message, exit code 2, no traceback, nothing half-done."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,6 +184,107 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_file(place: Place) ->
     assert places == sorted(places)
     assert all(mistake["advice"] for mistake in mistakes)
     assert "write coder" in [mistake["advice"] for mistake in mistakes]
+
+
+LEAKED = re.compile(r"input should|valid |instance of|type=|list\[|literal|validation|pydantic|\[key\]", re.IGNORECASE)
+"""Words of the library that checks values."""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("workflow", "name: [x]\ntasks: {a: {agent: script, prompt: x}}\n", ["1: name cannot be a list → write text"]),
+        (
+            "workflow",
+            (
+                "name: x\nbudget_usd: -1\nphases: 3\ntasks:\n  a: {agent: script, prompt: 3, "
+                "approval: perhaps, when: [1], needs: 5}\n"
+            ),
+            [
+                "2: budget_usd cannot be -1 → write more than 0",
+                "3: phases cannot be 3 → write a list",
+                "5: prompt cannot be 3 → write text",
+                "5: approval cannot be 'perhaps' → write true or false",
+                "5: when cannot be a list → write text, or true or false",
+                "5: needs cannot be 5 → write a list",
+            ],
+        ),
+        (
+            "workflow",
+            "name: x\ninputs: {b: {defalt: 3}, c: {required: maybe}}\ntasks: {a: {agent: script, prompt: x}}\n",
+            [
+                "2: defalt means nothing here → write default",
+                "2: required cannot be 'maybe' → write true or false",
+            ],
+        ),
+        (
+            "project",
+            "limits: {agents: 0, slots: x}\ngateway: maybe\nmerge: {batch: 1000, wait: 3}\n",
+            [
+                "1: agents cannot be 0 → write 1 or more",
+                "1: slots cannot be 'x' → write a whole number",
+                "2: gateway cannot be 'maybe' → write one of: on, off, or true or false",
+                "3: batch cannot be 1000 → write 100 or less",
+                "3: wait: 3 is no duration → write it with its unit, for example 30s, 10m or 1h30m",
+            ],
+        ),
+        (
+            "agents",
+            "agents: {a: {tools: 3, env: {'A=': x}}}\ngates: {g: {checks: []}}\nworkspace: {copy: x}\n",
+            [
+                "1: tools cannot be 3 → write a mapping of names to values",
+                "1: 'A=' is no name of a variable → letters, digits and _",
+                "2: checks cannot be an empty list → write at least 1 of them",
+                "3: copy cannot be 'x' → write a list",
+            ],
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_in_our_words_with_its_place(place: Place, name: str, text: str, said: list[str]) -> None:
+    file = place.write("flow.yml", text) if name == "workflow" else place.repository / ".kapelle" / f"{name}.yml"
+    file.write_text(text)
+
+    answer = place.run("validate", *(["../flow.yml"] if name == "workflow" else []))
+
+    assert answer.code == 2
+    lines = answer.err.splitlines()
+    where = re.compile(rf"{re.escape('../flow.yml' if name == 'workflow' else str(file))}:([0-9]+):[0-9]+: ")
+    told = [where.sub(r"\1: ", f"{what} {advice.strip()}") for what, advice in zip(lines[:-1:2], lines[1::2], strict=True)]
+    assert sorted(told) == sorted(said)
+    assert not LEAKED.search(answer.err)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("KAPELLE_SLOTS", "many", "slots cannot be 'many' (from environment KAPELLE_SLOTS): write a whole number"),
+        (
+            "KAPELLE_MERGE_BATCH",
+            "1000",
+            "merge_batch cannot be '1000' (from environment KAPELLE_MERGE_BATCH): write 100 or less",
+        ),
+        ("KAPELLE_DELIVERY", "now", "delivery cannot be 'now' (from environment KAPELLE_DELIVERY): one of: each, end, never"),
+        ("KAPELLE_GATEWAY", "maybe", "gateway cannot be 'maybe' (from environment KAPELLE_GATEWAY): write true or false"),
+        ("KAPELLE_MERGE_WAIT", "soon", "merge_wait cannot be 'soon' (from environment KAPELLE_MERGE_WAIT): "),
+    ],
+)
+def test_a_variable_that_does_not_fit_is_told_in_our_words(place: Place, variable: str, value: str, said: str) -> None:
+    answer = place.run("status", env={variable: value})
+
+    assert answer.code == 2
+    assert said in answer.err
+    assert not LEAKED.search(answer.err)
+
+
+def test_a_price_table_that_does_not_fit_is_told_in_our_words(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "prices.json").write_text('{"my-model": {"input": "much", "output": 1, "cache_read": 1, "cache_write": 1}}')
+    place.write("good.yml", GOOD)
+
+    answer = place.run("submit", "../good.yml", env={"KAPELLE_PRICES": str(tmp_path / "prices.json")})
+
+    assert answer.code == 2
+    assert "my-model.input cannot be 'much': write a number" in answer.err
+    assert not LEAKED.search(answer.err)
 
 
 def test_without_key_login_or_rehearsal_both_ways_out_are_named(place: Place) -> None:

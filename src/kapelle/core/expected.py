@@ -49,7 +49,9 @@ def expected(kind: str, context: Mapping[str, Any]) -> str:
         return _KINDS[kind]
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
-        return words.format(str(context.get(name, "what is allowed")).replace("'", "").replace(" or ", ", "))
+        bound = context.get(name, "what is allowed")
+        text = f"{bound:g}" if isinstance(bound, float) else str(bound)
+        return words.format(text.replace("'", "").replace(" or ", ", "))
     return "something else; see the reference"
 
 
