@@ -307,7 +307,9 @@ def test_a_wrong_variable_is_named_with_its_meaning(place: Place) -> None:
 
 
 def test_a_state_directory_that_cannot_be_made_is_told(place: Place) -> None:
-    answer = place.run("status", env={"KAPELLE_HOME": "/proc/nowhere"})
+    place.write("good.yml", GOOD)
+
+    answer = place.run("submit", "../good.yml", env={"KAPELLE_HOME": "/proc/nowhere"})
 
     assert answer.code == 2
     assert "KAPELLE_HOME" in answer.err

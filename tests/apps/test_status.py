@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
@@ -164,3 +165,42 @@ def carries(process: psutil.Process, place: Place) -> bool:
         return process.environ().get("KAPELLE_WORKSPACE", "").startswith(str(place.home))
     except psutil.Error:
         return False
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("status",), 0),
+        (("list",), 0),
+        (("show", "something"), 2),
+        (("logs", "something", "--follow"), 2),
+        (("events",), 0),
+        (("queue",), 0),
+        (("receipt", "something"), 2),
+        (("verify", "HEAD"), 2),
+        (("recover",), 0),
+        (("clean", "--dry-run"), 0),
+        (("doctor",), 1),
+        (("config",), 0),
+        (("validate",), 0),
+        (("cancel", "something"), 2),
+        (("resume",), 0),
+        (("retry", "something"), 2),
+    ],
+)
+def test_where_nothing_was_ever_kept_looking_leaves_nothing_behind(
+    place: Place, tmp_path: Path, command: tuple[str, ...], code: int, *, there: bool
+) -> None:
+    elsewhere = tmp_path / "tmp"
+    elsewhere.mkdir()
+    if there:
+        place.home.mkdir()
+
+    answer = place.run(*command, env={"TMPDIR": str(elsewhere)})
+
+    assert answer.code == code, answer.err
+    assert place.home.exists() is there
+    assert list(elsewhere.iterdir()) == []
+    assert not there or list(place.home.iterdir()) == []
+    assert place.git("for-each-ref", "refs/kapelle") == ""

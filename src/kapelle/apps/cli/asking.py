@@ -69,7 +69,7 @@ def reject(
 async def _ask(
     which: str, body: Callable[[Found], Body], done: str, *, run: bool = False, repository: Path | None, as_json: bool
 ) -> None:
-    async with compose.open_desk(configuration(repository)) as desk:
+    async with compose.open_desk(configuration(repository), make=False) as desk:
         found = await (desk.find_run(which) if run else desk.find(which))
         await desk.ask(body(found), principal())
         name = found.task.name if found.task is not None else found.run.spec.name

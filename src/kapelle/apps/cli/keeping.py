@@ -97,7 +97,7 @@ async def _repository(desk: Desk, root: Path) -> str | None:
 
 async def _recover(folder: Path | None, which: str | None, branch: str | None, *, as_json: bool) -> None:
     found = configuration(folder)
-    async with compose.open_desk(found) as desk:
+    async with compose.open_desk(found, make=False) as desk:
         root = (await desk.world.repositories.inspect(str(found.root))).root
         if which is None:
             _list(await kept(desk, root), as_json=as_json)
@@ -131,7 +131,7 @@ def _list(everything: list[Kept], *, as_json: bool) -> None:
 
 async def _clean(folder: Path | None, age: tuple[timedelta, str], keep: int | None, *, dry_run: bool, as_json: bool) -> None:
     found = configuration(folder)
-    async with compose.open_desk(found) as desk:
+    async with compose.open_desk(found, make=False) as desk:
         everything = await litter(desk, await _repository(desk, found.root))
         going = to_free(everything, desk.world.clock.now(), age=age[0].total_seconds(), keep=keep)
         if not dry_run:

@@ -190,7 +190,7 @@ async def _submit_only(found: Configuration, wanted: _Wanted, *, as_json: bool) 
 
 
 async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) -> int:
-    async with compose.open_desk(found) as desk:
+    async with compose.open_desk(found, make=False) as desk:
         if prefix is not None:
             runs = [(await desk.find_run(prefix)).run]
             if runs[0].state in RUN_TERMINAL:
@@ -223,7 +223,7 @@ async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) ->
 
 
 async def _retry(found: Configuration, which: str, *, wait: bool, as_json: bool) -> int:
-    async with compose.open_desk(found) as desk:
+    async with compose.open_desk(found, make=False) as desk:
         target = await desk.find(which)
         new = RunId(desk.world.new_id("r"))
         task_id = target.task.task_id if target.task is not None else None
