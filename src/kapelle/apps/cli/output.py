@@ -16,7 +16,7 @@ from kapelle.apps.views import RunReport, TaskReport, done_text
 from kapelle.core.account import told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import FileInvalid, KapelleError
-from kapelle.core.plain_text import shown, shown_block
+from kapelle.core.plain_text import shown, shown_block, shown_json
 from kapelle.core.run import RunState
 from kapelle.core.task import TaskState
 
@@ -86,7 +86,7 @@ def print_json(value: Any) -> None:
     indent = 2 if sys.stdout.isatty() else None
     # Where not every letter can be written, JSON's own escapes are what a reader of JSON understands.
     narrow = not sys.stdout.encoding.lower().startswith("utf")
-    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=narrow) + "\n")
+    sys.stdout.write(shown_json(json.dumps(value, indent=indent, ensure_ascii=narrow)) + "\n")
     sys.stdout.flush()
 
 
