@@ -142,6 +142,10 @@ class TaskTable(Protocol):
         """Return the tasks that *task_id* needs."""
         ...
 
+    def retries_of(self, run_id: RunId) -> Sequence[Task]:
+        """Return the tasks of other runs that try one of the run's tasks again, the first first."""
+        ...
+
     def needed_by(self, task_id: TaskId) -> Sequence[Task]:
         """Return the tasks that need *task_id*."""
         ...

@@ -135,6 +135,11 @@ class TaskStatements:
             .order_by(tasks.c.position),
             dialect,
         )
+        own = select(tasks.c.task_id).where(tasks.c.run_id == bindparam("run_id"))
+        self.retries = Statement(
+            select(*columns).where(tasks.c.retry_of.in_(own)).order_by(tasks.c.submitted_at, tasks.c.run_id, tasks.c.position),
+            dialect,
+        )
         like = tasks.c.task_id.like(bindparam("pattern"), escape=ESCAPE)
         newest = select(*columns).where(like).order_by(tasks.c.submitted_at.desc(), tasks.c.position).limit(2)
         self.like = Statement(newest, dialect)

@@ -174,6 +174,9 @@ class SqlTasks(_Part):
     def needs(self, task_id: TaskId) -> Sequence[Task]:
         return self._kept.tasks.load(self._all.tasks.its_needs.run(self._at, task_id=task_id))
 
+    def retries_of(self, run_id: RunId) -> Sequence[Task]:
+        return self._kept.tasks.load(self._all.tasks.retries.run(self._at, run_id=run_id))
+
     def needed_by(self, task_id: TaskId) -> Sequence[Task]:
         return self._kept.tasks.load(self._all.tasks.needed_by.run(self._at, task_id=task_id))
 

@@ -101,7 +101,10 @@ def retry(
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Submit it and return at once.")] = False,
     json: Json = False,
 ) -> None:
-    """Submit again, as a new run, what did not complete of a run (or one task and what failed for want of it)."""
+    """Submit again, as a new run, what is still not completed of a run (or one task and what failed for want of it).
+
+    What an earlier retry has completed, or still works on, is not run a second time.
+    """
     raise typer.Exit(go(_retry(configuration(repository), which, wait=not no_wait, as_json=json)))
 
 

@@ -169,6 +169,18 @@ class TaskSuite(StoreTests):
 class FindSuite(StoreTests):
     """Ids that people shorten."""
 
+    async def test_tasks_that_try_one_of_a_run_again_are_found(self, led: Led) -> None:
+        """Of whatever run, the first first; not those that try them again in their turn."""
+        first, second, third = (a_run(submitted_at=NOON + timedelta(seconds=number)) for number in range(3))
+        old = a_task(first, name="old")
+        again = a_task(second, name="again", retry_of=old.task_id, submitted_at=NOON + timedelta(seconds=1))
+        later = a_task(third, name="later", retry_of=old.task_id, submitted_at=NOON + timedelta(seconds=2))
+        last = a_task(third, name="last", retry_of=again.task_id, submitted_at=NOON + timedelta(seconds=2))
+        await _add(led, later, last, again, old)
+        assert _names(await led.read(lambda view: view.tasks.retries_of(first.run_id))) == ["again", "later"]
+        assert _names(await led.read(lambda view: view.tasks.retries_of(second.run_id))) == ["last"]
+        assert await led.read(lambda view: list(view.tasks.retries_of(third.run_id))) == []
+
     async def test_a_run_is_found_by_the_beginning_of_its_id(self, led: Led) -> None:
         """At most two, since one more already means that the prefix is too short."""
         ids = [RunId(text) for text in ("r-abc1", "r-abc2", "r-abc3", "r-xyz")]
