@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
-from kapelle.core.errors import FileInvalid, FileMissing, Mistake, closest
+from kapelle.core.errors import FileInvalid, FileMissing, Mistake
 from kapelle.core.limits import DEEPEST, LONGEST_FILE, MOST_VALUES
+from kapelle.mistaken import mistakes_in
 
 M = TypeVar("M", bound=BaseModel)
 WORDS = 300
@@ -118,7 +117,7 @@ class Document:
         try:
             return model.model_validate(content), []
         except ValidationError as error:
-            self.mistakes = [self.located(_mistake(entry, model)) for entry in error.errors()]
+            self.mistakes = [self.located(mistake) for mistake in mistakes_in(error, cast("object", content), model)]
         given = cast("Mapping[str, Any]", content)
         try:
             return model.model_validate(_without(given, [mistake.path for mistake in self.mistakes])), self.mistakes
@@ -213,59 +212,3 @@ def _plain(node: Any, left: list[int], deeper: int) -> Any:
         return node.isoformat()
     # Bytes, sets, and what has a tag that nobody knows: whatever is expected there, it is not this.
     return node
-
-
-def _mistake(error: ErrorDetails, model: type[BaseModel]) -> Mistake:
-    path = tuple(part for part in error["loc"])
-    # Of a place in a list the list's name tells more than a number does.
-    name = next((str(part) for part in reversed(path) if isinstance(part, str)), "")
-    kind, message = error["type"], error["msg"]
-    if kind == "extra_forbidden":
-        return Mistake(message=f"{name} means nothing here", advice=closest(name, _siblings(path, model)), path=path)
-    if kind == "missing":
-        return Mistake(message=f"{name} is missing", advice=f"add {name}: ...", path=path)
-    if kind == "value_error":
-        text = message.removeprefix("Value error, ")
-        said, _, advice = text.partition("; ")
-        return Mistake(message=f"{name}: {said}", advice=advice or "see the reference of this file", path=path)
-    if kind in {"enum", "literal_error"}:
-        expected = str(error.get("ctx", {}).get("expected", ""))
-        return Mistake(
-            message=f"{name}: {repr(error['input'])[:WORDS]} is not possible", advice=f"one of: {expected}", path=path
-        )
-    given = type(error["input"]).__name__
-    return Mistake(message=f"{name}: {message[0].lower()}{message[1:]}", advice=f"what is there is of type {given}", path=path)
-
-
-def _siblings(path: Path_, model: type[BaseModel]) -> list[str]:
-    """Return the names that are known where *path* ends."""
-    kind: Any = model
-    for part in path[:-1]:
-        kind = _step(kind, part)
-    for option in _options(kind):
-        if fields := getattr(option, "model_fields", None):
-            return [field.alias or name for name, field in fields.items()]
-    return []
-
-
-def _step(kind: Any, part: str | int) -> Any:
-    """Return the type of what *part* leads to in something of the type *kind*."""
-    for option in _options(kind):
-        if fields := getattr(option, "model_fields", None):
-            by_name = {field.alias or name: field for name, field in fields.items()}
-            if str(part) in by_name:
-                return by_name[str(part)].annotation
-        elif get_origin(option) is dict:
-            return get_args(option)[1]
-        elif get_origin(option) is list:
-            return get_args(option)[0]
-    return None
-
-
-def _options(kind: Any) -> list[Any]:
-    """Return what an annotation stands for: each side of a union, and what is inside of Annotated."""
-    if get_origin(kind) is Annotated:
-        return _options(get_args(kind)[0])
-    if get_origin(kind) in {Union, UnionType}:
-        return [inner for option in get_args(kind) for inner in _options(option)]
-    return [kind]

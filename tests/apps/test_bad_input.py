@@ -1,6 +1,7 @@
 """Anything wrong that a person can give: one clear message, exit code 2, no traceback, nothing half-done."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ GOOD = "name: good\ntasks: {a: {agent: script, prompt: 'true'}}\n"
         (("run", "../good.yml", "--rehearse", "../reh.yml", "--record", "x.yml"), "a rehearsal cannot be recorded"),
         (("run", "../good.yml", "--target", "nobranch"), "has no branch nobranch"),
         (("run", "../good.yml", "--delivery", "sometimes"), "delivery cannot be 'sometimes'"),
-        (("run", "../good.yml", "--agents", "0"), "greater than or equal to 1"),
+        (("run", "../good.yml", "--agents", "0"), "--agents cannot be '0'"),
         (("run", "../good.yml", "-i", "a"), "'a' is no input"),
         (("run", "../good.yml", "-i", "a=1"), "the workflow has no input a"),
         (("run", "--prompt", "x", "--agent", "nobody"), "there is no agent nobody"),
@@ -58,8 +59,8 @@ GOOD = "name: good\ntasks: {a: {agent: script, prompt: 'true'}}\n"
         (("show", "a\nb\x1b"), "nothing has the id or the name"),
         (("show", b"\xff\xfe"), "is no UTF-8 text"),
         (("run", "../good.yml", "-i", b"a=\xff"), "is no UTF-8 text"),
-        (("nonsense",), "No such command"),
-        (("run", "--nonsense"), "No such option"),
+        (("nonsense",), "there is no command nonsense"),
+        (("run", "--nonsense"), "there is no option --nonsense"),
     ],
 )
 def test_it_is_refused_in_one_message(place: Place, arguments: tuple[str | bytes, ...], said: str) -> None:
@@ -185,6 +186,107 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_file(place: Place) ->
     assert "write coder" in [mistake["advice"] for mistake in mistakes]
 
 
+LEAKED = re.compile(r"input should|valid |instance of|type=|list\[|literal|validation|pydantic|\[key\]", re.IGNORECASE)
+"""Words of the library that checks values."""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("workflow", "name: [x]\ntasks: {a: {agent: script, prompt: x}}\n", ["1: name cannot be a list → write text"]),
+        (
+            "workflow",
+            (
+                "name: x\nbudget_usd: -1\nphases: 3\ntasks:\n  a: {agent: script, prompt: 3, "
+                "approval: perhaps, when: [1], needs: 5}\n"
+            ),
+            [
+                "2: budget_usd cannot be -1 → write more than 0",
+                "3: phases cannot be 3 → write a list",
+                "5: prompt cannot be 3 → write text",
+                "5: approval cannot be 'perhaps' → write true or false",
+                "5: when cannot be a list → write text, or true or false",
+                "5: needs cannot be 5 → write a list",
+            ],
+        ),
+        (
+            "workflow",
+            "name: x\ninputs: {b: {defalt: 3}, c: {required: maybe}}\ntasks: {a: {agent: script, prompt: x}}\n",
+            [
+                "2: defalt means nothing here → write default",
+                "2: required cannot be 'maybe' → write true or false",
+            ],
+        ),
+        (
+            "project",
+            "limits: {agents: 0, slots: x}\ngateway: maybe\nmerge: {batch: 1000, wait: 3}\n",
+            [
+                "1: agents cannot be 0 → write 1 or more",
+                "1: slots cannot be 'x' → write a whole number",
+                "2: gateway cannot be 'maybe' → write one of: on, off, or true or false",
+                "3: batch cannot be 1000 → write 100 or less",
+                "3: wait: 3 is no duration → write it with its unit, for example 30s, 10m or 1h30m",
+            ],
+        ),
+        (
+            "agents",
+            "agents: {a: {tools: 3, env: {'A=': x}}}\ngates: {g: {checks: []}}\nworkspace: {copy: x}\n",
+            [
+                "1: tools cannot be 3 → write a mapping of names to values",
+                "1: 'A=' is no name of a variable → letters, digits and _",
+                "2: checks cannot be an empty list → write at least 1 of them",
+                "3: copy cannot be 'x' → write a list",
+            ],
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_in_our_words_with_its_place(place: Place, name: str, text: str, said: list[str]) -> None:
+    file = place.write("flow.yml", text) if name == "workflow" else place.repository / ".kapelle" / f"{name}.yml"
+    file.write_text(text)
+
+    answer = place.run("validate", *(["../flow.yml"] if name == "workflow" else []))
+
+    assert answer.code == 2
+    lines = answer.err.splitlines()
+    where = re.compile(rf"{re.escape('../flow.yml' if name == 'workflow' else str(file))}:([0-9]+):[0-9]+: ")
+    told = [where.sub(r"\1: ", f"{what} {advice.strip()}") for what, advice in zip(lines[:-1:2], lines[1::2], strict=True)]
+    assert sorted(told) == sorted(said)
+    assert not LEAKED.search(answer.err)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("KAPELLE_SLOTS", "many", "slots cannot be 'many' (from environment KAPELLE_SLOTS): write a whole number"),
+        (
+            "KAPELLE_MERGE_BATCH",
+            "1000",
+            "merge_batch cannot be '1000' (from environment KAPELLE_MERGE_BATCH): write 100 or less",
+        ),
+        ("KAPELLE_DELIVERY", "now", "delivery cannot be 'now' (from environment KAPELLE_DELIVERY): one of: each, end, never"),
+        ("KAPELLE_GATEWAY", "maybe", "gateway cannot be 'maybe' (from environment KAPELLE_GATEWAY): write true or false"),
+        ("KAPELLE_MERGE_WAIT", "soon", "merge_wait cannot be 'soon' (from environment KAPELLE_MERGE_WAIT): "),
+    ],
+)
+def test_a_variable_that_does_not_fit_is_told_in_our_words(place: Place, variable: str, value: str, said: str) -> None:
+    answer = place.run("status", env={variable: value})
+
+    assert answer.code == 2
+    assert said in answer.err
+    assert not LEAKED.search(answer.err)
+
+
+def test_a_price_table_that_does_not_fit_is_told_in_our_words(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "prices.json").write_text('{"my-model": {"input": "much", "output": 1, "cache_read": 1, "cache_write": 1}}')
+    place.write("good.yml", GOOD)
+
+    answer = place.run("submit", "../good.yml", env={"KAPELLE_PRICES": str(tmp_path / "prices.json")})
+
+    assert answer.code == 2
+    assert "my-model.input cannot be 'much': write a number" in answer.err
+    assert not LEAKED.search(answer.err)
+
+
 def test_without_key_login_or_rehearsal_both_ways_out_are_named(place: Place) -> None:
     place.write("workflow.yml", "name: x\ntasks: {a: {agent: coder, prompt: x, gate: python}}\n")
 
@@ -205,7 +307,9 @@ def test_a_wrong_variable_is_named_with_its_meaning(place: Place) -> None:
 
 
 def test_a_state_directory_that_cannot_be_made_is_told(place: Place) -> None:
-    answer = place.run("status", env={"KAPELLE_HOME": "/proc/nowhere"})
+    place.write("good.yml", GOOD)
+
+    answer = place.run("submit", "../good.yml", env={"KAPELLE_HOME": "/proc/nowhere"})
 
     assert answer.code == 2
     assert "KAPELLE_HOME" in answer.err
@@ -247,10 +351,10 @@ def test_errors_are_json_when_json_is_asked_for(place: Place) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("run", "--nonsense", "--json"), "No such option: --nonsense"),
-        (("nonsense", "--json"), "No such command"),
-        (("show", "--json"), "Missing argument"),
-        (("list", "--limit", "many", "--json"), "Invalid value for '--limit'"),
+        (("run", "--nonsense", "--json"), "there is no option --nonsense"),
+        (("nonsense", "--json"), "there is no command nonsense"),
+        (("show", "--json"), "the argument RUN|TASK is missing"),
+        (("list", "--limit", "many", "--json"), "--limit cannot be 'many'"),
         (("show", b"\xff", "--json"), "is no UTF-8 text"),
     ],
 )
@@ -262,6 +366,46 @@ def test_what_the_option_parser_refuses_is_json_too(place: Place, arguments: tup
     assert said in answer.json["error"]["message"]
     assert answer.json["error"]["remedy"]
     assert answer.err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "remedy"),
+    [
+        (
+            ("run", "--promt", "x"),
+            "there is no option --promt",
+            "Write --prompt. `kapelle run --help`",
+        ),
+        (("statsu",), "there is no command statsu", "Write status. `kapelle --help`"),
+        (("rehearse", "chck"), "there is no command chck", "Write check. `kapelle rehearse --help`"),
+        (("show",), "the argument RUN|TASK is missing", "`kapelle show --help`"),
+        (
+            ("list", "-n", "many"),
+            "--limit cannot be 'many'",
+            "Give a whole number. `kapelle list --help`",
+        ),
+        (("list", "-n", "0"), "--limit cannot be '0'", "Give 1 or more. `kapelle list --help`"),
+        (
+            ("run", "--budget-usd", "x"),
+            "--budget-usd cannot be 'x'",
+            "Give a number. `kapelle run --help`",
+        ),
+        (("run", "-p"), "the option -p needs a value", "`kapelle --help`"),
+        (("list", "--json=3"), "the option --json takes no value", "`kapelle --help`"),
+        (
+            ("list", "a", "b"),
+            "too many arguments: a b",
+            "Leave them out; what holds spaces stands in quotes. `kapelle list --help`",
+        ),
+    ],
+)
+def test_what_the_option_parser_refuses_has_the_shape_of_every_error(
+    place: Place, arguments: tuple[str, ...], said: str, remedy: str
+) -> None:
+    answer = place.run(*arguments)
+
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == f"Error: {said}  [KAP-100]\n  → {remedy} tells what can be given.\n"
 
 
 @pytest.mark.parametrize(

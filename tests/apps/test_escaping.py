@@ -57,6 +57,19 @@ def test_the_work_of_a_hostile_agent_steers_no_terminal_wherever_it_is_shown(pla
     assert not STEERS.search(message)
 
 
+def test_json_steers_no_terminal_and_is_read_as_it_was_meant(place: Place) -> None:
+    place.write("flow.yml", hostile("; exit 3"))
+    ran = place.run("run", "../flow.yml", "--json")
+    assert ran.code == 1
+    name = ran.json["id"]
+    said = [json.loads(line) for line in place.run("logs", "bad", "--json").out.splitlines()]
+    (entry,) = place.run("recover", "--json").json
+    assert f"x{EVIL}".replace("\r", "\n") in entry["files"]  # a template knows one kind of newline
+    assert any("\u202egnp\u2066" in json.dumps(event, ensure_ascii=False) for event in said)
+    for command in (("show", "bad"), ("show", name), ("logs", "bad", "--prompts"), ("events",), ("recover",), ("show", EVIL)):
+        assert steers_nothing(place.run(*command, "--json"))
+
+
 def test_a_protected_file_forges_no_line_for_whoever_approves(place: Place) -> None:
     place.write("flow.yml", hostile())
     leader = place.start("run", "../flow.yml")

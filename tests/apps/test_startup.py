@@ -48,7 +48,9 @@ def test_the_version_is_the_same_whichever_way_it_is_asked_for(command: list[str
 
 
 def test_looking_at_what_runs_loads_no_engine(tmp_path: Path) -> None:
-    loaded(tmp_path, "status")  # makes the store
+    (tmp_path / ".kapelle").mkdir()
+    (tmp_path / ".kapelle" / "agents.yml").write_text("agents: {script: {program: command}}\n", encoding="utf-8")
+    loaded(tmp_path, "submit", "-p", "true", "--agent", "script")  # makes the store
     printed, modules = loaded(tmp_path, "status")
     assert "nobody leads" in printed
     assert modules.isdisjoint({"kapelle.engine", "kapelle.adapters.gateway", "sqlalchemy", "jinja2", "jsonschema", "uvicorn"})

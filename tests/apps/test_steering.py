@@ -1,6 +1,9 @@
 """Steering from the command line: submit, resume, pause, cancel, approve, reject, retry; and what `--json` gives."""
 
 import json
+from subprocess import TimeoutExpired
+
+import pytest
 
 from kapelle.testing.places import Place, until
 
@@ -106,6 +109,47 @@ def test_cancelling_ends_agents_at_work_and_keeps_what_they_did(place: Place) ->
     assert place.processes() == []
     kept = [ref for ref in place.git("for-each-ref", "--format=%(refname)", "refs/kapelle").splitlines() if "/kept/" in ref]
     assert place.git("show", f"{kept[0]}:half.txt") == "half"
+
+
+def whole(place: Place, *arguments: str) -> str:
+    """Return all that a command says that should end by itself; one that does not is ended, and fails the test."""
+    process = place.start(*arguments)
+    try:
+        return process.communicate(timeout=30)[0]
+    except TimeoutExpired:
+        pytest.fail(f"kapelle {' '.join(arguments)} does not end")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_following_what_has_ended_shows_all_of_it_and_ends(place: Place) -> None:
+    run_id = submit(place, "tasks: {one: {prompt: 'echo hello'}, two: {prompt: 'exit 1', max_attempts: 1}}\n")
+    assert place.run("resume").code == 1
+
+    for command in (("logs", run_id), ("logs", "one"), ("logs", "two", "--json"), ("events", run_id), ("events", "one")):
+        assert whole(place, *command, "--follow") == place.run(*command).out != ""
+    events = [json.loads(line) for line in place.run("events", run_id, "--json").out.splitlines()]
+    one = place.run("show", "one", "--json").json["id"]
+    agent = next(event["agent_id"] for event in events if "agent_id" in event and event["task_id"] == one)
+    assert whole(place, "logs", agent, "-f") == place.run("logs", "one").out
+
+
+def test_following_ends_with_what_is_followed(place: Place) -> None:
+    run_id = submit(
+        place,
+        "tasks: {first: {prompt: 'true'}, ask: {approval: true, prompt: 'echo done'}, other: {needs: [ask], prompt: x}}\n",
+    )
+    leader = place.start("resume")
+    follows = [place.start("logs", run_id, "--follow"), place.start("logs", "first", "-f"), place.start("logs", "ask", "-f")]
+    assert "first: completed" in follows[1].communicate(timeout=60)[0]
+    until(follows[0], "ask: waits for approval")
+    assert place.run("approve", "ask").code == 0
+
+    assert leader.wait(timeout=60) == 1
+    assert "ask: completed" in follows[2].communicate(timeout=60)[0]
+    assert "run failed: 2 completed, 1 failed" in follows[0].communicate(timeout=60)[0]
+    leader.communicate()
 
 
 def test_retry_submits_only_what_did_not_complete(place: Place) -> None:

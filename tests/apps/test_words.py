@@ -42,6 +42,36 @@ def test_the_newest_run_that_has_a_name_is_meant(place: Place) -> None:
     assert place.run("show", "same", "--json").json["id"] == shown["id"]
 
 
+def test_a_run_is_found_by_its_name_wherever_one_is_asked_for(place: Place) -> None:
+    run_id = submit(place, "tasks: {one: {prompt: 'true'}, two: {prompt: 'exit 1', max_attempts: 1}}\n")["id"]
+
+    assert place.run("show", "words", "--json").json["id"] == run_id
+    assert place.run("pause", "words", "--json").json["id"] == run_id
+    assert place.run("resume", "words").code == 1
+    assert place.run("logs", "words").out == place.run("logs", run_id).out != ""
+    assert place.run("events", "words").out == place.run("events", run_id).out != ""
+    assert place.run("retry", "words", "--no-wait", "--json").json["retry_of"] == run_id
+
+
+def test_a_name_that_several_runs_have_is_refused_with_their_ids(place: Place) -> None:
+    ids = [submit(place, "tasks: {one: {prompt: x}}\n")["id"] for _ in range(2)]
+
+    for command in ("show", "cancel", "pause", "retry", "logs", "events", "resume"):
+        answer = place.run(command, "words")
+        assert answer.code == 2
+        assert "KAP-104" in answer.err
+        assert all(run_id in answer.err for run_id in ids)
+    assert [run["state"] for run in place.run("list", "--json").json] == ["running", "running"]
+
+
+def test_a_task_and_a_run_of_one_name_are_told_apart_by_what_is_asked_for(place: Place) -> None:
+    run_id = submit(place, "tasks: {words: {prompt: x}}\n")["id"]
+
+    assert place.run("show", "words", "--json").json["name"] == "words"
+    assert place.run("show", "words", "--json").json["id"] != run_id
+    assert place.run("pause", "words", "--json").json["id"] == run_id
+
+
 def test_the_command_line_goes_before_the_workflow_and_that_before_the_project(place: Place) -> None:
     (place.repository / ".kapelle" / "project.yml").write_text("delivery: never\nlimits: {budget_usd: 9}\n", encoding="utf-8")
     place.git("add", "-A")

@@ -1,12 +1,13 @@
 """What is shown of the text of others."""
 
+import json
 import unicodedata
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kapelle.core.plain_text import shown, shown_block, shown_file, shown_files
+from kapelle.core.plain_text import shown, shown_block, shown_file, shown_files, shown_json
 
 quick = settings(max_examples=200, deadline=None)
 HARD = '\x00\t\n\r\x1b\x7f\x85\x9b\u061c\u200e\u200f\u2028\u202e\u2066\u2069\udc80, :"\\'
@@ -84,3 +85,11 @@ def test_a_file_name_that_could_be_taken_for_something_else_is_quoted(name: str,
 @given(st.lists(ANY, max_size=4), st.lists(ANY, max_size=4))
 def test_different_lists_of_files_are_shown_differently(one: list[str], other: list[str]) -> None:
     assert (shown_files(one) == shown_files(other)) == (one == other)
+
+
+@quick
+@given(ANY)
+def test_json_is_read_as_it_was_meant_and_steers_nothing(text: str) -> None:
+    said = shown_json(json.dumps({text: [text]}, ensure_ascii=False, indent=2))
+    assert json.loads(said) == {text: [text]}
+    assert not any(_steers(letter) for letter in said.replace("\n", ""))

@@ -218,7 +218,7 @@ async def test_git_that_fails_in_a_delivery_holds_the_target_up(here: SmallWorld
     run_id = await here.submit(run_spec())
     leader = await here.lead()
     await leader.run()
-    assert [event.reason for event in await here.events(TargetHeldUp)] == ["the disk is full\nFree some."]
+    assert [(event.reason, event.remedy) for event in await here.events(TargetHeldUp)] == [("the disk is full", "Free some.")]
     await leader.run_out()
     assert (await here.run(run_id)).state is RunState.COMPLETED
 

@@ -29,7 +29,7 @@ async def failed_run(here: SmallWorld) -> tuple[Leader, RunId]:
         run_spec(
             task("plan"),
             task("api", needs=("plan",), prompt="{{ tasks.plan.summary }}", max_attempts=1),
-            task("ui", needs=("api",)),
+            task("ui", needs=("api",), max_attempts=1),
             task("docs"),
         )
     )
@@ -146,3 +146,47 @@ async def test_a_retry_of_a_retry_goes_back_to_the_last_one(here: SmallWorld, ne
     last, before = await of_run(here, newest), await of_run(here, new)
     assert last["api"].retry_of == before["api"].task_id
     assert here.host.of_task("api")[-1].prompts[0].text == "the plan"
+
+
+async def test_what_an_earlier_retry_completed_is_not_run_again(here: SmallWorld, new: RunId) -> None:
+    leader, run_id = await failed_run(here)
+    await here.ask(Retry(run_id=run_id, new_run_id=new))
+    here.host.plays("api", writes({"api.py": "1"}, "the api"))
+    here.host.plays("ui", *[crashes()] * 3)
+    await leader.run_out()
+    assert (await here.run(new)).state is RunState.FAILED
+    newest = RunId(here.ports.new_id("r"))
+    await here.ask(Retry(run_id=run_id, new_run_id=newest))
+    here.host.plays("ui", writes({"ui.py": "1"}))
+    await leader.run_out()
+    assert list(await of_run(here, newest)) == ["ui"]
+    assert (await here.run(newest)).state is RunState.COMPLETED
+    # Both the run and the retry in between are done with now, whichever of them is asked for.
+    for each in (run_id, new):
+        request_id = await here.ask(Retry(run_id=each, new_run_id=RunId(here.ports.new_id("r"))))
+        await leader.step("submit")
+        assert "can be retried" in (await here.refusal(request_id) or "")
+
+
+async def test_what_a_retry_still_works_on_is_not_run_a_second_time(here: SmallWorld, new: RunId) -> None:
+    leader, run_id = await failed_run(here)
+    await here.ask(Retry(run_id=run_id, new_run_id=new))
+    await leader.step("submit")
+    request_id = await here.ask(Retry(run_id=run_id, new_run_id=RunId(here.ports.new_id("r"))))
+    await leader.step("submit")
+    assert "still going on" in (await here.refusal(request_id) or "")
+
+
+async def test_a_retry_of_one_task_sees_what_another_retry_completed(here: SmallWorld, new: RunId) -> None:
+    leader, run_id = await failed_run(here)
+    ui = (await of_run(here, run_id))["ui"]
+    await here.ask(Retry(run_id=run_id, new_run_id=new))
+    here.host.plays("api", writes({"api.py": "1"}))
+    here.host.plays("ui", *[crashes()] * 3)
+    await leader.run_out()
+    newest = RunId(here.ports.new_id("r"))
+    await here.ask(Retry(run_id=run_id, new_run_id=newest, task_id=ui.task_id))
+    await leader.step("submit")
+    again = await of_run(here, newest)
+    assert list(again) == ["ui"]
+    assert again["ui"].unmet == 0

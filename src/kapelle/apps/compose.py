@@ -1,11 +1,12 @@
 """Composing: the only file that picks adapters. Built-in ones come in by the same door as plug-ins: entry points."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import datetime
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from kapelle.apps.settings import Configuration
@@ -130,11 +131,10 @@ def _alive(process: ProcessRef) -> bool:
 
 @asynccontextmanager
 async def open_reader(configuration: Configuration) -> "AsyncGenerator[Reader]":
-    """Open the store of *configuration* to look things up; close it at the end.
+    """Open the store of *configuration* to look things up; close it at the end. Where there is none, none is made.
 
     Raises:
         StoreFailed: the store cannot be opened.
-        UsageError: the state directory cannot be made.
     """
     from kapelle.adapters.store.sqlite_reader import SqliteReader
     from kapelle.apps.clock import SystemClock
@@ -151,23 +151,45 @@ async def open_reader(configuration: Configuration) -> "AsyncGenerator[Reader]":
     from kapelle.adapters.store.sqlite import SqliteStore
     from kapelle.adapters.store.sqlite_lead import SqliteLeadership
 
-    _make(home)
     clock = SystemClock()
-    store = await SqliteStore.open(str(home / STORE), clock)
-    try:
-        yield Reader(store, clock, SqliteLeadership(store, str(home / LOCK)), alive=_alive)
-    finally:
-        await store.close()
+    with _there_or_empty(home) as place:
+        store = await SqliteStore.open(str(place / STORE), clock)
+        try:
+            yield Reader(store, clock, SqliteLeadership(store, str(place / LOCK)), alive=_alive)
+        finally:
+            await store.close()
+
+
+@contextmanager
+def _there_or_empty(home: Path) -> Generator[Path]:
+    """Yield *home*, or where nothing was ever kept there a place with nothing in it, which is gone afterwards."""
+    if (home / STORE).exists() or backed_up(home):
+        yield home
+        return
+    with TemporaryDirectory(prefix="kapelle-") as place:
+        yield Path(place)
 
 
 @asynccontextmanager
-async def open_desk(configuration: Configuration) -> "AsyncGenerator[Desk]":
+async def open_desk(configuration: Configuration, *, make: bool = True) -> "AsyncGenerator[Desk]":
     """Open the store of *configuration* and everything round it; close it at the end.
+
+    Without *make* nothing is left behind where there is no store: whoever looks finds nothing, and that is all.
 
     Raises:
         StoreFailed: the store cannot be opened.
         UsageError: the state directory cannot be made.
     """
+    with ExitStack() as stack:
+        home: Path = configuration.settings.home if make else stack.enter_context(_there_or_empty(configuration.settings.home))
+        if make:
+            _make(home)
+        async with _desk_in(home, configuration) as desk:
+            yield desk
+
+
+@asynccontextmanager
+async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[Desk]":
     from kapelle.adapters.evaluators.process import ProcessEvaluator
     from kapelle.adapters.gateway.prices import PRICES, read_prices
     from kapelle.adapters.gateway.server import ModelGateway
@@ -183,8 +205,6 @@ async def open_desk(configuration: Configuration) -> "AsyncGenerator[Desk]":
     from kapelle.engine.leader import Engine
     from kapelle.engine.world import EngineSettings, Folders, World
 
-    home: Path = configuration.settings.home
-    _make(home)
     clock, chance = SystemClock(), SystemChance()
     store = await SqliteStore.open(str(home / STORE), clock)
     evaluator = ProcessEvaluator()

@@ -286,6 +286,6 @@ async def free(desk: Desk, going: Iterable[Litter]) -> None:
 
 
 def disk(path: Path) -> tuple[int, int]:
-    """Return the bytes that are free on the disk of *path*, and its size."""
-    usage = shutil.disk_usage(path)
+    """Return the bytes that are free on the disk of *path* (which may have to be made yet), and its size."""
+    usage = shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists()))
     return usage.free, usage.total

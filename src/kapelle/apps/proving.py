@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from kapelle.apps.delivering import HeldUp, held_up
 from kapelle.apps.desk import Desk
 from kapelle.core.attempt import Attempt
 from kapelle.core.errors import KapelleError, NotFound
@@ -53,6 +54,8 @@ class TargetQueue:
     queued: tuple[Queued, ...]
     merged: tuple[Queued, ...]
     integrations: tuple[Integration, ...]
+    held: tuple[HeldUp, ...]
+    """Why the target could not be moved, when it could not."""
 
 
 def queues(view: View) -> list[TargetQueue]:
@@ -72,6 +75,7 @@ def queues(view: View) -> list[TargetQueue]:
                 merged=tuple(
                     _queued(view, change, tasks[change.task_id]) for change in merged if change.state is ChangeState.MERGED
                 )[-RECENT:],
+                held=tuple(held_up(view, [run for run in view.runs.open() if _goes_to(run, repository, target)])),
                 integrations=tuple(entry for entry in integrations if (entry.repository, entry.target) == (repository, target)),
             )
         )
@@ -82,6 +86,10 @@ def _queued(view: View, change: Change, place: tuple[Run, Task]) -> Queued:
     key = change.proof or change.receipt
     receipt = view.changes.receipt(key) if key is not None else None
     return Queued(change=change, task=place[1], run=place[0], receipt=receipt)
+
+
+def _goes_to(run: Run, repository: str, target: str) -> bool:
+    return (run.spec.repository, run.spec.target) == (repository, target)
 
 
 def queue_json(queue: TargetQueue) -> dict[str, Any]:
@@ -96,7 +104,8 @@ def queue_json(queue: TargetQueue) -> dict[str, Any]:
                 "line": entry.line or None,
                 "tip": entry.tip,
                 "delivered": entry.delivered,
-                "held_up": entry.held_up or None,
+                "held_up": entry.why or None,
+                "what_to_do": entry.remedy or None,
             }
             for entry in queue.integrations
         ],

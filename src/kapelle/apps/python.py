@@ -357,5 +357,5 @@ class Orchestrator:
             usage=report.spend.usage,
             cost_usd=report.spend.cost_usd,
             elapsed=(run.ended_at or now) - run.submitted_at,
-            held_up=report.held_up,
+            held_up=report.held.why if report.held is not None else "",
         )

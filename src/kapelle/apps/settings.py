@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from kapelle.apps import models
 from kapelle.core.errors import FileInvalid, Mistake, UsageError
+from kapelle.core.expected import given
 from kapelle.core.frozen import frozen
 from kapelle.core.merge import PROTECTED, DeliveryMode
 from kapelle.documents import Document
+from kapelle.mistaken import wrong as said_of
 
 FOLDER = ".kapelle"
 PROJECT_FILE = f"{FOLDER}/project.yml"
@@ -322,7 +324,9 @@ def _settings(origins: tuple[Origin, ...]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         origin = next(entry for entry in origins if entry.setting.name == first["loc"][0])
+        said, advice = said_of(first)
+        why = said.removeprefix(":") if said.startswith(":") else f" {advice}"
         raise UsageError(
-            f"{origin.setting.name} cannot be {origin.value!r} (from {origin.source}): {first['msg'].lower()}",
+            f"{origin.setting.name} cannot be {given(origin.value)} (from {origin.source}):{why}",
             remedy=f"It is {origin.setting.about}. `kapelle config --explain` shows all settings.",
         ) from error

@@ -6,19 +6,28 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic_core import to_jsonable_python
 
+from kapelle.apps.delivering import HeldUp, held_up, integration_of
 from kapelle.apps.reviewing import Review, review_json, review_of_task
 from kapelle.core.account import Account, AccountState, account_of, remedy
-from kapelle.core.attempt import Attempt
+from kapelle.core.attempt import Attempt, Outcome
 from kapelle.core.budget import Spend
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckState, Receipt
 from kapelle.core.ids import RunId
+from kapelle.core.merge import Change, ChangeState
 from kapelle.core.run import RUN_TERMINAL, Run
 from kapelle.core.store import View
 from kapelle.core.task import TERMINAL, Task, TaskState, Wait
 
 if TYPE_CHECKING:
     from kapelle.core.events import Entry
+
+
+Counts = tuple[tuple[TaskState, int], ...]
+"""States, and how many tasks are in each."""
+DONE = (TaskState.COMPLETED, TaskState.SKIPPED)
+NOT_DONE = (TaskState.FAILED, TaskState.CANCELLED, TaskState.REJECTED)
+"""How a task ends that is done, or that needed no doing; and how one ends that is not."""
 
 
 @frozen
@@ -29,8 +38,24 @@ class TaskReport:
     attempts: tuple[Attempt, ...]
     spend: Spend
     receipt: Receipt | None
+    change: Change | None = None
+    """The last one that it offered."""
     review: Review | None = None
     """Its change of protected files that waits for a person."""
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the gate passed on the tree that it looked at last; None while there is nothing to say of that."""
+        if self.task.state is TaskState.COMPLETED:
+            # A task that changed nothing has no change with a receipt; completed, it passed all the same.
+            return True
+        if self.task.failure is not None and self.task.failure.kind == Outcome.GATE_FAILED:
+            return False
+        if self.change is None:
+            return None
+        if self.change.red:
+            return False
+        return True if self.change.state in {ChangeState.QUEUED, ChangeState.MERGED} else None
 
     @property
     def gate(self) -> str:
@@ -39,9 +64,8 @@ class TaskReport:
         name = self.receipt.gate if self.receipt is not None else (self.task.spec.gate or "")
         if not name or name == "none":
             return ""
-        # A task that changed nothing has no change with a receipt; completed, it passed all the same.
-        passed = self.receipt is not None or self.task.state is TaskState.COMPLETED
-        return f"{name} ✓" + (f" ↺{returns}" if returns else "") if passed else name
+        mark = {True: " ✓", False: " ✗", None: ""}[self.passed]
+        return f"{name}{mark}" + (f" ↺{returns}" if returns else "")
 
     @property
     def merge_returns(self) -> int:
@@ -64,7 +88,8 @@ class RunReport:
     spend: Spend
     delivered: str
     """The target's commit, as far as is known."""
-    held_up: str
+    held: HeldUp | None
+    """Why its target could not be moved, when it could not."""
     account: Account | None = None
     """The account that its agents use, while that is not open."""
 
@@ -79,9 +104,23 @@ class RunReport:
         return f"waits for {task.waits_for.value}" + (f": {detail}" if detail else "")
 
     @property
-    def done(self) -> int:
-        """How many tasks have ended."""
-        return sum(1 for entry in self.tasks if entry.task.state in TERMINAL)
+    def counts(self) -> Counts:
+        """How many tasks are in each state."""
+        states = [entry.task.state for entry in self.tasks]
+        return tuple((state, states.count(state)) for state in TaskState if state in states)
+
+    @property
+    def ended(self) -> int:
+        """How many tasks have ended, whichever way."""
+        return sum(count for state, count in self.counts if state in TERMINAL)
+
+
+def done_text(counts: Counts, noun: str = "") -> str:
+    """Say how many tasks are done, of how many, and how many ended without being done."""
+    by_state = dict(counts)
+    done = sum(by_state.get(state, 0) for state in DONE)
+    others = [f"{by_state[state]} {state.value}" for state in NOT_DONE if by_state.get(state)]
+    return ", ".join([f"{done}/{sum(by_state.values())}{noun}", *others])
 
 
 def run_report(view: View, run_id: RunId) -> RunReport | None:
@@ -96,19 +135,18 @@ def run_report(view: View, run_id: RunId) -> RunReport | None:
             attempts=tuple(view.attempts.of_task(task.task_id)),
             spend=spends.get(task.task_id, Spend()),
             receipt=_receipt(view, task),
+            change=next(reversed(view.changes.of_task(task.task_id)), None),
             review=review_of_task(view, task.task_id, task.name) if task.waits_for is Wait.APPROVAL else None,
         )
         for task in view.tasks.of_run(run_id)
     )
-    integration = None
-    if run.spec.repository is not None and run.spec.target is not None:
-        integration = view.changes.integration(run.spec.repository, run.spec.target, run.line)
+    integration = integration_of(view, run)
     return RunReport(
         run=run,
         tasks=tasks,
         spend=sum(spends.values(), Spend()),
         delivered=integration.delivered if integration is not None else "",
-        held_up=integration.held_up if integration is not None else "",
+        held=next(iter(held_up(view, [run])), None),
         account=_account(view, run),
     )
 
@@ -156,16 +194,7 @@ def task_json(entry: TaskReport, now: datetime) -> dict[str, Any]:
         "attempts": len(entry.attempts),
         "gate_rounds": sum(attempt.gate_rounds for attempt in entry.attempts),
         "merge_returns": entry.merge_returns,
-        "gate": {
-            "name": entry.receipt.gate,
-            "passed": True,
-            "receipt": entry.receipt.key,
-            "checks": {
-                check.name: check.state.value for check in entry.receipt.checks if check.state is not CheckState.NOT_RUN
-            },
-        }
-        if entry.receipt is not None
-        else None,
+        "gate": _gate_json(entry),
         "tokens": spend_json(entry.spend)["tokens"],
         "cost_usd": round(entry.spend.cost_usd, 6),
         "elapsed_s": round(elapsed.total_seconds(), 3) if elapsed is not None else None,
@@ -175,6 +204,19 @@ def task_json(entry: TaskReport, now: datetime) -> dict[str, Any]:
         "failure": None if task.failure is None else {"kind": task.failure.kind, "message": task.failure.message},
         "submitted_at": task.submitted_at.isoformat(),
         "ended_at": task.ended_at.isoformat() if task.ended_at else None,
+    }
+
+
+def _gate_json(entry: TaskReport) -> dict[str, Any] | None:
+    receipt = entry.receipt
+    if receipt is None:
+        # What did not pass has no receipt; and a task without a gate, or before its gate, has nothing to tell.
+        return {"name": entry.task.spec.gate, "passed": False, "receipt": None, "checks": {}} if entry.passed is False else None
+    return {
+        "name": receipt.gate,
+        "passed": entry.passed,
+        "receipt": receipt.key,
+        "checks": {check.name: check.state.value for check in receipt.checks if check.state is not CheckState.NOT_RUN},
     }
 
 
@@ -204,7 +246,8 @@ def run_json(report: RunReport, now: datetime) -> dict[str, Any]:
         "repository": run.spec.repository,
         "target": run.spec.target,
         "delivered": report.delivered or None,
-        "held_up": report.held_up or None,
+        "held_up": report.held.why if report.held is not None else None,
+        "what_to_do": (report.held.remedy or None) if report.held is not None else None,
         "account": account_json(report.account) if report.account is not None else None,
         "submitted_at": run.submitted_at.isoformat(),
         "ended_at": run.ended_at.isoformat() if run.ended_at else None,

@@ -571,6 +571,7 @@ class TargetHeldUp(Event):
     kind: ClassVar[str] = "target.held_up"
     target: str
     reason: str
+    remedy: str = ""
 
 
 def _kinds() -> dict[str, type[Event]]:

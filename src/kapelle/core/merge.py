@@ -20,6 +20,7 @@ among n thus costs about log n gates, and a check that fails by chance is caught
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -118,7 +119,7 @@ class Change:
     batch_id: BatchId | None = None
     """The batch with which it is being tried on the target, or was when it left the queue."""
     red: str = ""
-    """The tree that failed with it among the suspects; empty when it is none. ``-`` when there was no tree."""
+    """The tree that failed with it, of a suspect and of one that was returned for it; ``-`` when there was no tree."""
     protected: tuple[str, ...] = ()
     """Protected files that it changes; it waits for a person then."""
     approved_by: str = ""
@@ -148,7 +149,22 @@ class Integration:
     delivered: str
     """The commit the target was last seen at."""
     held_up: str = ""
-    """Why the target could not be moved to the tip, when it could not."""
+    """Why the target could not be moved to the tip, when it could not; what to do about it stands behind the first line."""
+
+    @property
+    def why(self) -> str:
+        """Why the target could not be moved, in one line; empty when it could."""
+        return self.held_up.partition("\n")[0]
+
+    @property
+    def remedy(self) -> str:
+        """What a person can do about it, as far as that is known."""
+        return " ".join(self.held_up.partition("\n")[2].split())
+
+
+def hold_up(integration: Integration, why: str, remedy: str) -> Integration:
+    """Return *integration* with why its target could not be moved, and what to do about it."""
+    return replace(integration, held_up=f"{' '.join(why.split())}\n{remedy}".strip())
 
 
 def undelivered(integration: Integration | None) -> str | None:

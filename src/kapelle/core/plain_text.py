@@ -25,6 +25,11 @@ def shown_block(text: str) -> str:
     return _IN_A_BLOCK.sub(_escape, text.replace("\r\n", "\n"))
 
 
+def shown_json(text: str) -> str:
+    r"""Return *text*, which is JSON, with whatever steers a terminal as an escape of JSON's own: it is read as the same."""
+    return _IN_A_BLOCK.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def shown_file(name: str) -> str:
     """Return the name of a file as it stands in a list or a sentence: quoted when it could be taken for something else."""
     line = shown(name)

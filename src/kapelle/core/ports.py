@@ -465,6 +465,8 @@ class Delivered:
     moved: bool
     reason: str = ""
     """Why it was not moved, in words for people: the checkout has changes in the way, the target moved meanwhile."""
+    remedy: str = ""
+    """What a person can do about it."""
     tip: str = ""
     """Where the target is now."""
 

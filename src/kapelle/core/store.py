@@ -99,6 +99,10 @@ class RunTable(Protocol):
         """Return at most two runs whose id begins with *prefix*."""
         ...
 
+    def named(self, name: str, limit: int = 10) -> Sequence[Run]:
+        """Return the runs that are called *name*, the newest first."""
+        ...
+
 
 class TaskTable(Protocol):
     """Tasks and what they need."""
@@ -136,6 +140,10 @@ class TaskTable(Protocol):
 
     def needs(self, task_id: TaskId) -> Sequence[Task]:
         """Return the tasks that *task_id* needs."""
+        ...
+
+    def retries_of(self, run_id: RunId) -> Sequence[Task]:
+        """Return the tasks of other runs that try one of the run's tasks again, the first first."""
         ...
 
     def needed_by(self, task_id: TaskId) -> Sequence[Task]:

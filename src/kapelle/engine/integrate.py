@@ -8,7 +8,7 @@ from kapelle.core.errors import WorkspaceFailed
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import Gate, Verdict
 from kapelle.core.ids import BatchId
-from kapelle.core.merge import Change, Integration, undelivered
+from kapelle.core.merge import Change, Integration, hold_up, undelivered
 from kapelle.core.plain_text import shown_files
 from kapelle.core.ports import Commit, Signature, WorkspaceOrder
 from kapelle.core.run import Run
@@ -264,15 +264,17 @@ class Integrator:
         repository, name = integration.repository, integration.target
         target = await self._world.repositories.resolve(repository, f"refs/heads/{name}")
         if target is None:
-            return replace(integration, held_up=f"the branch {name} is gone"), ()
+            return _gone(integration), ()
         signature = self._signed(f"Merge undelivered work into {name}\n")
         both = await self._world.repositories.merge(repository, target, integration.tip, signature)
         if both.commit is None:
             files = shown_files(found.file for found in both.conflicts)
-            return replace(integration, held_up=f"{name} has moved on and conflicts with merged work in {files}"), ()
+            why = f"{name} has moved on and conflicts with merged work in {files}"
+            return hold_up(integration, why, f"Bring both together: on {name}, {_by_hand(integration)}"), ()
         proven, failing = await self._prove(rooms, both.commit, repository, target)
         if failing:
-            return replace(integration, held_up=f"{name} has moved on, and {failing} fails on both together"), proven
+            why = f"{name} has moved on, and {failing} fails on both together"
+            return hold_up(integration, why, f"Mend it: on {name}, {_by_hand(integration)}"), proven
         return replace(integration, tip=both.commit.commit, held_up=""), proven
 
     async def _prove(self, rooms: Rooms, both: Commit, repository: str, target: str) -> tuple[tuple[Proven, ...], str]:
@@ -336,7 +338,7 @@ class Integrator:
         repository = integration.repository
         target = await self._world.repositories.resolve(repository, f"refs/heads/{integration.target}")
         if target is None:
-            return replace(integration, held_up=f"the branch {integration.target} is gone"), ()
+            return _gone(integration), ()
         if target == integration.tip or await self._world.repositories.is_ancestor(repository, integration.tip, target):
             return replace(integration, delivered=integration.tip, held_up=""), ()
         if not await self._world.repositories.is_ancestor(repository, target, integration.tip):
@@ -345,7 +347,7 @@ class Integrator:
         delivered = await self._world.repositories.deliver(repository, integration.target, integration.tip, target)
         if delivered.moved:
             return replace(integration, delivered=integration.tip, held_up=""), ()
-        return replace(integration, held_up=delivered.reason), ()
+        return hold_up(integration, delivered.reason, delivered.remedy), ()
 
     async def move_ref(self, integration: Integration) -> None:
         """Let the integration ref stand where the store says."""
@@ -353,6 +355,15 @@ class Integrator:
         now = await self._world.repositories.resolve(integration.repository, ref)
         if now != integration.tip:
             await self._world.repositories.move_ref(integration.repository, ref, integration.tip, now)
+
+
+def _gone(integration: Integration) -> Integration:
+    name, last = integration.target, integration.delivered or integration.tip
+    return hold_up(integration, f"the branch {name} is gone", f"Make it again, where it was: git branch {name} {last[:10]}")
+
+
+def _by_hand(integration: Integration) -> str:
+    return f"git merge {integration.tip[:10]} , mend what does not fit, and commit it."
 
 
 def gates_of(run: Run) -> tuple[Gate, ...]:

@@ -176,7 +176,8 @@ def _send_back(world: World, tx: Tx, back: SentBack) -> None:
         return
     change, task, attempt = current
     _log_why(tx, task, change, back)
-    tx.changes.put(replace(change, state=ChangeState.RETURNED, ended_at=tx.now, note=back.reason, red=""))
+    red = back.gating.tree if back.gating is not None else ""
+    tx.changes.put(replace(change, state=ChangeState.RETURNED, ended_at=tx.now, note=back.reason, red=red))
     tx.log(ChangeReturned(run_id=task.run_id, task_id=task.task_id, change_id=change.change_id, reason=back.reason))
     run = back.entry.run
     driver = world.driver(run.spec.config(attempt.config).program)

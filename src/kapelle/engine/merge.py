@@ -22,7 +22,18 @@ from kapelle.core.errors import KapelleError
 from kapelle.core.events import BatchTried, TargetDelivered, TargetHeldUp
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import BatchId, ChangeId
-from kapelle.core.merge import Batch, Change, ChangeState, DeliveryMode, Integration, NotBefore, next_batch, order, undelivered
+from kapelle.core.merge import (
+    Batch,
+    Change,
+    ChangeState,
+    DeliveryMode,
+    Integration,
+    NotBefore,
+    hold_up,
+    next_batch,
+    order,
+    undelivered,
+)
 from kapelle.core.run import Run, RunState
 from kapelle.core.store import Tx
 from kapelle.core.task import TaskState
@@ -213,7 +224,7 @@ class MergeStage:
         try:
             delivered, proven = await self._integrator.deliver(integration, entry.rooms)
         except KapelleError as error:
-            delivered = replace(integration, held_up=error.in_full)
+            delivered = hold_up(integration, error.message, error.advice)
 
         def write(tx: Tx) -> None:
             put_receipts(tx, proven)
@@ -225,7 +236,14 @@ class MergeStage:
             if delivered.held_up:
                 self._again_at[key] = tx.now + self._world.settings.redeliver
                 if delivered.held_up != now.held_up:
-                    tx.log(TargetHeldUp(run_id=entry.run.run_id, target=delivered.target, reason=delivered.held_up))
+                    tx.log(
+                        TargetHeldUp(
+                            run_id=entry.run.run_id,
+                            target=delivered.target,
+                            reason=delivered.why,
+                            remedy=delivered.remedy,
+                        )
+                    )
                 return
             self._again_at.pop(key, None)
             if delivered.tip != integration.tip:

@@ -21,13 +21,11 @@ from kapelle.core.merge import Change, ChangeState, undelivered
 from kapelle.core.requests import Approve, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.store import Edge, Tx
-from kapelle.core.task import TERMINAL, Failure, OnFailure, Task, TaskSpec, TaskState, Wait, rank
+from kapelle.core.task import TERMINAL, Failure, Task, TaskSpec, TaskState, Wait, rank
 from kapelle.engine.accounts import Accounts
 from kapelle.engine.ending import end_run, end_runs, finish, wait
+from kapelle.engine.retrying import Standings, to_retry
 from kapelle.engine.world import World
-
-ENDED_WITHOUT = frozenset({TaskState.FAILED, TaskState.CANCELLED, TaskState.REJECTED})
-"""States in which a task has ended without having been done."""
 
 
 class Asked:
@@ -189,12 +187,13 @@ class SubmitStage:
         if old is None:
             raise NotFound(f"there is no run {body.run_id}")
         tasks = tx.tasks.of_run(body.run_id)
-        chosen = _to_retry(tx, tasks, body.task_id)
+        standings = Standings(tx)
+        chosen = to_retry(tx, tasks, body.task_id, standings)
         if not chosen:
             raise NotPossibleNow(f"nothing in run {old.spec.name} can be retried: all of it completed, or is still going on")
         again = {task.name: task for task in chosen}
         # What they need may be of the run before the last already.
-        needed = {need.name: need for task in chosen for need in tx.tasks.needs(task.task_id)}
+        needed = {need.name: standings.of(need) for task in chosen for need in tx.tasks.needs(task.task_id)}
         spec = replace(old.spec, tasks=tuple(task.spec for task in chosen), base=body.base or old.spec.base)
         run = Run(run_id=body.new_run_id, spec=spec, principal=principal, submitted_at=tx.now)
         ids = {name: TaskId(self._world.new_id("t")) for name in again}
@@ -282,29 +281,3 @@ def _dependents_first(tx: Tx, tasks: Sequence[Task]) -> list[Task]:
                 depth[task_id] = now
                 changed = True
     return sorted(tasks, key=lambda task: -depth[task.task_id])
-
-
-def _to_retry(tx: Tx, tasks: Sequence[Task], only: TaskId | None) -> list[Task]:
-    """Return what is tried again: what ended without being completed, or *only* and whatever failed for want of it.
-
-    What these need comes with them where it stands in their way: they could not start otherwise.
-    """
-    again = [task for task in tasks if task.state in ENDED_WITHOUT]
-    wanted = {task.task_id for task in again} if only is None else {only}
-    grew = True
-    while grew:
-        grew = False
-        for task in again:
-            if task.task_id not in wanted and any(need.task_id in wanted for need in tx.tasks.needs(task.task_id)):
-                wanted.add(task.task_id)
-                grew = True
-    chosen = {task.task_id: task for task in again if task.task_id in wanted}
-    todo = list(chosen.values())
-    while todo:
-        for need in tx.tasks.needs(todo.pop().task_id):
-            may_fail = need.state is TaskState.FAILED and need.spec.on_failure is OnFailure.CONTINUE
-            if need.task_id not in chosen and need.state in ENDED_WITHOUT and not may_fail:
-                chosen[need.task_id] = need
-                todo.append(need)
-    place = {task.task_id: position for position, task in enumerate(tasks)}
-    return sorted(chosen.values(), key=lambda task: place.get(task.task_id, -1))

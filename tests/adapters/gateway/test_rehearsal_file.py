@@ -70,7 +70,7 @@ def test_an_empty_file_is_a_rehearsal_without_rules(tmp_path: Path) -> None:
         ("rules:\n  - when: {prompt: '('}\n    turns: [{say: x}]\n", 2, 12, "no regular expression"),
         ("rules:\n  - turns:\n      - say: x\n        delay: 3\n", 4, 9, "no duration"),
         ("rules:\n  - turns:\n      - say: x\n        delay: soon\n", 4, 9, "no duration"),
-        ("rules:\n  - turns:\n      - error: 200\n", 3, 9, "400"),
+        ("rules:\n  - turns:\n      - error: 200\n", 3, 9, "error cannot be 200"),
         ("rules:\n  - turns:\n      - {error: 529, times: 0}\n", 3, 22, "times"),
         ("rules:\n  - turns:\n      - {say: x, sya: y}\n", 3, 18, "sya means nothing here"),
         ("rules: [\n", 2, 1, ""),

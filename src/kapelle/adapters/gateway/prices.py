@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kapelle.core.budget import Price, Usage, cost_usd
 from kapelle.core.errors import FileMissing, UsageError
+from kapelle.mistaken import wrong
 
 
 def _price(read: float, written: float, *, from_cache: float | None = None) -> Price:
@@ -51,6 +52,8 @@ PRICES: Mapping[str, Price] = {
 
 _TABLE: TypeAdapter[dict[str, Price]] = TypeAdapter(dict[str, Price])
 
+EXAMPLE = 'Write it like this: {"my-model": {"input": 3, "output": 15, "cache_read": 0.3, "cache_write": 3.75}}'
+
 
 def read_prices(path: Path) -> dict[str, Price]:
     """Return the shipped prices with those of the JSON file at *path* over them.
@@ -63,9 +66,14 @@ def read_prices(path: Path) -> dict[str, Price]:
         own = _TABLE.validate_python(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise FileMissing(f"the price table {path} cannot be read: {error.strerror}") from error
-    except (ValueError, ValidationError) as error:
-        example = '{"my-model": {"input": 3, "output": 15, "cache_read": 0.3, "cache_write": 3.75}}'
-        raise UsageError(f"{path} is no price table: {error}", remedy=f"Write it like this: {example}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        said, advice = wrong(first)
+        place = ".".join(str(part) for part in first["loc"])
+        why = "is missing" if first["type"] == "missing" else f"{said.strip()}: {advice}"
+        raise UsageError(f"{path} is no price table: {place} {why}", remedy=EXAMPLE) from error
+    except ValueError as error:
+        raise UsageError(f"{path} is no price table: {error}", remedy=EXAMPLE) from error
     return {**PRICES, **own}
 
 

@@ -58,6 +58,10 @@ class RunStatements:
             .limit(2),
             dialect,
         )
+        called = func.json_extract(schema.run_specs.c.spec, literal_column("'$.name'")) == bindparam("name")
+        by_name = select(*columns).where(runs.c.run_id.in_(select(schema.run_specs.c.run_id).where(called)))
+        newest_first = by_name.order_by(runs.c.submitted_at.desc(), runs.c.run_id).limit(bindparam("limit"))
+        self.named = Statement(newest_first, dialect)
         self.counts = Statement(
             select(tasks.c.state, func.count()).where(tasks.c.run_id == bindparam("run_id")).group_by(tasks.c.state), dialect
         )
@@ -129,6 +133,11 @@ class TaskStatements:
             .join(needs, needs.c.task_id == tasks.c.task_id)
             .where(needs.c.need_id == bindparam("task_id"))
             .order_by(tasks.c.position),
+            dialect,
+        )
+        own = select(tasks.c.task_id).where(tasks.c.run_id == bindparam("run_id"))
+        self.retries = Statement(
+            select(*columns).where(tasks.c.retry_of.in_(own)).order_by(tasks.c.submitted_at, tasks.c.run_id, tasks.c.position),
             dialect,
         )
         like = tasks.c.task_id.like(bindparam("pattern"), escape=ESCAPE)

@@ -136,6 +136,9 @@ class SqlRuns(_Part):
     def find(self, prefix: str) -> Sequence[RunId]:
         return [RunId(row[0]) for row in self._all.runs.like.run(self._at, pattern=_pattern(prefix))]
 
+    def named(self, name: str, limit: int = 10) -> Sequence[Run]:
+        return self._kept.runs.load(self._all.runs.named.run(self._at, name=name, limit=limit))
+
 
 class SqlTasks(_Part):
     """Tasks and needs."""
@@ -170,6 +173,9 @@ class SqlTasks(_Part):
 
     def needs(self, task_id: TaskId) -> Sequence[Task]:
         return self._kept.tasks.load(self._all.tasks.its_needs.run(self._at, task_id=task_id))
+
+    def retries_of(self, run_id: RunId) -> Sequence[Task]:
+        return self._kept.tasks.load(self._all.tasks.retries.run(self._at, run_id=run_id))
 
     def needed_by(self, task_id: TaskId) -> Sequence[Task]:
         return self._kept.tasks.load(self._all.tasks.needed_by.run(self._at, task_id=task_id))

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from kapelle.adapters.system.git import Git, GitResult, failed, plain
-from kapelle.adapters.system.locks import HELD
+from kapelle.adapters.system.locks import HELD, IN_THE_WAY
 from kapelle.core.errors import RepositoryRefused
 from kapelle.core.ports import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature
 
 MESSAGE_LINES = 4
+MOVED = "moved by somebody else meanwhile"
+AGAIN = "Nothing is to be done: it is tried again while somebody leads."
 REMEMBERED = 10_000
 FULL = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 """The full name of a commit."""
@@ -177,18 +179,19 @@ class GitRepositories:
         if tip == commit:
             return Delivered(moved=True, tip=commit)
         if tip != expected:
-            return Delivered(moved=False, reason=f"{target} was moved by somebody else meanwhile", tip=tip or "")
+            return Delivered(moved=False, reason=f"{target} was {MOVED}", remedy=AGAIN, tip=tip or "")
         checkout = await self._checkout_of(repository, ref)
         if checkout is None:
             moved = await self.move_ref(repository, ref, commit, expected)
-            reason = "" if moved else f"{target} was moved by somebody else meanwhile"
-            return Delivered(moved=moved, reason=reason, tip=commit if moved else tip or "")
+            reason, remedy = ("", "") if moved else (f"{target} was {MOVED}", AGAIN)
+            return Delivered(moved=moved, reason=reason, remedy=remedy, tip=commit if moved else tip or "")
         # Whoever works in that checkout is a person: they are told what is in the way, and it is tried again later.
         result = await Git(checkout).ask("merge", "--ff-only", "--quiet", commit, patience=HELD)
         if result.code == 0:
             return Delivered(moved=True, tip=commit)
         said = " ".join(line.strip() for line in (result.error or result.text).splitlines()[:MESSAGE_LINES])
-        return Delivered(moved=False, reason=plain(f"git does not update the checkout {checkout}: {said}"), tip=expected)
+        reason = plain(f"git does not update the checkout {checkout}: {said}")
+        return Delivered(moved=False, reason=reason, remedy=plain(_remedy(said, checkout)), tip=expected)
 
     @staticmethod
     async def _checkout_of(repository: str, ref: str) -> str | None:
@@ -228,3 +231,10 @@ def _conflicts(result: GitResult) -> tuple[Conflict, ...]:
             files.update(dict.fromkeys(names, word))
         index += count + 3
     return tuple(Conflict(file=plain(name), reason=word) for name, word in files.items())
+
+
+def _remedy(said: str, checkout: str) -> str:
+    """Return what to do when git does not update *checkout* and has *said* why."""
+    if lock := IN_THE_WAY.search(said):
+        return f"Let the git that holds {lock['path']} end; when there is none, `kapelle doctor --fix` removes the lock."
+    return f"Commit or stash what is in the way in {checkout}."

@@ -13,9 +13,9 @@ from kapelle.apps.reader import Found
 from kapelle.core.errors import UsageError
 from kapelle.core.requests import Approve, Body, Cancel, Pause, Reject
 
-Which = Annotated[str, typer.Argument(metavar="RUN|TASK", help="An id, or enough of its beginning.")]
-RunOnly = Annotated[str, typer.Argument(metavar="RUN", help="An id, or enough of its beginning.")]
-TaskOnly = Annotated[str, typer.Argument(metavar="TASK", help="An id, or enough of its beginning.")]
+Which = Annotated[str, typer.Argument(metavar="RUN|TASK", help="An id, or enough of its beginning, or a name.")]
+RunOnly = Annotated[str, typer.Argument(metavar="RUN", help="An id, or enough of its beginning, or a name.")]
+TaskOnly = Annotated[str, typer.Argument(metavar="TASK", help="An id, or enough of its beginning, or a name.")]
 
 
 def pause(which: RunOnly, *, repository: Folder = None, json: Json = False) -> None:
@@ -26,7 +26,7 @@ def pause(which: RunOnly, *, repository: Folder = None, json: Json = False) -> N
             raise UsageError(f"{which} is a task, and only runs can be paused", remedy=f"kapelle pause {found.run.run_id}")
         return Pause(run_id=found.run.run_id)
 
-    go(_ask(which, body, "Paused", repository=repository, as_json=json))
+    go(_ask(which, body, "Paused", run=True, repository=repository, as_json=json))
 
 
 def cancel(which: Which, *, repository: Folder = None, json: Json = False) -> None:
@@ -66,9 +66,11 @@ def reject(
     go(_ask(which, body, "Rejected", repository=repository, as_json=json))
 
 
-async def _ask(which: str, body: Callable[[Found], Body], done: str, *, repository: Path | None, as_json: bool) -> None:
-    async with compose.open_desk(configuration(repository)) as desk:
-        found = await desk.find(which)
+async def _ask(
+    which: str, body: Callable[[Found], Body], done: str, *, run: bool = False, repository: Path | None, as_json: bool
+) -> None:
+    async with compose.open_desk(configuration(repository), make=False) as desk:
+        found = await (desk.find_run(which) if run else desk.find(which))
         await desk.ask(body(found), principal())
         name = found.task.name if found.task is not None else found.run.spec.name
         identity = found.task.task_id if found.task is not None else found.run.run_id

@@ -7,17 +7,24 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.desk import Desk
 from kapelle.apps.keeping import Kept, Litter, disk, free, kept, kept_json, litter, restore, taken, to_free
 from kapelle.core.durations import parse_duration
 from kapelle.core.errors import RepositoryRefused, UsageError
 
+KEPT = (
+    Column(name="TASK", folds=True),
+    Column(name="WHEN"),
+    Column(name="STATE", folds=True),
+    Column(name="FILES", right=True),
+    Column(name="REF"),
+)
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?B|[KMGT])")
 
@@ -93,7 +100,7 @@ async def _repository(desk: Desk, root: Path) -> str | None:
 
 async def _recover(folder: Path | None, which: str | None, branch: str | None, *, as_json: bool) -> None:
     found = configuration(folder)
-    async with compose.open_desk(found) as desk:
+    async with compose.open_desk(found, make=False) as desk:
         root = (await desk.world.repositories.inspect(str(found.root))).root
         if which is None:
             _list(await kept(desk, root), as_json=as_json)
@@ -113,23 +120,21 @@ def _list(everything: list[Kept], *, as_json: bool) -> None:
     if not everything:
         out().print("Nothing is kept: all work is merged.")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("TASK", "WHEN", "STATE", "FILES", "REF"):
-        table.add_column(name, no_wrap=True, justify="right" if name == "FILES" else "left")
+    rows: list[list[Text]] = []
     for entry in everything:
         state = "merged" if entry.merged else (entry.task.state.value if entry.task is not None else "of another store")
         state += f", on {entry.branches[0]}" if entry.branches and not entry.merged else ""
         when = f"{entry.ref.at.astimezone():%Y-%m-%d %H:%M}"
         style = "dim" if entry.merged else ""
         files = "" if entry.merged else str(len(entry.files))
-        table.add_row(*[Text(part, style=style) for part in (entry.name, when, state, files, entry.ref.name)])
-    out().print(table)
+        rows.append([Text(part, style=style) for part in (entry.name, when, state, files, entry.ref.name)])
+    print_table(out(), KEPT, rows)
     out().print("kapelle recover TASK|REF makes a branch of it.")
 
 
 async def _clean(folder: Path | None, age: tuple[timedelta, str], keep: int | None, *, dry_run: bool, as_json: bool) -> None:
     found = configuration(folder)
-    async with compose.open_desk(found) as desk:
+    async with compose.open_desk(found, make=False) as desk:
         everything = await litter(desk, await _repository(desk, found.root))
         whole = taken(found.settings.home)
         fixed = max(whole - sum(entry.size for entry in everything), 0)

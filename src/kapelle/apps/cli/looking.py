@@ -7,27 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
-from kapelle.apps.cli.output import count_tokens, money, out, print_json, print_report, state_text
-from kapelle.apps.reader import Found, Reader
+from kapelle.apps.cli.output import count_tokens, money, out, print_held_up, print_json, print_report, state_text
+from kapelle.apps.cli.tables import Column, print_table
+from kapelle.apps.delivering import held_up, held_up_json
+from kapelle.apps.reader import Found, Reader, has_ended
 from kapelle.apps.reviewing import Review, review_json, review_of_task
-from kapelle.apps.views import TaskReport, account_json, entry_json, run_json, run_report, spend_json, task_json
+from kapelle.apps.views import TaskReport, account_json, done_text, entry_json, run_json, run_report, spend_json, task_json
 from kapelle.core.account import Account, account_of, told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import NotFound
 from kapelle.core.ids import RunId
 from kapelle.core.plain_text import shown, shown_block
 from kapelle.core.store import Overview, View
-from kapelle.core.task import TERMINAL, Task, Wait
+from kapelle.core.task import Task, Wait
 
 if TYPE_CHECKING:
     from kapelle.core.events import Entry
 
-Which = Annotated[str, typer.Argument(metavar="RUN|TASK", help="An id, or enough of its beginning.")]
+Which = Annotated[str, typer.Argument(metavar="RUN|TASK", help="An id, or enough of its beginning, or a name.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many at most.")]
 
 
@@ -47,10 +49,15 @@ def show(which: Which, *, repository: Folder = None, json: Json = False) -> None
 
 
 def logs(
-    which: Which,
+    which: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|TASK|AGENT", help="An id, or enough of its beginning, or a name; of an agent, all of its id."
+        ),
+    ],
     *,
     prompts: Annotated[bool, typer.Option("--prompts", help="Show the prompts in full.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more is said.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more is said, until it has ended.")] = False,
     repository: Folder = None,
     json: Json = False,
 ) -> None:
@@ -62,7 +69,9 @@ def events(
     which: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Default: all runs.")] = None,
     *,
     after: Annotated[int, typer.Option("--after", min=0, help="Only those after this sequence number.")] = 0,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more happens.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as more happens; of a run, until it has ended.")
+    ] = False,
     repository: Folder = None,
     json: Json = False,
 ) -> None:
@@ -75,33 +84,44 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
     async with compose.open_reader(found) as reader:
         lead = await reader.leader()
         overviews = await reader.store.read(lambda view: view.runs.overviews([run.run_id for run in view.runs.open()]))
-        live = await reader.store.read(lambda view: view.agents.live())
+        held = await reader.store.read(lambda view: held_up(view, view.runs.open()))
+        agents = await reader.store.read(lambda view: view.agents.live())
+        live = sum(1 for agent in agents if reader.alive(agent))
+        # Whoever leads is just starting or reading those that are no processes; without a leader nobody is.
+        gone = len(agents) - live if lead is None else 0
         waiting = await reader.store.read(_waiting)
         accounts = await reader.store.read(_accounts)
         if as_json:
             print_json(
                 {
                     "leader": {"pid": lead.holder.pid, "term": lead.term} if lead is not None else None,
-                    "agents": len(live),
+                    "agents": live,
+                    "agents_gone": gone,
                     "slots": found.settings.slots,
                     "runs": [_overview_json(entry) for entry in overviews],
                     "waiting_for_approval": [
                         {"id": task.task_id, "name": task.name, "review": review_json(review) if review is not None else None}
                         for task, review in waiting
                     ],
+                    "held_up": [held_up_json(entry) for entry in held],
                     "accounts": [account_json(account) for account in accounts],
                 }
             )
             return
         console = out()
         leads = f"process {lead.holder.pid} leads (term {lead.term})" if lead is not None else "nobody leads"
-        console.print(f"{leads} · {len(live)}/{found.settings.slots} agents live")
+        console.print(f"{leads} · {live}/{found.settings.slots} agents live")
         if overviews:
-            console.print(_overview_table(overviews, reader.clock.now()))
+            _print_overviews(console, overviews, reader.clock.now())
             if lead is None:
                 console.print(Text("Nothing goes on while nobody leads: kapelle resume", style="yellow"))
         else:
             console.print("No run is open.")
+        if gone:
+            whose = "1 agent has ended" if gone == 1 else f"{gone} agents have ended"
+            console.print(Text(f"{whose}, and nobody has looked at what was done: kapelle resume", style="yellow"))
+        for entry in held:
+            print_held_up(console, entry)
         for account in accounts:
             console.print(Text(shown(told(account)), style="yellow"))
         for task, review in waiting:
@@ -135,18 +155,25 @@ def _overview_json(entry: Overview) -> dict[str, Any]:
     }
 
 
-def _overview_table(overviews: Sequence[Overview], now: datetime) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("RUN", "NAME", "STATE", "DONE", "COST", "AGE"):
-        table.add_column(name, no_wrap=True, justify="right" if name in {"DONE", "COST", "AGE"} else "left")
+OVERVIEW = (
+    Column(name="RUN"),
+    Column(name="NAME", folds=True),
+    Column(name="STATE", folds=True),
+    Column(name="DONE", folds=True),
+    Column(name="COST", right=True),
+    Column(name="AGE", right=True),
+)
+
+
+def _print_overviews(console: Console, overviews: Sequence[Overview], now: datetime) -> None:
+    rows: list[Sequence[str | Text]] = []
     for entry in overviews:
-        run, counts = entry.run, dict(entry.counts)
-        done = sum(count for state, count in counts.items() if state in TERMINAL)
+        run = entry.run
         state = state_text(run.state.value, "(paused)" if run.paused else "")
         age = format_duration(now - run.submitted_at)
         cost = money(entry.spend.cost_usd) if entry.spend.calls else ""
-        table.add_row(run.run_id, run.spec.name, state, f"{done}/{sum(counts.values())}", cost, age)
-    return table
+        rows.append((run.run_id, run.spec.name, state, done_text(entry.counts), cost, age))
+    print_table(console, OVERVIEW, rows)
 
 
 async def _list(folder: Path | None, limit: int, *, as_json: bool) -> None:
@@ -155,7 +182,7 @@ async def _list(folder: Path | None, limit: int, *, as_json: bool) -> None:
         if as_json:
             print_json([_overview_json(entry) for entry in overviews])
         elif overviews:
-            out().print(_overview_table(overviews, reader.clock.now()))
+            _print_overviews(out(), overviews, reader.clock.now())
         else:
             out().print("There are no runs yet. `kapelle run WORKFLOW` starts one.")
 
@@ -198,6 +225,8 @@ def _print_task(entry: TaskReport, found: Found, now: datetime) -> None:
         )
     if entry.receipt is not None:
         console.print(f"gate {entry.receipt.gate}: passed on tree {entry.receipt.tree[:10]}")
+        if entry.change is not None and entry.change.red:
+            console.print(Text(f"merged: {shown(entry.change.note)}", style="red"))
         for check in entry.receipt.checks:
             console.print(f"  {check.name}: {check.state.value} ({check.seconds:.1f}s)  {shown(check.run)}")
     spend = entry.spend
@@ -212,9 +241,9 @@ async def _logs(folder: Path | None, which: str, *, prompts: bool, follow: bool,
     from kapelle.apps.cli.telling import line_of
 
     async with compose.open_reader(configuration(folder)) as reader:
-        found = await reader.find(which)
+        found = await reader.find(which, agents=True)
         names = await _names(reader, found.run.run_id)
-        async for entry in _entries(reader, found.run.run_id, 0, follow=follow):
+        async for entry in _entries(reader, found, 0, follow=follow):
             if found.task is not None and entry.event.task_id != found.task.task_id:
                 continue
             if as_json:
@@ -236,25 +265,21 @@ async def _names(reader: Reader, run_id: RunId | None) -> dict[str, str]:
     return {task.task_id: task.name for task in tasks}
 
 
-async def _entries(reader: Reader, run_id: RunId | None, after: int, *, follow: bool) -> "AsyncIterator[Entry]":
-    if follow:
-        async for entry in reader.events(after, run_id):
-            yield entry
-        return
-    while True:
-        found = await reader.store.read(lambda view, since=after: view.events(since, run_id=run_id, limit=500))
-        for entry in found:
-            after = entry.seq
-            yield entry
-        if not found:
-            return
+def _entries(reader: Reader, found: Found | None, after: int, *, follow: bool) -> "AsyncIterator[Entry]":
+    """Return the events of what was found (or all): as many as there are or, to *follow* it, all until it has ended."""
+
+    def over(view: View) -> bool:
+        return not follow or (found is not None and has_ended(view, found))
+
+    return reader.events(after, found.run.run_id if found is not None else None, over=over)
 
 
 async def _events(folder: Path | None, which: str | None, *, after: int, follow: bool, as_json: bool) -> None:
     async with compose.open_reader(configuration(folder)) as reader:
-        run_id = (await reader.find(which)).run.run_id if which is not None else None
-        names = await _names(reader, run_id)
-        async for entry in _entries(reader, run_id, after, follow=follow):
+        # A task stands for its run here.
+        found = Found(run=(await reader.find_run(which)).run) if which is not None else None
+        names = await _names(reader, found.run.run_id if found is not None else None)
+        async for entry in _entries(reader, found, after, follow=follow):
             if as_json:
                 print_json(entry_json(entry))
                 continue

@@ -41,9 +41,7 @@ def _run(*, as_json: bool) -> int:
         _check_arguments()
         from kapelle.apps.cli.commands import app
 
-        if as_json:
-            return _told_as_json(app)
-        app()
+        return _told(app)
     except KapelleError as error:
         return _tell(error, as_json=as_json)
     except BrokenPipeError:
@@ -53,7 +51,6 @@ def _run(*, as_json: bool) -> int:
         return _tell(WorldError(said[: 2 * WORDS]), as_json=as_json)
     except Exception as error:  # noqa: BLE001  # no person is to read a traceback; whoever mends it finds it in the file
         return _tell(_defect(error), as_json=as_json)
-    return 0
 
 
 def _tell(error: KapelleError, *, as_json: bool) -> int:
@@ -76,18 +73,21 @@ WORDS = 200
 """Characters of an argument that are told."""
 
 
-def _told_as_json(app: Any) -> int:
+def _told(app: Any) -> int:
     """Run the command; what its option parser refuses is told like every other error."""
     from typer import Abort
-    from typer._click.exceptions import ClickException  # typer keeps its own copy, and names it nowhere else
+    from typer._click.exceptions import ClickException, NoArgsIsHelpError  # typer keeps its own copy, and names it nowhere else
 
     try:
         # Not standing alone it raises what it would print.
-        found = app(standalone_mode=False)
+        found = app(standalone_mode=False, prog_name="kapelle")
+    except NoArgsIsHelpError:
+        # It has printed the help already.
+        return UsageError.exit_code
     except ClickException as error:
-        # Without a command it prints the help, which is no message.
-        said = error.format_message().splitlines() or [""]
-        raise UsageError(said[0] if len(said) == 1 else "a command is missing or incomplete") from error
+        from kapelle.apps.cli.parsing import told
+
+        raise told(error) from error
     except Abort:
         return INTERRUPTED
     return found if isinstance(found, int) else 0

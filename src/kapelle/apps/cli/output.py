@@ -2,20 +2,21 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.table import Table
 from rich.text import Text
 
-from kapelle.apps.views import RunReport, TaskReport
+from kapelle.apps.cli.tables import Column, print_table
+from kapelle.apps.delivering import HeldUp
+from kapelle.apps.views import RunReport, TaskReport, done_text
 from kapelle.core.account import told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import FileInvalid, KapelleError
-from kapelle.core.plain_text import shown, shown_block
+from kapelle.core.plain_text import shown, shown_block, shown_json
 from kapelle.core.run import RunState
 from kapelle.core.task import TaskState
 
@@ -46,7 +47,8 @@ MARKS: dict[str, str] = {
 }
 
 
-PIPE_WIDTH = 240
+PIPE_WIDTH = 100_000
+"""Wider than anything: in a pipe nothing is folded."""
 
 
 class Plain(Console):
@@ -59,14 +61,18 @@ class Plain(Console):
             yield segment if text == segment.text else Segment(text, segment.style)
 
 
-def out() -> Console:
-    """Return the console for results: as wide as the terminal; in a pipe nothing is wrapped or cut."""
+def out(*, soft_wrap: bool = True) -> Console:
+    """Return the console for results.
+
+    Lines that are too long are left to the terminal, which gives them back whole to whoever copies them; what is drawn anew
+    in the same place must not be, and says so with *soft_wrap*.
+    """
     return Plain(
         width=None if sys.stdout.isatty() else PIPE_WIDTH,
         highlight=False,
         markup=False,
         emoji=False,
-        soft_wrap=not sys.stdout.isatty(),
+        soft_wrap=soft_wrap,
     )
 
 
@@ -80,7 +86,7 @@ def print_json(value: Any) -> None:
     indent = 2 if sys.stdout.isatty() else None
     # Where not every letter can be written, JSON's own escapes are what a reader of JSON understands.
     narrow = not sys.stdout.encoding.lower().startswith("utf")
-    sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=narrow) + "\n")
+    sys.stdout.write(shown_json(json.dumps(value, indent=indent, ensure_ascii=narrow)) + "\n")
     sys.stdout.flush()
 
 
@@ -139,34 +145,27 @@ def state_text(state: str, note: str = "") -> Text:
     return text.append(f" {note}", style="dim") if note else text
 
 
-def report_table(report: RunReport, now: datetime) -> Table:
-    """Return a run as a table: one row per task."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name, right in (
-        ("TASK", False),
-        ("STATE", False),
-        ("TRIES", True),
-        ("GATE", False),
-        ("TOKENS", True),
-        ("COST", True),
-        ("TIME", True),
-        ("COMMIT", False),
-    ):
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
-    for entry in report.tasks:
-        table.add_row(*_row(entry, now))
-    return table
+REPORT = (
+    Column(name="TASK", folds=True),
+    Column(name="STATE", folds=True),
+    Column(name="TRIES", right=True),
+    Column(name="GATE", folds=True),
+    Column(name="TOKENS", right=True),
+    Column(name="COST", right=True),
+    Column(name="TIME", right=True),
+    Column(name="COMMIT"),
+)
 
 
-def _row(entry: TaskReport, now: datetime) -> Iterable[Any]:
+def _row(entry: TaskReport, now: datetime) -> Sequence[str | Text]:
     task = entry.task
     note = f"({task.waits_for.value})" if task.waits_for is not None else ""
     elapsed = entry.elapsed(now)
-    gate = Text(entry.gate, style="green" if "✓" in entry.gate else "dim")
+    gate = Text(entry.gate, style={True: "green", False: "red", None: "dim"}[entry.passed])
     if entry.merge_returns:
         gate.append(f" ⇄{entry.merge_returns}", style="magenta")
     return (
-        Text(task.name),
+        task.name,
         state_text(task.state.value, note),
         str(len(entry.attempts) or ""),
         gate,
@@ -177,6 +176,12 @@ def _row(entry: TaskReport, now: datetime) -> Iterable[Any]:
     )
 
 
+def print_held_up(console: Console, held: HeldUp) -> None:
+    """Print why a target could not be moved, and what to do."""
+    for line in held.lines:
+        console.print(Text(line, style="yellow"), soft_wrap=True)
+
+
 def print_report(report: RunReport, now: datetime) -> None:
     """Print a run: what it is, each task, the sum."""
     console = out()
@@ -185,19 +190,19 @@ def print_report(report: RunReport, now: datetime) -> None:
     if run.paused:
         title.append("  paused", style="yellow")
     console.print(title)
-    console.print(report_table(report, now))
+    print_table(console, REPORT, [_row(entry, now) for entry in report.tasks])
     ended = run.ended_at or now
     elapsed = format_duration(ended - run.submitted_at)
     tokens = count_tokens(report.spend.usage.total)
     rehearsed = " (rehearsed: nothing was paid)" if run.spec.upstream.rehearsal is not None and report.spend.calls else ""
     cost = f"{money(report.spend.cost_usd)}{rehearsed}"
-    console.print(f"{report.done}/{len(report.tasks)} tasks · {tokens} tokens · {cost} · {elapsed}")
+    console.print(f"{done_text(report.counts, ' tasks')} · {tokens} tokens · {cost} · {elapsed}")
     for entry in report.tasks:
         if entry.task.failure is not None:
             console.print(Text.assemble((f"{entry.task.name}: ", "bold red"), shown_block(entry.task.failure.message.strip())))
     if report.account is not None:
         console.print(Text(shown(told(report.account)), style="yellow"))
-    if report.held_up:
-        console.print(Text(f"{run.spec.target} was not moved: {shown(report.held_up)}", style="yellow"))
+    if report.held is not None:
+        print_held_up(console, report.held)
         if run.state is RunState.DELIVERING:
-            console.print(Text(f"What was merged is safe. `kapelle resume {run.run_id}` tries again.", style="yellow"))
+            console.print(Text("What was merged is safe.", style="yellow"))

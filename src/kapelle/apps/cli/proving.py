@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
-from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.output import out, print_held_up, print_json
+from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.proving import (
     Proof,
     ProofState,
@@ -29,6 +29,17 @@ from kapelle.core.plain_text import shown, shown_files
 
 NOT_AS_IT_WAS = 1
 STYLES = {"tried now": "magenta", "suspect": "yellow", "waits for approval": "yellow", "merged": "green"}
+
+
+QUEUE = (
+    Column(name="TASK", folds=True),
+    Column(name="#", right=True),
+    Column(name="STANDING", folds=True),
+    Column(name="PRIORITY"),
+    Column(name="BATCH"),
+    Column(name="RECEIPT"),
+    Column(name="COMMIT"),
+)
 
 
 def queue(*, repository: Folder = None, json: Json = False) -> None:
@@ -63,7 +74,7 @@ def verify_commit(
 
 
 async def _queue(folder: Path | None, *, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder)) as desk:
+    async with compose.open_desk(configuration(folder), make=False) as desk:
         found = await desk.world.store.read(queues)
     if as_json:
         print_json([queue_json(entry) for entry in found])
@@ -77,29 +88,23 @@ async def _queue(folder: Path | None, *, as_json: bool) -> None:
 def _print_queue(entry: TargetQueue) -> None:
     console = out()
     console.print(Text.assemble((entry.target, "bold"), f"  {entry.repository}"))
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("#", "TASK", "STANDING", "PRIORITY", "BATCH", "RECEIPT", "COMMIT"):
-        table.add_column(name, no_wrap=True, justify="right" if name == "#" else "left")
-    for position, queued in enumerate(entry.queued, 1):
-        table.add_row(str(position), *_row(queued))
-    for merged in entry.merged:
-        table.add_row("", *_row(merged))
-    console.print(table)
+    waiting = [_row(queued, str(position)) for position, queued in enumerate(entry.queued, 1)]
+    print_table(console, QUEUE, [*waiting, *(_row(merged, "") for merged in entry.merged)])
     for queued in entry.queued:
         review = review_of(queued.change, queued.task.name)
         if review is not None:
             console.print(Text(review.text, style="yellow"), soft_wrap=True)
         elif queued.change.red:
             console.print(Text(f"{queued.task.name} is a suspect: {shown(queued.change.note)}", style="yellow"))
-    for line in entry.integrations:
-        if line.held_up:
-            console.print(Text(f"{entry.target} was not moved: {shown(line.held_up)}", style="yellow"))
+    for held in entry.held:
+        print_held_up(console, held)
 
 
-def _row(entry: Queued) -> tuple[str | Text, ...]:
+def _row(entry: Queued, place: str) -> tuple[str | Text, ...]:
     change = entry.change
     return (
         entry.task.name,
+        place,
         Text(entry.standing, style=STYLES.get(entry.standing, "")),
         entry.task.spec.priority.value,
         change.batch_id or "",
@@ -109,7 +114,7 @@ def _row(entry: Queued) -> tuple[str | Text, ...]:
 
 
 async def _receipt(folder: Path | None, which: str, *, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder)) as desk:
+    async with compose.open_desk(configuration(folder), make=False) as desk:
         found = await desk.find(which)
         task = found.task
         if task is None:
@@ -160,7 +165,7 @@ def _print_receipt(receipt: Receipt) -> None:
 
 async def _verify(folder: Path | None, name: str, *, run_gates: bool, as_json: bool) -> bool:
     found = configuration(folder)
-    async with compose.open_desk(found) as desk:
+    async with compose.open_desk(found, make=False) as desk:
         facts = await desk.world.repositories.inspect(str(found.root))
         looked = await verify(desk, facts.root, name, run_gates=run_gates)
     if as_json:

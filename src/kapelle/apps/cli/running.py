@@ -3,7 +3,9 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+import termios
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from rich.console import Group
@@ -16,13 +18,32 @@ from kapelle.apps.cli.output import count_tokens, err, money, out, state_text
 from kapelle.apps.cli.telling import line_of
 from kapelle.apps.desk import Desk
 from kapelle.apps.memory import collect_less
-from kapelle.apps.views import RunReport, run_report
+from kapelle.apps.views import RunReport, done_text, run_report
 from kapelle.core.durations import format_duration
 from kapelle.core.events import AgentUsedTool, ChangeHeld, Entry, Event, TaskMoved
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.plain_text import shown
 from kapelle.core.task import TERMINAL
 from kapelle.engine.leader import Stop
+
+NARROW = 80
+"""Letters of a terminal below which the live view leaves out what matters least."""
+
+
+@contextmanager
+def _without_echo_of_keys() -> Generator[None]:
+    """Keep the terminal from writing ^C into what is drawn: what stands there would be a line off, and some of it stay."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    changed = [*before]
+    changed[3] = before[3] & ~termios.ECHOCTL
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, changed)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 class Watcher:
@@ -66,7 +87,11 @@ class Watcher:
         return list(found)
 
     async def _show_live(self, over: asyncio.Event) -> None:
-        with Live(console=out(), refresh_per_second=8, transient=True) as live:
+        with (
+            _without_echo_of_keys(),
+            Live(console=out(soft_wrap=False), refresh_per_second=8, transient=True) as live,
+        ):
+            narrow = live.console.width < NARROW
             while True:
                 last = over.is_set()
                 for entry in await self._entries():
@@ -76,7 +101,7 @@ class Watcher:
                     for text in self._new_reviews(report):
                         # Above the table, where nothing is cut: it is neither wrapped nor shortened.
                         live.console.print(Text(text, style="yellow"), soft_wrap=True)
-                    live.update(self._picture(report, self._desk.world.clock.now()))
+                    live.update(self._picture(report, self._desk.world.clock.now(), narrow=narrow))
                 if last:
                     return
                 await _within(over, 0.15)
@@ -119,13 +144,16 @@ class Watcher:
         elif isinstance(event, TaskMoved):
             self._tools.pop(event.task_id, None)
 
-    def _picture(self, report: RunReport, now: datetime) -> Group:
+    def _picture(self, report: RunReport, now: datetime, *, narrow: bool) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0), expand=True)
-        table.add_column("TASK", no_wrap=True, ratio=2, overflow="ellipsis")
+        # A name may have to be copied: it is folded, never cut.
+        table.add_column("TASK", ratio=2, overflow="fold")
         table.add_column("STATE", no_wrap=True, min_width=12)
-        table.add_column("AGENT", no_wrap=True, max_width=12, overflow="ellipsis")
-        table.add_column("DOING", no_wrap=True, ratio=4, overflow="ellipsis")
-        table.add_column("TOKENS", no_wrap=True, justify="right")
+        if not narrow:
+            table.add_column("AGENT", no_wrap=True, max_width=12, overflow="ellipsis")
+        table.add_column("DOING", no_wrap=True, ratio=2 if narrow else 4, overflow="ellipsis")
+        if not narrow:
+            table.add_column("TOKENS", no_wrap=True, justify="right")
         table.add_column("COST", no_wrap=True, justify="right")
         table.add_column("TIME", no_wrap=True, justify="right")
         for entry in report.tasks:
@@ -138,23 +166,24 @@ class Watcher:
             elif task.waits_for is not None:
                 doing = report.waits_for(task)
             elapsed = entry.elapsed(now)
+            tokens = count_tokens(entry.spend.usage.total) if entry.spend.calls else ""
             table.add_row(
                 Text(task.name),
                 state_text(task.state.value),
-                Text(task.spec.agent, style="dim"),
+                *([] if narrow else [Text(task.spec.agent, style="dim")]),
                 Text(shown(doing), style="dim"),
-                count_tokens(entry.spend.usage.total) if entry.spend.calls else "",
+                *([] if narrow else [tokens]),
                 money(entry.spend.cost_usd) if entry.spend.calls else "",
                 format_duration(elapsed) if elapsed is not None else "",
             )
-        bar = ProgressBar(total=max(len(report.tasks), 1), completed=report.done, width=30)
+        bar = ProgressBar(total=max(len(report.tasks), 1), completed=report.ended, width=10 if narrow else 30)
         head = Table.grid(padding=(0, 2))
         elapsed = format_duration((report.run.ended_at or now) - report.run.submitted_at)
-        sums = f"{report.done}/{len(report.tasks)}  {count_tokens(report.spend.usage.total)} tokens  "
+        sums = f"{done_text(report.counts)}  {count_tokens(report.spend.usage.total)} tokens  "
         head.add_row(Text(report.run.spec.name, style="bold"), bar, f"{sums}{money(report.spend.cost_usd)}  {elapsed}")
         parts = [head, Text(), table]
         if self._note:
-            parts.append(Text(self._note, style="yellow"))
+            parts.append(Text(self._note, style="yellow", no_wrap=False, overflow="fold"))
         return Group(*parts)
 
 

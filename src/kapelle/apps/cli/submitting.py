@@ -101,7 +101,10 @@ def retry(
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Submit it and return at once.")] = False,
     json: Json = False,
 ) -> None:
-    """Submit again, as a new run, what did not complete of a run (or one task and what failed for want of it)."""
+    """Submit again, as a new run, what is still not completed of a run (or one task and what failed for want of it).
+
+    What an earlier retry has completed, or still works on, is not run a second time.
+    """
     raise typer.Exit(go(_retry(configuration(repository), which, wait=not no_wait, as_json=json)))
 
 
@@ -190,9 +193,9 @@ async def _submit_only(found: Configuration, wanted: _Wanted, *, as_json: bool) 
 
 
 async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) -> int:
-    async with compose.open_desk(found) as desk:
+    async with compose.open_desk(found, make=False) as desk:
         if prefix is not None:
-            runs = [(await desk.find(prefix)).run]
+            runs = [(await desk.find_run(prefix)).run]
             if runs[0].state in RUN_TERMINAL:
                 raise NotPossibleNow(
                     f"run {runs[0].run_id} has ended: {runs[0].state.value}",
@@ -223,7 +226,7 @@ async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) ->
 
 
 async def _retry(found: Configuration, which: str, *, wait: bool, as_json: bool) -> int:
-    async with compose.open_desk(found) as desk:
+    async with compose.open_desk(found, make=False) as desk:
         target = await desk.find(which)
         new = RunId(desk.world.new_id("r"))
         task_id = target.task.task_id if target.task is not None else None

@@ -138,8 +138,8 @@ def _merged(event: Event) -> str | None:
             return f"merged into {target} as {commit[:10]}"
         case TargetDelivered(target=target, commit=commit):
             return f"{target} is now {commit[:10]}"
-        case TargetHeldUp(target=target, reason=reason):
-            return f"{target} was not moved: {reason}"
+        case TargetHeldUp(target=target, reason=reason, remedy=remedy):
+            return f"{target} was not moved: {_first(reason)}" + (f" ({remedy})" if remedy else "")
         case _:
             return None
 

@@ -11,7 +11,7 @@ from kapelle.core.attempt import Attempt, PromptRecord, PromptState
 from kapelle.core.budget import Spend
 from kapelle.core.ids import PromptId, RunId, TaskId
 from kapelle.core.merge import ChangeState
-from kapelle.core.run import RunState
+from kapelle.core.run import RunSpec, RunState
 from kapelle.core.store import Edge, Tx
 from kapelle.core.task import TERMINAL, Task, TaskState
 from kapelle.testing.conformance.samples import NOON, a_call, a_change, a_run, a_task, an_agent, an_attempt
@@ -169,6 +169,18 @@ class TaskSuite(StoreTests):
 class FindSuite(StoreTests):
     """Ids that people shorten."""
 
+    async def test_tasks_that_try_one_of_a_run_again_are_found(self, led: Led) -> None:
+        """Of whatever run, the first first; not those that try them again in their turn."""
+        first, second, third = (a_run(submitted_at=NOON + timedelta(seconds=number)) for number in range(3))
+        old = a_task(first, name="old")
+        again = a_task(second, name="again", retry_of=old.task_id, submitted_at=NOON + timedelta(seconds=1))
+        later = a_task(third, name="later", retry_of=old.task_id, submitted_at=NOON + timedelta(seconds=2))
+        last = a_task(third, name="last", retry_of=again.task_id, submitted_at=NOON + timedelta(seconds=2))
+        await _add(led, later, last, again, old)
+        assert _names(await led.read(lambda view: view.tasks.retries_of(first.run_id))) == ["again", "later"]
+        assert _names(await led.read(lambda view: view.tasks.retries_of(second.run_id))) == ["last"]
+        assert await led.read(lambda view: list(view.tasks.retries_of(third.run_id))) == []
+
     async def test_a_run_is_found_by_the_beginning_of_its_id(self, led: Led) -> None:
         """At most two, since one more already means that the prefix is too short."""
         ids = [RunId(text) for text in ("r-abc1", "r-abc2", "r-abc3", "r-xyz")]
@@ -182,6 +194,26 @@ class FindSuite(StoreTests):
         assert await led.read(lambda view: list(view.runs.find("r-abc2"))) == ["r-abc2"]
         assert await led.read(lambda view: len(view.runs.find("r-abc"))) == 2
         assert await led.read(lambda view: list(view.runs.find("abc"))) == []
+
+    async def test_runs_are_found_by_their_name(self, led: Led) -> None:
+        """The newest first; a part of a name is no name."""
+        names = {"r-1": "night work", "r-2": 'ünï "✓"', "r-3": "night work", "r-4": "night"}
+
+        def work(tx: Tx) -> None:
+            for number, (run_id, name) in enumerate(names.items()):
+                at = NOON + timedelta(seconds=number)
+                tx.runs.add(a_run(run_id=RunId(run_id), spec=RunSpec(name=name, tasks=()), submitted_at=at))
+
+        await led.do(work)
+
+        async def named(name: str, limit: int = 10) -> list[str]:
+            return [run.run_id for run in await led.read(lambda view: view.runs.named(name, limit))]
+
+        assert await named("night work") == ["r-3", "r-1"]
+        assert await named("night work", 1) == ["r-3"]
+        assert await named('ünï "✓"') == ["r-2"]
+        assert await named("nigh") == []
+        assert await named("%") == []
 
     @pytest.mark.parametrize("prefix", ["%", "_", "r-%", "r_abc", "r-ab_", "%abc", "*", "r-*", "r-?", "r-[a]", "\\", "r-abc\\"])
     async def test_nothing_in_a_prefix_is_a_wildcard(self, led: Led, prefix: str) -> None:
