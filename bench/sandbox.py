@@ -24,6 +24,8 @@ FILES = {"small": 50, "large": 5_000}
 
 async def measure(*, small: bool = False) -> Figures:
     """Measure once: in a repository of 50 files, and in one of 5,000."""
+    if problem := BubblewrapSandbox().missing():
+        return {"bubblewrap_missing": problem}
     found: Figures = {}
     sizes = {"small": FILES["small"]} if small else FILES
     for name, files in sizes.items():

@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def program() -> Callable[[str], str]:
     """Return the path of a real program; without it the test fails in CI and is skipped, with the reason, elsewhere."""
 
@@ -35,6 +35,12 @@ def program() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture
+def bubblewrap(program: Callable[[str], str]) -> None:
+    """See that there is a sandbox to test."""
+    program("bwrap")
 
 
 @pytest.fixture

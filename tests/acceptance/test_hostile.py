@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from kapelle.testing.places import Place, Said
 
 TRIES = Path(__file__).with_name("tries.py")
@@ -54,6 +56,7 @@ def let_loose(place: Place, sandbox: str) -> Said:
     return place.run("run", "../flow.yml", "--rehearse", "../rehearsal.yml", env={"ANTHROPIC_API_KEY": SECRET})
 
 
+@pytest.mark.usefixtures("bubblewrap")
 def test_nothing_that_they_try_succeeds_in_a_sandbox(place: Place) -> None:
     common = place.repository / ".git"
     config, hooks = (common / "config").read_text(), sorted(path.name for path in (common / "hooks").iterdir())

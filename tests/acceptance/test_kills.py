@@ -26,6 +26,7 @@ def test_nothing_is_lost_done_twice_or_left(ordeal: Ordeal, blow: Blow) -> None:
     assert not ordeal.damage().all
 
 
+@pytest.mark.usefixtures("bubblewrap")
 @pytest.mark.parametrize("blow", [leader_in_a_turn, agent_killed, leader_stopped], ids=lambda blow: blow.__name__)
 def test_a_sandbox_changes_nothing_about_it(place: Place, blow: Blow) -> None:
     ordeal = Ordeal(place, sandbox="bubblewrap")

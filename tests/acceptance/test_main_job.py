@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ class Played:
 
 
 @pytest.fixture(scope="module", params=["process", "bubblewrap"])
-def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Played:
+def played(request: pytest.FixtureRequest, program: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Played:
+    if request.param == "bubblewrap":
+        program("bwrap")
     folder = tmp_path_factory.mktemp("played")
     shutil.copytree(DEMO / "repository", folder / "shop")
     place = Place(repository=make_repository(folder / "shop"), home=folder / "state")

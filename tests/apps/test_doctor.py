@@ -80,6 +80,7 @@ def test_where_claude_is_not_on_the_path_the_advice_names_it(place: Place) -> No
     assert "PATH" not in str(found(place, "claude", env=path)[0]["what"])
 
 
+@pytest.mark.usefixtures("bubblewrap")
 def test_what_a_sandbox_does_not_isolate_is_said(place: Place) -> None:
     bubblewrap, process = found(place, "sandbox")
     assert bubblewrap["what"] == "bubblewrap isolates files, processes (not: network, limits)"
@@ -432,6 +433,7 @@ async def test_a_disk_that_cannot_be_written_to_is_a_problem(place: Place) -> No
     assert "KAPELLE_HOME" in finding.remedy
 
 
+@pytest.mark.usefixtures("bubblewrap")
 def test_a_login_that_a_sandbox_would_hide_is_an_error_when_the_run_is_submitted(place: Place) -> None:
     (place.home.parent / "flow.yml").write_text("name: one\ntasks: {one: {agent: coder, gate: none, prompt: hello}}\n")
     login = {"CLAUDE_CODE_OAUTH_TOKEN": "token", "KAPELLE_SANDBOX": "bubblewrap"}

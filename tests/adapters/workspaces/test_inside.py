@@ -59,6 +59,7 @@ class Inside:
         return self.repo.git("rev-list", "--parents", "-n", "1", commit).split()[1:]
 
 
+@pytest.mark.usefixtures("bubblewrap")
 class TestInside(GitTests):
     @pytest.fixture
     async def inside(self, repo: Checkout, tmp_path: Path) -> AsyncIterator[Inside]:
