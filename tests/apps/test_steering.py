@@ -138,7 +138,8 @@ def test_following_what_has_ended_shows_all_of_it_and_ends(place: Place) -> None
 def test_following_ends_with_what_is_followed(place: Place) -> None:
     run_id = submit(
         place,
-        "tasks: {first: {prompt: 'true'}, ask: {approval: true, prompt: 'echo done'}, other: {needs: [ask], prompt: x}}\n",
+        "tasks: {first: {prompt: 'true'}, ask: {approval: true, prompt: 'echo done'},"
+        " other: {needs: [ask], max_attempts: 1, prompt: x}}\n",
     )
     leader = place.start("resume")
     follows = [place.start("logs", run_id, "--follow"), place.start("logs", "first", "-f"), place.start("logs", "ask", "-f")]
