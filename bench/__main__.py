@@ -81,7 +81,9 @@ def main() -> int:
     for name, figures in results.items():
         print(f"\n{name} (medians of {given.runs} runs)")
         for key, value in figures.items():
-            print(f"  {key:<28} {value if isinstance(value, (str, dict)) else f'{value:,.4g}':>12}")
+            if key != "machine":
+                print(f"  {key:<28} {value if isinstance(value, str) else f'{value:,.4g}':>12}")
+        print("  on " + ", ".join(f"{key} {value}" for key, value in figures["machine"].items()))
     return 0
 
 

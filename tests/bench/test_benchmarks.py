@@ -55,5 +55,7 @@ def test_a_benchmark_gives_its_figures_as_one_json_object(name: str, tmp_path: P
 
 def test_the_engine_is_measured_with_every_commit_synced(tmp_path: Path) -> None:
     done = bench("--only", "engine", "--runs", "1", "--small", temporary=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "on cpu" in done.stdout
     assert "synchronous" in done.stdout
     assert "FULL" in done.stdout
