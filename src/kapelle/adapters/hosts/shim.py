@@ -9,7 +9,8 @@ Five lines of POSIX shell would do for the code alone. What else it does, and wh
 - ``trap :`` and not ``trap ''``: an ignored signal stays ignored in what is started, a caught one does not. The watchdog
   ignores what asks to end: it is there for those who do not listen, and only ever ended by force.
 - The process's PATH may lead anywhere; the shim's own tools are looked for where the system has them.
-- ``wait`` returns when a signal was caught, with the child still there: ask again.
+- ``wait`` returns when a signal was caught, with the child still there: ask again. Or with a child that ended just then, whose
+  code the shell knows and has not said: ask once more (127 is a shell's word for a child that it has told of already).
 - At the end everything left in the process group is ended, the shim with it: nothing outlives its agent.
 """
 
@@ -35,6 +36,9 @@ while :; do
   code=$?
   kill -0 $child 2>/dev/null || break
 done
+wait $child
+again=$?
+[ $again = 127 ] || code=$again
 printf '%s' "$code" > "$folder/exit.tmp" && PATH=$tools mv "$folder/exit.tmp" "$folder/exit"
 exec >/dev/null
 kill -KILL 0

@@ -11,6 +11,7 @@ is done again in a transaction of its own: so the one that fails undoes only its
 import asyncio
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -37,6 +38,8 @@ HEAD = "0004"
 BUSY_MS = 60_000
 """How long to wait for another process's transaction. Transactions take milliseconds; this is for a process that is stopped in
 the middle of one, until a follower has ended it."""
+LOOK = 0.01
+"""Seconds until what SQLite does not wait for by itself is tried again."""
 PRAGMAS = (
     f"busy_timeout = {BUSY_MS}",
     "journal_mode = WAL",
@@ -44,6 +47,20 @@ PRAGMAS = (
     "foreign_keys = ON",
     "temp_store = MEMORY",
 )
+
+
+def _say(connection: sqlite3.Connection, pragma: str) -> None:
+    deadline = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.OperationalError as error:
+            # Two that make the same new file a write-ahead one at once: SQLite tells one of them at once, and waits for nobody.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(LOOK)
+        else:
+            return
 
 
 class _Line:
@@ -60,7 +77,7 @@ class _Line:
             made = sqlite3.connect(self._path, isolation_level=None)
             try:
                 for pragma in PRAGMAS:
-                    made.execute(f"PRAGMA {pragma}")
+                    _say(made, pragma)
             except BaseException:
                 made.close()
                 raise
