@@ -16,7 +16,8 @@ from kapelle.adapters.sandboxes.bubblewrap import BubblewrapSandbox
 from kapelle.adapters.sandboxes.process import ProcessSandbox
 from kapelle.adapters.workspaces.worktrees import GitWorkspaces
 from kapelle.core.ids import WorkspaceId
-from kapelle.core.ports import Launch, Place, Sandbox, WorkspaceOrder
+from kapelle.core.isolation import Place
+from kapelle.core.ports import Launch, Sandbox, WorkspaceOrder
 
 TURNS, FEW_TURNS = 41, 3
 FILES = {"small": 50, "large": 5_000}

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kapelle.apps.cli.keeping import parse_size, size_text
 from kapelle.apps.clock import SystemClock
 from kapelle.apps.keeping import Litter, to_free
-from kapelle.core.errors import UsageError
+from kapelle.core.sizes import format_size, parse_size
 from kapelle.testing.places import Place, until
 
 FAILS = """\
@@ -199,7 +198,7 @@ def test_sizes_are_read(text: str, size: int) -> None:
     "text", ["", "much", "1XB", "GB", "nan GB", "1e999B", "-5MB", "1e3MB", "7", "1_0MB", "5BB", "inf GB", "MB5"]
 )
 def test_what_is_no_size_is_an_error(text: str) -> None:
-    with pytest.raises(UsageError, match="is no size"):
+    with pytest.raises(ValueError, match="is no size"):
         parse_size(text)
 
 
@@ -215,7 +214,7 @@ def test_a_size_that_is_none_removes_nothing(place: Place, given: str) -> None:
 
 
 def test_sizes_are_told_in_few_letters() -> None:
-    assert [size_text(size) for size in (0, 999, 1500, 2_500_000, 3 * 10**9)] == ["0 B", "999 B", "1.5 kB", "2.5 MB", "3.0 GB"]
+    assert [format_size(size) for size in (0, 999, 1500, 2_500_000, 3 * 10**9)] == ["0 B", "999 B", "1.5 kB", "2.5 MB", "3 GB"]
 
 
 parts = st.lists(

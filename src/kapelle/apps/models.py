@@ -20,8 +20,12 @@ from pydantic import (
 )
 
 from kapelle.core.durations import PATTERN, parse_duration
+from kapelle.core.isolation import MountKind
 from kapelle.core.merge import DeliveryMode
 from kapelle.core.names import branch_problem, copy_problem, name_problem
+from kapelle.core.network import host_problem, private_problem
+from kapelle.core.sizes import PATTERN as PATTERN_OF_SIZE
+from kapelle.core.sizes import format_size, parse_size
 from kapelle.core.task import OnFailure, Priority, WorkspaceKind
 
 
@@ -38,6 +42,23 @@ Duration = Annotated[
     BeforeValidator(_duration),
     PlainSerializer(lambda value: f"{value.total_seconds():g}s"),
     WithJsonSchema({"type": "string", "pattern": PATTERN, "examples": ["30s", "10m", "1h30m"]}),
+]
+
+
+def _size(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return parse_size(value)
+    raise ValueError(f"{value!r} is no size; write it with its unit: 500MB, 2GB")
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(_size),
+    Field(gt=0),
+    PlainSerializer(format_size),
+    WithJsonSchema({"type": "string", "pattern": PATTERN_OF_SIZE, "examples": ["500MB", "2GB"]}),
 ]
 
 
@@ -217,8 +238,63 @@ class Tools(Model):
     deny: list[str] = Field(default_factory=list)
 
 
-class Agent(Model):
-    """A configured kind of agent."""
+class ProcessLimits(Model):
+    """How much of the machine an agent, or a command, may use with all that it starts."""
+
+    memory: Size | None = Field(default=None, description="Memory and swap, such as 2GB; something of it is ended for more.")
+    cpus: Positive | None = Field(default=None, description="Processors, such as 1.5; it gets no more.")
+    pids: int | None = Field(default=None, ge=1, description="Processes and threads at once.")
+    disk: Size | None = Field(
+        default=None, description="Its workspace, home and temporary files, such as 5GB; all of it is ended for more."
+    )
+    files: int | None = Field(default=None, ge=16, description="Open files of each process.")
+
+
+class AllowedNetwork(Model):
+    """Which hosts may be reached beside the model."""
+
+    allow: Names = Field(description="Hosts: NAME, *.NAME (all below it) or *; NAME:PORT for a port that is not the web's.")
+    private: Names = Field(default_factory=list, description="Hosts and networks that may be reached though not public.")
+
+    @field_validator("allow")
+    @classmethod
+    def _hosts(cls, value: list[str]) -> list[str]:
+        for host in value:
+            _without(host_problem(host))
+        return value
+
+    @field_validator("private")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for name in value:
+            _without(private_problem(name))
+        return value
+
+
+Network = Literal["open", "none", "model-only"] | AllowedNetwork
+
+
+class Isolated(Model):
+    """What is asked of a sandbox."""
+
+    sandbox: str | None = Field(default=None, description="process, bubblewrap, ...; `kapelle doctor` tells what they isolate.")
+    limits: ProcessLimits = Field(default=ProcessLimits(), description="How much of the machine may be used.")
+    network: Network | None = Field(
+        default=None, description="open, none, model-only, or {allow: [HOST, ...]} for the model and these."
+    )
+    mounts: dict[str, MountKind] = Field(
+        default_factory=dict, description="PATH: read, write or hide. What is shown of the machine beside what work needs."
+    )
+    path: Names = Field(default_factory=list, description="Directories of programs, before all others.")
+
+    @property
+    def isolation_given(self) -> bool:
+        """Whether anything is asked of the sandbox."""
+        return bool(self.model_fields_set & {"limits", "network", "mounts", "path"})
+
+
+class Agent(Isolated):
+    """A configured kind of agent. What it does not say of its sandbox is as for the whole file."""
 
     program: str = Field(default="claude", description="claude, command, python, or a driver of a plug-in.")
     model: str | None = None
@@ -231,7 +307,6 @@ class Agent(Model):
     permission_mode: str | None = None
     max_turns: int | None = Field(default=None, ge=1)
     function: str | None = Field(default=None, description="For `program: python`: package.module:function.")
-    sandbox: str | None = Field(default=None, description="Which sandbox it runs in; default: that of the whole file.")
     env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1, description="Agents of this kind that may be live at once.")
 
@@ -266,17 +341,13 @@ class Workspace(Model):
     ports: int = Field(default=0, ge=0, le=1000, description="TCP ports for each workspace: PORT, PORT_1, ...")
 
 
-class Agents(Model):
-    """`.kapelle/agents.yml`."""
+class Agents(Isolated):
+    """`.kapelle/agents.yml`. What it says of the sandbox holds for set-up commands, checks, and agents that say nothing."""
 
     agents: dict[Named, Agent] = Field(default_factory=dict)
     gates: dict[Named, Gate] = Field(default_factory=dict)
     assignment_rules: dict[str, Names] = Field(default_factory=dict)
     workspace: Workspace = Workspace()
-    sandbox: str | None = Field(
-        default=None,
-        description="For set-up commands, checks, and agents that name no other: process (default), bubblewrap, ...",
-    )
 
 
 SCHEMAS: dict[str, type[Model]] = {"workflow": Workflow, "project": Project, "agents": Agents}

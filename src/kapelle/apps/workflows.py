@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from kapelle.apps import models
+from kapelle.apps.isolating import isolation, unheld
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import FileInvalid, Mistake, TemplateFailed, UsageError, closest
@@ -59,6 +60,9 @@ def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake
     path = shop.configuration.root / AGENTS_FILE
     document = Document.read(path) if path.exists() else Document(str(path), None)
     wrong += _sandbox_wrong(shop, document, shop.configuration.settings.sandbox, ())
+    whole, problems = isolation(shop.configuration.root, shop.configuration.agents)
+    problems += unheld(shop.sandboxes.get(shop.configuration.settings.sandbox), whole)
+    wrong += [document.located(problem) for problem in problems]
     for name, agent in shop.configuration.agents.agents.items():
         here = ("agents", name)
         driver = shop.drivers.get(agent.program)
@@ -74,7 +78,11 @@ def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake
             wrong.append(document.located(Mistake(message=problem, advice=advice, path=(*here, "prompt"))))
         if driver is not None and driver.capabilities.conversation:
             prompt = _with_project(shop.configuration.project, agent, prompt)
-        config = _agent_config(name, agent, prompt, agent.sandbox or shop.configuration.settings.sandbox)
+        sandbox = agent.sandbox or shop.configuration.settings.sandbox
+        asked, problems = isolation(shop.configuration.root, agent, whole, here)
+        problems += unheld(shop.sandboxes.get(sandbox), asked, here) if agent.isolation_given or agent.sandbox else []
+        wrong += [document.located(problem) for problem in problems]
+        config = replace(_agent_config(name, agent, prompt, sandbox), isolation=asked)
         for text in driver.problems(config, gateway=shop.configuration.settings.gateway) if driver is not None else ():
             advice = "see the reference of agents.yml"
             wrong.append(document.located(Mistake(message=text, advice=advice, path=here)))
@@ -216,7 +224,11 @@ def _spec(
         configs=tuple(config for config in configs if config.name in used),
         gates=all_gates,
         workspace=WorkspaceRules(
-            copy=settings.copy_files, setup=settings.setup, ports=settings.ports, sandbox=settings.sandbox
+            copy=settings.copy_files,
+            setup=settings.setup,
+            ports=settings.ports,
+            sandbox=settings.sandbox,
+            isolation=isolation(shop.configuration.root, shop.configuration.agents)[0],
         ),
         limits=Limits(
             agents=settings.agents,

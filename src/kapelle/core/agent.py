@@ -12,6 +12,7 @@ from enum import StrEnum
 from kapelle.core.errors import IllegalTransition
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
+from kapelle.core.isolation import Isolation
 
 
 @frozen
@@ -33,6 +34,8 @@ class AgentConfig:
     function: str | None = None
     """For ``program: python``: the entry point of the function, ``package.module:function``."""
     sandbox: str = "process"
+    isolation: Isolation = Isolation()
+    """What is asked of the sandbox."""
     env: tuple[tuple[str, str], ...] = ()
     limit: int | None = None
     """How many agents of this config may be live at once."""

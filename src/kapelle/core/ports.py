@@ -9,13 +9,13 @@ be repeated with the same arguments after a crash: it then finds what it had don
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Protocol
 
 from kapelle.core.agent import AgentConfig, ProcessRef
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, WorkspaceId
+from kapelle.core.isolation import Mount, Place, Remains, SandboxCapabilities
 
 # --- Time and chance --------------------------------------------------------------------------------------------------
 
@@ -61,6 +61,14 @@ class Launch:
     """When it is ended by force, whether or not anybody watches."""
     files: tuple[tuple[str, str], ...] = ()
     """Files to write into the agent's folder before the start: (name, content). Readable by their owner alone."""
+    groups: tuple[str, ...] = ()
+    """Files that the process writes itself into (``0`` stands for who writes) before it becomes the program."""
+    open_files: int | None = None
+    """How many files each process may have open."""
+    file_size: int | None = None
+    """Bytes that a file may grow to."""
+    guard: tuple[str, ...] = ()
+    """A program that looks on from outside, with the pid of the process as its last argument."""
 
 
 @frozen
@@ -148,52 +156,6 @@ class Host(Protocol):
         ...
 
 
-class MountKind(StrEnum):
-    """What a process in a sandbox may do with a path."""
-
-    READ = "read"
-    WRITE = "write"
-    HIDE = "hide"
-    """Nothing: an empty directory is in its place."""
-
-
-@frozen
-class Mount:
-    """A path beyond its workspace that a process in a sandbox needs, or must not see."""
-
-    kind: MountKind
-    path: str
-    """Where the process finds it."""
-    source: str = ""
-    """What is there instead, on this machine; when empty, *path* itself."""
-
-
-@frozen
-class Place:
-    """What a sandbox may know about where a process works."""
-
-    workspace: str
-    """The directory that it may write."""
-    folder: str
-    """The agent's own folder on the host: configuration, temporary files."""
-    home: str
-    """The agent's home directory."""
-    owned: bool = True
-    """Whether the workspace was made for this, and is nobody's but the agent's: not a directory that a person named."""
-    mounts: tuple[Mount, ...] = ()
-    """What the workspace needs beyond itself; in this order, the later on top of the earlier."""
-
-
-@frozen
-class SandboxCapabilities:
-    """What a sandbox isolates on this machine; the conformance suite tests what is declared."""
-
-    files: bool = False
-    network: bool = False
-    pids: bool = False
-    limits: bool = False
-
-
 class Sandbox(Protocol):
     """Isolation round a process."""
 
@@ -208,8 +170,20 @@ class Sandbox(Protocol):
         """Return *launch* changed so that it runs inside the sandbox. Again and again it gives the same.
 
         Raises:
-            HostFailed: the directories of *place* cannot be made, or this machine has no such sandbox.
+            HostFailed: the directories of *place* cannot be made, this machine has no such sandbox, or it cannot hold what is
+                asked of it.
         """
+        ...
+
+    async def clear(self, place: Place) -> Remains:
+        """Remove what the sandbox had made for a process that has ended, with all that is left inside; say what is to be said.
+
+        Asked again, it finds nothing and says nothing.
+        """
+        ...
+
+    async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
+        """Do the same for all processes of a store but those whose keys are in *keep*; return the keys of what was found."""
         ...
 
 

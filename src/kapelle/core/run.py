@@ -10,6 +10,7 @@ from kapelle.core.frozen import frozen
 from kapelle.core.gate import Gate
 from kapelle.core.gateway import Upstream
 from kapelle.core.ids import RunId
+from kapelle.core.isolation import Isolation
 from kapelle.core.merge import DeliveryMode, MergeRules
 from kapelle.core.task import TaskSpec
 
@@ -24,6 +25,8 @@ class WorkspaceRules:
     """How many TCP ports each workspace gets for itself, named by PORT, PORT_1, PORT_2, ..."""
     sandbox: str = "process"
     """Which sandbox set-up commands and checks run in."""
+    isolation: Isolation = Isolation()
+    """What is asked of it."""
 
 
 @frozen

@@ -124,11 +124,12 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(few)} and {more} more" if more > 0 else ", ".join(few)
 
 
-def go_on() -> str:
-    """Return the prompt that lets a conversation go on after its program was cut off."""
+def go_on(limit: str = "") -> str:
+    """Return the prompt that lets a conversation go on after its program was cut off; *limit* is what it was cut off for."""
+    why = f" Your processes were ended: {limit.replace('its limit', 'your limit')}. Do it with less." if limit else ""
     return (
-        "You were cut off before your turn was over. Your working directory is as you left it. Look at what is done and what "
-        "is not, and go on with the task."
+        f"You were cut off before your turn was over.{why} Your working directory is as you left it. Look at what is done and "
+        "what is not, and go on with the task."
     )
 
 

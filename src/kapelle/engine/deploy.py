@@ -1,18 +1,17 @@
 """The deploy act: a workspace, its set-up, and the agent's process, in this order; each step may be repeated."""
 
-from collections.abc import Sequence
-
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt
 from kapelle.core.conversation import Prompt
-from kapelle.core.errors import ProgramMissing, WorkspaceFailed
+from kapelle.core.errors import WorkspaceFailed
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Ticket
 from kapelle.core.merge import Integration, undelivered
-from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess, Mount, Place, WorkspaceOrder
+from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess, WorkspaceOrder
 from kapelle.core.run import Run
 from kapelle.core.store import WorkspaceRow
 from kapelle.core.task import Task
+from kapelle.engine.boxing import Box, boxed, run_boxed
 from kapelle.engine.rooms import port_names
 from kapelle.engine.world import World
 
@@ -88,26 +87,22 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
             env=environment(world, order.run, order.task, order.workspace),
         )
     )
-    sandbox = order.run.spec.config(order.attempt.config).sandbox
-    wrapped = await boxed(world, sandbox, launch, order.workspace, folder=order.agent.folder, home=home)
+    wrapped = await boxed(world, box_of(order, home), launch)
     process = await world.host.start(wrapped, order.agent.folder)
     return Deployed(process=process, base=base, changed=changed)
 
 
-async def boxed(world: World, name: str, launch: Launch, workspace: WorkspaceRow, *, folder: str, home: str) -> Launch:
-    """Return *launch* as it runs in the sandbox *name*: agents, set-up commands and checks all go through here.
-
-    Raises:
-        KapelleError: there is no such sandbox, or it cannot be made for this workspace.
-    """
-    sandbox = world.sandboxes.get(name)
-    if sandbox is None:
-        raise ProgramMissing(f"there is no sandbox {name} here", remedy="Install the plug-in that brings it.")
-    mounts: Sequence[Mount] = ()
-    if sandbox.capabilities.files and workspace.repository is not None and workspace.owned:
-        mounts = await world.workspaces.reach(workspace.path, workspace.repository)
-    place = Place(workspace=workspace.path, folder=folder, home=home, owned=workspace.owned, mounts=tuple(mounts))
-    return await sandbox.wrap(launch, place)
+def box_of(order: Deployment, home: str) -> Box:
+    """Return the box that the agent of *order* works in."""
+    config = order.run.spec.config(order.attempt.config)
+    return Box(
+        sandbox=config.sandbox,
+        isolation=config.isolation,
+        workspace=order.workspace,
+        key=order.agent.agent_id,
+        folder=order.agent.folder,
+        home=home,
+    )
 
 
 async def _changed(world: World, order: Deployment) -> tuple[str, ...]:
@@ -150,6 +145,19 @@ def environment(world: World, run: Run, task: Task | None, workspace: WorkspaceR
     return (*names, *port_names(workspace.first_port, run.spec.workspace.ports))
 
 
+def command_box(run: Run, workspace: WorkspaceRow, key: str, folder: str) -> Box:
+    """Return the box of a set-up command or a check in *workspace*."""
+    rules = run.spec.workspace
+    return Box(
+        sandbox=rules.sandbox,
+        isolation=rules.isolation,
+        workspace=workspace,
+        key=key,
+        folder=folder,
+        home=f"{folder}/home",
+    )
+
+
 async def set_up(world: World, run: Run, task: Task | None, workspace: WorkspaceRow) -> str | None:
     """Run the set-up commands in a new workspace of a repository; return what failed, in words, or None."""
     if workspace.repository is None:
@@ -162,10 +170,11 @@ async def set_up(world: World, run: Run, task: Task | None, workspace: Workspace
             env=environment(world, run, task, workspace),
             limit=world.settings.setup_timeout,
         )
-        wrapped = await boxed(world, run.spec.workspace.sandbox, launch, workspace, folder=folder, home=f"{folder}/home")
         output = world.folders.log(run.run_id, task.task_id if task else "gate", f"{workspace.workspace_id}-setup-{index}")
-        result = await world.host.run(wrapped, output)
+        box = command_box(run, workspace, f"{workspace.workspace_id}-setup", folder)
+        result, limit = await run_boxed(world, box, launch, output)
         if result.exit_code != 0:
             how = "ran out of time" if result.timed_out else f"ended with exit code {result.exit_code}"
-            return f"the set-up command {command!r} {how}:\n{result.tail[-2000:].strip()}"
+            why = f" ({limit})" if limit else ""
+            return f"the set-up command {command!r} {how}{why}:\n{result.tail[-2000:].strip()}"
     return None

@@ -18,6 +18,7 @@ from kapelle.core.errors import KapelleError
 from kapelle.core.events import AgentAdopted, AgentDeployed, PromptSent, WorkspacePrepared
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AccountId, AgentId, PromptId
+from kapelle.core.isolation_events import SandboxLeft
 from kapelle.core.ports import Codec, Driver, Ended
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, WorkspaceRow
@@ -25,7 +26,8 @@ from kapelle.core.task import Task, TaskState
 from kapelle.core.wording import go_on, hand_over
 from kapelle.engine.accounts import Accounts, waits
 from kapelle.engine.acts import Acts, Finding
-from kapelle.engine.deploy import Deployed, Deployment, deploy
+from kapelle.engine.boxing import cleared, met
+from kapelle.engine.deploy import Deployed, Deployment, box_of, deploy
 from kapelle.engine.ending import give_up_attempt, move, run_of, wait
 from kapelle.engine.meter import EngineMeter, write_down
 from kapelle.engine.rooms import workspace_for
@@ -219,7 +221,7 @@ class ExecuteStage:
         for order in orders.deploy:
             self._acts.start(("deploy", order.agent.agent_id), self._deploy(order))
         for order in orders.watch:
-            self._acts.start(("watch", order.agent.agent_id), self._watch(order.agent, order.driver))
+            self._acts.start(("watch", order.agent.agent_id), self._watch(order))
         for agent, driver, prompt in orders.send:
             self._acts.start(("send", prompt.prompt_id), self._send(agent, driver, prompt))
         for agent, driver in orders.stop:
@@ -303,11 +305,12 @@ class ExecuteStage:
 
         return write
 
-    async def _watch(self, agent: Agent, driver: Driver) -> Finding | None:
+    async def _watch(self, order: Deployment) -> Finding | None:
         """Read the agent's spool to its end; every piece is a finding."""
+        agent = order.agent
         if agent.process is None:
             return None
-        codec = driver.codec()
+        codec = order.driver.codec()
         self._codecs[agent.agent_id] = codec
         offset = await self._read_again(agent, codec)
         try:
@@ -317,10 +320,9 @@ class ExecuteStage:
                 offset += len(spool.data)
                 if spool.ended is not None:
                     said.extend(codec.finish(spool.ended))
-                if said or spool.ended is not None:
-                    self._acts.report(self._read(agent.agent_id, offset, said, spool.ended))
-                if spool.ended is not None:
-                    return None
+                    return await self._cleared(order, offset, said, spool.ended)
+                if said:
+                    self._acts.report(self._read(agent.agent_id, offset, said))
                 if not spool.data:
                     await self._world.host.wait(agent.process, agent.folder, offset)
         finally:
@@ -339,9 +341,26 @@ class ExecuteStage:
             offset += len(spool.data)
         return offset
 
-    def _read(self, agent_id: AgentId, offset: int, said: Sequence[ConversationEvent], ended: Ended | None) -> Finding:
+    async def _cleared(self, order: Deployment, offset: int, said: Sequence[ConversationEvent], ended: Ended) -> Finding:
+        """Remove what is left of an agent that has ended; the last finding about it."""
+        agent, config = order.agent, order.run.spec.config(order.attempt.config)
+        limit, left = "", None
+        try:
+            remains = await cleared(self._world, box_of(order, self._world.folders.home(order.attempt.attempt_id)))
+            limit = met(remains, config.isolation.limits)
+        except KapelleError as error:
+            left = SandboxLeft(run_id=agent.run_id, task_id=agent.task_id, sandbox=config.sandbox, reason=error.in_full)
+
         def write(tx: Tx) -> None:
-            self._turns.take_in(tx, agent_id, offset, said, ended)
+            if left is not None:
+                tx.log(left)
+            self._turns.take_in(tx, agent.agent_id, offset, said, ended, limit)
+
+        return write
+
+    def _read(self, agent_id: AgentId, offset: int, said: Sequence[ConversationEvent]) -> Finding:
+        def write(tx: Tx) -> None:
+            self._turns.take_in(tx, agent_id, offset, said)
 
         return write
 

@@ -4,11 +4,13 @@ from kapelle.core.events import CheckEnded
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import Check, CheckResult, CheckState, Gate, Verdict, judge, receipt_key
 from kapelle.core.ids import RunId, TaskId
+from kapelle.core.isolation import Isolation
 from kapelle.core.ports import Launch
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.core.task import Task
-from kapelle.engine.deploy import boxed, environment
+from kapelle.engine.boxing import run_boxed
+from kapelle.engine.deploy import command_box, environment
 from kapelle.engine.world import World
 
 
@@ -29,6 +31,8 @@ def key_of(world: World, run: Run, gate: Gate, tree: str) -> str:
     rules = run.spec.workspace
     # What a check found with more of the machine in sight proves nothing about what it finds with less.
     box = "" if rules.sandbox == "process" else f"\n{rules.sandbox}"
+    if rules.isolation != Isolation():
+        box += f"\n{rules.isolation}"
     return receipt_key(tree, gate, f"{world.host.name}\n{rules.setup}\n{rules.copy}{box}")
 
 
@@ -53,9 +57,9 @@ async def _run_check(
         env=(*environment(world, run, task, workspace), *_no_stale_bytecode(folder)),
         limit=check.timeout,
     )
-    wrapped = await boxed(world, run.spec.workspace.sandbox, launch, workspace, folder=folder, home=f"{folder}/home")
     output = world.folders.log(run.run_id, task.task_id if task else "gate", f"{label}-{check.name}")
-    result = await world.host.run(wrapped, output)
+    box = command_box(run, workspace, f"{workspace.workspace_id}-check", folder)
+    result, limit = await run_boxed(world, box, launch, output)
     state = CheckState.PASSED if result.exit_code == 0 else CheckState.FAILED
     return CheckResult(
         name=check.name,
@@ -66,7 +70,7 @@ async def _run_check(
         seconds=result.seconds,
         log_hash=result.output_hash,
         log_path=result.output_path,
-        tail=result.tail,
+        tail=f"{result.tail.rstrip()}\n[{limit}]\n" if limit else result.tail,
     )
 
 

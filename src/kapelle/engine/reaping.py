@@ -10,8 +10,12 @@ from collections.abc import Collection, Iterable
 from datetime import timedelta
 
 from kapelle.core.agent import ProcessRef
+from kapelle.core.errors import KapelleError
+from kapelle.core.event import Event
 from kapelle.core.events import AgentReaped
 from kapelle.core.ids import WorkspaceId
+from kapelle.core.isolation_events import SandboxLeft, SandboxSwept
+from kapelle.core.store import View
 from kapelle.engine.world import World
 
 GRACE = timedelta(milliseconds=250)
@@ -24,9 +28,33 @@ async def reap(world: World, me: ProcessRef, *, grace: timedelta) -> None:
     """End what carries this store's id and belongs to no live agent: what an agent or a check started and left behind."""
     live = await world.store.read(lambda view: {agent.process for agent in view.agents.live()})
     found = await world.host.leftovers(world.store.store_id)
-    reaped = await _end(world, [process for process in found if process not in live and process != me], grace)
+    reaped: list[Event] = []
+    reaped += await _end(world, [process for process in found if process not in live and process != me], grace)
+    reaped += await _sweep(world)
     if reaped:
         await world.store.transact(lambda tx: tx.log(*reaped), term=world.term)
+
+
+async def _sweep(world: World) -> list[Event]:
+    """Remove what sandboxes had made for processes that nobody stands for any more."""
+    keep, names = await world.store.read(_in_use)
+    events: list[Event] = []
+    for name in sorted(names & set(world.sandboxes)):
+        try:
+            keys = await world.sandboxes[name].sweep(world.store.store_id, keep)
+        except KapelleError as error:
+            events.append(SandboxLeft(sandbox=name, reason=error.in_full))
+            continue
+        if keys:
+            events.append(SandboxSwept(sandbox=name, keys=tuple(keys)))
+    return events
+
+
+def _in_use(view: View) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the live agents, and the sandboxes that anything of an open run is in."""
+    runs = view.runs.open()
+    names = {run.spec.workspace.sandbox for run in runs} | {config.sandbox for run in runs for config in run.spec.configs}
+    return frozenset(agent.agent_id for agent in view.agents.live()), frozenset(names)
 
 
 async def _end(world: World, processes: Iterable[ProcessRef], grace: timedelta) -> list[AgentReaped]:

@@ -39,6 +39,7 @@ from kapelle.core.events import (
     ModelCallRetried,
 )
 from kapelle.core.ids import AgentId, PromptId
+from kapelle.core.isolation_events import LimitMet
 from kapelle.core.kept import kept, result_unkept
 from kapelle.core.ports import Ended
 from kapelle.core.retry import RetryPolicy, delay
@@ -70,22 +71,34 @@ class Turns:
         self.adopted: set[AgentId] = set()
         """Agents that an earlier leader started: their input ended with it."""
 
-    def take_in(self, tx: Tx, agent_id: AgentId, offset: int, said: Sequence[ConversationEvent], ended: Ended | None) -> None:
-        """Write down what an agent said up to *offset* of its spool and, at last, how it ended."""
+    def take_in(
+        self,
+        tx: Tx,
+        agent_id: AgentId,
+        offset: int,
+        said: Sequence[ConversationEvent],
+        ended: Ended | None = None,
+        limit: str = "",
+    ) -> None:
+        """Write down what an agent said up to *offset* of its spool and, at last, how it ended and which *limit* it met."""
         agent = tx.agents.get(agent_id)
         if agent is None or agent.term != tx.term or agent.state is AgentState.STOPPED:
             return
         agent = replace(agent, offset=offset)
         tx.agents.put(agent)
+        if limit:
+            tx.log(LimitMet(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent_id, reason=limit))
         for event in map(kept, said):
             if ended is not None and ended.timed_out and isinstance(event, TurnEnded) and event.trouble is not None:
                 # Its program did not break off: it was ended at its time limit, which _ended judges.
                 continue
-            self._one(tx, agent, event)
+            if limit and isinstance(event, TurnEnded) and event.trouble is Trouble.CRASHED:
+                event = replace(event, message=f"{event.message}: {limit}" if event.message else limit)  # noqa: PLW2901
+            self._one(tx, agent, event, limit)
         if ended is not None:
-            self._ended(tx, agent, ended)
+            self._ended(tx, agent, ended, limit)
 
-    def _one(self, tx: Tx, agent: Agent, event: ConversationEvent) -> None:
+    def _one(self, tx: Tx, agent: Agent, event: ConversationEvent, limit: str) -> None:
         fact: Event | None = None
         run_id, task_id = agent.run_id, agent.task_id
         match event:
@@ -112,11 +125,11 @@ class Turns:
             case Unrecognised(kind=kind, raw=raw):
                 fact = AgentBabbled(run_id=run_id, task_id=task_id, what=kind, raw=raw)
             case TurnEnded():
-                self._turn_ended(tx, agent, event)
+                self._turn_ended(tx, agent, event, limit)
         if fact is not None:
             tx.log(fact)
 
-    def _turn_ended(self, tx: Tx, agent: Agent, turn: TurnEnded) -> None:
+    def _turn_ended(self, tx: Tx, agent: Agent, turn: TurnEnded, limit: str) -> None:
         attempt = tx.attempts.get(agent.attempt_id)
         task = tx.tasks.get(agent.task_id)
         if attempt is None or task is None:
@@ -143,7 +156,7 @@ class Turns:
             self._to_validation(tx, task, turn)
         else:
             self._hear(tx, run, task, turn)
-            self._trouble(tx, agent, attempt, task, turn.trouble, turn.message)
+            self._trouble(tx, agent, attempt, task, turn.trouble, turn.message, limit=limit)
 
     def _went_through(self, tx: Tx, agent: Agent) -> None:
         """Take in that the model answered, where no gateway could see it."""
@@ -194,7 +207,16 @@ class Turns:
         tx.log(moved_event(moved, task.state))
 
     def _trouble(
-        self, tx: Tx, agent: Agent, attempt: Attempt, task: Task, trouble: Trouble, message: str, *, unread: bool = False
+        self,
+        tx: Tx,
+        agent: Agent,
+        attempt: Attempt,
+        task: Task,
+        trouble: Trouble,
+        message: str,
+        *,
+        unread: bool = False,
+        limit: str = "",
     ) -> None:
         """Decide whether the conversation is resumed or the attempt is over; *unread* says that a prompt waits already."""
         if trouble is Trouble.CONVERSATION_LOST and attempt.crashes < self._world.settings.crashes:
@@ -219,7 +241,7 @@ class Turns:
         tx.attempts.put(resumed)
         if not unread:
             prompt_id = PromptId(self._world.chance.uuid())
-            record = PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=go_on())
+            record = PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=go_on(limit))
             tx.attempts.put_prompt(record)
         if held is not None:
             kind, detail, until = waits(held)
@@ -298,7 +320,7 @@ class Turns:
             return replace(attempt, crashes=attempt.crashes + 1)
         return None
 
-    def _ended(self, tx: Tx, agent: Agent, ended: Ended) -> None:
+    def _ended(self, tx: Tx, agent: Agent, ended: Ended, limit: str) -> None:
         """Write down that the agent's process is gone, and what that means if it was not done."""
         current = tx.agents.get(agent.agent_id) or agent
         tx.agents.put(agents.move(current, AgentState.STOPPED, tx.now))
@@ -321,7 +343,8 @@ class Turns:
             return
         # It was neither told to end nor done. That counts, or a program that ends at once would be started for ever.
         message = f"the agent's program ended (exit code {ended.exit_code}) without an answer"
-        self._trouble(tx, current, attempt, task, Trouble.CRASHED, message, unread=unread)
+        message = f"{message}: {limit}" if limit else message
+        self._trouble(tx, current, attempt, task, Trouble.CRASHED, message, unread=unread, limit=limit)
 
     @staticmethod
     def _take_back(tx: Tx, attempt: Attempt) -> bool:

@@ -1,7 +1,7 @@
 """Fakes of the small ports: sandbox, gateway, credentials, hints. The large ones are in ``hosts`` and ``repositories``."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 
 from kapelle.core.account import shuts
@@ -11,7 +11,8 @@ from kapelle.core.conversation import Trouble
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Meter, Ticket
 from kapelle.core.ids import AgentId
-from kapelle.core.ports import Launch, Place, SandboxCapabilities
+from kapelle.core.isolation import Place, Remains, SandboxCapabilities
+from kapelle.core.ports import Launch
 
 
 class PlainSandbox:
@@ -22,6 +23,9 @@ class PlainSandbox:
 
     def __init__(self) -> None:
         self.wrapped: list[tuple[Launch, Place]] = []
+        self.cleared: list[str] = []
+        self.remains: dict[str, Remains] = {}
+        """What is to be said of a process, by its key."""
 
     def missing(self) -> str:
         """See the port."""
@@ -31,6 +35,18 @@ class PlainSandbox:
         """See the port."""
         self.wrapped.append((launch, place))
         return launch
+
+    async def clear(self, place: Place) -> Remains:
+        """See the port."""
+        self.cleared.append(place.key)
+        return self.remains.pop(place.key, Remains())
+
+    async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
+        """See the port."""
+        places = [place for _, place in self.wrapped if place.store_id == store_id]
+        found = [place.key for place in places if place.key not in {*keep, *self.cleared}]
+        self.cleared += found
+        return found
 
 
 @frozen

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from itertools import chain, count
 
 from kapelle.core.errors import GitFailed, RepositoryRefused, WorkspaceFailed
-from kapelle.core.ports import Commit, Conflict, Delivered, Merged, Mount, Ref, RepositoryFacts, Signature, WorkspaceOrder
+from kapelle.core.isolation import Mount
+from kapelle.core.ports import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature, WorkspaceOrder
 from kapelle.testing.clock import NOON
 from kapelle.testing.git import Files, MemoryDirectory, MemoryGit, MemoryRepository, has_markers, matches
 from kapelle.testing.points import Points

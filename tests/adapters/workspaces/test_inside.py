@@ -10,7 +10,8 @@ from kapelle.adapters.sandboxes.bubblewrap import BubblewrapSandbox
 from kapelle.adapters.workspaces.worktrees import GitWorkspaces
 from kapelle.core.errors import WorkspaceFailed
 from kapelle.core.ids import WorkspaceId
-from kapelle.core.ports import Launch, Place, Signature, WorkspaceOrder
+from kapelle.core.isolation import Place
+from kapelle.core.ports import Launch, Signature, WorkspaceOrder
 from kapelle.testing.conformance.gitrepo import Checkout, GitTests
 
 SIGNED = Signature(author="coder (Kapelle)", email="coder@agents.invalid", message="Do the thing\n")

@@ -11,7 +11,7 @@ everything inside. No ``--new-session``: the shim's group is how all of it is en
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,8 @@ from kapelle.adapters.sandboxes.programs import SYSTEM, is_below, needed
 from kapelle.adapters.sandboxes.surroundings import environment, make_folders, temporary
 from kapelle.adapters.system.ownership import agent, give
 from kapelle.core.errors import HostFailed
-from kapelle.core.ports import Launch, Mount, MountKind, Place, SandboxCapabilities
+from kapelle.core.isolation import Mount, MountKind, Place, Remains, SandboxCapabilities
+from kapelle.core.ports import Launch
 
 ETC = (
     *("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
@@ -77,6 +78,12 @@ class BubblewrapSandbox:
         built = [*_base(), *_own_etc(etc), *_mounts([*programs, *own, *place.mounts, *files])]
         argv = (*_bubblewrap(), *built, "--chdir", launch.cwd, "--", *_become(), *launch.argv)
         return replace(launch, argv=argv, env=tuple(env.items()))
+
+    async def clear(self, place: Place) -> Remains:
+        return Remains()
+
+    async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
+        return ()
 
 
 def _bubblewrap() -> Iterator[str]:

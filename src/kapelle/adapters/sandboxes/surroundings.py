@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from kapelle.core.errors import HostFailed
-from kapelle.core.ports import Launch, Place
+from kapelle.core.isolation import Place
+from kapelle.core.ports import Launch
 
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS")
 """What is taken from the operator's environment: where programs are, how text is written, whom to trust. No secrets."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from kapelle.adapters.system.git import Git
 from kapelle.adapters.system.ownership import give_like
 from kapelle.core.errors import GitFailed, WorkspaceFailed
-from kapelle.core.ports import Mount, MountKind
+from kapelle.core.isolation import Mount, MountKind
 
 INSIDE = "kapelle-inside"
 OBJECTS = "kapelle-objects"

@@ -18,7 +18,8 @@ from kapelle.adapters.workspaces.inside import open_inside, show_again, take_in
 from kapelle.adapters.workspaces.moved import repoint
 from kapelle.core.errors import GitFailed, WorkspaceFailed
 from kapelle.core.frozen import frozen
-from kapelle.core.ports import Commit, Conflict, Mount, Signature, WorkspaceOrder
+from kapelle.core.isolation import Mount
+from kapelle.core.ports import Commit, Conflict, Signature, WorkspaceOrder
 
 WILDCARD = re.compile(r"[\\*?\[]")
 UNDER_WAY = {

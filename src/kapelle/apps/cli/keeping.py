@@ -1,8 +1,6 @@
 """`recover` and `clean`: work that is kept, and what takes up the disk."""
 
-import re
 from datetime import timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +15,7 @@ from kapelle.apps.desk import Desk
 from kapelle.apps.keeping import Kept, Litter, disk, free, kept, kept_json, litter, restore, taken, to_free
 from kapelle.core.durations import parse_duration
 from kapelle.core.errors import RepositoryRefused, UsageError
+from kapelle.core.sizes import format_size, parse_size
 
 KEPT = (
     Column(name="TASK", folds=True),
@@ -25,8 +24,6 @@ KEPT = (
     Column(name="FILES", right=True),
     Column(name="REF"),
 )
-UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?B|[KMGT])")
 
 
 def recover(
@@ -65,29 +62,14 @@ def clean(
         age = parse_duration(older_than)
     except ValueError as error:
         raise UsageError(str(error), remedy="Write it with its unit: 12h, 7d.") from error
-    go(_clean(repository, (age, older_than), parse_size(keep) if keep is not None else None, dry_run=dry_run, as_json=json))
+    go(_clean(repository, (age, older_than), _size(keep) if keep is not None else None, dry_run=dry_run, as_json=json))
 
 
-def parse_size(text: str) -> int:
-    """Return the bytes that *text* means, such as ``500MB``.
-
-    Raises:
-        UsageError: it means no size.
-    """
-    written = SIZE.fullmatch(text.strip().upper())
-    if written is None:
-        raise UsageError(f"{text!r} is no size", remedy="Write it with its unit: 500MB, 2GB.")
-    number, unit = written.groups()
-    return int(Decimal(number) * UNITS[unit if unit in UNITS else f"{unit}B"])
-
-
-def size_text(size: int) -> str:
-    """Return *size*, in bytes, in few letters."""
-    for unit in ("TB", "GB", "MB", "kB"):
-        factor = UNITS[unit.upper()]
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} B"
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 async def _repository(desk: Desk, root: Path) -> str | None:
@@ -161,9 +143,9 @@ async def _clean(folder: Path | None, age: tuple[timedelta, str], keep: int | No
 def _tell(going: list[Litter], freed: int, stays: int, age: str, *, dry_run: bool) -> None:
     console = out()
     for entry in going if dry_run else ():
-        console.print(f"{size_text(entry.size):>10}  {entry.at.astimezone():%Y-%m-%d}  {entry.what}")
+        console.print(f"{format_size(entry.size):>10}  {entry.at.astimezone():%Y-%m-%d}  {entry.what}")
     if not going:
-        console.print(f"Nothing is older than {age} and may go; {size_text(stays)} stay.")
+        console.print(f"Nothing is older than {age} and may go; {format_size(stays)} stay.")
         return
     done = "would be freed" if dry_run else "freed"
-    console.print(f"{size_text(freed)} {done} ({len(going)} parts); {size_text(stays)} stay.")
+    console.print(f"{format_size(freed)} {done} ({len(going)} parts); {format_size(stays)} stay.")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from kapelle.core.errors import HostFailed
-from kapelle.core.ports import Ended, Host, Launch, Mount, MountKind, Place, Sandbox
+from kapelle.core.isolation import Mount, MountKind, Place
+from kapelle.core.ports import Ended, Host, Launch, Sandbox
 from kapelle.testing.conformance.processes import Stage, Started, closed_to_others, read_to_end, read_until
 
 SECRETS = {

@@ -1,0 +1,83 @@
+"""What agents.yml asks of a sandbox: read, put together from the whole file and one agent, and held against what it can."""
+
+from pathlib import Path
+
+from kapelle.apps import models
+from kapelle.core.errors import Mistake
+from kapelle.core.isolation import Isolation, Mount, MountKind, Network, NetworkKind, ProcessLimits
+from kapelle.core.ports import Sandbox
+
+HELD = "`kapelle doctor` tells what each sandbox holds here"
+
+
+def isolation(
+    root: Path, asked: models.Isolated, whole: Isolation | None = None, here: tuple[str, ...] = ()
+) -> tuple[Isolation, list[Mistake]]:
+    """Return what *asked* means at *root*, and what is wrong with it; what it leaves open is as in *whole*."""
+    base = whole or Isolation()
+    wrong: list[Mistake] = []
+    mounts = {mount.path: mount for mount in base.mounts}
+    for written, kind in asked.mounts.items():
+        path, problem = _place(root, written)
+        if problem:
+            wrong.append(Mistake(message=problem, advice="make it, or leave it out", path=(*here, "mounts", written)))
+        mounts[path] = Mount(kind=kind, path=path)
+    folders: list[str] = []
+    for index, written in enumerate(asked.path):
+        path, problem = _place(root, written)
+        if problem or not Path(path).is_dir():
+            advice = "name a directory of programs"
+            wrong.append(Mistake(message=problem or f"{path} is no directory", advice=advice, path=(*here, "path", index)))
+        folders.append(path)
+    found = Isolation(
+        limits=_limits(asked.limits, base.limits),
+        network=base.network if asked.network is None else _network(asked.network),
+        mounts=tuple(mounts.values()),
+        path=(*folders, *(folder for folder in base.path if folder not in folders)),
+    )
+    return found, wrong
+
+
+def unheld(sandbox: Sandbox | None, asked: Isolation, here: tuple[str, ...] = ()) -> list[Mistake]:
+    """Return what of *asked* the sandbox cannot hold: better said before than not held after."""
+    if sandbox is None or sandbox.missing():
+        # That is a mistake of its own.
+        return []
+    can, name = sandbox.capabilities, sandbox.name
+    wrong: list[Mistake] = []
+    for limit in asked.limits.given():
+        if limit not in can.limits:
+            message = f"the sandbox {name} cannot hold a limit of {limit.value} here"
+            wrong.append(Mistake(message=message, advice=HELD, path=(*here, "limits")))
+    if asked.network.closed and not can.network:
+        message = f"the sandbox {name} keeps nobody from the network"
+        wrong.append(Mistake(message=message, advice=HELD, path=(*here, "network")))
+    if not can.files and any(mount.kind is MountKind.HIDE for mount in asked.mounts):
+        message = f"the sandbox {name} hides nothing"
+        wrong.append(Mistake(message=message, advice=HELD, path=(*here, "mounts")))
+    return wrong
+
+
+def _place(root: Path, written: str) -> tuple[str, str]:
+    """Return the path that *written* means, and what is wrong with it."""
+    try:
+        path = (root / Path(written).expanduser()).resolve()
+        return str(path), "" if path.exists() else f"{path} does not exist"
+    except (OSError, RuntimeError, ValueError) as error:
+        return written, f"{written[:200]!r} cannot be found: {error}"
+
+
+def _limits(asked: models.ProcessLimits, base: ProcessLimits) -> ProcessLimits:
+    return ProcessLimits(
+        memory=asked.memory if asked.memory is not None else base.memory,
+        cpus=asked.cpus if asked.cpus is not None else base.cpus,
+        pids=asked.pids if asked.pids is not None else base.pids,
+        disk=asked.disk if asked.disk is not None else base.disk,
+        files=asked.files if asked.files is not None else base.files,
+    )
+
+
+def _network(asked: str | models.AllowedNetwork) -> Network:
+    if isinstance(asked, str):
+        return Network(kind=NetworkKind(asked))
+    return Network(kind=NetworkKind.ALLOW, hosts=tuple(asked.allow), private=tuple(asked.private))

@@ -1,0 +1,94 @@
+"""Boxing: everything that Kapelle starts for a task (agents, set-up commands, checks) starts in a sandbox, and ends in one."""
+
+from collections.abc import Sequence
+
+from kapelle.core.errors import ProgramMissing
+from kapelle.core.frozen import frozen
+from kapelle.core.isolation import Isolation, Limit, Mount, Place, ProcessLimits, Remains
+from kapelle.core.ports import CommandResult, Launch, Sandbox
+from kapelle.core.sizes import format_size
+from kapelle.core.store import WorkspaceRow
+from kapelle.engine.world import World
+
+
+@frozen
+class Box:
+    """Which sandbox, and what is asked of it."""
+
+    sandbox: str
+    isolation: Isolation
+    workspace: WorkspaceRow
+    key: str
+    """Which process it is for; no other that is there at the same time is called so."""
+    folder: str
+    home: str
+
+
+def sandbox_of(world: World, name: str) -> Sandbox:
+    """Return the sandbox *name*.
+
+    Raises:
+        ProgramMissing: there is none here.
+    """
+    sandbox = world.sandboxes.get(name)
+    if sandbox is None:
+        raise ProgramMissing(f"there is no sandbox {name} here", remedy="Install the plug-in that brings it.")
+    return sandbox
+
+
+async def boxed(world: World, box: Box, launch: Launch) -> Launch:
+    """Return *launch* as it runs in *box*.
+
+    Raises:
+        KapelleError: there is no such sandbox, or it cannot be made for this workspace.
+    """
+    sandbox = sandbox_of(world, box.sandbox)
+    mounts: Sequence[Mount] = ()
+    if sandbox.capabilities.files and box.workspace.repository is not None and box.workspace.owned:
+        mounts = await world.workspaces.reach(box.workspace.path, box.workspace.repository)
+    return await sandbox.wrap(launch, _place(world, box, tuple(mounts)))
+
+
+async def cleared(world: World, box: Box) -> Remains:
+    """Remove what is left of the process that *box* was for, and return what is to be said of it."""
+    return await sandbox_of(world, box.sandbox).clear(_place(world, box))
+
+
+async def run_boxed(world: World, box: Box, launch: Launch, output: str) -> tuple[CommandResult, str]:
+    """Run a command in *box* to its end, and return how it ended, with what limit it met, in words; empty for none.
+
+    Raises:
+        KapelleError: it cannot be started.
+    """
+    wrapped = await boxed(world, box, launch)
+    try:
+        result = await world.host.run(wrapped, output)
+    finally:
+        remains = await cleared(world, box)
+    return result, met(remains, box.isolation.limits)
+
+
+def _place(world: World, box: Box, mounts: tuple[Mount, ...] = ()) -> Place:
+    return Place(
+        workspace=box.workspace.path,
+        folder=box.folder,
+        home=box.home,
+        store_id=world.store.store_id,
+        key=box.key,
+        owned=box.workspace.owned,
+        mounts=mounts,
+        isolation=box.isolation,
+    )
+
+
+def met(remains: Remains, limits: ProcessLimits) -> str:
+    """Return the limit that a process met, in words for people; empty when it met none."""
+    if remains.out_of_memory:
+        return f"it was out of memory: {format_size(limits.memory)} are its limit" if limits.memory else "it was out of memory"
+    if remains.full is Limit.DISK:
+        return f"it wrote more than the {format_size(limits.disk or 0)} on disk that are its limit"
+    if remains.full is Limit.PIDS:
+        return f"it could not start further processes: {limits.pids} at once are its limit"
+    if remains.full is Limit.MEMORY:
+        return f"it used more than the {format_size(limits.memory or 0)} of memory that are its limit"
+    return ""
