@@ -50,12 +50,18 @@ async def _both(folder: Path, files: int, turns: int) -> tuple[float, float]:
         begun = time.perf_counter()
         mounts = tuple(await workspaces.reach(path, str(root))) if sandbox.capabilities.files else ()
         place = Place(
-            workspace=path, folder=str(folder / sandbox.name), home=str(folder / sandbox.name / "home"), mounts=mounts
+            workspace=path,
+            folder=str(folder / sandbox.name),
+            home=str(folder / sandbox.name / "home"),
+            store_id="bench",
+            key="w",
+            mounts=mounts,
         )
         wrapped = await sandbox.wrap(Launch(argv=("true",), cwd=path), place)
         result = await LocalHost().run(wrapped, str(folder / sandbox.name / "output"))
         if result.exit_code != 0:
             raise RuntimeError(f"{sandbox.name}: {result.tail}")
+        await sandbox.clear(place)
         return time.perf_counter() - begun
 
     took: dict[str, list[float]] = {"process": [], "bubblewrap": []}

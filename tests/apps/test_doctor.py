@@ -83,14 +83,19 @@ def test_where_claude_is_not_on_the_path_the_advice_names_it(place: Place) -> No
 @pytest.mark.usefixtures("bubblewrap")
 def test_what_a_sandbox_does_not_isolate_is_said(place: Place) -> None:
     bubblewrap, process = found(place, "sandbox")
-    assert bubblewrap["what"] == "bubblewrap isolates files, processes (not: network, limits)"
-    assert process["what"] == "process isolates nothing (not: files, network, processes, limits)"
+    assert (
+        bubblewrap["what"]
+        == "bubblewrap isolates files, processes (not: network); it holds limits of memory, cpus, pids, disk, files"
+    )
+    assert str(process["what"]).startswith(
+        "process isolates nothing (not: files, network, processes); it holds limits of memory,"
+    )
     assert process["remedy"] == "Set `sandbox: bubblewrap` in .kapelle/agents.yml: it works here."
 
 
 def test_the_configuration_of_the_project_is_checked(place: Place) -> None:
     (entry,) = found(place, "project")
-    assert (entry["standing"], entry["what"]) == ("ok", f"{place.repository}: 3 agents, 1 gates, no mistakes")
+    assert (entry["standing"], entry["what"]) == ("ok", f"{place.repository}: 3 agents, 1 gate, no mistakes")
     agents = place.repository / ".kapelle" / "agents.yml"
     right = agents.read_text()
     agents.write_text("agents: {script: {program: comand}}\n")

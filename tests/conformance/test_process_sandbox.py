@@ -10,3 +10,13 @@ class TestProcessSandbox(SandboxSuite):
 
     def host(self) -> Host:
         return LocalHost()
+
+
+class TestProcessSandboxWithoutControlGroups(SandboxSuite):
+    """As on a Mac, and for users of a machine that gives them no groups."""
+
+    def sandbox(self) -> Sandbox:
+        return ProcessSandbox(groups=False)
+
+    def host(self) -> Host:
+        return LocalHost()

@@ -15,6 +15,8 @@ from kapelle.apps.workflows import Workshop, agent_configs, gates
 from kapelle.core.account import AccountState, account_of, passed, told
 from kapelle.core.errors import CredentialsMissing, KapelleError, Mistake, ProgramMissing, RepositoryRefused, StoreFailed
 from kapelle.core.frozen import frozen
+from kapelle.core.isolation import Limit, SandboxCapabilities
+from kapelle.core.plain_text import counted
 from kapelle.core.store import Lead
 from kapelle.engine.accounts import mark
 
@@ -160,15 +162,24 @@ def _sandboxes() -> list[Finding]:
             found.append(Finding(area="sandbox", standing=Standing.NOTE, what=f"{name} cannot be used: {problems[name]}"))
             continue
         can = sandbox.capabilities
-        parts = {"files": can.files, "network": can.network, "processes": can.pids, "limits": can.limits}
+        parts = {"files": can.files, "network": can.network, "processes": can.pids}
         isolated = [part for part, isolates in parts.items() if isolates]
         open_ = [part for part, isolates in parts.items() if not isolates]
         what = f"{name} isolates {', '.join(isolated) or 'nothing'}" + (f" (not: {', '.join(open_)})" if open_ else "")
+        what += f"; {_limits(can)}"
+        if not can.ends_all:
+            what += "; what leaves its process group and drops its environment goes on"
         instead = f"Set `sandbox: {better}` in .kapelle/agents.yml: it works here." if better else ""
         remedy = instead or "Agents can do whatever you can: let them work on what you can restore."
-        standing = Standing.NOTE if open_ else Standing.OK
+        standing = Standing.NOTE if open_ or len(can.limits) < len(Limit) else Standing.OK
         found.append(Finding(area="sandbox", standing=standing, what=what, remedy="" if isolated else remedy))
     return found
+
+
+def _limits(can: SandboxCapabilities) -> str:
+    held = [limit.value for limit in Limit if limit in can.limits]
+    rest = [limit.value for limit in Limit if limit not in can.limits]
+    return f"it holds limits of {', '.join(held) or 'nothing'}" + (f" (not: {', '.join(rest)})" if rest else "")
 
 
 async def _repository(configuration: Configuration, machine: Machine, *, fix: bool) -> AsyncIterator[Finding]:
@@ -257,7 +268,7 @@ def _project(configuration: Configuration, wrong: Sequence[Mistake]) -> list[Fin
         Finding(area="project", standing=Standing.PROBLEM, what=str(mistake), remedy=mistake.advice)
         for mistake in (*wrong, *mistakes)
     ]
-    what = f"{root}: {len(agents)} agents, {len(gates(configuration))} gates, no mistakes"
+    what = f"{root}: {counted(len(agents), 'agent')}, {counted(len(gates(configuration)), 'gate')}, no mistakes"
     return found or [Finding(area="project", standing=Standing.OK, what=what)]
 
 

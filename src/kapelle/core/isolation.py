@@ -146,11 +146,24 @@ class Remains:
 
 
 @frozen
+class Met:
+    """A limit that a process met."""
+
+    reason: str
+    """Which, in words for people."""
+    again: bool = True
+    """Whether it can go on in the same workspace: one that is too full already is too full still."""
+
+
+@frozen
 class SandboxCapabilities:
     """What a sandbox isolates on this machine; the conformance suite tests what is declared."""
 
     files: bool = False
     network: bool = False
     pids: bool = False
+    """Processes inside see none outside."""
+    ends_all: bool = False
+    """What was started ends with it, also when it left its process group and threw away its environment."""
     limits: frozenset[Limit] = frozenset()
     """What it can hold."""

@@ -50,3 +50,8 @@ def _escape(found: re.Match[str]) -> str:
         return _SHORT[letter]
     code = ord(letter)
     return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"  # noqa: PLR2004  # what two digits can say
+
+
+def counted(count: int, thing: str) -> str:
+    """Return how many there are of *thing*, whose name takes an s."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

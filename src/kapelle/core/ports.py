@@ -160,7 +160,11 @@ class Sandbox(Protocol):
     """Isolation round a process."""
 
     name: str
-    capabilities: SandboxCapabilities
+
+    @property
+    def capabilities(self) -> SandboxCapabilities:
+        """What it isolates on this machine."""
+        ...
 
     def missing(self) -> str:
         """Return why it cannot be used on this machine, and what to do, in words for people; empty when it can."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from kapelle.core.errors import ProgramMissing
 from kapelle.core.frozen import frozen
-from kapelle.core.isolation import Isolation, Limit, Mount, Place, ProcessLimits, Remains
+from kapelle.core.isolation import Isolation, Limit, Met, Mount, Place, ProcessLimits, Remains
 from kapelle.core.ports import CommandResult, Launch, Sandbox
 from kapelle.core.sizes import format_size
 from kapelle.core.store import WorkspaceRow
@@ -54,8 +54,8 @@ async def cleared(world: World, box: Box) -> Remains:
     return await sandbox_of(world, box.sandbox).clear(_place(world, box))
 
 
-async def run_boxed(world: World, box: Box, launch: Launch, output: str) -> tuple[CommandResult, str]:
-    """Run a command in *box* to its end, and return how it ended, with what limit it met, in words; empty for none.
+async def run_boxed(world: World, box: Box, launch: Launch, output: str) -> tuple[CommandResult, Met | None]:
+    """Run a command in *box* to its end, and return how it ended, with what limit it met, if any.
 
     Raises:
         KapelleError: it cannot be started.
@@ -81,14 +81,15 @@ def _place(world: World, box: Box, mounts: tuple[Mount, ...] = ()) -> Place:
     )
 
 
-def met(remains: Remains, limits: ProcessLimits) -> str:
-    """Return the limit that a process met, in words for people; empty when it met none."""
+def met(remains: Remains, limits: ProcessLimits) -> Met | None:
+    """Return the limit that a process met, or None when it met none."""
     if remains.out_of_memory:
-        return f"it was out of memory: {format_size(limits.memory)} are its limit" if limits.memory else "it was out of memory"
+        return Met(reason="it was out of memory" + (f": {format_size(limits.memory)} are its limit" if limits.memory else ""))
     if remains.full is Limit.DISK:
-        return f"it wrote more than the {format_size(limits.disk or 0)} on disk that are its limit"
+        reason = f"it wrote more than the {format_size(limits.disk or 0)} on disk that are its limit"
+        return Met(reason=reason, again=False)
     if remains.full is Limit.PIDS:
-        return f"it could not start further processes: {limits.pids} at once are its limit"
+        return Met(reason=f"it could not start further processes: {limits.pids} at once are its limit")
     if remains.full is Limit.MEMORY:
-        return f"it used more than the {format_size(limits.memory or 0)} of memory that are its limit"
-    return ""
+        return Met(reason=f"it used more than the {format_size(limits.memory or 0)} of memory that are its limit")
+    return None

@@ -175,6 +175,6 @@ async def set_up(world: World, run: Run, task: Task | None, workspace: Workspace
         result, limit = await run_boxed(world, box, launch, output)
         if result.exit_code != 0:
             how = "ran out of time" if result.timed_out else f"ended with exit code {result.exit_code}"
-            why = f" ({limit})" if limit else ""
+            why = "" if limit is None else f" ({limit.reason})"
             return f"the set-up command {command!r} {how}{why}:\n{result.tail[-2000:].strip()}"
     return None

@@ -344,7 +344,7 @@ class ExecuteStage:
     async def _cleared(self, order: Deployment, offset: int, said: Sequence[ConversationEvent], ended: Ended) -> Finding:
         """Remove what is left of an agent that has ended; the last finding about it."""
         agent, config = order.agent, order.run.spec.config(order.attempt.config)
-        limit, left = "", None
+        limit, left = None, None
         try:
             remains = await cleared(self._world, box_of(order, self._world.folders.home(order.attempt.attempt_id)))
             limit = met(remains, config.isolation.limits)

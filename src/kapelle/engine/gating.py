@@ -70,7 +70,7 @@ async def _run_check(
         seconds=result.seconds,
         log_hash=result.output_hash,
         log_path=result.output_path,
-        tail=f"{result.tail.rstrip()}\n[{limit}]\n" if limit else result.tail,
+        tail=result.tail if limit is None else f"{result.tail.rstrip()}\n[{limit.reason}]\n",
     )
 
 

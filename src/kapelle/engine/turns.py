@@ -39,6 +39,7 @@ from kapelle.core.events import (
     ModelCallRetried,
 )
 from kapelle.core.ids import AgentId, PromptId
+from kapelle.core.isolation import Met
 from kapelle.core.isolation_events import LimitMet
 from kapelle.core.kept import kept, result_unkept
 from kapelle.core.ports import Ended
@@ -78,7 +79,7 @@ class Turns:
         offset: int,
         said: Sequence[ConversationEvent],
         ended: Ended | None = None,
-        limit: str = "",
+        limit: Met | None = None,
     ) -> None:
         """Write down what an agent said up to *offset* of its spool and, at last, how it ended and which *limit* it met."""
         agent = tx.agents.get(agent_id)
@@ -86,19 +87,19 @@ class Turns:
             return
         agent = replace(agent, offset=offset)
         tx.agents.put(agent)
-        if limit:
-            tx.log(LimitMet(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent_id, reason=limit))
+        if limit is not None:
+            tx.log(LimitMet(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent_id, reason=limit.reason))
         for event in map(kept, said):
             if ended is not None and ended.timed_out and isinstance(event, TurnEnded) and event.trouble is not None:
                 # Its program did not break off: it was ended at its time limit, which _ended judges.
                 continue
-            if limit and isinstance(event, TurnEnded) and event.trouble is Trouble.CRASHED:
-                event = replace(event, message=f"{event.message}: {limit}" if event.message else limit)  # noqa: PLW2901
+            if limit is not None and isinstance(event, TurnEnded) and event.trouble is Trouble.CRASHED:
+                event = replace(event, message=_with(event.message, limit))  # noqa: PLW2901
             self._one(tx, agent, event, limit)
         if ended is not None:
             self._ended(tx, agent, ended, limit)
 
-    def _one(self, tx: Tx, agent: Agent, event: ConversationEvent, limit: str) -> None:
+    def _one(self, tx: Tx, agent: Agent, event: ConversationEvent, limit: Met | None) -> None:
         fact: Event | None = None
         run_id, task_id = agent.run_id, agent.task_id
         match event:
@@ -129,7 +130,7 @@ class Turns:
         if fact is not None:
             tx.log(fact)
 
-    def _turn_ended(self, tx: Tx, agent: Agent, turn: TurnEnded, limit: str) -> None:
+    def _turn_ended(self, tx: Tx, agent: Agent, turn: TurnEnded, limit: Met | None) -> None:
         attempt = tx.attempts.get(agent.attempt_id)
         task = tx.tasks.get(agent.task_id)
         if attempt is None or task is None:
@@ -216,7 +217,7 @@ class Turns:
         message: str,
         *,
         unread: bool = False,
-        limit: str = "",
+        limit: Met | None = None,
     ) -> None:
         """Decide whether the conversation is resumed or the attempt is over; *unread* says that a prompt waits already."""
         if trouble is Trouble.CONVERSATION_LOST and attempt.crashes < self._world.settings.crashes:
@@ -234,14 +235,15 @@ class Turns:
             return
         held = self._accounts.shut(tx, run) if outcome in WAITS and driver.capabilities.uses_gateway else None
         resumed = attempt if ended_by_us or held is not None else self._counted(tx, attempt, outcome, trouble)
-        if resumed is None or not driver.capabilities.conversation:
+        if resumed is None or not driver.capabilities.conversation or (limit is not None and not limit.again):
             text = message or f"the agent ended with {trouble.value}"
             self._give_up(tx, task, attempt, trouble, text)
             return
         tx.attempts.put(resumed)
         if not unread:
             prompt_id = PromptId(self._world.chance.uuid())
-            record = PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=go_on(limit))
+            text = go_on(limit.reason if limit is not None else "")
+            record = PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=text)
             tx.attempts.put_prompt(record)
         if held is not None:
             kind, detail, until = waits(held)
@@ -320,7 +322,7 @@ class Turns:
             return replace(attempt, crashes=attempt.crashes + 1)
         return None
 
-    def _ended(self, tx: Tx, agent: Agent, ended: Ended, limit: str) -> None:
+    def _ended(self, tx: Tx, agent: Agent, ended: Ended, limit: Met | None) -> None:
         """Write down that the agent's process is gone, and what that means if it was not done."""
         current = tx.agents.get(agent.agent_id) or agent
         tx.agents.put(agents.move(current, AgentState.STOPPED, tx.now))
@@ -343,7 +345,7 @@ class Turns:
             return
         # It was neither told to end nor done. That counts, or a program that ends at once would be started for ever.
         message = f"the agent's program ended (exit code {ended.exit_code}) without an answer"
-        message = f"{message}: {limit}" if limit else message
+        message = message if limit is None else _with(message, limit)
         self._trouble(tx, current, attempt, task, Trouble.CRASHED, message, unread=unread, limit=limit)
 
     @staticmethod
@@ -360,6 +362,10 @@ class Turns:
                 tx.attempts.put_prompt(replace(prompt, state=PromptState.ANSWERED))
             unread = unread or prompt.state in {PromptState.SENT, PromptState.PENDING}
         return unread
+
+
+def _with(message: str, limit: Met) -> str:
+    return f"{message}: {limit.reason}" if message else limit.reason
 
 
 def _within_workspace(tx: Tx, attempt: Attempt, about: str) -> str:

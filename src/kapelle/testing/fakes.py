@@ -1,7 +1,7 @@
 """Fakes of the small ports: sandbox, gateway, credentials, hints. The large ones are in ``hosts`` and ``repositories``."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import datetime
 
 from kapelle.core.account import shuts
@@ -24,8 +24,8 @@ class PlainSandbox:
     def __init__(self) -> None:
         self.wrapped: list[tuple[Launch, Place]] = []
         self.cleared: list[str] = []
-        self.remains: dict[str, Remains] = {}
-        """What is to be said of a process, by its key."""
+        self.remains: Callable[[Place], Remains] = lambda _: Remains()
+        """What is to be said of a process that has ended; or it raises."""
 
     def missing(self) -> str:
         """See the port."""
@@ -39,7 +39,7 @@ class PlainSandbox:
     async def clear(self, place: Place) -> Remains:
         """See the port."""
         self.cleared.append(place.key)
-        return self.remains.pop(place.key, Remains())
+        return self.remains(place)
 
     async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         """See the port."""

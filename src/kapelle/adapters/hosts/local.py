@@ -4,6 +4,8 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -204,8 +206,9 @@ class LocalHost:
 
 def _popen(launch: Launch, folder: Path, *, stdin: int, stdout: BinaryIO, stderr: BinaryIO) -> subprocess.Popen[bytes]:
     limit = f"{max(launch.limit.total_seconds(), 0.1):.3f}"
+    held = ("\n".join(launch.groups), _open_files(launch), _blocks(launch), shlex.join(launch.guard))
     return subprocess.Popen(
-        ["/bin/sh", "-c", SHIM, "kapelle-shim", str(folder), limit, *launch.argv],
+        ["/bin/sh", "-c", SHIM, "kapelle-shim", str(folder), limit, *held, *launch.argv],
         cwd=launch.cwd,
         env=dict(launch.env),
         stdin=stdin,
@@ -213,6 +216,19 @@ def _popen(launch: Launch, folder: Path, *, stdin: int, stdout: BinaryIO, stderr
         stderr=stderr,
         start_new_session=True,
     )
+
+
+def _open_files(launch: Launch) -> str:
+    if launch.open_files is None:
+        return ""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    # Nobody may raise their own hard limit but root; fewer are no more than was asked for.
+    return str(launch.open_files if most == resource.RLIM_INFINITY else min(launch.open_files, most))
+
+
+def _blocks(launch: Launch) -> str:
+    # POSIX counts the size of files in blocks of 512 bytes (ulimit -f).
+    return "" if launch.file_size is None else str(max(launch.file_size // 512, 1))
 
 
 def _check(launch: Launch) -> None:

@@ -6,6 +6,9 @@ Five lines of POSIX shell would do for the code alone. What else it does, and wh
   under another number.
 - The watchdog must hold none of the process's streams, or readers would wait for it; nor may the shim say there that its
   job was terminated.
+- What holds for the program alone is set by the process that becomes it: the shim and its watchdog are outside of its control
+  group, so that neither its memory nor the number of its processes is theirs. What cannot be set is no reason to start without.
+- A guard looks on from outside, too, and is in the process group only to end with the rest of it.
 - ``trap :`` and not ``trap ''``: an ignored signal stays ignored in what is started, a caught one does not. The watchdog
   ignores what asks to end: it is there for those who do not listen, and only ever ended by force.
 - The process's PATH may lead anywhere; the shim's own tools are looked for where the system has them.
@@ -15,13 +18,23 @@ Five lines of POSIX shell would do for the code alone. What else it does, and wh
 """
 
 SHIM = """
-folder=$1; limit=$2; shift 2
+folder=$1; limit=$2; groups=$3; files=$4; blocks=$5; guard=$6; shift 6
 tools=/usr/bin:/bin${PATH:+:$PATH}
+become() {
+  set -f
+  IFS='
+'
+  for group in $groups; do echo 0 > "$group" || exit 125; done
+  [ -z "$blocks" ] || ulimit -f "$blocks" || exit 125
+  [ -z "$files" ] || ulimit -n "$files" || exit 125
+  exec "$@"
+}
 trap : TERM INT HUP
 exec 3<&0
-"$@" <&3 3<&- &
+become "$@" <&3 3<&- &
 child=$!
 exec </dev/null 2>/dev/null 3<&-
+[ -z "$guard" ] || eval "$guard $child" >/dev/null &
 (
   exec >/dev/null
   trap '' TERM INT HUP

@@ -13,9 +13,10 @@ import shutil
 import subprocess
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
+from kapelle.adapters.sandboxes.holding import Holding
 from kapelle.adapters.sandboxes.programs import SYSTEM, is_below, needed
 from kapelle.adapters.sandboxes.surroundings import environment, make_folders, temporary
 from kapelle.adapters.system.ownership import agent, give
@@ -47,7 +48,14 @@ class BubblewrapSandbox:
     """See ``core.ports.Sandbox``."""
 
     name = "bubblewrap"
-    capabilities = SandboxCapabilities(files=True, pids=True)
+
+    def __init__(self) -> None:
+        self._holding = Holding()
+
+    @property
+    def capabilities(self) -> SandboxCapabilities:
+        """What it isolates on this machine."""
+        return SandboxCapabilities(files=True, pids=True, ends_all=True, limits=self._holding.holds())
 
     def missing(self) -> str:
         return _problem()
@@ -73,17 +81,20 @@ class BubblewrapSandbox:
                     give(mount.source or mount.path, agent())
         except OSError as error:
             raise HostFailed(f"{error.filename} cannot be prepared for the sandbox: {error.strerror}") from error
-        programs = [Mount(kind=MountKind.READ, path=path) for path in needed(env.get("PATH", os.defpath), launch.argv[0])]
+        private = (place.workspace, place.folder, place.home, *(mount.path for mount in place.mounts))
+        shown = needed(env.get("PATH", os.defpath), launch.argv[0], private)
+        programs = [Mount(kind=MountKind.READ, path=path) for path in shown]
         own = [Mount(kind=MountKind.WRITE, path=path) for path in (temporary(place), place.home, place.workspace)]
-        built = [*_base(), *_own_etc(etc), *_mounts([*programs, *own, *place.mounts, *files])]
+        mounts = [*programs, *place.isolation.mounts, *own, *place.mounts, *files]
+        built = [*_base(place.isolation.limits.disk), *_own_etc(etc), *_mounts(mounts)]
         argv = (*_bubblewrap(), *built, "--chdir", launch.cwd, "--", *_become(), *launch.argv)
-        return replace(launch, argv=argv, env=tuple(env.items()))
+        return self._holding.held(replace(launch, argv=argv, env=tuple(env.items())), place)
 
     async def clear(self, place: Place) -> Remains:
-        return Remains()
+        return await self._holding.cleared(place)
 
     async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
-        return ()
+        return await self._holding.swept(store_id, keep)
 
 
 def _bubblewrap() -> Iterator[str]:
@@ -104,13 +115,16 @@ def _become() -> tuple[str, ...]:
     return ("setpriv", f"--reuid={who}", f"--regid={who}", "--clear-groups", *dropped, "--")
 
 
-@cache
-def _base() -> tuple[str, ...]:
-    """Return what is the same for everybody: the system's programs, and the little of /etc that they ask for."""
-    return tuple(_system())
+@lru_cache(maxsize=16)
+def _base(room: int | None) -> tuple[str, ...]:
+    """Return what is the same for everybody: the system's programs, and the little of /etc that they ask for.
+
+    *room* is how many bytes a file system in memory may hold.
+    """
+    return tuple(_system(() if room is None else ("--size", str(room))))
 
 
-def _system() -> Iterator[str]:
+def _system(size: tuple[str, ...]) -> Iterator[str]:
     for path in SYSTEM:
         if Path(path).is_symlink():
             yield from ("--symlink", str(Path(path).readlink()), path)
@@ -118,7 +132,7 @@ def _system() -> Iterator[str]:
             yield from ("--ro-bind", path, path)
     yield from ("--proc", "/proc", "--dev", "/dev")
     for path in (*TEMPORARY, "/dev/shm"):  # noqa: S108  # its own, too
-        yield from ("--perms", "1777", "--tmpfs", path)
+        yield from ("--perms", "1777", *size, "--tmpfs", path)
     yield from ("--perms", "0755", "--dir", "/etc", "--perms", "0755", "--dir", "/run")
     for name in ETC:
         if Path("/etc", name).exists():
@@ -140,7 +154,9 @@ def _mounts(mounts: list[Mount]) -> Iterator[str]:
                 made.append(there)
                 yield from ("--perms", "0755", "--dir", there)
         source = mount.source or mount.path
-        if mount.kind is MountKind.HIDE:
+        if mount.kind is MountKind.HIDE and Path(source).is_file():
+            yield from ("--ro-bind", os.devnull, mount.path)
+        elif mount.kind is MountKind.HIDE:
             yield from ("--perms", "0755", "--tmpfs", mount.path)
         else:
             yield from ("--bind" if mount.kind is MountKind.WRITE else "--ro-bind", source, mount.path)

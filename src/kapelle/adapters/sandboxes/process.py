@@ -1,8 +1,9 @@
-"""The process sandbox: an environment of its own and nothing more. It works everywhere and isolates nothing."""
+"""The process sandbox: an environment of its own, limits, and nothing more. It works everywhere and isolates nothing."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from kapelle.adapters.sandboxes.holding import Holding
 from kapelle.adapters.sandboxes.surroundings import environment, make_folders
 from kapelle.core.isolation import Place, Remains, SandboxCapabilities
 from kapelle.core.ports import Launch
@@ -12,17 +13,25 @@ class ProcessSandbox:
     """See ``core.ports.Sandbox``."""
 
     name = "process"
-    capabilities = SandboxCapabilities()
+
+    def __init__(self, *, groups: bool = True) -> None:
+        """Hold limits by control groups where there are some, unless *groups* says no."""
+        self._holding = Holding(groups=groups)
+
+    @property
+    def capabilities(self) -> SandboxCapabilities:
+        """What it isolates on this machine."""
+        return SandboxCapabilities(ends_all=self._holding.groups, limits=self._holding.holds())
 
     def missing(self) -> str:
         return ""
 
     async def wrap(self, launch: Launch, place: Place) -> Launch:
         make_folders(place)
-        return replace(launch, env=tuple(environment(launch, place).items()))
+        return self._holding.held(replace(launch, env=tuple(environment(launch, place).items())), place)
 
     async def clear(self, place: Place) -> Remains:
-        return Remains()
+        return await self._holding.cleared(place)
 
     async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
-        return ()
+        return await self._holding.swept(store_id, keep)

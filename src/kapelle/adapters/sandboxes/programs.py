@@ -6,8 +6,8 @@ the Python that it was made from. A home directory is never shown for the progra
 
 import os
 import sys
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Collection, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -17,17 +17,32 @@ OURS = Path(__file__).parents[2]
 """Kapelle itself: agents of ``program: python`` are run by a part of it."""
 
 
-@cache
-def needed(path: str, program: str) -> tuple[str, ...]:
-    """Return the directories that hold the programs of *path* (as in ``$PATH``) and *program*, each once, outer ones first."""
+@lru_cache(maxsize=256)
+def needed(path: str, program: str, private: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return the directories that hold the programs of *path* (as in ``$PATH``) and *program*, each once, outer ones first.
+
+    None of them holds anything of *private*: what would is narrowed to the directory of the programs themselves, and where that
+    holds something of it too, it is left out.
+    """
     folders = [entry for entry in path.split(os.pathsep) if Path(entry).is_absolute()]
     if Path(program).is_absolute():
         folders += [str(Path(program).parent), str(Path(program).resolve().parent)]
-    found = {root for folder in folders if Path(folder).is_dir() for root in _roots(Path(folder))}
+    kept_back = {str(Path.home()), *private}
+    found: set[str] = set()
+    for folder in folders:
+        if Path(folder).is_dir():
+            found |= {folder if _shows(root, kept_back) else root for root in _roots(Path(folder))}
     if Path(program) == Path(sys.executable):
         found.add(str(OURS))
-    outer = [root for root in sorted(found) if not any(is_below(root, other) for other in found if other != root)]
+    shown = {root for root in found if not _shows(root, kept_back)}
+    outer = [root for root in sorted(shown) if not any(is_below(root, other) for other in shown if other != root)]
     return tuple(root for root in outer if not any(is_below(root, system) for system in SYSTEM))
+
+
+def _shows(root: str, private: Collection[str]) -> bool:
+    """Say whether whoever sees *root* sees anything of *private*, under the name that it has or the one that it really has."""
+    real = os.path.realpath(root)
+    return any(is_below(os.path.realpath(each), real) or is_below(each, root) for each in private)
 
 
 def is_below(path: str, other: str) -> bool:

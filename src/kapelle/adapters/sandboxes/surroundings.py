@@ -32,5 +32,8 @@ def make_folders(place: Place) -> None:
 def environment(launch: Launch, place: Place) -> dict[str, str]:
     """Return the whole environment of *launch* at *place*; what the launch itself says counts for more."""
     passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    if place.isolation.path:
+        folders = (*place.isolation.path, passed_on.get("PATH", os.defpath))
+        passed_on["PATH"] = os.pathsep.join(folders)
     own = {"HOME": place.home, "TMPDIR": temporary(place), "TERM": "dumb", "LANG": "C.UTF-8"}
     return {**own, **passed_on, **dict(launch.env)}

@@ -17,6 +17,7 @@ from kapelle.apps.settings import AGENTS_FILE, PROJECT_FILE
 from kapelle.apps.workflows import Workshop, agent_configs, gates, read_workflow
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import FileInvalid, UsageError, WouldOverwrite
+from kapelle.core.plain_text import counted
 
 
 def init(
@@ -105,12 +106,12 @@ async def _validate(folder: Path | None, file: Path | None, inputs: list[str], *
             "agents": [config.name for config in configs],
             "gates": [gate.name for gate in gates(found)],
         }
-        words = f"{len(configs)} agents, {len(summary['gates'])} gates, no mistakes"
+        words = f"{counted(len(configs), 'agent')}, {counted(len(summary['gates']), 'gate')}, no mistakes"
     else:
         document, workflow = read_workflow(file)
         spec = await prepare(found, document, workflow, inputs=pairs(inputs), check_only=True)
         summary = {"name": spec.name, "tasks": [task.name for task in spec.tasks], "target": spec.target}
-        words = f"{file}: {len(spec.tasks)} tasks, no mistakes"
+        words = f"{file}: {counted(len(spec.tasks), 'task')}, no mistakes"
     print_json(summary) if as_json else out().print(words)
 
 

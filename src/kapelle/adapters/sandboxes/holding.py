@@ -1,0 +1,94 @@
+"""Holding limits: what every sandbox that starts processes on this machine has in common."""
+
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from kapelle.adapters.sandboxes.surroundings import temporary
+from kapelle.adapters.system import cgroups
+from kapelle.core.isolation import Limit, Place, Remains
+from kapelle.core.ports import Launch
+
+GUARD = Path(__file__).with_name("guard.py")
+OVER = "over"
+"""The file in a place's folder that says which limit the guard has ended it for."""
+POLLED = frozenset({Limit.MEMORY, Limit.PIDS})
+"""What the guard can hold where there are no control groups."""
+
+
+class Holding:
+    """Limits of processes, by control groups where this machine has them (and *groups* says so), otherwise by a guard."""
+
+    def __init__(self, *, groups: bool = True) -> None:
+        self._wanted = groups
+
+    @property
+    def groups(self) -> bool:
+        """Whether everything that is started is in a control group, and so can be ended with nothing left."""
+        return self._wanted and bool(cgroups.here().hierarchies)
+
+    def holds(self) -> frozenset[Limit]:
+        """Return which limits can be held on this machine."""
+        return self._by_groups() | POLLED | {Limit.DISK, Limit.FILES}
+
+    def held(self, launch: Launch, place: Place) -> Launch:
+        """Return *launch* with the limits of *place*.
+
+        Raises:
+            HostFailed: they cannot be set.
+        """
+        limits = place.isolation.limits
+        groups = cgroups.here().make(place.store_id, place.key, limits) if self.groups else ()
+        (Path(place.folder) / OVER).unlink(missing_ok=True)
+        return replace(
+            launch,
+            groups=tuple(str(group / "cgroup.procs") for group in groups),
+            open_files=limits.files,
+            file_size=limits.disk,
+            guard=tuple(self._guard(place)),
+        )
+
+    async def cleared(self, place: Place) -> Remains:
+        """End what is left of what was started at *place*, and say what is to be said of it.
+
+        Raises:
+            HostFailed: something cannot be ended.
+        """
+        remains = await cgroups.here().clear(place.store_id, place.key) if self.groups else Remains()
+        over = Path(place.folder) / OVER
+        with suppress(FileNotFoundError):
+            remains = replace(remains, full=Limit(over.read_text()))
+            over.unlink()
+        return remains
+
+    async def swept(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
+        """Do so for everything of a store but *keep*.
+
+        Raises:
+            HostFailed: something cannot be ended.
+        """
+        return await cgroups.here().sweep(store_id, keep) if self.groups else ()
+
+    def _by_groups(self) -> frozenset[Limit]:
+        return cgroups.here().holds() if self.groups else frozenset()
+
+    def _guard(self, place: Place) -> Iterator[str]:
+        """Yield the command of the guard, or nothing where there is nothing to guard."""
+        limits = place.isolation.limits
+        watched: list[str] = []
+        if limits.disk is not None:
+            watched += [f"--disk={limits.disk}"]
+            watched += [f"--folder={folder}" for folder in (place.workspace, place.home, temporary(place))]
+        for limit in sorted(POLLED - self._by_groups()):
+            value = getattr(limits, limit.value)
+            watched += [] if value is None else [f"--{limit.value}={value}"]
+        if not watched:
+            return
+        # Without site-packages it is there in a third of the time.
+        yield from (sys.executable, "-I", *(["-S"] if sys.platform == "linux" else []), str(GUARD))
+        yield f"--over={Path(place.folder) / OVER}"
+        if self.groups and (members := cgroups.here().members(place.store_id, place.key)) is not None:
+            yield f"--members={members}"
+        yield from watched

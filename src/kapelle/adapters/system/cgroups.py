@@ -1,0 +1,303 @@
+"""Control groups of Linux: what holds the memory, the processors and the number of processes of everything that was started.
+
+Where this process may make groups differs from machine to machine, so it is tried once, with a real child: version 2 where its
+controllers can be had (as root, in a service or a scope that is delegated), version 1 beside or instead of it. A group of a
+process lies at ``kapelle-STORE/KEY`` below the group that Kapelle itself is in, so whatever holds for Kapelle holds for it.
+
+Every process gets a group of its own also when nothing is limited: what leaves its process group and throws away its
+environment is still in it, and is ended with it.
+"""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from kapelle.core.errors import HostFailed
+from kapelle.core.isolation import Limit, ProcessLimits, Remains
+
+OWN = Path("/proc/self/cgroup")
+MOUNTS = Path("/proc/self/mountinfo")
+PREFIX = "kapelle-"
+CONTROLLERS = {Limit.MEMORY: "memory", Limit.CPUS: "cpu", Limit.PIDS: "pids"}
+PERIOD = 100_000
+"""Microseconds within which a share of the processors is given; the kernel's own default."""
+LEAST_QUOTA = 1_000
+"""Microseconds: the kernel takes no less."""
+GONE = 10.0
+"""Seconds that what was killed may take to go."""
+LOOK = 0.002
+"""Seconds between looks whether it has gone: the kernel tells nobody who polls a file of version 1."""
+JOIN = 'echo 0 > "$1"'
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """A tree of groups in which this process may make some."""
+
+    version: int
+    folder: Path
+    """The group below which they are made."""
+    controllers: frozenset[str]
+
+    def group(self, store_id: str, key: str) -> Path:
+        """Return where the group of a process is."""
+        return self.folder / f"{PREFIX}{store_id}" / _safe(key)
+
+
+class ControlGroups:
+    """The groups of processes, in as many trees as it takes."""
+
+    def __init__(self, hierarchies: Sequence[Hierarchy]) -> None:
+        self.hierarchies = tuple(hierarchies)
+
+    def holds(self) -> frozenset[Limit]:
+        """Return which limits they can hold."""
+        there = frozenset[str]().union(*(each.controllers for each in self.hierarchies))
+        return frozenset(limit for limit, controller in CONTROLLERS.items() if controller in there)
+
+    def make(self, store_id: str, key: str, limits: ProcessLimits) -> tuple[Path, ...]:
+        """Make the groups of a process, with its limits, and return them: it is to write itself into ``cgroup.procs`` of each.
+
+        Raises:
+            HostFailed: they cannot be made.
+        """
+        groups: list[Path] = []
+        wanted = {CONTROLLERS[limit] for limit in limits.given() if limit in CONTROLLERS}
+        try:
+            for index, hierarchy in enumerate(self.hierarchies):
+                if index > 0 and not hierarchy.controllers & wanted:
+                    continue
+                group = hierarchy.group(store_id, key)
+                _make(hierarchy, group, wanted & hierarchy.controllers)
+                for name, value in _settings(hierarchy, limits):
+                    (group / name).write_text(value)
+                groups.append(group)
+        except OSError as error:
+            raise HostFailed(f"the limits cannot be set: {error.filename}: {error.strerror}") from error
+        return tuple(groups)
+
+    async def clear(self, store_id: str, key: str) -> Remains:
+        """End what is left in the groups of a process, remove them, and say what they have to say.
+
+        Raises:
+            HostFailed: something in them cannot be ended.
+        """
+        groups = [group for each in self.hierarchies if (group := each.group(store_id, key)).is_dir()]
+        if not groups:
+            return Remains()
+        left = {pid for group in groups for pid in _members(group)}
+        said = Remains(
+            out_of_memory=any(counted(group, "oom_kill") for group in groups),
+            full=Limit.PIDS if any(counted(group, "max", ("pids.events",)) for group in groups) else None,
+            ended=len(left),
+        )
+        for group in groups:
+            await _remove(group)
+        return said
+
+    async def sweep(self, store_id: str, keep: Collection[str]) -> list[str]:
+        """Do the same for all processes of a store but *keep*; return the keys of those that were found.
+
+        Raises:
+            HostFailed: something in them cannot be ended.
+        """
+        kept = {_safe(key) for key in keep}
+        found: set[str] = set()
+        for hierarchy in self.hierarchies:
+            whole = hierarchy.folder / f"{PREFIX}{store_id}"
+            for group in list(_children(whole)):
+                if group.name not in kept:
+                    found.add(group.name)
+                    await _remove(group)
+            with suppress(OSError):
+                # It goes when nothing is in it any more; it is made again when something is.
+                whole.rmdir()
+        return sorted(found)
+
+    def members(self, store_id: str, key: str) -> Path | None:
+        """Return the file that names the processes in the group of a process, or None where there are no groups."""
+        return next((each.group(store_id, key) / "cgroup.procs" for each in self.hierarchies), None)
+
+
+@cache
+def here() -> ControlGroups:
+    """Return the groups of this machine: one tree for each controller, and one in any case if there is any."""
+    wanted = set(CONTROLLERS.values())
+    found = [each for each in _mounted() if (each.version != 1 or each.controllers & wanted) and _usable(each)]
+    second = next((each for each in found if each.version == 2), None)  # noqa: PLR2004  # the version of the interface
+    if second is not None and second.controllers >= wanted:
+        return ControlGroups((second,))
+    return ControlGroups((*([second] if second is not None else []), *(each for each in found if each.version == 1)))
+
+
+# --- Where groups can be made ---
+
+
+def _mounted() -> Iterator[Hierarchy]:
+    """Yield the hierarchies of this machine, each at the group that this process is in, and for version 2 at those above it."""
+    try:
+        own = [line.split(":", 2) for line in OWN.read_text().splitlines()]
+        mounts = [line.split() for line in MOUNTS.read_text().splitlines()]
+    except OSError:
+        return
+    for fields in mounts:
+        kind, options = fields[fields.index("-") + 1], set(fields[-1].split(","))
+        if kind not in {"cgroup", "cgroup2"}:
+            continue
+        for number, names, path in own:
+            controllers = set(names.split(",")) if names else set[str]()
+            if kind == "cgroup2" and number == "0":
+                yield from _second(seen_at(fields, path), Path(unescaped(fields[4])))
+            elif kind == "cgroup" and controllers and controllers <= options:
+                yield Hierarchy(version=1, folder=seen_at(fields, path), controllers=frozenset(controllers))
+
+
+def _second(folder: Path, top: Path) -> Iterator[Hierarchy]:
+    """Yield *folder* and those above it, the nearest first: a group with processes in it can have none below it with limits."""
+    while folder.is_relative_to(top):
+        with suppress(OSError):
+            there = frozenset((folder / "cgroup.controllers").read_text().split())
+            yield Hierarchy(version=2, folder=folder, controllers=there & set(CONTROLLERS.values()))
+        folder = folder.parent
+
+
+def seen_at(fields: list[str], path: str) -> Path:
+    """Return where the group *path* is seen through a mount, given as the fields of its line in ``mountinfo``."""
+    root, point = unescaped(fields[3]), Path(unescaped(fields[4]))
+    inner = path.removeprefix(root) if root != "/" and path.startswith(root) else path
+    return point / inner.lstrip("/")
+
+
+def unescaped(text: str) -> str:
+    """Return the path that *text* is in ``mountinfo``."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), text)
+
+
+def _usable(hierarchy: Hierarchy) -> bool:
+    """Say whether a group can be made there, and a process of ours can go into it."""
+    group = hierarchy.group(f"probe-{os.getpid()}", "probe")
+    try:
+        _make(hierarchy, group, hierarchy.controllers)
+        if os.geteuid() == 0:
+            return os.access(group / "cgroup.procs", os.W_OK)
+        # Others need a right in the group that is above both, too, and which one that is depends on the machine.
+        tried = subprocess.run(["/bin/sh", "-c", JOIN, "sh", str(group / "cgroup.procs")], capture_output=True, check=False)
+    except OSError:
+        return False
+    finally:
+        for each in (group, group.parent):
+            with suppress(OSError):
+                each.rmdir()
+    return tried.returncode == 0
+
+
+def _make(hierarchy: Hierarchy, group: Path, controllers: Collection[str]) -> None:
+    if hierarchy.version == 1 or not controllers:
+        group.mkdir(parents=True, exist_ok=True)
+        return
+    # In version 2 a group has the controllers that the one above it hands down.
+    for above in (hierarchy.folder, group.parent):
+        above.mkdir(exist_ok=True)
+        handed_down = set((above / "cgroup.subtree_control").read_text().split())
+        if missing := sorted(set(controllers) - handed_down):
+            (above / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in missing))
+    group.mkdir(exist_ok=True)
+
+
+# --- Limits, and what becomes of them ---
+
+
+def _settings(hierarchy: Hierarchy, limits: ProcessLimits) -> Iterator[tuple[str, str]]:
+    """Yield the files of a group that hold *limits*, with what is to be in them."""
+    second = hierarchy.version != 1
+    if limits.memory is not None and "memory" in hierarchy.controllers:
+        yield ("memory.max" if second else "memory.limit_in_bytes"), str(limits.memory)
+        if second:
+            yield "memory.swap.max", "0"
+        elif (hierarchy.folder / "memory.memsw.limit_in_bytes").exists():
+            yield "memory.memsw.limit_in_bytes", str(limits.memory)
+    if limits.pids is not None and "pids" in hierarchy.controllers:
+        yield "pids.max", str(limits.pids)
+    if limits.cpus is not None and "cpu" in hierarchy.controllers:
+        quota = max(round(limits.cpus * PERIOD), LEAST_QUOTA)
+        if second:
+            yield "cpu.max", f"{quota} {PERIOD}"
+        else:
+            yield "cpu.cfs_period_us", str(PERIOD)
+            yield "cpu.cfs_quota_us", str(quota)
+
+
+def counted(group: Path, name: str, files: Collection[str] = ("memory.events", "memory.oom_control")) -> int:
+    """Return how often something happened in a group, as its files count it."""
+    for file in files:
+        with suppress(OSError, ValueError):
+            for line in (group / file).read_text().splitlines():
+                what, _, count = line.partition(" ")
+                if what == name:
+                    return int(count)
+    return 0
+
+
+def _members(group: Path) -> list[int]:
+    found: list[int] = []
+    with suppress(OSError):
+        found += [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
+    for child in _children(group):
+        found += _members(child)
+    return found
+
+
+def _children(group: Path) -> Iterator[Path]:
+    with suppress(OSError):
+        yield from (child for child in group.iterdir() if child.is_dir())
+
+
+def _kill(group: Path) -> bool:
+    """Kill everything in a group; say whether there was anything."""
+    there = _members(group)
+    if there:
+        with suppress(OSError):
+            (group / "cgroup.kill").write_text("1")
+            return True
+        for pid in there:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+    return bool(there)
+
+
+async def _remove(group: Path) -> None:
+    try:
+        async with asyncio.timeout(GONE):
+            # One that is being started may come to it while the others go.
+            while _kill(group) or not _removed(group):  # noqa: ASYNC110  # see LOOK
+                await asyncio.sleep(LOOK)
+    except TimeoutError:
+        raise HostFailed(
+            f"{len(_members(group))} processes in {group} cannot be ended",
+            remedy="See what they wait for (a disk, a network file system): they end when that answers.",
+        ) from None
+
+
+def _removed(group: Path) -> bool:
+    for child in list(_children(group)):
+        if not _removed(child):
+            return False
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _safe(key: str) -> str:
+    """Return *key* as the name of a group."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", key)

@@ -1,0 +1,107 @@
+"""Greedy agents, through the real CLI: they take all processes, memory and disk that they can, or stay when they are done."""
+
+import json
+from pathlib import Path
+from textwrap import dedent
+
+import psutil
+import pytest
+
+from kapelle.testing.places import Place
+
+AGENTS = """\
+limits: {memory: 700MB, pids: 150, disk: 40MB, files: 512}
+agents: {coder: {program: claude, tools: {allow: [Bash]}}}
+"""
+FLOW = """\
+name: greedy
+defaults: {agent: coder, max_attempts: 1}
+tasks: {forks: {prompt: forks}, memory: {prompt: memory}, disk: {prompt: disk}, stays: {prompt: stays}}
+"""
+SCRIPTS = {
+    "forks": """
+        import os, time
+        first = os.getpid()
+        try:
+            while True:
+                if os.fork() == 0:
+                    time.sleep(1)
+        except OSError:
+            open("survived-forks.txt", "a").write("no more\\n")
+        os._exit(0)
+    """,
+    "memory": """
+        import os
+        if os.fork() == 0:
+            taken = bytearray(1_500_000_000)
+            taken[::4096] = b"x" * len(taken[::4096])
+        open("survived-memory.txt", "w").write(str(os.wait()[1]))
+    """,
+    "disk": """
+        import os, time
+        for number in range(30):
+            open(f"{number}.bin", "wb").write(os.urandom(2_000_000))
+        time.sleep(60)
+    """,
+    "stays": """
+        import os
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.execve("/bin/sleep", ["sleep", "SECONDS"], {})
+            os._exit(0)
+        os.wait()
+        open("survived-stays.txt", "w").write("away")
+    """,
+}
+REHEARSAL = "rules:\n" + "".join(
+    f"""
+  - when: {{prompt: "{name}"}}
+    turns:
+      - tools: [{{Bash: {{command: "python3 {name}.py"}}}}]
+      - {{say: "Done."}}
+"""
+    for name in SCRIPTS
+)
+
+
+@pytest.mark.usefixtures("bubblewrap")
+@pytest.mark.parametrize("sandbox", ["process", "bubblewrap"])
+def test_what_agents_take_is_bounded_told_and_gone_when_it_is_over(place: Place, sandbox: str, tmp_path: Path) -> None:
+    seconds = f"{600 + hash(str(tmp_path)) % 1000}.25"
+    for name, script in SCRIPTS.items():
+        (place.repository / f"{name}.py").write_text(dedent(script).replace("SECONDS", seconds))
+    (place.repository / ".kapelle" / "agents.yml").write_text(f"sandbox: {sandbox}\n{AGENTS}")
+    place.git("add", "-A")
+    place.git("commit", "-qm", "greedy")
+    place.write("flow.yml", FLOW)
+    place.write("rehearsal.yml", REHEARSAL)
+
+    answer = place.run("run", "../flow.yml", "--rehearse", "../rehearsal.yml")
+
+    assert answer.code == 1, answer.out + answer.err
+    events = [json.loads(line) for line in place.run("events", "--json").out.splitlines()]
+    tasks = {task["name"]: task for task in place.run("show", "greedy", "--json").json["tasks"]}
+    names = {task["id"]: name for name, task in tasks.items()}
+    met = {names[event["task_id"]]: event["reason"] for event in events if event["kind"] == "limit.met"}
+    assert met == {
+        "forks": "it could not start further processes: 150 at once are its limit",
+        "memory": "it was out of memory: 700 MB are its limit",
+        "disk": "it wrote more than the 40 MB on disk that are its limit",
+    }
+    assert {name: task["state"] for name, task in tasks.items()} == {
+        "forks": "completed",
+        "memory": "completed",
+        "disk": "failed",
+        "stays": "completed",
+    }
+    assert "it wrote more than the 40 MB on disk that are its limit" in answer.out + answer.err
+    assert [found.pid for found in psutil.process_iter() if seconds in _command(found)] == []
+    assert place.processes() == []
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
