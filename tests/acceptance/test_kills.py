@@ -1,7 +1,8 @@
 """Every kind of blow, once: real processes, the real CLI, a rehearsed model. `make soak` deals hundreds."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import pytest
 
@@ -10,45 +11,41 @@ from kapelle.testing.places import Place
 from kapelle.testing.survival import Ordeal, room_for, unmount
 
 
-@pytest.fixture
-def ordeal(place: Place) -> Iterator[Ordeal]:
-    made = Ordeal(place)
+@contextmanager
+def ordeal_at(place: Place, **changes: str) -> Generator[Ordeal]:
+    made = Ordeal(place, **changes)
     made.begin()
-    yield made
-    made.close()
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.mark.parametrize("blow", BLOWS.values(), ids=lambda blow: blow.__name__)
-def test_nothing_is_lost_done_twice_or_left(ordeal: Ordeal, blow: Blow) -> None:
-    blow(ordeal, random.Random(1))  # noqa: S311  # not for secrets
-    ordeal.finish()
-
-    assert not ordeal.damage().all
+def test_nothing_is_lost_done_twice_or_left(place: Place, blow: Blow) -> None:
+    with ordeal_at(place) as ordeal:
+        survives(ordeal, blow)
 
 
 @pytest.mark.usefixtures("bubblewrap")
 def test_a_sandbox_changes_nothing_about_it(place: Place) -> None:
-    """`make soak` deals all the others in sandboxes, too."""
-    ordeal = Ordeal(place, sandbox="bubblewrap")
-    try:
-        ordeal.begin()
-        leader_in_a_turn(ordeal, random.Random(1))  # noqa: S311  # not for secrets
-        ordeal.finish()
-        assert not ordeal.damage().all
-    finally:
-        ordeal.close()
+    """Nor one that leads to the model alone. `make soak` deals all the others in sandboxes, too."""
+    with ordeal_at(place, sandbox="bubblewrap", network="model-only") as ordeal:
+        survives(ordeal, leader_in_a_turn)
 
 
 def test_a_full_disk_loses_nothing(place: Place) -> None:
     """The store, the spools and the workspaces are all on it."""
     if not room_for(place.home, "24m"):
         pytest.skip("a small disk can only be mounted by root")
-    ordeal = Ordeal(place)
     try:
-        ordeal.begin()
-        disk_full(ordeal, random.Random(1))  # noqa: S311  # not for secrets
-        ordeal.finish()
-        assert not ordeal.damage().all
+        with ordeal_at(place) as ordeal:
+            survives(ordeal, disk_full)
     finally:
-        ordeal.close()
         unmount(place.home)
+
+
+def survives(ordeal: Ordeal, blow: Blow) -> None:
+    blow(ordeal, random.Random(1))  # noqa: S311  # not for secrets
+    ordeal.finish()
+    assert not ordeal.damage().all

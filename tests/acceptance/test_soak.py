@@ -23,7 +23,8 @@ from kapelle.testing.survival import Damage, Ordeal, Over, room_for, unmount
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 KILLS = int(os.environ.get("KAPELLE_SOAK_KILLS", "200"))
 SEED = int(os.environ.get("KAPELLE_SOAK_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
-SANDBOXES = ["process", "bubblewrap"] if sys.platform == "linux" else ["process"]
+SANDBOXES = ("process", "bubblewrap") if sys.platform == "linux" else ("process",)
+NETWORKS = {"process": "open", "bubblewrap": "model-only"}
 IN_A_RUN = 5
 """Blows that one run takes, at most."""
 HEAD = "| what was killed or harmed | times | lost | twice | left over | seconds to recover: median | worst |"
@@ -62,7 +63,7 @@ def one_run(folder: Path, chance: random.Random, names: list[str], rows: dict[st
     home = folder / "state"
     small = names[0] == "disk full" and room_for(home, "24m")
     sandbox = chance.choice(SANDBOXES)
-    ordeal = Ordeal(Place(repository=make_repository(repository), home=home), sandbox=sandbox)
+    ordeal = Ordeal(Place(repository=make_repository(repository), home=home), sandbox=sandbox, network=NETWORKS[sandbox])
     dealt: list[str] = []
     try:
         ordeal.begin()

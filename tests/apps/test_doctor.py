@@ -85,7 +85,7 @@ def test_what_a_sandbox_does_not_isolate_is_said(place: Place) -> None:
     bubblewrap, process = found(place, "sandbox")
     assert (
         bubblewrap["what"]
-        == "bubblewrap isolates files, processes (not: network); it holds limits of memory, cpus, pids, disk, files"
+        == "bubblewrap isolates files, network, processes; it holds limits of memory, cpus, pids, disk, files"
     )
     assert str(process["what"]).startswith(
         "process isolates nothing (not: files, network, processes); it holds limits of memory,"

@@ -194,6 +194,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
     from kapelle.adapters.gateway.prices import PRICES, read_prices
     from kapelle.adapters.gateway.server import ModelGateway
     from kapelle.adapters.hints.files import FileHints
+    from kapelle.adapters.network.ways import LocalWays
     from kapelle.adapters.store.sqlite import SqliteStore
     from kapelle.adapters.store.sqlite_lead import SqliteLeadership
     from kapelle.adapters.system import processes
@@ -219,6 +220,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
             host=_host(),
             drivers=drivers(),
             sandboxes=sandboxes(),
+            ways=LocalWays(),
             workspaces=GitWorkspaces(locks),
             repositories=GitRepositories(),
             gateway=ModelGateway(

@@ -14,6 +14,7 @@ from kapelle.core.errors import FileInvalid, Mistake, TemplateFailed, UsageError
 from kapelle.core.evaluating import Evaluator
 from kapelle.core.gate import Check, Gate
 from kapelle.core.gateway import Upstream
+from kapelle.core.isolation import NetworkKind
 from kapelle.core.limits import LONGEST_INPUTS, LONGEST_NAME, LONGEST_PROMPT
 from kapelle.core.merge import DeliveryMode, MergeRules
 from kapelle.core.ports import Driver, RepositoryFacts, Sandbox
@@ -81,6 +82,10 @@ def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake
         sandbox = agent.sandbox or shop.configuration.settings.sandbox
         asked, problems = isolation(shop.configuration.root, agent, whole, here)
         problems += unheld(shop.sandboxes.get(sandbox), asked, here) if agent.isolation_given or agent.sandbox else []
+        if asked.network.kind is NetworkKind.NONE and driver is not None and driver.capabilities.uses_gateway:
+            advice = "write `network: model-only`"
+            message = f"with `network: none` {agent.program} does not reach its model"
+            problems.append(Mistake(message=message, advice=advice, path=here))
         wrong += [document.located(problem) for problem in problems]
         config = replace(_agent_config(name, agent, prompt, sandbox), isolation=asked)
         for text in driver.problems(config, gateway=shop.configuration.settings.gateway) if driver is not None else ():

@@ -101,13 +101,13 @@ class Isolation:
 
 
 @frozen
-class Ways:
+class Way:
     """How a process that reaches nothing by itself comes to its model and to the proxy."""
 
     folder: str
-    """A directory with the sockets ``model`` and ``proxy`` in it, one or both; who leads next makes them again."""
-    model: str | None = None
-    """The address of its model on a machine with a network, as ``HOST:PORT``: it is to be found there inside, too."""
+    """A directory with the socket ``proxy`` in it, and ``model`` where there is one; who leads next makes them again."""
+    model: int | None = None
+    """The port of its model on this machine's loopback: it is to be found at the same inside."""
 
 
 @frozen
@@ -129,7 +129,7 @@ class Place:
     mounts: tuple[Mount, ...] = ()
     """What the workspace needs beyond itself; in this order, the later on top of the earlier."""
     isolation: Isolation = Isolation()
-    ways: Ways | None = None
+    way: Way | None = None
     """None for a process with an open network, and for one with none at all."""
 
 

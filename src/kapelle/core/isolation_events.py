@@ -33,3 +33,30 @@ class SandboxSwept(Event):
     kind: ClassVar[str] = "sandbox.swept"
     sandbox: str
     keys: tuple[str, ...]
+
+
+@frozen
+class NetworkAllowed(Event):
+    """The proxy let somebody through."""
+
+    kind: ClassVar[str] = "network.allowed"
+    key: str
+    """Who: an agent's id, or a workspace's with ``-setup`` or ``-check``."""
+    host: str
+    port: int
+    times: int = 1
+    """How often, since it was last told."""
+
+
+@frozen
+class NetworkDenied(Event):
+    """The proxy let somebody not through."""
+
+    kind: ClassVar[str] = "network.denied"
+    key: str
+    """Who: an agent's id, or a workspace's with ``-setup`` or ``-check``."""
+    host: str
+    port: int
+    reason: str
+    times: int = 1
+    """How often, since it was last told."""

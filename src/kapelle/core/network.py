@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from kapelle.core.frozen import frozen
+from kapelle.core.ids import RunId, TaskId
 from kapelle.core.isolation import Network, NetworkKind
 
 WEB = frozenset({80, 443})
@@ -34,6 +35,30 @@ class Destination:
 
     host: str
     port: int
+
+
+@frozen
+class Pass:
+    """Who may go where: what the proxy knows of one process."""
+
+    key: str
+    run_id: RunId
+    task_id: TaskId | None
+    network: Network
+    model: int | None = None
+    """The port of the gateway on loopback, for a process that may call its model."""
+
+
+@frozen
+class Decision:
+    """What the proxy said to somebody who wanted to go somewhere."""
+
+    holder: Pass
+    to: Destination
+    refusal: str
+    """Why not, in words for people; empty when it was let through."""
+    times: int = 1
+    """How often since it was last told of."""
 
 
 def host_problem(pattern: str) -> str:

@@ -15,7 +15,8 @@ from kapelle.core.agent import AgentConfig, ProcessRef
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, WorkspaceId
-from kapelle.core.isolation import Mount, Place, Remains, SandboxCapabilities
+from kapelle.core.isolation import Mount, Place, Remains, SandboxCapabilities, Way
+from kapelle.core.network import Decision, Pass
 
 # --- Time and chance --------------------------------------------------------------------------------------------------
 
@@ -188,6 +189,30 @@ class Sandbox(Protocol):
 
     async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         """Do the same for all processes of a store but those whose keys are in *keep*; return the keys of what was found."""
+        ...
+
+
+class Ways(Protocol):
+    """The ways out for processes that reach nothing by themselves: to the gateway, and through one proxy to what they may."""
+
+    def listen(self, told: Callable[[Decision], None]) -> None:
+        """Tell *told* of every decision from now on: a new one at once, the same again by number. Returns at once."""
+        ...
+
+    async def open(self, holder: Pass, folder: str) -> Way:
+        """Let *holder* through, by sockets in *folder*; opened again, also by another leader, it is the same way.
+
+        Raises:
+            HostFailed: the sockets cannot be made.
+        """
+        ...
+
+    async def close(self, key: str) -> None:
+        """Close the way of a process, with whatever goes through it; no effect when it is closed."""
+        ...
+
+    async def stop(self) -> None:
+        """Close all of them."""
         ...
 
 

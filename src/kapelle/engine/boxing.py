@@ -1,10 +1,14 @@
 """Boxing: everything that Kapelle starts for a task (agents, set-up commands, checks) starts in a sandbox, and ends in one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from urllib.parse import urlsplit
 
 from kapelle.core.errors import ProgramMissing
 from kapelle.core.frozen import frozen
-from kapelle.core.isolation import Isolation, Limit, Met, Mount, Place, ProcessLimits, Remains
+from kapelle.core.ids import RunId, TaskId
+from kapelle.core.isolation import Isolation, Limit, Met, Mount, NetworkKind, Place, ProcessLimits, Remains, Way
+from kapelle.core.network import Pass
 from kapelle.core.ports import CommandResult, Launch, Sandbox
 from kapelle.core.sizes import format_size
 from kapelle.core.store import WorkspaceRow
@@ -22,6 +26,10 @@ class Box:
     """Which process it is for; no other that is there at the same time is called so."""
     folder: str
     home: str
+    run_id: RunId
+    task_id: TaskId | None
+    model: str | None = None
+    """The address of the gateway, for who may call its model."""
 
 
 def sandbox_of(world: World, name: str) -> Sandbox:
@@ -46,11 +54,30 @@ async def boxed(world: World, box: Box, launch: Launch) -> Launch:
     mounts: Sequence[Mount] = ()
     if sandbox.capabilities.files and box.workspace.repository is not None and box.workspace.owned:
         mounts = await world.workspaces.reach(box.workspace.path, box.workspace.repository)
-    return await sandbox.wrap(launch, _place(world, box, tuple(mounts)))
+    return await sandbox.wrap(launch, replace(_place(world, box, tuple(mounts)), way=await way_of(world, box)))
+
+
+async def way_of(world: World, box: Box) -> Way | None:
+    """Open the way out of *box*, or open it again, and return it; None where it needs none, and where there is to be none.
+
+    Raises:
+        KapelleError: it cannot be opened.
+    """
+    network = box.isolation.network
+    if network.kind in {NetworkKind.OPEN, NetworkKind.NONE}:
+        return None
+    model = urlsplit(box.model).port if box.model is not None else None
+    holder = Pass(key=box.key, run_id=box.run_id, task_id=box.task_id, network=network, model=model)
+    return await world.ways.open(holder, f"{box.folder}/ways")
 
 
 async def cleared(world: World, box: Box) -> Remains:
-    """Remove what is left of the process that *box* was for, and return what is to be said of it."""
+    """Remove what is left of the process that *box* was for, and return what is to be said of it.
+
+    Raises:
+        KapelleError: something of it cannot be removed.
+    """
+    await world.ways.close(box.key)
     return await sandbox_of(world, box.sandbox).clear(_place(world, box))
 
 

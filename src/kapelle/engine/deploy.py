@@ -102,6 +102,9 @@ def box_of(order: Deployment, home: str) -> Box:
         key=order.agent.agent_id,
         folder=order.agent.folder,
         home=home,
+        run_id=order.run.run_id,
+        task_id=order.task.task_id,
+        model=order.access.base_url if order.access is not None else None,
     )
 
 
@@ -145,8 +148,8 @@ def environment(world: World, run: Run, task: Task | None, workspace: WorkspaceR
     return (*names, *port_names(workspace.first_port, run.spec.workspace.ports))
 
 
-def command_box(run: Run, workspace: WorkspaceRow, key: str, folder: str) -> Box:
-    """Return the box of a set-up command or a check in *workspace*."""
+def command_box(run: Run, task: Task | None, workspace: WorkspaceRow, key: str, folder: str) -> Box:
+    """Return the box of a set-up command or a check in *workspace*; *task* is None where it is for several."""
     rules = run.spec.workspace
     return Box(
         sandbox=rules.sandbox,
@@ -155,6 +158,8 @@ def command_box(run: Run, workspace: WorkspaceRow, key: str, folder: str) -> Box
         key=key,
         folder=folder,
         home=f"{folder}/home",
+        run_id=run.run_id,
+        task_id=task.task_id if task is not None else None,
     )
 
 
@@ -171,7 +176,7 @@ async def set_up(world: World, run: Run, task: Task | None, workspace: Workspace
             limit=world.settings.setup_timeout,
         )
         output = world.folders.log(run.run_id, task.task_id if task else "gate", f"{workspace.workspace_id}-setup-{index}")
-        box = command_box(run, workspace, f"{workspace.workspace_id}-setup", folder)
+        box = command_box(run, task, workspace, f"{workspace.workspace_id}-setup", folder)
         result, limit = await run_boxed(world, box, launch, output)
         if result.exit_code != 0:
             how = "ran out of time" if result.timed_out else f"ended with exit code {result.exit_code}"

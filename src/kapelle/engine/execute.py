@@ -26,13 +26,14 @@ from kapelle.core.task import Task, TaskState
 from kapelle.core.wording import go_on, hand_over
 from kapelle.engine.accounts import Accounts, waits
 from kapelle.engine.acts import Acts, Finding
-from kapelle.engine.boxing import cleared, met
+from kapelle.engine.boxing import cleared, met, way_of
 from kapelle.engine.deploy import Deployed, Deployment, box_of, deploy
 from kapelle.engine.ending import give_up_attempt, move, run_of, wait
 from kapelle.engine.meter import EngineMeter, write_down
 from kapelle.engine.rooms import workspace_for
 from kapelle.engine.tickets import model_access, ticket_of
 from kapelle.engine.turns import Turns
+from kapelle.engine.witness import Witness
 from kapelle.engine.world import World
 
 AT_WORK = frozenset({TaskState.ASSIGNED, TaskState.RUNNING, TaskState.VALIDATING})
@@ -53,10 +54,11 @@ class ExecuteStage:
 
     name = "execute"
 
-    def __init__(self, world: World, acts: Acts, meter: EngineMeter, base_url: str) -> None:
+    def __init__(self, world: World, acts: Acts, meter: EngineMeter, witness: Witness, base_url: str) -> None:
         self._world = world
         self._acts = acts
         self._meter = meter
+        self._witness = witness
         self._base_url = base_url
         self._accounts = Accounts(world)
         self._turns = Turns(world, self._accounts)
@@ -76,9 +78,11 @@ class ExecuteStage:
         """See ``engine.stage.Stage``."""
         findings = self._acts.take()
         taken = self._meter.take()
+        heard = self._witness.take()
 
         def decide(tx: Tx) -> tuple[_Orders, Mapping[AccountId, Account]]:
             write_down(tx, taken)
+            tx.log(*heard)
             self._accounts.hear_calls(tx, taken[0])
             for finding in findings:
                 finding(tx)
@@ -90,6 +94,7 @@ class ExecuteStage:
         except BaseException:
             self._acts.give_back(findings)
             self._meter.give_back(taken)
+            self._witness.give_back(heard)
             raise
         self._meter.hold(accounts)
         self._carry_out(orders)
@@ -310,6 +315,7 @@ class ExecuteStage:
         agent = order.agent
         if agent.process is None:
             return None
+        await self._reopen(order)
         codec = order.driver.codec()
         self._codecs[agent.agent_id] = codec
         offset = await self._read_again(agent, codec)
@@ -329,6 +335,16 @@ class ExecuteStage:
             self._codecs.pop(agent.agent_id, None)
             self._world.gateway.dismiss(agent.agent_id)
             self._meter.close(agent.agent_id)
+
+    async def _reopen(self, order: Deployment) -> None:
+        """Open the way of an agent that an earlier leader started; for one of this leader's own it is open."""
+        box = box_of(order, self._world.folders.home(order.attempt.attempt_id))
+        try:
+            await way_of(self._world, box)
+        except KapelleError as error:
+            agent = order.agent
+            left = SandboxLeft(run_id=agent.run_id, task_id=agent.task_id, sandbox=box.sandbox, reason=error.in_full)
+            self._acts.report(lambda tx: tx.log(left))
 
     async def _read_again(self, agent: Agent, codec: Codec) -> int:
         """Feed the codec what an earlier leader has read and written down already, so that it knows where it is."""

@@ -58,7 +58,7 @@ async def _run_check(
         limit=check.timeout,
     )
     output = world.folders.log(run.run_id, task.task_id if task else "gate", f"{label}-{check.name}")
-    box = command_box(run, workspace, f"{workspace.workspace_id}-check", folder)
+    box = command_box(run, task, workspace, f"{workspace.workspace_id}-check", folder)
     result, limit = await run_boxed(world, box, launch, output)
     state = CheckState.PASSED if result.exit_code == 0 else CheckState.FAILED
     return CheckResult(

@@ -30,6 +30,7 @@ from kapelle.engine.report import ReportStage
 from kapelle.engine.stage import Stage
 from kapelle.engine.submit import Asked, SubmitStage
 from kapelle.engine.validate import ValidateStage
+from kapelle.engine.witness import Witness
 from kapelle.engine.world import World
 
 RENEW = timedelta(seconds=5)
@@ -108,6 +109,7 @@ class Engine:
             # The lead last, and whatever happens: in this process nobody could ever take it again.
             try:
                 await world.gateway.stop()
+                await world.ways.stop()
             finally:
                 world.evaluator.close()
                 await self._leadership.give_up(term)
@@ -122,7 +124,9 @@ class Engine:
         finished: Callable[[], Awaitable[bool]],
     ) -> None:
         acts = {name: Acts(group, self._loop.wake) for name in ("execute", "validate", "merge", "report")}
-        execute = ExecuteStage(world, acts["execute"], meter, base_url)
+        witness = Witness(self._loop.wake)
+        world.ways.listen(witness.hear)
+        execute = ExecuteStage(world, acts["execute"], meter, witness, base_url)
         report = ReportStage(world, acts["report"], acts["merge"])
         everything: list[Stage] = [
             SubmitStage(world, self._asked),

@@ -8,7 +8,7 @@ from kapelle.core.evaluating import Evaluator
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Credentials, Gateway
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId, make_id
-from kapelle.core.ports import Chance, Clock, Driver, Hints, Host, Repositories, Sandbox, Workspaces
+from kapelle.core.ports import Chance, Clock, Driver, Hints, Host, Repositories, Sandbox, Ways, Workspaces
 from kapelle.core.store import Store
 from kapelle.engine.missing import MissingDriver
 
@@ -99,6 +99,7 @@ class World:
     host: Host
     drivers: Mapping[str, Driver]
     sandboxes: Mapping[str, Sandbox]
+    ways: Ways
     workspaces: Workspaces
     repositories: Repositories
     gateway: Gateway

@@ -11,7 +11,8 @@ from kapelle.core.conversation import Trouble
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Meter, Ticket
 from kapelle.core.ids import AgentId
-from kapelle.core.isolation import Place, Remains, SandboxCapabilities
+from kapelle.core.isolation import Place, Remains, SandboxCapabilities, Way
+from kapelle.core.network import Decision, Pass
 from kapelle.core.ports import Launch
 
 
@@ -47,6 +48,31 @@ class PlainSandbox:
         found = [place.key for place in places if place.key not in {*keep, *self.cleared}]
         self.cleared += found
         return found
+
+
+class OpenWays:
+    """See ``core.ports.Ways``: it lets nobody through, and says so when a test asks it to."""
+
+    def __init__(self) -> None:
+        self.open_now: dict[str, Pass] = {}
+        self.told: Callable[[Decision], None] = lambda _: None
+
+    def listen(self, told: Callable[[Decision], None]) -> None:
+        """See the port."""
+        self.told = told
+
+    async def open(self, holder: Pass, folder: str) -> Way:
+        """See the port."""
+        self.open_now[holder.key] = holder
+        return Way(folder=folder, model=holder.model)
+
+    async def close(self, key: str) -> None:
+        """See the port."""
+        self.open_now.pop(key, None)
+
+    async def stop(self) -> None:
+        """See the port."""
+        self.open_now.clear()
 
 
 @frozen

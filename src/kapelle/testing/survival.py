@@ -103,9 +103,9 @@ class Over(Exception):
 class Ordeal:
     """One run at a place of its own."""
 
-    def __init__(self, place: Place, *, sandbox: str = "process") -> None:
+    def __init__(self, place: Place, *, sandbox: str = "process", network: str = "open") -> None:
         self.place = place
-        self.sandbox = sandbox
+        self._network = network
         self.leader: subprocess.Popen[bytes] | None = None
         self.others: list[subprocess.Popen[bytes]] = []
         self.clock: SetClock | None = None
@@ -123,7 +123,8 @@ class Ordeal:
         project = place.repository / ".kapelle" / "agents.yml"
         text = project.read_text(encoding="utf-8")
         gate = '  ordeal: {checks: [{name: holds, run: "python3 check.py", timeout: 1m}]}\n'
-        project.write_text(text.replace("gates:\n", f"gates:\n{gate}", 1), encoding="utf-8")
+        text = f"network: {self._network}\n" + text.replace("gates:\n", f"gates:\n{gate}", 1)
+        project.write_text(text, encoding="utf-8")
         git(place.repository, "add", "-A")
         git(place.repository, "commit", "-q", "-m", "a check for ordeals")
         tasks = "".join(
@@ -311,7 +312,10 @@ class Ordeal:
         dirty = git(place.repository, "status", "--porcelain")
         if dirty:
             found.left.append(f"the checkout is dirty: {dirty}")
+        found.left += [f"{path} is left" for path in place.home.rglob("*") if path.is_socket() and path.parent.name == "ways"]
         with closing(sqlite3.connect(place.home / "store.db")) as store:
+            (store_id,) = store.execute("select value from about where name = 'store_id'").fetchone()
+            found.left += [f"{path} is left" for path in Path("/sys/fs/cgroup").rglob(f"kapelle-{store_id}")]
             if store.execute("select count(*) from agents where state != 'stopped'").fetchone()[0]:
                 found.left.append("an agent is live by the store")
             if store.execute("select count(*) from workspaces").fetchone()[0]:

@@ -43,13 +43,14 @@ from kapelle.engine.report import ReportStage
 from kapelle.engine.stage import Stage
 from kapelle.engine.submit import SubmitStage
 from kapelle.engine.validate import ValidateStage
+from kapelle.engine.witness import Witness
 from kapelle.engine.world import EngineSettings, Folders, World
 from kapelle.testing.chance import SeededChance
 from kapelle.testing.clock import HandClock
 from kapelle.testing.drivers import LineDriver
 from kapelle.testing.evaluating import PlainEvaluator
 from kapelle.testing.factories import PROJECT
-from kapelle.testing.fakes import FakeCredentials, FakeGateway, FakeHints, PlainSandbox
+from kapelle.testing.fakes import FakeCredentials, FakeGateway, FakeHints, OpenWays, PlainSandbox
 from kapelle.testing.git import Files, MemoryGit
 from kapelle.testing.hosts import BOOT, ScriptedHost, ScriptedProcess
 from kapelle.testing.points import Points
@@ -88,6 +89,7 @@ class SmallWorld:
         self.credentials = FakeCredentials()
         self.hints = FakeHints()
         self.sandbox = PlainSandbox()
+        self.ways = OpenWays()
         self.leaders: list[Leader] = []
         """Those that have not died, the newest last."""
         self._taken = 0
@@ -98,6 +100,7 @@ class SmallWorld:
             host=self.host,
             drivers={"line": LineDriver(), "once": LineDriver("once", DriverCapabilities()), "noop": NoopDriver()},
             sandboxes={"process": self.sandbox},
+            ways=self.ways,
             workspaces=MemoryWorkspaces(self.git, self.points),
             repositories=MemoryRepositories(self.git, self.points),
             gateway=self.gateway,
@@ -274,6 +277,7 @@ class Leader:
         self.world = world
         self.term = world.term
         self.meter = EngineMeter(self.wake)
+        self.witness = Witness(self.wake)
         self._me = me
         self._group = _Group(self)
         self._changed = asyncio.Event()
@@ -286,11 +290,12 @@ class Leader:
         """Do what a leader does before its first step."""
         await self.world.store.read(self.meter.load)
         base_url = await self.world.gateway.start(self.meter)
+        self.world.ways.listen(self.witness.hear)
         stages: list[Stage] = [
             RecoverStage(self.world, self._me),
             SubmitStage(self.world),
             DispatchStage(self.world),
-            ExecuteStage(self.world, self.acts["execute"], self.meter, base_url),
+            ExecuteStage(self.world, self.acts["execute"], self.meter, self.witness, base_url),
             ValidateStage(self.world, self.acts["validate"]),
             MergeStage(self.world, self.acts["merge"]),
             ReportStage(self.world, self.acts["report"], self.acts["merge"]),

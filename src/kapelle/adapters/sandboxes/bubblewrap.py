@@ -17,6 +17,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from kapelle.adapters.sandboxes.holding import Holding
+from kapelle.adapters.sandboxes.leading import Leading
 from kapelle.adapters.sandboxes.programs import SYSTEM, is_below, needed
 from kapelle.adapters.sandboxes.surroundings import environment, make_folders, temporary
 from kapelle.adapters.system.ownership import agent, give
@@ -55,7 +56,7 @@ class BubblewrapSandbox:
     @property
     def capabilities(self) -> SandboxCapabilities:
         """What it isolates on this machine."""
-        return SandboxCapabilities(files=True, pids=True, ends_all=True, limits=self._holding.holds())
+        return SandboxCapabilities(files=True, network=True, pids=True, ends_all=True, limits=self._holding.holds())
 
     def missing(self) -> str:
         return _problem()
@@ -71,6 +72,8 @@ class BubblewrapSandbox:
             )
         make_folders(place)
         env = environment(launch, place)
+        way = Leading(place.way)
+        env = {**way.environment(), **env}
         try:
             etc = _etc(place)
             files = list(_files(launch, place))
@@ -82,12 +85,13 @@ class BubblewrapSandbox:
         except OSError as error:
             raise HostFailed(f"{error.filename} cannot be prepared for the sandbox: {error.strerror}") from error
         private = (place.workspace, place.folder, place.home, *(mount.path for mount in place.mounts))
-        shown = needed(env.get("PATH", os.defpath), launch.argv[0], private)
+        shown = needed(env.get("PATH", os.defpath), (launch.argv[0], *way.programs()), private)
         programs = [Mount(kind=MountKind.READ, path=path) for path in shown]
         own = [Mount(kind=MountKind.WRITE, path=path) for path in (temporary(place), place.home, place.workspace)]
-        mounts = [*programs, *place.isolation.mounts, *own, *place.mounts, *files]
+        mounts = [*programs, *place.isolation.mounts, *own, *place.mounts, *files, *way.mounts()]
         built = [*_base(place.isolation.limits.disk), *_own_etc(etc), *_mounts(mounts)]
-        argv = (*_bubblewrap(), *built, "--chdir", launch.cwd, "--", *_become(), *launch.argv)
+        network = ("--unshare-net",) if place.isolation.network.closed else ()
+        argv = (*_bubblewrap(), *network, *built, "--chdir", launch.cwd, "--", *_become(), *way.command(), *launch.argv)
         return self._holding.held(replace(launch, argv=argv, env=tuple(env.items())), place)
 
     async def clear(self, place: Place) -> Remains:

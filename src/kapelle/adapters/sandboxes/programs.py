@@ -18,21 +18,22 @@ OURS = Path(__file__).parents[2]
 
 
 @lru_cache(maxsize=256)
-def needed(path: str, program: str, private: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Return the directories that hold the programs of *path* (as in ``$PATH``) and *program*, each once, outer ones first.
+def needed(path: str, programs: tuple[str, ...], private: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return the directories that hold the programs of *path* (as in ``$PATH``) and *programs*, each once, outer ones first.
 
     None of them holds anything of *private*: what would is narrowed to the directory of the programs themselves, and where that
     holds something of it too, it is left out.
     """
     folders = [entry for entry in path.split(os.pathsep) if Path(entry).is_absolute()]
-    if Path(program).is_absolute():
-        folders += [str(Path(program).parent), str(Path(program).resolve().parent)]
+    for program in programs:
+        if Path(program).is_absolute():
+            folders += [str(Path(program).parent), str(Path(program).resolve().parent)]
     kept_back = {str(Path.home()), *private}
     found: set[str] = set()
     for folder in folders:
         if Path(folder).is_dir():
             found |= {folder if _shows(root, kept_back) else root for root in _roots(Path(folder))}
-    if Path(program) == Path(sys.executable):
+    if programs and Path(programs[0]) == Path(sys.executable):
         found.add(str(OURS))
     shown = {root for root in found if not _shows(root, kept_back)}
     outer = [root for root in sorted(shown) if not any(is_below(root, other) for other in shown if other != root)]

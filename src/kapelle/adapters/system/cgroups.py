@@ -75,7 +75,11 @@ class ControlGroups:
                 if index > 0 and not hierarchy.controllers & wanted:
                     continue
                 group = hierarchy.group(store_id, key)
-                _make(hierarchy, group, wanted & hierarchy.controllers)
+                try:
+                    _make(hierarchy, group, wanted & hierarchy.controllers)
+                except FileNotFoundError:
+                    # Another process has just cleared the last one of the store.
+                    _make(hierarchy, group, wanted & hierarchy.controllers)
                 for name, value in _settings(hierarchy, limits):
                     (group / name).write_text(value)
                 groups.append(group)
@@ -100,6 +104,9 @@ class ControlGroups:
         )
         for group in groups:
             await _remove(group)
+            with suppress(OSError):
+                # The store's, when this was the last in it; it is made again with the next.
+                group.parent.rmdir()
         return said
 
     async def sweep(self, store_id: str, keep: Collection[str]) -> list[str]:

@@ -1,8 +1,9 @@
 """The suite of the sandbox's port: ``core.ports.Sandbox``, with a host of this machine to start what is wrapped."""
 
+import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from textwrap import dedent
 import pytest
 
 from kapelle.core.errors import HostFailed
-from kapelle.core.isolation import Isolation, Limit, Mount, MountKind, Place, ProcessLimits, Remains
+from kapelle.core.isolation import Isolation, Limit, Mount, MountKind, Network, NetworkKind, Place, ProcessLimits, Remains, Way
 from kapelle.core.ports import Ended, Host, Launch, Sandbox
 from kapelle.testing.conformance.processes import Stage, Started, closed_to_others, read_to_end, read_until
 
@@ -244,6 +245,97 @@ class SandboxSuite:
         assert said == "toolseen0\na\ndeep\n"
         assert (tmp_path / "cache" / "d").exists()
 
+    # --- The network ---
+
+    async def _reached(self, stage: Stage, place: Place, address: str) -> str:
+        """Return what a program inside hears from *address*, or what goes wrong; ``$NAME`` is a variable with the address."""
+        script = """
+            import os, socket, sys
+            host, _, port = os.path.expandvars(sys.argv[1]).removeprefix("http://").rpartition(":")
+            try:
+                with socket.create_connection((host, int(port)), 10) as stream:
+                    stream.sendall(b"hello from inside\\n")
+                    print(stream.makefile().readline(), end="")
+            except OSError as error:
+                print(f"not reached: {error}")
+        """
+        launch = replace(stage.launch("true"), argv=(sys.executable, "-I", "-c", dedent(script), address))
+        return await self._said(stage, replace(place, folder=f"{place.folder}-{len(stage.started)}"), launch)
+
+    @pytest.fixture
+    async def outside(self) -> AsyncIterator[int]:
+        """Give the port of somebody who listens on this machine."""
+        server = await asyncio.start_server(_polite("outside"), "127.0.0.1", 0)
+        yield server.sockets[0].getsockname()[1]
+        server.close()
+
+    async def test_an_open_network_is_that_of_the_machine(self, stage: Stage, place: Place, outside: int) -> None:
+        """Or the next would prove nothing."""
+        said = await self._reached(stage, place, f"127.0.0.1:{outside}")
+        assert said == "outside heard: hello from inside\n"
+
+    async def test_a_closed_network_leads_nowhere(self, stage: Stage, place: Place, outside: int) -> None:
+        """Neither to this machine nor beyond."""
+        if not self.sandbox().capabilities.network:
+            return
+        place = replace(place, isolation=Isolation(network=Network(kind=NetworkKind.NONE)))
+        for address in (f"127.0.0.1:{outside}", "169.254.169.254:80", "1.1.1.1:53"):
+            assert "not reached" in await self._reached(stage, place, address)
+
+    async def test_a_way_leads_to_the_model_and_to_the_proxy_and_nowhere_else(
+        self, stage: Stage, place: Place, outside: int, tmp_path: Path
+    ) -> None:
+        """The model is where it would be anyway; the proxy is named where programs look."""
+        if not self.sandbox().capabilities.network:
+            return
+        (tmp_path / "ways").mkdir()
+        servers = [await asyncio.start_unix_server(_polite(name), tmp_path / "ways" / name) for name in ("proxy", "model")]
+        for name in ("proxy", "model"):
+            (tmp_path / "ways" / name).chmod(0o666)
+        network = Network(kind=NetworkKind.MODEL_ONLY)
+        way = Way(folder=str(tmp_path / "ways"), model=outside)
+        place = replace(place, isolation=Isolation(network=network), way=way)
+        assert await self._reached(stage, place, f"127.0.0.1:{outside}") == "model heard: hello from inside\n"
+        for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            assert await self._reached(stage, place, f"${name}") == "proxy heard: hello from inside\n"
+        assert "not reached" in await self._reached(stage, place, f"127.0.0.1:{outside + 1}")
+        for server in servers:
+            server.close()
+
+    async def test_who_leads_next_is_found_by_the_same_way(self, stage: Stage, place: Place, tmp_path: Path) -> None:
+        """The program goes on; what it asks meanwhile ends at once."""
+        if not self.sandbox().capabilities.network:
+            return
+        (tmp_path / "ways").mkdir()
+        way = Way(folder=str(tmp_path / "ways"))
+        place = replace(place, isolation=Isolation(network=Network(kind=NetworkKind.MODEL_ONLY)), way=way)
+        script = """
+            import os, socket, sys
+            host, _, port = os.environ["HTTP_PROXY"].removeprefix("http://").rpartition(":")
+            for _ in sys.stdin:
+                with socket.create_connection((host, int(port)), 10) as stream:
+                    try:
+                        print(stream.makefile().readline(), end="", flush=True)
+                    except ConnectionResetError:
+                        pass
+                    print("over", flush=True)
+        """
+        launch = replace(stage.launch("true", stdin=True), argv=(sys.executable, "-I", "-c", dedent(script)))
+        found = await self._start(stage, place, launch)
+        said = b""
+        for leader in ("first", "", "second"):
+            server = await asyncio.start_unix_server(_greeting(leader), tmp_path / "ways" / "proxy") if leader else None
+            if server is not None:
+                (tmp_path / "ways" / "proxy").chmod(0o666)
+            await stage.host.write(found.process, b"go\n")
+            said += f"{leader} leads\nover\n".encode() if leader else b"over\n"
+            await read_until(stage.host, found, said)
+            if server is not None:
+                server.close()
+                (tmp_path / "ways" / "proxy").unlink()
+        await stage.host.close_input(found.process)
+        assert await read_to_end(stage.host, found) == (said, Ended(exit_code=0))
+
     # --- Limits: those that are declared hold, for everything that was started together ---
 
     async def _limited(self, stage: Stage, place: Place, limits: ProcessLimits, script: str) -> tuple[str, Remains]:
@@ -391,6 +483,22 @@ class SandboxSuite:
         for each in others:
             await self.sandbox().clear(each)
             await self.sandbox().sweep(each.store_id, ())
+
+
+def _polite(name: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"{name} heard: ".encode() + await reader.readline())
+        writer.close()
+
+    return serve
+
+
+def _greeting(name: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"{name} leads\n".encode())
+        writer.close()
+
+    return serve
 
 
 def _place_in(folder: Path) -> Place:

@@ -1,0 +1,51 @@
+"""Ways out of sandboxes of this machine; see ``opened``."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from kapelle.core.errors import HostFailed
+from kapelle.core.isolation import Way
+from kapelle.core.network import Decision, Pass
+
+if TYPE_CHECKING:
+    from kapelle.adapters.network.opened import Opened
+
+Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Returns the addresses of a host."""
+
+
+class LocalWays:
+    """See ``core.ports.Ways``."""
+
+    def __init__(self, resolver: Resolver | None = None) -> None:
+        self._resolver = resolver
+        self._told: Callable[[Decision], None] = lambda _: None
+        self._open: dict[str, Opened] = {}
+
+    def listen(self, told: Callable[[Decision], None]) -> None:
+        self._told = told
+
+    async def open(self, holder: Pass, folder: str) -> Way:
+        # The proxy is loaded where it is needed: most runs need none.
+        from kapelle.adapters.network.opened import Opened
+
+        found = self._open.get(holder.key)
+        if found is None:
+            # Whoever listens may come later, or be another by then.
+            found = Opened(holder, folder, lambda decision: self._told(decision), self._resolver)  # noqa: PLW0108
+            self._open[holder.key] = found
+            try:
+                await found.begin()
+            except OSError as error:
+                await self.close(holder.key)
+                raise HostFailed(f"the way to the network cannot be made in {folder}: {error.strerror}") from error
+        return Way(folder=folder, model=holder.model)
+
+    async def close(self, key: str) -> None:
+        found = self._open.pop(key, None)
+        if found is not None:
+            await found.end()
+
+    async def stop(self) -> None:
+        for key in list(self._open):
+            await self.close(key)
