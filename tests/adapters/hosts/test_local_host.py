@@ -37,6 +37,8 @@ async def lead():
 asyncio.run(lead())
 """
 PROC = Path("/proc/self/fd").is_dir()
+NOTHING_HELD = ("", "", "", "")
+"""Control groups, open files, size of files, guard: as the shim takes them before the program."""
 SHELLS = [
     shell
     for shell in (("sh",), ("dash",), ("bash",), ("bash", "--posix"), ("busybox", "sh"), ("ksh",), ("zsh", "--emulate", "sh"))
@@ -131,11 +133,22 @@ async def test_what_an_agent_left_behind_has_no_hold_on_the_host(stage: Stage) -
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
+def test_the_shim_writes_into_no_file_but_those_of_control_groups(tmp_path: Path, shell: tuple[str, ...]) -> None:
+    """Arguments in another order than it takes them once emptied a program that was to be started."""
+    (tmp_path / "program").write_text("#!/bin/sh\n")
+    held = (str(tmp_path / "program"), "", "", "")
+    command = [*shell, "-c", SHIM, "kapelle-shim", str(tmp_path), "100", *held, "/bin/true"]
+    subprocess.run(command, capture_output=True, start_new_session=True, timeout=PATIENCE, check=False)
+    assert (tmp_path / "program").read_text() == "#!/bin/sh\n"
+    assert (tmp_path / "exit").read_text() == "125"
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
 @pytest.mark.parametrize(
     ("script", "given", "code"), [("exit 7", b"", "7"), ("cat; exit 9", b"hello\n", "9"), ("kill -TERM $$", b"", "143")]
 )
 def test_the_shim_works_in_every_shell(tmp_path: Path, shell: tuple[str, ...], script: str, given: bytes, code: str) -> None:
-    command = [*shell, "-c", SHIM, "kapelle-shim", str(tmp_path), "100", "/bin/sh", "-c", script]
+    command = [*shell, "-c", SHIM, "kapelle-shim", str(tmp_path), "100", *NOTHING_HELD, "/bin/sh", "-c", script]
     result = subprocess.run(command, input=given, capture_output=True, start_new_session=True, timeout=PATIENCE, check=False)
     assert (tmp_path / "exit").read_text() == code
     assert (result.stdout, result.stderr) == (given, b"")
@@ -144,7 +157,7 @@ def test_the_shim_works_in_every_shell(tmp_path: Path, shell: tuple[str, ...], s
 
 @pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
 def test_the_time_limit_holds_in_every_shell(tmp_path: Path, shell: tuple[str, ...]) -> None:
-    command = [*shell, "-c", SHIM, "kapelle-shim", str(tmp_path), "0.2", "/bin/sh", "-c", "echo up; sleep 1000"]
+    command = [*shell, "-c", SHIM, "kapelle-shim", str(tmp_path), "0.2", *NOTHING_HELD, "/bin/sh", "-c", "echo up; sleep 1000"]
     result = subprocess.run(command, capture_output=True, start_new_session=True, timeout=PATIENCE, check=False)
     assert (result.stdout, result.stderr) == (b"up\n", b"")
     assert (tmp_path / "timed-out").exists()

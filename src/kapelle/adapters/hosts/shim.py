@@ -8,6 +8,7 @@ Five lines of POSIX shell would do for the code alone. What else it does, and wh
   job was terminated.
 - What holds for the program alone is set by the process that becomes it: the shim and its watchdog are outside of its control
   group, so that neither its memory nor the number of its processes is theirs. What cannot be set is no reason to start without.
+  Nothing is written but what control groups are joined by: any other file, given by mistake, would be emptied.
 - A guard looks on from outside, too, and is in the process group only to end with the rest of it.
 - ``trap :`` and not ``trap ''``: an ignored signal stays ignored in what is started, a caught one does not. The watchdog
   ignores what asks to end: it is there for those who do not listen, and only ever ended by force.
@@ -24,7 +25,9 @@ become() {
   set -f
   IFS='
 '
-  for group in $groups; do echo 0 > "$group" || exit 125; done
+  for group in $groups; do
+    case $group in */cgroup.procs) echo 0 > "$group" || exit 125 ;; *) exit 125 ;; esac
+  done
   [ -z "$blocks" ] || ulimit -f "$blocks" || exit 125
   [ -z "$files" ] || ulimit -n "$files" || exit 125
   exec "$@"
