@@ -90,7 +90,7 @@ def test_what_a_sandbox_does_not_isolate_is_said(place: Place) -> None:
     assert str(process["what"]).startswith(
         "process isolates nothing (not: files, network, processes); it holds limits of memory,"
     )
-    assert process["remedy"] == "Set `sandbox: bubblewrap` in .kapelle/agents.yml: it works here."
+    assert process["remedy"] == "bubblewrap works here, and is taken where `sandbox` says nothing else."
 
 
 def test_the_configuration_of_the_project_is_checked(place: Place) -> None:

@@ -169,7 +169,7 @@ def _sandboxes() -> list[Finding]:
         what += f"; {_limits(can)}"
         if not can.ends_all:
             what += "; what leaves its process group and drops its environment goes on"
-        instead = f"Set `sandbox: {better}` in .kapelle/agents.yml: it works here." if better else ""
+        instead = f"{better} works here, and is taken where `sandbox` says nothing else." if better else ""
         remedy = instead or "Agents can do whatever you can: let them work on what you can restore."
         standing = Standing.NOTE if open_ or len(can.limits) < len(Limit) else Standing.OK
         found.append(Finding(area="sandbox", standing=standing, what=what, remedy="" if isolated else remedy))

@@ -1,13 +1,47 @@
 """What agents.yml asks of a sandbox: read, put together from the whole file and one agent, and held against what it can."""
 
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from kapelle.apps import models
+from kapelle.apps.settings import AUTO
 from kapelle.core.errors import Mistake
 from kapelle.core.isolation import Isolation, Mount, MountKind, Network, NetworkKind, ProcessLimits
 from kapelle.core.ports import Sandbox
+from kapelle.core.run import RunSpec
+from kapelle.core.task import WorkspaceKind
 
+PREFERRED = ("bubblewrap",)
+"""Sandboxes that are taken when none is named, the best first."""
+PLAIN = "process"
 HELD = "`kapelle doctor` tells what each sandbox holds here"
+
+
+def chosen(sandboxes: Mapping[str, Sandbox], named: str, *, why_open: str = "") -> str:
+    """Return the sandbox that *named* means here; *why_open* says why the work cannot be done in one that hides files."""
+    if named != AUTO:
+        return named
+    works = (name for name in PREFERRED if name in sandboxes and not sandboxes[name].missing())
+    return PLAIN if why_open else next(works, PLAIN)
+
+
+def why_open(kinds: Collection[WorkspaceKind | None], *, own_login: bool) -> str:
+    """Return why work cannot be done in a sandbox that hides files, in words for people; empty when it can."""
+    if own_login:
+        return "the login of claude is in your own home"
+    if WorkspaceKind.PATH in kinds and os.geteuid() == 0:
+        return "a task works in a directory of yours, and you are root"
+    return ""
+
+
+def unisolated(spec: RunSpec, sandboxes: Mapping[str, Sandbox], named: str) -> str:
+    """Return why nothing of a run is isolated although nobody asked for that, in words for people; empty when it is."""
+    if named != AUTO or spec.workspace.sandbox != PLAIN:
+        return ""
+    reason = why_open({task.workspace for task in spec.tasks}, own_login=spec.upstream.own_login)
+    missing = [f"{name}: {problem}" for name in PREFERRED if name in sandboxes and (problem := sandboxes[name].missing())]
+    return "; ".join(missing) or reason
 
 
 def isolation(

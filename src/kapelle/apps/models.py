@@ -277,7 +277,9 @@ Network = Literal["open", "none", "model-only"] | AllowedNetwork
 class Isolated(Model):
     """What is asked of a sandbox."""
 
-    sandbox: str | None = Field(default=None, description="process, bubblewrap, ...; `kapelle doctor` tells what they isolate.")
+    sandbox: str | None = Field(
+        default=None, description="process, bubblewrap, auto, ...; `kapelle doctor` tells what they isolate."
+    )
     limits: ProcessLimits = Field(default=ProcessLimits(), description="How much of the machine may be used.")
     network: Network | None = Field(
         default=None, description="open, none, model-only, or {allow: [HOST, ...]} for the model and these."

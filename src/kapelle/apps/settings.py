@@ -73,6 +73,9 @@ def _slots() -> int:
     return max(2, 2 * (os.cpu_count() or 1))
 
 
+AUTO = "auto"
+"""The sandbox that is chosen by what works here."""
+
 ALL: tuple[Setting, ...] = (
     Setting(name="home", about="where state and workspaces are kept", variable="KAPELLE_HOME"),
     Setting(name="target", about="branch that changes go to", variable="KAPELLE_TARGET", project=("target",)),
@@ -151,10 +154,10 @@ ALL: tuple[Setting, ...] = (
     ),
     Setting(
         name="sandbox",
-        about="what set-up commands, checks, and agents that name no other run in: process or bubblewrap",
+        about="what set-up commands, checks, and agents that name no other run in; auto: bubblewrap where it works",
         variable="KAPELLE_SANDBOX",
         agents=("sandbox",),
-        default="process",
+        default=AUTO,
     ),
     Setting(
         name="copy_files",

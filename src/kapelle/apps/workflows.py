@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from kapelle.apps import models
-from kapelle.apps.isolating import isolation, unheld
+from kapelle.apps.isolating import chosen, isolation, unheld, why_open
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import FileInvalid, Mistake, TemplateFailed, UsageError, closest
@@ -38,6 +38,12 @@ class Workshop:
     """The repository, or None outside of one."""
     evaluator: Evaluator
     """Computes what a ``foreach`` gives."""
+    why_open: str = ""
+    """Why the work cannot be done in a sandbox that hides files, in words for people."""
+
+    def sandbox(self, named: str | None = None) -> str:
+        """Return the name of the sandbox that *named* means here, or that of the settings."""
+        return chosen(self.sandboxes, named or self.configuration.settings.sandbox, why_open=self.why_open)
 
 
 def read_workflow(path: Path) -> tuple[Document, models.Workflow]:
@@ -60,9 +66,9 @@ def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake
     wrong: list[Mistake] = []
     path = shop.configuration.root / AGENTS_FILE
     document = Document.read(path) if path.exists() else Document(str(path), None)
-    wrong += _sandbox_wrong(shop, document, shop.configuration.settings.sandbox, ())
+    wrong += _sandbox_wrong(shop, document, shop.sandbox(), ())
     whole, problems = isolation(shop.configuration.root, shop.configuration.agents)
-    problems += unheld(shop.sandboxes.get(shop.configuration.settings.sandbox), whole)
+    problems += unheld(shop.sandboxes.get(shop.sandbox()), whole)
     wrong += [document.located(problem) for problem in problems]
     for name, agent in shop.configuration.agents.agents.items():
         here = ("agents", name)
@@ -72,14 +78,14 @@ def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake
             message = f"there is no driver for the program {agent.program}"
             wrong.append(document.located(Mistake(message=message, advice=advice, path=(*here, "program"))))
         if agent.sandbox is not None:
-            wrong += _sandbox_wrong(shop, document, agent.sandbox, here)
+            wrong += _sandbox_wrong(shop, document, shop.sandbox(agent.sandbox), here)
         prompt, problem = _system_prompt(shop.configuration.root, agent.prompt)
         if problem:
             advice = f"make the file below {FOLDER}/, or write the text itself with `prompt: |`"
             wrong.append(document.located(Mistake(message=problem, advice=advice, path=(*here, "prompt"))))
         if driver is not None and driver.capabilities.conversation:
             prompt = _with_project(shop.configuration.project, agent, prompt)
-        sandbox = agent.sandbox or shop.configuration.settings.sandbox
+        sandbox = shop.sandbox(agent.sandbox)
         asked, problems = isolation(shop.configuration.root, agent, whole, here)
         problems += unheld(shop.sandboxes.get(sandbox), asked, here) if agent.isolation_given or agent.sandbox else []
         if asked.network.kind is NetworkKind.NONE and driver is not None and driver.capabilities.uses_gateway:
@@ -179,7 +185,6 @@ def to_run(
         FileInvalid: the workflow or agents.yml has mistakes; all of them are told, each with its place.
         UsageError: an input is unknown or missing, or an agent cannot have what it needs in its sandbox.
     """
-    configs, wrong = agent_configs(shop)
     values = input_values(workflow, inputs) if not document.mistakes else {}
     phases = tuple(workflow.phases if workflow.phases is not None else shop.configuration.project.phases)
     all_gates = gates(shop.configuration)
@@ -189,6 +194,8 @@ def to_run(
         made, problems = _task(name, task, workflow, shop, values)
         tasks.append(made)
         further.extend(problems)
+    shop = replace(shop, why_open=_why_open(shop, tasks, upstream))
+    configs, wrong = agent_configs(shop)
     around = Surroundings(
         agents=frozenset(config.name for config in configs),
         gates=frozenset(gate.name for gate in all_gates),
@@ -232,7 +239,7 @@ def _spec(
             copy=settings.copy_files,
             setup=settings.setup,
             ports=settings.ports,
-            sandbox=settings.sandbox,
+            sandbox=shop.sandbox(),
             isolation=isolation(shop.configuration.root, shop.configuration.agents)[0],
         ),
         limits=Limits(
@@ -244,6 +251,15 @@ def _spec(
         delivery=DeliveryMode(_before(shop, "delivery", workflow.delivery)),
         upstream=upstream,
     )
+
+
+def _why_open(shop: Workshop, tasks: Sequence[WorkflowTask], upstream: Upstream) -> str:
+    """Return why *tasks* cannot be done in a sandbox that hides files, in words for people; empty when they can."""
+    agents = shop.configuration.agents.agents
+    programs = {agents[task.spec.agent].program for task in tasks if task.spec.agent in agents}
+    drivers = [driver for program in programs if (driver := shop.drivers.get(program)) is not None]
+    own_login = upstream.own_login and any(driver.capabilities.uses_gateway for driver in drivers)
+    return why_open({task.spec.workspace for task in tasks}, own_login=own_login)
 
 
 def _check_login(shop: Workshop, configs: Sequence[AgentConfig], upstream: Upstream) -> None:

@@ -11,6 +11,7 @@ from kapelle.apps.cli.common import INTERRUPTED, Folder, Json, configuration, go
 from kapelle.apps.cli.output import err, out, print_json, print_report
 from kapelle.apps.cli.running import stay
 from kapelle.apps.desk import Desk
+from kapelle.apps.isolating import unisolated
 from kapelle.apps.runs import held_by_account, prepare
 from kapelle.apps.runs import submit as accept
 from kapelle.apps.settings import Configuration
@@ -18,6 +19,7 @@ from kapelle.apps.views import run_json, run_report
 from kapelle.apps.workflows import read_workflow, single_task
 from kapelle.core.errors import NotFound, NotPossibleNow, UsageError
 from kapelle.core.ids import RunId
+from kapelle.core.plain_text import counted
 from kapelle.core.requests import Resume, Retry
 from kapelle.core.run import RUN_TERMINAL, RunSpec, RunState
 
@@ -149,10 +151,12 @@ async def _spec(found: Configuration, wanted: _Wanted) -> RunSpec:
 
 async def _run(found: Configuration, wanted: _Wanted, *, as_json: bool) -> int:
     spec = await _spec(found, wanted)
+    if reason := unisolated(spec, compose.sandboxes(), found.settings.sandbox):
+        err().print(f"Nothing is isolated in this run ({reason}): agents and checks can do whatever you can.")
     async with compose.open_desk(found) as desk:
         run_id = await accept(desk, found, spec, principal())
         if not as_json and not sys.stdout.isatty():
-            out().print(f"run {run_id}: {spec.name}, {len(spec.tasks)} tasks")
+            out().print(f"run {run_id}: {spec.name}, {counted(len(spec.tasks), 'task')}")
         return await _stay_and_print(desk, run_id, as_json=as_json)
 
 
@@ -181,6 +185,8 @@ async def _stay(desk: Desk, run_id: RunId, *, as_json: bool, resumed: bool = Fal
 
 async def _submit_only(found: Configuration, wanted: _Wanted, *, as_json: bool) -> None:
     spec = await _spec(found, wanted)
+    if reason := unisolated(spec, compose.sandboxes(), found.settings.sandbox):
+        err().print(f"Nothing is isolated in this run ({reason}): agents and checks can do whatever you can.")
     async with compose.open_desk(found) as desk:
         run_id = await accept(desk, found, spec, principal())
         if as_json:
