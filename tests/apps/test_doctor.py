@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -318,7 +319,7 @@ def test_the_record_of_a_workspace_that_a_task_still_has_is_left_alone(place: Pl
     os.mkfifo(go)
     place.write("flow.yml", f"name: w\ndefaults: {{agent: script, gate: none}}\ntasks: {{b: {{prompt: 'read x < {go}'}}}}\n")
     # Opened when the agent has opened it, too.
-    with place.start("run", "../flow.yml") as leader, go.open("w") as goes:
+    with replace(place, sandbox="process").start("run", "../flow.yml") as leader, go.open("w") as goes:
         (workspace,) = (place.home / "workspaces").iterdir()
         workspace.rename(place.home / "moved")
         assert found(place, "worktrees", "--fix") == []

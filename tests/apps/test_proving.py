@@ -7,6 +7,7 @@ import subprocess
 import sys
 import termios
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from kapelle.testing.places import Place, until
@@ -192,6 +193,7 @@ def test_what_is_protected_is_configured(place: Place) -> None:
 
 
 def test_a_run_that_begins_and_ends_meanwhile_leaves_the_checks_alone(place: Place) -> None:
+    place = replace(place, sandbox="process")
     script = place.home.parent / "meanwhile.sh"
     script.write_text("")
     agents = place.repository / ".kapelle" / "agents.yml"

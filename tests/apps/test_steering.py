@@ -1,6 +1,7 @@
 """Steering from the command line: submit, resume, pause, cancel, approve, reject, retry; and what `--json` gives."""
 
 import json
+from dataclasses import replace
 from subprocess import TimeoutExpired
 
 import pytest
@@ -155,6 +156,7 @@ def test_following_ends_with_what_is_followed(place: Place) -> None:
 
 def test_retry_submits_only_what_did_not_complete(place: Place) -> None:
     marker = place.home.parent / "ok"
+    place = replace(place, sandbox="process")
     run_id = submit(
         place,
         f"""\

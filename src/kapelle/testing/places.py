@@ -57,12 +57,15 @@ class Place:
 
     repository: Path
     home: Path
+    sandbox: str = ""
+    """What its agents and checks run in; when empty, whatever is chosen."""
 
     @property
     def environment(self) -> dict[str, str]:
         """The environment of its commands: no key, no login, no setting but the state directory."""
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-        return {**kept, "KAPELLE_HOME": str(self.home), "HOME": str(self.home.parent)}
+        chosen = {"KAPELLE_SANDBOX": self.sandbox} if self.sandbox else {}
+        return {**kept, **chosen, "KAPELLE_HOME": str(self.home), "HOME": str(self.home.parent)}
 
     def run(
         self,
