@@ -14,6 +14,7 @@ from typing import Protocol
 from kapelle.core.agent import AgentConfig, ProcessRef
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.frozen import frozen
+from kapelle.core.warden import WardenAccess
 from kapelle.core.ids import AgentId, WorkspaceId
 from kapelle.core.isolation import Mount, Place, Remains, SandboxCapabilities, Way
 from kapelle.core.network import Decision, Pass
@@ -70,6 +71,8 @@ class Launch:
     """Bytes that a file may grow to."""
     guard: tuple[str, ...] = ()
     """A program that looks on from outside, with the pid of the process as its last argument."""
+    programs: tuple[str, ...] = ()
+    """Other programs that it starts and that may not be on its PATH: a sandbox shows them as well."""
 
 
 @frozen
@@ -231,6 +234,8 @@ class DriverCapabilities:
     uses_gateway: bool = False
     fork: bool = False
     interrupt: bool = False
+    asks: bool = False
+    """It asks its warden before it does something: command rules hold."""
     immediate: bool = False
     """No process at all: a task is done the moment it is placed (benchmarks)."""
 
@@ -272,6 +277,8 @@ class AgentOrder:
     budget_usd: float | None = None
     timeout: timedelta = timedelta(minutes=30)
     model: ModelAccess | None = None
+    warden: WardenAccess | None = None
+    """Where it asks before it does something, for programs that do."""
     env: tuple[tuple[str, str], ...] = ()
     """What the workspace and the engine add: ports, names of task and run."""
 

@@ -6,6 +6,7 @@ from kapelle.core.conversation import Prompt
 from kapelle.core.errors import WorkspaceFailed
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Ticket
+from kapelle.core.warden import WardenAccess
 from kapelle.core.merge import Integration, undelivered
 from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess, WorkspaceOrder
 from kapelle.core.run import Run
@@ -28,6 +29,8 @@ class Deployment:
     workspace: WorkspaceRow
     ticket: Ticket
     access: ModelAccess | None
+    warden: WardenAccess | None = None
+    """Where its program asks, for programs that do."""
     resume: bool = False
     first_prompt: Prompt | None = None
     hand_over: bool = False
@@ -84,6 +87,7 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
             budget_usd=order.task.spec.budget_usd if order.access is not None and order.access.base_url is None else None,
             timeout=order.task.spec.timeout,
             model=order.access,
+            warden=order.warden,
             env=environment(world, order.run, order.task, order.workspace),
         )
     )

@@ -1,0 +1,18 @@
+"""What the end of a question means for the task whose agent asked it; shared by those who settle questions."""
+
+from kapelle.core.question import Question
+from kapelle.core.store import Tx
+from kapelle.core.task import TaskState, Wait
+from kapelle.engine.ending import wait
+
+
+def no_longer_asks(tx: Tx, question: Question) -> None:
+    """Let the task go on that waited for *question*, unless it waits for another one."""
+    task = tx.tasks.get(question.task_id)
+    if task is None or task.state is not TaskState.RUNNING or task.waits_for is not Wait.APPROVAL:
+        return
+    rest = [other for other in tx.questions.open() if other.task_id == task.task_id and other != question]
+    if not rest:
+        wait(tx, task, None)
+        return
+    wait(tx, task, Wait.APPROVAL, f"its agent asks: {rest[0].tool}: {rest[0].what} ({rest[0].question_id})")

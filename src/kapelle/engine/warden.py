@@ -1,0 +1,106 @@
+"""The warden's judge: what the rules decide at once is answered at once, everything else waits for the inbox stage.
+
+A call that no rule speaks of costs no transaction. What is denied, and what is asked, is in the store before it is answered.
+"""
+
+from asyncio import Future, get_running_loop
+from collections.abc import Callable
+
+from kapelle.core.frozen import frozen
+from kapelle.core.warden import WardenAccess
+from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
+from kapelle.core.judging import judge
+from kapelle.core.rules import Call, Decision, Rules, Scope, Verdict
+
+FOLDER = "warden"
+"""The folder of an agent's warden, in the agent's own."""
+NOBODY = Decision(verdict=Verdict.DENY, reason="this agent has been stopped")
+
+
+@frozen
+class Watched:
+    """An agent whose program asks."""
+
+    agent_id: AgentId
+    run_id: RunId
+    task_id: TaskId
+    attempt_id: AttemptId
+    rules: Rules
+    scope: Scope
+    access: WardenAccess
+
+
+class Waiting:
+    """Something that an agent's program waits for, on this leader."""
+
+    def __init__(self, agent: Watched, call: Call, decision: Decision, answer: "Future[Decision] | None") -> None:
+        self.agent = agent
+        self.call = call
+        self.decision = decision
+        self._answer = answer
+
+    def settle(self, decision: Decision) -> None:
+        """Let the program go on."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(decision)
+
+
+class EngineWarden:
+    """See ``core.warden.Judge``; all in the leader's event loop."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._agents: dict[AgentId, Watched] = {}
+        self._waiting: list[Waiting] = []
+        self._refused: list[tuple[Watched, str]] = []
+
+    def open(self, agent: Watched) -> None:
+        """Judge what *agent* asks from now on."""
+        self._agents[agent.agent_id] = agent
+
+    def close(self, agent_id: AgentId) -> None:
+        """Forget an agent."""
+        self._agents.pop(agent_id, None)
+
+    async def judge(self, agent_id: AgentId, call: Call) -> Decision:
+        """See ``core.warden.Judge``."""
+        agent = self._agents.get(agent_id)
+        if agent is None:
+            return NOBODY
+        decision = judge(agent.rules, call, agent.scope)
+        if decision.verdict is Verdict.PASS:
+            return decision
+        if decision.verdict is Verdict.ALLOW:
+            # The program's own permissions still hold; the event is written with whatever comes next.
+            self._waiting.append(Waiting(agent, call, decision, None))
+            self._wake()
+            return Decision(verdict=Verdict.PASS)
+        answer: Future[Decision] = get_running_loop().create_future()
+        self._waiting.append(Waiting(agent, call, decision, answer))
+        self._wake()
+        return await answer
+
+    def refused(self, agent_id: AgentId, reason: str) -> None:
+        """See ``core.warden.Judge``."""
+        agent = self._agents.get(agent_id)
+        if agent is not None:
+            self._refused.append((agent, reason))
+            self._wake()
+
+    def take(self) -> tuple[list[Waiting], list[tuple[Watched, str]]]:
+        """Return what was asked, and what was refused, since the last call."""
+        waiting, self._waiting = self._waiting, []
+        refused, self._refused = self._refused, []
+        return waiting, refused
+
+    def give_back(self, taken: tuple[list[Waiting], list[tuple[Watched, str]]]) -> None:
+        """Put back what could not be written."""
+        self._waiting[:0] = taken[0]
+        self._refused[:0] = taken[1]
+
+
+def words(decision: Decision) -> str:
+    """Return what the agent is told of a rule that denies."""
+    return f"Kapelle's rule {decision.rule}: {decision.reason}. Go on without it, or say in your answer why it is needed."
+
+
