@@ -15,8 +15,8 @@ kapelle         deny    ``kapelle answer`` and all else that steers: an agent do
 pipe-to-shell   ask     What was downloaded goes straight into a shell or an interpreter (``curl ... | sh``).
 ==============  ======  ===============================================================================================
 
-``review``: a person is asked, unless the change waits for a person in the merge queue anyway (``merge.protect``): there it is seen
-whole, and nobody has to be asked twice.
+``review``: a person is asked, unless the change waits for a person in the merge queue anyway (``merge.protect``): there it is
+seen whole, and nobody has to be asked twice.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -140,12 +140,10 @@ def _rm_outside(deed: Deed) -> Iterator[Hit]:
             for word in targets:
                 path = command.path(word)
                 if path == UNKNOWN:
-                    yield (
-                        f"what `{command.program}` removes is known to the shell alone, and may be outside of the workspace",
-                        command,
-                    )
+                    reason = f"only the shell knows what `{command.program}` would remove; name what is below the workspace"
+                    yield Hit(reason=reason, command=command)
                 elif not deed.scope.holds(path):
-                    yield f"{path} is not below the workspace; remove only what is", command
+                    yield Hit(reason=f"{path} is not below the workspace; remove only what is", command=command)
 
 
 def _privilege(deed: Deed) -> Iterator[Hit]:

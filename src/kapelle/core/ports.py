@@ -14,10 +14,10 @@ from typing import Protocol
 from kapelle.core.agent import AgentConfig, ProcessRef
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.frozen import frozen
-from kapelle.core.warden import WardenAccess
 from kapelle.core.ids import AgentId, WorkspaceId
 from kapelle.core.isolation import Mount, Place, Remains, SandboxCapabilities, Way
 from kapelle.core.network import Decision, Pass
+from kapelle.core.warden import WardenAccess
 
 # --- Time and chance --------------------------------------------------------------------------------------------------
 

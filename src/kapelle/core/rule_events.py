@@ -76,6 +76,15 @@ class QuestionWithdrawn(Event):
 
 
 @frozen
+class WardenFailed(Event):
+    """An agent's program cannot ask: what it would have to ask about is denied."""
+
+    kind: ClassVar[str] = "warden.failed"
+    agent_id: AgentId
+    reason: str
+
+
+@frozen
 class WardenRefused(Event):
     """Somebody spoke at an agent's warden who is not that agent."""
 

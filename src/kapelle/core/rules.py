@@ -2,8 +2,8 @@
 
 A rule is written as ``Tool`` or ``Tool(pattern)``, in the notation of the agent's own program: ``WebFetch``, ``mcp__*``,
 ``Bash(git push *)``, ``Edit(migrations/**)``. The pattern of a shell command is compared with every simple command that is
-started; the pattern of a path with every file that is written (``Edit`` and ``Write`` mean the same) or read (``Read``), relative
-to the workspace, or absolute.
+started; the pattern of a path with every file that is written (``Edit`` and ``Write`` mean the same) or read (``Read``), and is
+relative to the workspace, or absolute.
 
 The sandbox is what protects; rules are what explains. A program that an agent writes and then runs is not read here, and who
 hides a command on purpose is not found out: what cannot be read for sure is asked about when a word of a rule is in it.

@@ -2,9 +2,9 @@
 
 Read are simple commands behind ``&&``, ``||``, ``;``, ``|``, ``&`` and newlines, in ``$( )``, backticks, ``( )`` and ``<( )``,
 what comes behind keywords, what ``sh -c``, ``eval`` and a here-document give to a shell, and what ``env``, ``xargs``,
-``find -exec`` and their like start. A part of a word that only the running shell knows (a variable that was not set before, the
-output of a command) is ``UNKNOWN``. Whoever hides a command on purpose is not found out here; ``Script.sure`` says when something
-was not understood.
+``find -exec`` and their like start. A part of a word that only the running shell knows (a variable that was not set before,
+what a command puts out) is ``UNKNOWN``. Whoever hides a command on purpose is not found out here; ``Script.sure`` says when
+something was not understood.
 """
 
 import re
@@ -52,7 +52,7 @@ class Simple:
         return basename(self.words[0]) if self.words else ""
 
     def path(self, word: str) -> str:
-        """Return the absolute path that *word* means, links not followed; ``UNKNOWN`` when only the shell knows its beginning."""
+        """Return the absolute path that *word* means, links not followed; ``UNKNOWN`` when only the shell knows its start."""
         whole = word if isabs(word) or word.startswith(UNKNOWN) else join(self.cwd, word)
         return UNKNOWN if whole.startswith(UNKNOWN) else normpath(whole)
 

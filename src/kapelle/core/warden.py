@@ -1,9 +1,9 @@
 """The port at which agents' programs ask before they do something, and who answers them.
 
 Each agent has a warden of its own: a Unix socket called ``SOCKET`` in a folder that no other agent's sandbox shows. On it, one
-JSON object on one line is asked (``token``, and the fields of ``Call``) and one is answered (``verdict``, ``reason``); the answer
-may take as long as a person does. Nothing can be answered there, only asked. When the leader dies the connection ends; whoever
-asked tries again until a new leader listens in the same place, and what is asked under the same ``call_id`` is the same question.
+JSON object on one line is asked (``token``, and the fields of ``Call``) and one is answered (``verdict``, ``reason``); that may
+take as long as a person does. Nothing can be answered there, only asked. When the leader dies the connection ends; who asked
+tries again until a new leader listens in the same place, and what is asked under the same ``call_id`` is the same question.
 """
 
 from dataclasses import field

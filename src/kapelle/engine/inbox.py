@@ -1,4 +1,4 @@
-"""Inbox: what agents' programs ask becomes events and questions; what people answer, or nobody in time, goes back to them.
+r"""Inbox: what agents' programs ask becomes events and questions; what people answer, or nobody in time, goes back to them.
 
     asked -> a rule denies ---------------------------------> event -> told
          \-> a person said `always` in this run ------------> event -> goes through
@@ -13,22 +13,22 @@ from dataclasses import replace
 from datetime import datetime
 
 from kapelle.core.agent import Agent
-from kapelle.core.ids import AgentId, QuestionId
+from kapelle.core.ids import QuestionId
 from kapelle.core.question import Question, QuestionState, deadline, settle
 from kapelle.core.rule_events import (
     CommandAllowed,
     CommandDenied,
-    WardenRefused,
     QuestionAsked,
     QuestionExpired,
     QuestionWithdrawn,
+    WardenRefused,
 )
 from kapelle.core.rules import Decision, Verdict
 from kapelle.core.store import Tx
 from kapelle.core.task import TERMINAL, Wait
 from kapelle.engine.asking import no_longer_asks
 from kapelle.engine.ending import wait
-from kapelle.engine.warden import EngineWarden, Watched, Waiting, words
+from kapelle.engine.warden import EngineWarden, Waiting, Watched, words
 from kapelle.engine.world import World
 
 Told = tuple[Waiting, Decision]
@@ -45,7 +45,7 @@ class InboxStage:
         self._waiting: dict[QuestionId, list[Waiting]] = {}
         """Who waits for which question, on this leader."""
 
-    async def step(self, now: datetime) -> datetime | None:
+    async def step(self, now: datetime) -> datetime | None:  # noqa: ARG002  # the transaction says when it is
         """See ``engine.stage.Stage``."""
         taken = self._warden.take()
         before = {question_id: list(waiting) for question_id, waiting in self._waiting.items()}
@@ -72,17 +72,15 @@ class InboxStage:
 
     def _take_in(self, tx: Tx, waiting: Waiting) -> list[Told]:
         agent, call, decision = waiting.agent, waiting.call, waiting.decision
-        place = {"run_id": agent.run_id, "task_id": agent.task_id, "agent_id": agent.agent_id}
-        fact = {**place, "tool": call.tool, "what": call.what, "rule": decision.rule, "reason": decision.reason}
         if decision.verdict is Verdict.DENY:
-            tx.log(CommandDenied(**fact))
+            tx.log(_fact(CommandDenied, waiting, decision.reason))
             return [(waiting, replace(decision, reason=words(decision)))]
         if decision.verdict is Verdict.ALLOW:
-            tx.log(CommandAllowed(**fact))
+            tx.log(_fact(CommandAllowed, waiting, decision.reason))
             return []
         known = tx.questions.asked(agent.agent_id, call.call_id) if call.call_id else None
         if known is None and (granted := _granted(tx, agent, decision)):
-            tx.log(CommandAllowed(**{**fact, "reason": f"{granted} said always"}))
+            tx.log(_fact(CommandAllowed, waiting, f"{granted} said always"))
             verdict = Verdict.ALLOW if decision.whole else Verdict.PASS
             return [(waiting, Decision(verdict=verdict, reason=f"{granted} said always"))]
         question = known or self._ask(tx, waiting)
@@ -134,13 +132,14 @@ class InboxStage:
         """Settle what nobody answered in time, and what nobody asks any more; return when the next one is due."""
         later: list[datetime] = []
         for question in tx.questions.open():
-            place = {"run_id": question.run_id, "task_id": question.task_id, "question_id": question.question_id}
+            run_id, task_id, question_id = question.run_id, question.task_id, question.question_id
             if not _still_asked(tx.agents.get(question.agent_id)):
                 over = settle(question, QuestionState.WITHDRAWN, tx.now)
-                tx.log(QuestionWithdrawn(**place))
+                tx.log(QuestionWithdrawn(run_id=run_id, task_id=task_id, question_id=question_id))
             elif question.deadline_at <= tx.now:
                 over = settle(question, QuestionState.EXPIRED, tx.now)
-                tx.log(QuestionExpired(**place, default=question.default.value))
+                default = question.default.value
+                tx.log(QuestionExpired(run_id=run_id, task_id=task_id, question_id=question_id, default=default))
             else:
                 later.append(question.deadline_at)
                 continue
@@ -158,9 +157,18 @@ class InboxStage:
             told += [(waiting, _decision(question)) for waiting in self._waiting.pop(question_id)]
         return told
 
-    def asking(self) -> frozenset[AgentId]:
-        """Return the agents that wait for a person."""
-        return frozenset(waiting.agent.agent_id for waitings in self._waiting.values() for waiting in waitings)
+
+def _fact(kind: type[CommandDenied] | type[CommandAllowed], waiting: Waiting, reason: str) -> CommandDenied | CommandAllowed:
+    agent, call = waiting.agent, waiting.call
+    return kind(
+        run_id=agent.run_id,
+        task_id=agent.task_id,
+        agent_id=agent.agent_id,
+        tool=call.tool,
+        what=call.what,
+        rule=waiting.decision.rule,
+        reason=reason,
+    )
 
 
 def _still_asked(agent: Agent | None) -> bool:
@@ -180,7 +188,9 @@ def _decision(question: Question) -> Decision:
     """Return what the program is told."""
     if question.state is QuestionState.EXPIRED:
         verdict = Verdict.ALLOW if question.allows else Verdict.DENY
-        return Decision(verdict=verdict, reason="nobody answered in time: go on without it, and say in your answer what is missing")
+        return Decision(
+            verdict=verdict, reason="nobody answered in time: go on without it, and say in your answer what is missing"
+        )
     if question.state is QuestionState.WITHDRAWN:
         return Decision(verdict=Verdict.DENY, reason="this agent is being stopped")
     if question.allows:

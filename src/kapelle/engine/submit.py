@@ -30,7 +30,6 @@ from kapelle.engine.ending import end_run, end_runs, finish, wait
 from kapelle.engine.retrying import Standings, to_retry
 from kapelle.engine.world import World
 
-
 AGENT = "agent:"
 """How the principal of an agent begins."""
 

@@ -5,15 +5,24 @@ A call that no rule speaks of costs no transaction. What is denied, and what is 
 
 from asyncio import Future, get_running_loop
 from collections.abc import Callable
+from datetime import timedelta
 
+from kapelle.core.agent import Agent
+from kapelle.core.attempt import Attempt
 from kapelle.core.frozen import frozen
-from kapelle.core.warden import WardenAccess
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
 from kapelle.core.judging import judge
 from kapelle.core.rules import Call, Decision, Rules, Scope, Verdict
+from kapelle.core.run import Run
+from kapelle.core.store import WorkspaceRow
+from kapelle.core.warden import WardenAccess
+from kapelle.engine.world import World
 
 FOLDER = "warden"
 """The folder of an agent's warden, in the agent's own."""
+EVERYBODYS = ("/tmp", "/var/tmp")  # noqa: S108  # only compared with
+PATIENCE = timedelta(seconds=15)
+"""How much longer than a question may wait its program waits: whoever leads is to be the one who says that time is up."""
 NOBODY = Decision(verdict=Verdict.DENY, reason="this agent has been stopped")
 
 
@@ -28,6 +37,37 @@ class Watched:
     rules: Rules
     scope: Scope
     access: WardenAccess
+
+
+def watched(world: World, agent: Agent, run: Run, attempt: Attempt, workspace: WorkspaceRow) -> Watched:
+    """Return what *agent* is judged by, and where it asks."""
+    config, spec = run.spec.config(attempt.config), run.spec
+    home = world.folders.home(attempt.attempt_id)
+    temporary = f"{agent.folder}/tmp"  # noqa: S108  # its own
+    sandbox = world.sandboxes.get(config.sandbox)
+    # In a sandbox of its own the machine's places for temporary files are its own, too.
+    inside = sandbox is not None and sandbox.capabilities.files
+    own_login = spec.upstream.bypass or spec.upstream.own_login
+    merged = workspace.repository is not None and spec.target is not None
+    return Watched(
+        agent_id=agent.agent_id,
+        run_id=agent.run_id,
+        task_id=agent.task_id,
+        attempt_id=attempt.attempt_id,
+        rules=config.rules,
+        scope=Scope(
+            workspace=workspace.path,
+            own=(home, temporary, *(EVERYBODYS if inside else ())),
+            # With a login of its own its home is the operator's, and nobody is to remove anything there.
+            variables={"TMPDIR": temporary, **({} if own_login else {"HOME": home})},
+            protect=spec.merge.protect if merged else (),
+        ),
+        access=WardenAccess(
+            folder=f"{agent.folder}/{FOLDER}",
+            token=agent.token,
+            patience=config.rules.deadline + PATIENCE,
+        ),
+    )
 
 
 class Waiting:
@@ -102,5 +142,3 @@ class EngineWarden:
 def words(decision: Decision) -> str:
     """Return what the agent is told of a rule that denies."""
     return f"Kapelle's rule {decision.rule}: {decision.reason}. Go on without it, or say in your answer why it is needed."
-
-

@@ -7,10 +7,10 @@ from datetime import timedelta
 from kapelle.core.evaluating import Evaluator
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Credentials, Gateway
-from kapelle.core.warden import Warden
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId, make_id
 from kapelle.core.ports import Chance, Clock, Driver, Hints, Host, Repositories, Sandbox, Ways, Workspaces
 from kapelle.core.store import Store
+from kapelle.core.warden import Warden
 from kapelle.engine.missing import MissingDriver
 
 

@@ -1,7 +1,7 @@
 """Wardens on this machine: a Unix socket for each agent, in a folder that only that agent's sandbox shows.
 
-A socket's path may have about a hundred bytes, and a state directory may lie deep: it is bound by a short way that leads there, a
-link in a temporary directory which is gone afterwards. Who connects goes to the folder first and names the socket alone.
+A socket's path may have about a hundred bytes, and a state directory may lie deep: it is bound by a short way that leads there,
+a link in a temporary directory which is gone afterwards. Who connects goes to the folder first and names the socket alone.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kapelle.adapters.system.ownership import agent, give
 from kapelle.core.errors import HostFailed
-from kapelle.core.warden import SOCKET, WardenAccess, Judge
 from kapelle.core.ids import AgentId
 from kapelle.core.rules import Call, Decision, Verdict
+from kapelle.core.warden import SOCKET, Judge, WardenAccess
 
 LONGEST = 1 << 22
 """Bytes of what is asked; whoever asks cuts it long before."""

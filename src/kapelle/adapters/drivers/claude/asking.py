@@ -1,7 +1,7 @@
 """How the CLI is made to ask its warden: a hook before every tool, and a permission prompt that is ours.
 
-Measured (2.1.329): a hook that ends with 2 forbids the tool; one that fails in any other way, is killed or takes too long forbids
-nothing. So the shell round the helper makes a 2 of whatever goes wrong, and the CLI waits longer than the helper. A
+Measured (2.1.329): a hook that ends with 2 forbids the tool; one that fails in any other way, is killed or takes too long
+forbids nothing. So the shell round the helper makes a 2 of whatever goes wrong, and the CLI waits longer than the helper.
 ``disableAllHooks`` in the workspace's own settings switches hooks off, unless the settings of the command line say otherwise.
 """
 

@@ -1,18 +1,21 @@
-"""What the Claude Code CLI starts, beside the agent, to ask its warden: as a hook before each tool, and as its permission prompt.
+"""What the Claude Code CLI starts to ask its warden: as a hook before each tool, and as its permission prompt.
 
-It is copied into the agent's folder and run there by any Python, maybe in a sandbox without Kapelle: the standard library alone, and
-as little of it as it can do with, for it is started with every tool call. ``warden.json`` beside it says where to ask. How things are
-asked is told in ``core.warden``.
+It is copied into the agent's folder and run there by any Python, maybe in a sandbox without Kapelle: by the standard library
+alone, and as little of it as will do, for it is started with every tool call. ``warden.json`` beside it says where to ask. How
+things are asked is told in ``core.warden``.
 
     helper.py hook      one call on standard input (PreToolUse); the decision on standard output, nothing when there is none
     helper.py approve   an MCP server with one tool, ``approve``, for --permission-prompt-tool
 """
+
+from __future__ import annotations
 
 import json
 import os
 import socket
 import sys
 import time
+from typing import Any, cast
 
 AGAIN = 0.2
 """Seconds between tries to reach whoever leads."""
@@ -24,14 +27,15 @@ PROTOCOL = "2025-06-18"
 NOBODY = "nobody led Kapelle to decide about it; go on without it, or try again later"
 
 
-def place():
+def place() -> dict[str, Any]:
+    """Return where to ask, and how."""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "warden.json"), encoding="utf-8") as stream:
         return json.load(stream)
 
 
-def asked(tool, given, call_id, cwd, prompted):
+def asked(tool: str, given: Any, call_id: str, cwd: str, *, prompted: bool) -> dict[str, Any]:
     """Return what is asked about a call of *tool* with the arguments *given*."""
-    given = given if isinstance(given, dict) else {}
+    given = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
     command = given.get("command") if isinstance(given.get("command"), str) else None
     texts = {name: value for name, value in given.items() if isinstance(value, str)}
     about = next((texts[name] for name in TELLING if name in texts), "")
@@ -47,7 +51,7 @@ def asked(tool, given, call_id, cwd, prompted):
     }
 
 
-def ask(question):
+def ask(question: dict[str, Any]) -> tuple[str, str]:
     """Ask the warden, for as long as it may take; return the verdict and its reason."""
     where = place()
     until = time.monotonic() + where["patience"]
@@ -73,10 +77,11 @@ def ask(question):
         time.sleep(AGAIN)
 
 
-def hook():
+def hook() -> None:
+    """Answer one PreToolUse."""
     given = json.load(sys.stdin)
-    question = asked(given["tool_name"], given.get("tool_input"), given.get("tool_use_id", ""), given.get("cwd", ""), False)
-    verdict, reason = ask(question)
+    call_id, cwd = given.get("tool_use_id", ""), given.get("cwd", "")
+    verdict, reason = ask(asked(given["tool_name"], given.get("tool_input"), call_id, cwd, prompted=False))
     if verdict in ("allow", "deny"):
         said = {"hookEventName": "PreToolUse", "permissionDecision": verdict, "permissionDecisionReason": reason}
         sys.stdout.write(json.dumps({"hookSpecificOutput": said}))
@@ -93,31 +98,36 @@ TOOL = {
 }
 
 
-def approve():
+def approve() -> None:
+    """Serve the tool ``approve`` until there is no more input."""
     import threading
 
     writing = threading.Lock()
 
-    def reply(number, **result):
+    def reply(number: Any, **result: Any) -> None:
         with writing:
             sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": number, **result}) + "\n")
             sys.stdout.flush()
 
-    def called(number, given):
+    def called(number: Any, given: dict[str, Any]) -> None:
         wanted = given.get("input")
-        verdict, reason = ask(asked(given.get("tool_name", ""), wanted, given.get("tool_use_id", ""), where, True))
+        verdict, reason = ask(asked(given.get("tool_name", ""), wanted, given.get("tool_use_id", ""), where, prompted=True))
         allowed = {"behavior": "allow", "updatedInput": wanted}
         said = allowed if verdict == "allow" else {"behavior": "deny", "message": reason}
         reply(number, result={"content": [{"type": "text", "text": json.dumps(said)}]})
 
     where = os.getcwd()
     for line in sys.stdin:
-        message = json.loads(line)
-        number, method, given = message.get("id"), message.get("method"), message.get("params") or {}
+        message: dict[str, Any] = json.loads(line)
+        number, method = message.get("id"), message.get("method")
+        given: dict[str, Any] = message.get("params") or {}
         if number is None or method is None:
             continue
         if method == "initialize":
-            about = {"protocolVersion": given.get("protocolVersion", PROTOCOL), "serverInfo": {"name": "kapelle", "version": "1"}}
+            about = {
+                "protocolVersion": given.get("protocolVersion", PROTOCOL),
+                "serverInfo": {"name": "kapelle", "version": "1"},
+            }
             reply(number, result={**about, "capabilities": {"tools": {}}})
         elif method == "tools/list":
             reply(number, result={"tools": [TOOL]})
