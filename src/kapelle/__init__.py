@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kapelle.apps.models import Check as Check
     from kapelle.apps.models import Gate as Gate
+    from kapelle.apps.inbox import Item as Item
     from kapelle.apps.models import Retry as Retry
     from kapelle.apps.python import AgentConfig as AgentConfig
     from kapelle.apps.python import Orchestrator as Orchestrator
@@ -29,6 +30,7 @@ _PLACES = {
     "AgentConfig": "kapelle.apps.python",
     "Check": "kapelle.apps.models",
     "Gate": "kapelle.apps.models",
+    "Item": "kapelle.apps.inbox",
     "KapelleError": "kapelle.core.errors",
     "Orchestrator": "kapelle.apps.python",
     "Retry": "kapelle.apps.models",
@@ -44,6 +46,7 @@ __all__ = [
     "AgentConfig",
     "Check",
     "Gate",
+    "Item",
     "KapelleError",
     "Orchestrator",
     "Retry",

@@ -257,6 +257,13 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
         await store.close()
 
 
+def agent_above(store_id: str) -> str | None:
+    """Return the task of the agent of this store that this process belongs to, or None when it belongs to none."""
+    from kapelle.adapters.system import processes
+
+    return processes.agent_above(store_id)
+
+
 def restore_store(configuration: Configuration) -> "Restored":
     """Put the newest good backup in the place of a damaged store, while nobody leads.
 

@@ -82,6 +82,15 @@ class Question:
         return self.state is QuestionState.EXPIRED and self.default is Fallback.ALLOW
 
 
+ASKS = "its agent asks: "
+"""How what a task waits for begins, in words, when it is an answer to a question."""
+
+
+def detail(question: Question) -> str:
+    """Return what the task waits for whose agent asked *question*."""
+    return f"{ASKS}{question.tool}: {question.what} ({question.question_id})"
+
+
 def settle(
     question: Question, to: QuestionState, now: datetime, *, answer: AnswerKind | None = None, by: str = "", note: str = ""
 ) -> Question:

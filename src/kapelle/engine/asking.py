@@ -1,6 +1,6 @@
 """What the end of a question means for the task whose agent asked it; shared by those who settle questions."""
 
-from kapelle.core.question import Question
+from kapelle.core.question import Question, detail
 from kapelle.core.store import Tx
 from kapelle.core.task import TaskState, Wait
 from kapelle.engine.ending import wait
@@ -15,4 +15,4 @@ def no_longer_asks(tx: Tx, question: Question) -> None:
     if not rest:
         wait(tx, task, None)
         return
-    wait(tx, task, Wait.APPROVAL, f"its agent asks: {rest[0].tool}: {rest[0].what} ({rest[0].question_id})")
+    wait(tx, task, Wait.APPROVAL, detail(rest[0]))

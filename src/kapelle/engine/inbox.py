@@ -14,7 +14,7 @@ from datetime import datetime
 
 from kapelle.core.agent import Agent
 from kapelle.core.ids import QuestionId
-from kapelle.core.question import Question, QuestionState, deadline, settle
+from kapelle.core.question import Question, QuestionState, deadline, detail, settle
 from kapelle.core.rule_events import (
     CommandAllowed,
     CommandDenied,
@@ -125,7 +125,7 @@ class InboxStage:
                 default=question.default.value,
             )
         )
-        wait(tx, task, Wait.APPROVAL, f"its agent asks: {question.tool}: {question.what} ({question.question_id})")
+        wait(tx, task, Wait.APPROVAL, detail(question))
         return question
 
     def _settle_due(self, tx: Tx) -> datetime | None:

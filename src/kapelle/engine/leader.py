@@ -162,7 +162,7 @@ class Engine:
         await acts["execute"].settled()
         # Before their workspaces go: what left the group of its agent would write in them still.
         await reap(world, self._me, grace=AT_ONCE)
-        await self._tidy(execute, report, acts)
+        await self._tidy(execute, inbox, report, acts)
         for task in helpers:
             task.cancel()
         await world.store.transact(lambda tx: tx.log(LeadGivenUp(term=tx.term)), term=world.term)
@@ -184,10 +184,12 @@ class Engine:
                     await world.host.close_input(agent.process)
                     ending.create_task(world.host.end(agent.process, agent.folder, grace=grace))
 
-    async def _tidy(self, execute: Stage, report: Stage, acts: Mapping[str, Acts]) -> None:
+    async def _tidy(self, execute: Stage, inbox: Stage, report: Stage, acts: Mapping[str, Acts]) -> None:
         """Write down how the agents ended, and clear away what finished tasks leave behind."""
         await acts["execute"].settled()
         await execute.step(self._world.clock.now())
+        # What they asked, nobody asks any more.
+        await inbox.step(self._world.clock.now())
         await report.step(self._world.clock.now())
         await acts["report"].settled()
         await report.step(self._world.clock.now())

@@ -17,6 +17,7 @@ from kapelle.core.agent import ProcessRef
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 STORE_VARIABLE = "KAPELLE_STORE"
 WORKSPACE_VARIABLE = "KAPELLE_WORKSPACE_ID"
+TASK_VARIABLE = "KAPELLE_TASK"
 STAT = 1 << 12
 """Bytes that are read of what the kernel says of a process: a line of at most fifty numbers and a short name."""
 LOOK = 0.02
@@ -118,6 +119,26 @@ def carrying(store_id: str, workspaces: Collection[str] | None = None) -> list[P
         if leader is not None:
             found[leader.pid] = leader
     return list(found.values())
+
+
+def agent_above(store_id: str) -> str | None:
+    """Return the task whose agent of *store_id* this process, or one above it, was started for, or None when there is none.
+
+    What a process carries may be cleaned before it is started, but not what those above it carry.
+    """
+    for names in _environments_above():
+        if names.get(STORE_VARIABLE) == store_id and WORKSPACE_VARIABLE in names:
+            return names.get(TASK_VARIABLE, "unknown")
+    return None
+
+
+def _environments_above() -> Generator[dict[str, str]]:
+    """Give the environments of this process and of those above it, as far as they can be read."""
+    yield dict(os.environ)
+    with suppress(psutil.Error):
+        for process in [psutil.Process(), *psutil.Process().parents()]:
+            with suppress(psutil.Error, OSError):
+                yield process.environ()
 
 
 def _variable(name: str, value: str) -> bytes:
