@@ -12,9 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kapelle.apps.inbox import Item as Item
     from kapelle.apps.models import Check as Check
     from kapelle.apps.models import Gate as Gate
-    from kapelle.apps.inbox import Item as Item
     from kapelle.apps.models import Retry as Retry
     from kapelle.apps.python import AgentConfig as AgentConfig
     from kapelle.apps.python import Orchestrator as Orchestrator

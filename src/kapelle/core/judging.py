@@ -36,8 +36,11 @@ def judge(rules: Rules, call: Call, scope: Scope) -> Decision:
         scope=scope,
     )
     found = [*_own(rules, call, deed, scope), *_builtin(rules, deed)]
-    if script is not None and (not script.sure or call.cut or any(_hidden(command) for command in script.commands)):
-        found += _hinted(rules, call.command or "")
+    if script is not None and (not script.sure or call.cut):
+        found += _hinted(rules, call.command or "", frozenset())
+    elif script is not None and any(_hidden(command) for command in script.commands):
+        # What a program is about that can be seen was judged with it.
+        found += _hinted(rules, call.command or "", frozenset(command.program for command in script.commands))
     strongest = worst([entry.verdict for entry in found])
     if strongest is Verdict.PASS:
         return _prompted(call) if call.prompted else Decision(verdict=Verdict.PASS)
@@ -159,10 +162,10 @@ def _builtin(rules: Rules, deed: Deed) -> Iterator[_Found]:
             yield _Found(verdict=said, rule=builtin.name, reason=hit.reason, command=hit.command)
 
 
-def _hinted(rules: Rules, text: str) -> Iterator[_Found]:
-    """Ask about a command that was not understood when all the words of a rule are somewhere in it."""
+def _hinted(rules: Rules, text: str, seen: frozenset[str]) -> Iterator[_Found]:
+    """Ask about a command that was not understood when all the words of a rule are somewhere in it, unless it is about *seen*."""
     for hints, name in _hints(rules):
-        if hints and all(hint in text for hint in hints):
+        if hints and hints[0].strip() not in seen and all(hint in text for hint in hints):
             yield _Found(verdict=Verdict.ASK, rule=name, reason=f"it cannot be read for sure, and may be what {name} is about")
 
 

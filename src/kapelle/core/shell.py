@@ -150,6 +150,8 @@ class _Reader:
 
     def _parenthesis(self) -> None:
         self.at += 1
+        while self._words and self._words[0] in KEYWORDS:
+            self._words.pop(0)
         if self._words:
             # `name() {`: a function; what it does is read when it is written down. Anything else was not understood.
             self.sure = self.sure and self.text.startswith(")", self.at)
@@ -181,7 +183,7 @@ class _Reader:
         if words and words[0] in {"for", "select", "case"}:
             return []
         if words and words[0] in {"function", "coproc"}:
-            return words[2:]
+            return self._without_keywords(words[2:] if words[0] == "function" else words[1:])
         rest = words
         while rest and _ASSIGNS.match(rest[0]):
             name, _, value = rest[0].partition("=")

@@ -79,6 +79,8 @@ class SocketWarden:
         except OSError as error:
             raise HostFailed(f"the warden in {place} cannot be made: {error.strerror or error}") from error
         task = self._group.create_task(_accept(agent_id, access, listener, self._judge))
+        # Not at the end of the task itself: one that is cancelled before it began has none.
+        task.add_done_callback(lambda _: listener.close())
         self._listening[agent_id] = (place / SOCKET, task)
 
     def dismiss(self, agent_id: AgentId) -> None:
@@ -121,11 +123,10 @@ def _listen(folder: Path) -> socket.socket:
 
 async def _accept(agent_id: AgentId, access: WardenAccess, listener: socket.socket, judge: Judge) -> None:
     loop = asyncio.get_running_loop()
-    with listener:
-        async with asyncio.TaskGroup() as group:
-            while True:
-                connection, _ = await loop.sock_accept(listener)
-                group.create_task(_talk(agent_id, access, connection, judge))
+    async with asyncio.TaskGroup() as group:
+        while True:
+            connection, _ = await loop.sock_accept(listener)
+            group.create_task(_talk(agent_id, access, connection, judge))
 
 
 async def _talk(agent_id: AgentId, access: WardenAccess, connection: socket.socket, judge: Judge) -> None:
