@@ -163,7 +163,7 @@ def _builtin(rules: Rules, deed: Deed) -> Iterator[_Found]:
 
 
 def _hinted(rules: Rules, text: str, seen: frozenset[str]) -> Iterator[_Found]:
-    """Ask about a command that was not understood when all the words of a rule are somewhere in it, unless it is about *seen*."""
+    """Ask about a command that was not understood when all the words of a rule are in it, unless it is about *seen*."""
     for hints, name in _hints(rules):
         if hints and hints[0].strip() not in seen and all(hint in text for hint in hints):
             yield _Found(verdict=Verdict.ASK, rule=name, reason=f"it cannot be read for sure, and may be what {name} is about")

@@ -126,7 +126,8 @@ async def _accept(agent_id: AgentId, access: WardenAccess, listener: socket.sock
     async with asyncio.TaskGroup() as group:
         while True:
             connection, _ = await loop.sock_accept(listener)
-            group.create_task(_talk(agent_id, access, connection, judge))
+            task = group.create_task(_talk(agent_id, access, connection, judge))
+            task.add_done_callback(lambda ended, left=connection: left.close() if ended.cancelled() else None)
 
 
 async def _talk(agent_id: AgentId, access: WardenAccess, connection: socket.socket, judge: Judge) -> None:

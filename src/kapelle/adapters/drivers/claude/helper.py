@@ -15,7 +15,10 @@ import os
 import socket
 import sys
 import time
-from typing import Any, cast
+
+TYPE_CHECKING = False  # that of typing takes longer to load than all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 AGAIN = 0.2
 """Seconds between tries to reach whoever leads."""
@@ -33,9 +36,8 @@ def place() -> dict[str, Any]:
         return json.load(stream)
 
 
-def asked(tool: str, given: Any, call_id: str, cwd: str, *, prompted: bool) -> dict[str, Any]:
+def asked(tool: str, given: dict[str, Any], call_id: str, cwd: str, *, prompted: bool) -> dict[str, Any]:
     """Return what is asked about a call of *tool* with the arguments *given*."""
-    given = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
     command = given.get("command") if isinstance(given.get("command"), str) else None
     texts = {name: value for name, value in given.items() if isinstance(value, str)}
     about = next((texts[name] for name in TELLING if name in texts), "")
@@ -81,7 +83,7 @@ def hook() -> None:
     """Answer one PreToolUse."""
     given = json.load(sys.stdin)
     call_id, cwd = given.get("tool_use_id", ""), given.get("cwd", "")
-    verdict, reason = ask(asked(given["tool_name"], given.get("tool_input"), call_id, cwd, prompted=False))
+    verdict, reason = ask(asked(given["tool_name"], given.get("tool_input") or {}, call_id, cwd, prompted=False))
     if verdict in ("allow", "deny"):
         said = {"hookEventName": "PreToolUse", "permissionDecision": verdict, "permissionDecisionReason": reason}
         sys.stdout.write(json.dumps({"hookSpecificOutput": said}))
@@ -110,7 +112,7 @@ def approve() -> None:
             sys.stdout.flush()
 
     def called(number: Any, given: dict[str, Any]) -> None:
-        wanted = given.get("input")
+        wanted: dict[str, Any] = given.get("input") or {}
         verdict, reason = ask(asked(given.get("tool_name", ""), wanted, given.get("tool_use_id", ""), where, prompted=True))
         allowed = {"behavior": "allow", "updatedInput": wanted}
         said = allowed if verdict == "allow" else {"behavior": "deny", "message": reason}
