@@ -152,6 +152,27 @@ def test_a_question_survives_the_death_of_the_leader(place: Place, sandbox: str,
     assert len(events(place, "question.asked")) == 1
 
 
+def test_a_question_is_answered_under_the_next_leader(place: Place) -> None:
+    prepare(place, "touch asked.txt", rules=ASKING)
+    with running(place) as leader:
+        until(leader, "asks: Bash: touch asked.txt")
+        leader.send_signal(signal.SIGKILL)
+        leader.wait()
+    successor = place.start("resume")
+    try:
+        while not events(place, "agent.adopted"):
+            pass
+        (item,) = inbox(place)
+        assert place.run("answer", item["id"], "allow").code == 0
+        successor.communicate()
+        assert successor.returncode == 0
+    finally:
+        successor.kill()
+        successor.communicate()
+    assert "asked.txt" in place.git("ls-tree", "--name-only", "main")
+    assert [event["kind"] for event in events(place, "question.")] == ["question.asked", "question.answered"]
+
+
 def test_a_leader_that_ends_in_order_does_not_wait_for_a_person(place: Place) -> None:
     prepare(place, "touch asked.txt", rules=ASKING)
     with running(place) as leader:

@@ -198,6 +198,12 @@ def test_what_the_program_itself_would_ask_is_asked() -> None:
     assert says("sudo x", prompted=True).verdict is Verdict.DENY
 
 
+def test_what_the_program_would_ask_is_asked_though_the_merge_queue_asks_later() -> None:
+    merged = Scope(workspace="/w/t", protect=PROTECTED)
+    call = Call(call_id="1", tool="Write", paths=(".kapelle/agents.yml",), cwd="/w/t", prompted=True)
+    assert judge(RULES, call, merged).verdict is Verdict.ASK
+
+
 def test_always_is_for_the_rules_that_ask() -> None:
     found = says("npm publish && echo x > migrations/1.sql")
     assert found.keys == ("Bash(npm publish:*)", "Edit(migrations/**)")

@@ -197,6 +197,14 @@ async def test_always_lets_nothing_else_through_with_it(here: SmallWorld) -> Non
     assert (await ask(here, "npm publish && sudo ls", "c-3")).result().verdict is Verdict.DENY
 
 
+async def test_what_always_does_not_cover_is_asked_when_the_program_would_ask(here: SmallWorld) -> None:
+    await at_work(here)
+    await ask(here, "npm publish")
+    assert await answer(here, await question(here), AnswerKind.ALWAYS) is None
+    assert not (await ask(here, "npm publish && make deploy", "c-2", prompted=True)).done()
+    assert (await ask(here, "npm publish", "c-3", prompted=True)).result().verdict is Verdict.ALLOW
+
+
 async def test_what_the_program_itself_would_ask_is_a_question(here: SmallWorld) -> None:
     await at_work(here)
     asked = await ask(here, "make deploy", prompted=True)
@@ -283,6 +291,17 @@ async def test_the_turn_ends_after_an_answer_as_any_other(here: SmallWorld) -> N
     assert (await here.task()).state is TaskState.COMPLETED
     waits = [event.waits_for for event in await here.events(TaskWaited, "api")]
     assert waits == [Wait.APPROVAL, None]
+
+
+async def test_a_task_that_came_back_from_its_gate_still_says_what_it_waits_for(here: SmallWorld) -> None:
+    leader = await at_work(here)
+    await ask(here, "npm publish")
+    process = here.process()
+    process.write("api.py", "broken")
+    process.done()
+    await leader.run()
+    again = await here.task()
+    assert (again.round, again.state, again.waits_for) == (1, TaskState.RUNNING, Wait.APPROVAL)
 
 
 async def test_whoever_else_speaks_there_is_an_event(here: SmallWorld) -> None:

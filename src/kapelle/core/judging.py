@@ -42,8 +42,10 @@ def judge(rules: Rules, call: Call, scope: Scope) -> Decision:
         # What a program is about that can be seen was judged with it.
         found += _hinted(rules, call.command or "", frozenset(command.program for command in script.commands))
     strongest = worst([entry.verdict for entry in found])
+    if call.prompted and strongest in {Verdict.PASS, Verdict.ALLOW}:
+        return _prompted(call)
     if strongest is Verdict.PASS:
-        return _prompted(call) if call.prompted else Decision(verdict=Verdict.PASS)
+        return Decision(verdict=Verdict.PASS)
     said = next(entry for entry in found if entry.verdict is strongest)
     asking = [entry for entry in found if entry.verdict is strongest]
     covered = {id(entry.command) for entry in asking}

@@ -16,3 +16,10 @@ def no_longer_asks(tx: Tx, question: Question) -> None:
         wait(tx, task, None)
         return
     wait(tx, task, Wait.APPROVAL, detail(rest[0]))
+
+
+def still_asks(tx: Tx, question: Question) -> None:
+    """Let the task say what it waits for, whatever it said since: it may have gone through its gate and come back."""
+    task = tx.tasks.get(question.task_id)
+    if task is not None and task.state is TaskState.RUNNING and task.waits_for is None:
+        wait(tx, task, Wait.APPROVAL, detail(question))

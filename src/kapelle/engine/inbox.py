@@ -26,7 +26,7 @@ from kapelle.core.rule_events import (
 from kapelle.core.rules import Decision, Verdict
 from kapelle.core.store import Tx
 from kapelle.core.task import TERMINAL, Wait
-from kapelle.engine.asking import no_longer_asks
+from kapelle.engine.asking import no_longer_asks, still_asks
 from kapelle.engine.ending import wait
 from kapelle.engine.warden import EngineWarden, Waiting, Watched, words
 from kapelle.engine.world import World
@@ -79,7 +79,9 @@ class InboxStage:
             tx.log(_fact(CommandAllowed, waiting, decision.reason))
             return []
         known = tx.questions.asked(agent.agent_id, call.call_id) if call.call_id else None
-        if known is None and (granted := _granted(tx, agent, decision)):
+        # In the place of the program's own prompt there is no passing: it is all of the call, or it is asked about.
+        enough = decision.whole or not call.prompted
+        if known is None and enough and (granted := _granted(tx, agent, decision)):
             tx.log(_fact(CommandAllowed, waiting, f"{granted} said always"))
             verdict = Verdict.ALLOW if decision.whole else Verdict.PASS
             return [(waiting, Decision(verdict=verdict, reason=f"{granted} said always"))]
@@ -141,6 +143,7 @@ class InboxStage:
                 default = question.default.value
                 tx.log(QuestionExpired(run_id=run_id, task_id=task_id, question_id=question_id, default=default))
             else:
+                still_asks(tx, question)
                 later.append(question.deadline_at)
                 continue
             tx.questions.put(over)
