@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kapelle.core.builtin_rules import BUILTIN
 from kapelle.core.judging import glob_matches, judge
 from kapelle.core.merge import PROTECTED
-from kapelle.core.rules import Call, Decision, Rules, Scope, Verdict, parse, rule_problem
+from kapelle.core.rules import Call, Rules, Ruling, Scope, Verdict, parse, rule_problem
 
 SCOPE = Scope(workspace="/w/t", own=("/h", "/f/tmp"), variables={"HOME": "/h", "TMPDIR": "/f/tmp"})
 RULES = Rules(
@@ -18,11 +18,11 @@ RULES = Rules(
 )
 
 
-def says(command: str, rules: Rules = RULES, scope: Scope = SCOPE, **more: Any) -> Decision:
+def says(command: str, rules: Rules = RULES, scope: Scope = SCOPE, **more: Any) -> Ruling:
     return judge(rules, Call(call_id="1", tool="Bash", command=command, cwd="/w/t", **more), scope)
 
 
-def uses(tool: str, *paths: str, rules: Rules = RULES, scope: Scope = SCOPE, about: str = "") -> Decision:
+def uses(tool: str, *paths: str, rules: Rules = RULES, scope: Scope = SCOPE, about: str = "") -> Ruling:
     return judge(rules, Call(call_id="1", tool=tool, paths=paths, cwd="/w/t/sub", about=about), scope)
 
 
@@ -100,7 +100,7 @@ def test_built_in_rules_deny(rule: str, command: str) -> None:
 
 @pytest.mark.parametrize("command", FINE)
 def test_ordinary_commands_pass(command: str) -> None:
-    assert says(command) == Decision(verdict=Verdict.PASS)
+    assert says(command) == Ruling(verdict=Verdict.PASS)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from kapelle.core.rule_events import (
     QuestionWithdrawn,
     WardenRefused,
 )
-from kapelle.core.rules import Call, Decision, Fallback, Rules, Verdict
+from kapelle.core.rules import Call, Fallback, Rules, Ruling, Verdict
 from kapelle.core.task import TaskState, Wait
 from kapelle.testing.factories import run_spec, task
 from kapelle.testing.worlds import Leader, SmallWorld
@@ -37,7 +37,7 @@ async def at_work(here: SmallWorld, *names: str, **rules: Any) -> Leader:
     return leader
 
 
-async def ask(here: SmallWorld, command: str, call_id: str = "c-1", *, name: str = "api", **more: Any) -> "Future[Decision]":
+async def ask(here: SmallWorld, command: str, call_id: str = "c-1", *, name: str = "api", **more: Any) -> "Future[Ruling]":
     """Ask as the agent of the task *name* does, and let the leader hear it."""
     task_id = await here.task_id(name)
     agents = await here.store.read(lambda view: view.agents.live())

@@ -8,7 +8,7 @@ from kapelle.core import shell
 from kapelle.core.builtin_rules import BUILTIN, Deed, git_words, reads, writes
 from kapelle.core.frozen import frozen
 from kapelle.core.merge import protected
-from kapelle.core.rules import Call, Decision, Rules, Scope, Verdict, parse, worst
+from kapelle.core.rules import Call, Rules, Ruling, Scope, Verdict, parse, worst
 from kapelle.core.shell import Script, Simple
 
 EDITS = frozenset({"Edit", "Write", "MultiEdit", "NotebookEdit"})
@@ -26,7 +26,7 @@ class _Found:
     command: Simple | None = None
 
 
-def judge(rules: Rules, call: Call, scope: Scope) -> Decision:
+def judge(rules: Rules, call: Call, scope: Scope) -> Ruling:
     """Return what *rules* say about *call*, made at *scope*."""
     script = _script(call, scope)
     deed = Deed(
@@ -45,19 +45,19 @@ def judge(rules: Rules, call: Call, scope: Scope) -> Decision:
     if call.prompted and strongest in {Verdict.PASS, Verdict.ALLOW}:
         return _prompted(call)
     if strongest is Verdict.PASS:
-        return Decision(verdict=Verdict.PASS)
+        return Ruling(verdict=Verdict.PASS)
     said = next(entry for entry in found if entry.verdict is strongest)
     asking = [entry for entry in found if entry.verdict is strongest]
     covered = {id(entry.command) for entry in asking}
     whole = all(id(command) in covered for command in deed.commands)
     keys = tuple(dict.fromkeys(entry.rule for entry in asking))
-    return Decision(verdict=strongest, rule=said.rule, reason=said.reason, keys=keys, whole=whole)
+    return Ruling(verdict=strongest, rule=said.rule, reason=said.reason, keys=keys, whole=whole)
 
 
-def _prompted(call: Call) -> Decision:
+def _prompted(call: Call) -> Ruling:
     """The rules say nothing, and the program itself would ask: a person is asked in its place."""
     key = f"{call.tool}({call.what})"
-    return Decision(verdict=Verdict.ASK, reason=f"the agent's permissions do not cover {call.tool} here", keys=(key,))
+    return Ruling(verdict=Verdict.ASK, reason=f"the agent's permissions do not cover {call.tool} here", keys=(key,))
 
 
 def _script(call: Call, scope: Scope) -> Script | None:

@@ -106,7 +106,7 @@ class Call:
 
 
 @frozen
-class Decision:
+class Ruling:
     """What the rules say about a call."""
 
     verdict: Verdict

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId
-from kapelle.core.rules import Call, Decision
+from kapelle.core.rules import Call, Ruling
 
 SOCKET = "ask"
 
@@ -32,7 +32,7 @@ class WardenAccess:
 class Judge(Protocol):
     """Who is asked."""
 
-    async def judge(self, agent_id: AgentId, call: Call) -> Decision:
+    async def judge(self, agent_id: AgentId, call: Call) -> Ruling:
         """Return what is decided of *call*: allow, deny, or pass (nothing; the program's own permissions decide)."""
         ...
 

@@ -23,7 +23,7 @@ from kapelle.core.rule_events import (
     QuestionWithdrawn,
     WardenRefused,
 )
-from kapelle.core.rules import Decision, Verdict
+from kapelle.core.rules import Ruling, Verdict
 from kapelle.core.store import Tx
 from kapelle.core.task import TERMINAL, Wait
 from kapelle.engine.asking import no_longer_asks, still_asks
@@ -31,7 +31,7 @@ from kapelle.engine.ending import wait
 from kapelle.engine.warden import EngineWarden, Waiting, Watched, words
 from kapelle.engine.world import World
 
-Told = tuple[Waiting, Decision]
+Told = tuple[Waiting, Ruling]
 
 
 class InboxStage:
@@ -64,35 +64,35 @@ class InboxStage:
             self._warden.give_back(taken)
             self._waiting = before
             raise
-        for waiting, decision in told:
-            waiting.settle(decision)
+        for waiting, ruling in told:
+            waiting.settle(ruling)
         return wake
 
     # --- Deciding, inside the transaction ---
 
     def _take_in(self, tx: Tx, waiting: Waiting) -> list[Told]:
-        agent, call, decision = waiting.agent, waiting.call, waiting.decision
-        if decision.verdict is Verdict.DENY:
-            tx.log(_fact(CommandDenied, waiting, decision.reason))
-            return [(waiting, replace(decision, reason=words(decision)))]
-        if decision.verdict is Verdict.ALLOW:
-            tx.log(_fact(CommandAllowed, waiting, decision.reason))
+        agent, call, ruling = waiting.agent, waiting.call, waiting.ruling
+        if ruling.verdict is Verdict.DENY:
+            tx.log(_fact(CommandDenied, waiting, ruling.reason))
+            return [(waiting, replace(ruling, reason=words(ruling)))]
+        if ruling.verdict is Verdict.ALLOW:
+            tx.log(_fact(CommandAllowed, waiting, ruling.reason))
             return []
         known = tx.questions.asked(agent.agent_id, call.call_id) if call.call_id else None
         # In the place of the program's own prompt there is no passing: it is all of the call, or it is asked about.
-        enough = decision.whole or not call.prompted
-        if known is None and enough and (granted := _granted(tx, agent, decision)):
+        enough = ruling.whole or not call.prompted
+        if known is None and enough and (granted := _granted(tx, agent, ruling)):
             tx.log(_fact(CommandAllowed, waiting, f"{granted} said always"))
-            verdict = Verdict.ALLOW if decision.whole else Verdict.PASS
-            return [(waiting, Decision(verdict=verdict, reason=f"{granted} said always"))]
+            verdict = Verdict.ALLOW if ruling.whole else Verdict.PASS
+            return [(waiting, Ruling(verdict=verdict, reason=f"{granted} said always"))]
         question = known or self._ask(tx, waiting)
         if question is None:
-            return [(waiting, Decision(verdict=Verdict.DENY, reason="this agent is being stopped"))]
+            return [(waiting, Ruling(verdict=Verdict.DENY, reason="this agent is being stopped"))]
         self._waiting.setdefault(question.question_id, []).append(waiting)
         return []
 
     def _ask(self, tx: Tx, waiting: Waiting) -> Question | None:
-        agent, call, decision = waiting.agent, waiting.call, waiting.decision
+        agent, call, ruling = waiting.agent, waiting.call, waiting.ruling
         live, task = tx.agents.get(agent.agent_id), tx.tasks.get(agent.task_id)
         if live is None or live.stopped_at is not None or task is None or task.state in TERMINAL:
             return None
@@ -105,9 +105,9 @@ class InboxStage:
             call_id=call.call_id,
             tool=call.tool,
             what=call.what,
-            rule=decision.rule,
-            reason=decision.reason,
-            keys=decision.keys,
+            rule=ruling.rule,
+            reason=ruling.reason,
+            keys=ruling.keys,
             default=agent.rules.default,
             asked_at=tx.now,
             deadline_at=deadline(tx.now, agent.rules.deadline, live.deadline_at, live.created_at),
@@ -169,7 +169,7 @@ def _fact(kind: type[CommandDenied] | type[CommandAllowed], waiting: Waiting, re
         agent_id=agent.agent_id,
         tool=call.tool,
         what=call.what,
-        rule=waiting.decision.rule,
+        rule=waiting.ruling.rule,
         reason=reason,
     )
 
@@ -178,25 +178,25 @@ def _still_asked(agent: Agent | None) -> bool:
     return agent is not None and agent.stopped_at is None
 
 
-def _granted(tx: Tx, agent: Watched, decision: Decision) -> str:
-    """Return who let all that *decision* asks about through for the rest of the run, or nothing."""
+def _granted(tx: Tx, agent: Watched, ruling: Ruling) -> str:
+    """Return who let all that *ruling* asks about through for the rest of the run, or nothing."""
     always: Sequence[Question] = tx.questions.always(agent.run_id)
     by_key = {key: question.answered_by for question in always for key in question.keys}
-    if not decision.keys or not all(key in by_key for key in decision.keys):
+    if not ruling.keys or not all(key in by_key for key in ruling.keys):
         return ""
-    return by_key[decision.keys[0]]
+    return by_key[ruling.keys[0]]
 
 
-def _decision(question: Question) -> Decision:
+def _decision(question: Question) -> Ruling:
     """Return what the program is told."""
     if question.state is QuestionState.EXPIRED:
         verdict = Verdict.ALLOW if question.allows else Verdict.DENY
-        return Decision(
+        return Ruling(
             verdict=verdict, reason="nobody answered in time: go on without it, and say in your answer what is missing"
         )
     if question.state is QuestionState.WITHDRAWN:
-        return Decision(verdict=Verdict.DENY, reason="this agent is being stopped")
+        return Ruling(verdict=Verdict.DENY, reason="this agent is being stopped")
     if question.allows:
-        return Decision(verdict=Verdict.ALLOW, reason=question.note or f"{question.answered_by} allowed it")
+        return Ruling(verdict=Verdict.ALLOW, reason=question.note or f"{question.answered_by} allowed it")
     said = f"{question.answered_by} said no" + (f": {question.note}" if question.note else "")
-    return Decision(verdict=Verdict.DENY, reason=f"{said}. Go on without it.")
+    return Ruling(verdict=Verdict.DENY, reason=f"{said}. Go on without it.")

@@ -12,7 +12,7 @@ from kapelle.core.attempt import Attempt
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
 from kapelle.core.judging import judge
-from kapelle.core.rules import Call, Decision, Rules, Scope, Verdict
+from kapelle.core.rules import Call, Rules, Ruling, Scope, Verdict
 from kapelle.core.run import Run
 from kapelle.core.store import WorkspaceRow
 from kapelle.core.warden import WardenAccess
@@ -23,7 +23,7 @@ FOLDER = "warden"
 EVERYBODYS = ("/tmp", "/var/tmp")  # noqa: S108  # only compared with
 PATIENCE = timedelta(seconds=15)
 """How much longer than a question may wait its program waits: whoever leads is to be the one who says that time is up."""
-NOBODY = Decision(verdict=Verdict.DENY, reason="this agent has been stopped")
+NOBODY = Ruling(verdict=Verdict.DENY, reason="this agent has been stopped")
 
 
 @frozen
@@ -73,16 +73,16 @@ def watched(world: World, agent: Agent, run: Run, attempt: Attempt, workspace: W
 class Waiting:
     """Something that an agent's program waits for, on this leader."""
 
-    def __init__(self, agent: Watched, call: Call, decision: Decision, answer: "Future[Decision] | None") -> None:
+    def __init__(self, agent: Watched, call: Call, ruling: Ruling, answer: "Future[Ruling] | None") -> None:
         self.agent = agent
         self.call = call
-        self.decision = decision
+        self.ruling = ruling
         self._answer = answer
 
-    def settle(self, decision: Decision) -> None:
+    def settle(self, ruling: Ruling) -> None:
         """Let the program go on."""
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(decision)
+            self._answer.set_result(ruling)
 
 
 class EngineWarden:
@@ -102,21 +102,21 @@ class EngineWarden:
         """Forget an agent."""
         self._agents.pop(agent_id, None)
 
-    async def judge(self, agent_id: AgentId, call: Call) -> Decision:
+    async def judge(self, agent_id: AgentId, call: Call) -> Ruling:
         """See ``core.warden.Judge``."""
         agent = self._agents.get(agent_id)
         if agent is None:
             return NOBODY
-        decision = judge(agent.rules, call, agent.scope)
-        if decision.verdict is Verdict.PASS:
-            return decision
-        if decision.verdict is Verdict.ALLOW:
+        ruling = judge(agent.rules, call, agent.scope)
+        if ruling.verdict is Verdict.PASS:
+            return ruling
+        if ruling.verdict is Verdict.ALLOW:
             # The program's own permissions still hold; the event is written with whatever comes next.
-            self._waiting.append(Waiting(agent, call, decision, None))
+            self._waiting.append(Waiting(agent, call, ruling, None))
             self._wake()
-            return Decision(verdict=Verdict.PASS)
-        answer: Future[Decision] = get_running_loop().create_future()
-        self._waiting.append(Waiting(agent, call, decision, answer))
+            return Ruling(verdict=Verdict.PASS)
+        answer: Future[Ruling] = get_running_loop().create_future()
+        self._waiting.append(Waiting(agent, call, ruling, answer))
         self._wake()
         return await answer
 
@@ -139,6 +139,6 @@ class EngineWarden:
         self._refused[:0] = taken[1]
 
 
-def words(decision: Decision) -> str:
+def words(ruling: Ruling) -> str:
     """Return what the agent is told of a rule that denies."""
-    return f"Kapelle's rule {decision.rule}: {decision.reason}. Go on without it, or say in your answer why it is needed."
+    return f"Kapelle's rule {ruling.rule}: {ruling.reason}. Go on without it, or say in your answer why it is needed."

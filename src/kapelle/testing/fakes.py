@@ -14,7 +14,7 @@ from kapelle.core.ids import AgentId
 from kapelle.core.isolation import Place, Remains, SandboxCapabilities, Way
 from kapelle.core.network import Decision, Pass
 from kapelle.core.ports import Launch
-from kapelle.core.rules import Call, Decision
+from kapelle.core.rules import Call, Ruling
 from kapelle.core.warden import Judge, WardenAccess
 
 
@@ -192,7 +192,7 @@ class FakeWarden:
     def __init__(self) -> None:
         self.admitted: dict[AgentId, WardenAccess] = {}
         self._judge: Judge | None = None
-        self._waiting: set[asyncio.Future[Decision]] = set()
+        self._waiting: set[asyncio.Future[Ruling]] = set()
 
     async def start(self, judge: Judge) -> None:
         """See the port."""
@@ -214,7 +214,7 @@ class FakeWarden:
             waiting.cancel()
         self._waiting.clear()
 
-    async def ask(self, agent_id: AgentId, call: Call) -> "asyncio.Future[Decision]":
+    async def ask(self, agent_id: AgentId, call: Call) -> "asyncio.Future[Ruling]":
         """Ask, as the program of *agent_id* does; what is returned is done when there is an answer."""
         if self._judge is None or agent_id not in self.admitted:
             raise AssertionError(f"nobody listens for {agent_id}")

@@ -18,7 +18,7 @@ from hypothesis.stateful import invariant, precondition, rule
 from kapelle.core.ids import AgentId, RequestId
 from kapelle.core.question import AnswerKind, Question, QuestionState
 from kapelle.core.requests import Answer, Request
-from kapelle.core.rules import Call, Decision, Fallback, Rules, Verdict
+from kapelle.core.rules import Call, Fallback, Rules, Ruling, Verdict
 from kapelle.core.store import View
 from kapelle.core.task import TaskState, Wait
 from kapelle.testing.hosts import ScriptedProcess
@@ -35,8 +35,8 @@ class Asking:
     agent_id: AgentId
     call: Call
     process: ScriptedProcess
-    answer: "Future[Decision]"
-    told: Decision | None = None
+    answer: "Future[Ruling]"
+    told: Ruling | None = None
 
 
 class Questioning(Simulation):

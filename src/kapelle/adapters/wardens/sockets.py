@@ -17,14 +17,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kapelle.adapters.system.ownership import agent, give
 from kapelle.core.errors import HostFailed
 from kapelle.core.ids import AgentId
-from kapelle.core.rules import Call, Decision, Verdict
+from kapelle.core.rules import Call, Ruling, Verdict
 from kapelle.core.warden import SOCKET, Judge, WardenAccess
 
 LONGEST = 1 << 22
 """Bytes of what is asked; whoever asks cuts it long before."""
 QUEUE = 64
-NOT_UNDERSTOOD = Decision(verdict=Verdict.DENY, reason="what was asked of the warden cannot be understood")
-NOT_YOURS = Decision(verdict=Verdict.DENY, reason="this is another agent's warden")
+NOT_UNDERSTOOD = Ruling(verdict=Verdict.DENY, reason="what was asked of the warden cannot be understood")
+NOT_YOURS = Ruling(verdict=Verdict.DENY, reason="this is another agent's warden")
 
 
 class _Asked(BaseModel):
@@ -135,14 +135,14 @@ async def _talk(agent_id: AgentId, access: WardenAccess, connection: socket.sock
     with suppress(OSError):
         reader, writer = await asyncio.open_unix_connection(sock=connection, limit=LONGEST)
         try:
-            decision = await _decided(agent_id, access, reader, judge)
-            writer.write(f"{json.dumps({'verdict': decision.verdict.value, 'reason': decision.reason})}\n".encode())
+            ruling = await _decided(agent_id, access, reader, judge)
+            writer.write(f"{json.dumps({'verdict': ruling.verdict.value, 'reason': ruling.reason})}\n".encode())
             await writer.drain()
         finally:
             writer.close()
 
 
-async def _decided(agent_id: AgentId, access: WardenAccess, reader: asyncio.StreamReader, judge: Judge) -> Decision:
+async def _decided(agent_id: AgentId, access: WardenAccess, reader: asyncio.StreamReader, judge: Judge) -> Ruling:
     try:
         asked = _Asked.model_validate_json(await reader.readline())
     except (ValidationError, ValueError):

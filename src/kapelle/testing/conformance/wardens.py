@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kapelle.core.ids import AgentId
-from kapelle.core.rules import Call, Decision, Verdict
+from kapelle.core.rules import Call, Ruling, Verdict
 from kapelle.core.warden import SOCKET, Warden, WardenAccess
 
 PATIENCE = 20
@@ -22,26 +22,26 @@ NOBODY = (FileNotFoundError, ConnectionRefusedError)
 """How it is to connect where nobody listens."""
 ONE, OTHER = AgentId("g-1"), AgentId("g-2")
 NONSENSE = (b"", b"nonsense", b"{}", b"[1]", b'{"answer": "allow"}', b"\xff\xfe", b"x" * (1 << 23))
-NO = Decision(verdict=Verdict.DENY, reason="since I say so")
+NO = Ruling(verdict=Verdict.DENY, reason="since I say so")
 
 
 class Asked:
     """A judge that notes what it is asked, and answers when it may."""
 
-    def __init__(self, decision: Decision = NO) -> None:
-        self.decision = decision
+    def __init__(self, ruling: Ruling = NO) -> None:
+        self.ruling = ruling
         self.calls: list[tuple[AgentId, Call]] = []
         self.refusals: list[tuple[AgentId, str]] = []
         self.heard = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    async def judge(self, agent_id: AgentId, call: Call) -> Decision:
+    async def judge(self, agent_id: AgentId, call: Call) -> Ruling:
         """See ``core.warden.Judge``."""
         self.calls.append((agent_id, call))
         self.heard.set()
         await self.may_answer.wait()
-        return self.decision
+        return self.ruling
 
     def refused(self, agent_id: AgentId, reason: str) -> None:
         """See ``core.warden.Judge``."""
