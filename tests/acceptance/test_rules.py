@@ -152,6 +152,17 @@ def test_a_question_survives_the_death_of_the_leader(place: Place, sandbox: str,
     assert len(events(place, "question.asked")) == 1
 
 
+@pytest.mark.usefixtures("bubblewrap")
+def test_who_ends_the_helper_is_asked_all_the_same(place: Place) -> None:
+    # In a sandbox, where it meets nobody else's.
+    kills = "(while :; do pkill -9 -f 'warden.py hook'; done > /dev/null 2>&1 < /dev/null &)"
+    prepare(place, kills, "touch asked.txt", sandbox="bubblewrap", rules=f"{ASKING}, deadline: 3s")
+    answer = place.run("run", "../flow.yml", "--rehearse", "../rehearsal.yml", "--json")
+    assert answer.code == 0, answer.out + answer.err
+    assert "asked.txt" not in place.git("ls-tree", "--name-only", "main")
+    assert place.processes() == []
+
+
 def test_a_question_is_answered_under_the_next_leader(place: Place) -> None:
     prepare(place, "touch asked.txt", rules=ASKING)
     with running(place) as leader:
@@ -163,13 +174,16 @@ def test_a_question_is_answered_under_the_next_leader(place: Place) -> None:
         while not events(place, "agent.adopted"):
             pass
         (item,) = inbox(place)
-        assert place.run("answer", item["id"], "allow").code == 0
-        successor.communicate()
-        assert successor.returncode == 0
+        assert place.run("answer", item["id"], "deny").code == 0
+        until(successor, "run completed")
+        assert successor.wait() == 0
     finally:
         successor.kill()
-        successor.communicate()
-    assert "asked.txt" in place.git("ls-tree", "--name-only", "main")
+        successor.wait()
+        if successor.stdout is not None:
+            successor.stdout.close()
+    # The helper that waits is no leftover: ended by the next leader, it would have let the tool through.
+    assert "asked.txt" not in place.git("ls-tree", "--name-only", "main")
     assert [event["kind"] for event in events(place, "question.")] == ["question.asked", "question.answered"]
 
 

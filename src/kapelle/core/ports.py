@@ -152,10 +152,13 @@ class Host(Protocol):
         """Run a command to its end, all its output into one file; a time-out ends all its children."""
         ...
 
-    async def leftovers(self, store_id: str, workspaces: Collection[WorkspaceId] | None = None) -> Sequence[ProcessRef]:
+    async def leftovers(
+        self, store_id: str, workspaces: Collection[WorkspaceId] | None = None, *, living: Collection[ProcessRef] = ()
+    ) -> Sequence[ProcessRef]:
         """Return the live processes that carry *store_id* in KAPELLE_STORE of their environment: group leaders only.
 
-        With *workspaces*, only those that carry one of them in KAPELLE_WORKSPACE_ID, too.
+        With *workspaces*, only those that carry one of them in KAPELLE_WORKSPACE_ID, too. None of *living* is among them, nor
+        what is below one of those: a program may run its tools in groups of their own.
         """
         ...
 

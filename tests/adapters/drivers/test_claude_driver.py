@@ -257,6 +257,18 @@ def test_every_tool_is_asked_about_by_a_hook_that_outlasts_its_helper(make_order
     assert settings["disableAllHooks"] is False
 
 
+def test_the_program_s_own_permissions_say_what_they_can_say_of_the_rules(make_order: MakeOrder) -> None:
+    rules = Rules(deny=("WebFetch", "Bash(sudo *)", "Edit(a/**)"), ask=("Bash(npm *)", "Write(b)"))
+
+    def permissions(mode: str | None) -> dict[str, list[str]]:
+        config = replace(make_order().config, rules=rules, permission_mode=mode)
+        found = ClaudeDriver("claude").launch(replace(make_order(), config=config, warden=WARDEN))
+        return json.loads(flag(found, "--settings") or "")["permissions"]
+
+    assert permissions(None) == {"deny": ["WebFetch", "Bash(sudo *)"], "ask": ["Bash(npm *)"]}
+    assert permissions("dontAsk")["ask"] == []
+
+
 def test_what_would_prompt_is_asked_by_a_server_of_ours(make_order: MakeOrder) -> None:
     found = ClaudeDriver("claude").launch(replace(make_order(), warden=WARDEN))
     assert list(json.loads(flag(found, "--mcp-config") or "")["mcpServers"]) == ["kapelle"]

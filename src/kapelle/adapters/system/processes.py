@@ -99,12 +99,13 @@ def end_process(process: ProcessRef) -> None:
             os.kill(process.pid, signal.SIGKILL)
 
 
-def carrying(store_id: str, workspaces: Collection[str] | None = None) -> list[ProcessRef]:
+def carrying(store_id: str, workspaces: Collection[str] | None = None, living: Collection[ProcessRef] = ()) -> list[ProcessRef]:
     """Return the live leaders of process groups that carry *store_id* in their environment, and those without a leader.
 
-    With *workspaces*, only of those that carry one of them, too.
+    With *workspaces*, only of those that carry one of them, too. None of *living* is among them, nor what is below one.
     """
     found: dict[int, ProcessRef] = {}
+    above = {process.pid for process in living if alive(process)}
     wanted = None if workspaces is None else {_variable(WORKSPACE_VARIABLE, name) for name in workspaces}
     for pid, names in _environments(_variable(STORE_VARIABLE, store_id)):
         if pid == os.getpid() or (wanted is not None and wanted.isdisjoint(names)):
@@ -113,12 +114,33 @@ def carrying(store_id: str, workspaces: Collection[str] | None = None) -> list[P
             group = os.getpgid(pid)
         except OSError:
             continue
-        if group == os.getpgrp():
+        if group == os.getpgrp() or (above and not above.isdisjoint(_line(pid))):
             continue
         leader = reference(group) or reference(pid)
         if leader is not None:
             found[leader.pid] = leader
     return list(found.values())
+
+
+def _line(pid: int) -> Generator[int]:
+    """Give *pid*, and those of the processes above it, as far as they can be seen."""
+    while pid > 0:
+        yield pid
+        pid = _parent(pid)
+
+
+def _parent(pid: int) -> int:
+    with suppress(OSError):
+        handle = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+        try:
+            return int(os.read(handle, STAT).rpartition(b")")[2].split()[1])
+        finally:
+            os.close(handle)
+    if BOOT_ID.exists():
+        return 0
+    with suppress(psutil.Error):
+        return psutil.Process(pid).ppid()
+    return 0
 
 
 def agent_above(store_id: str) -> str | None:

@@ -82,7 +82,7 @@ class ClaudeDriver:
         launch = Launch(argv=tuple(argv), cwd=order.cwd, env=tuple(env.items()), stdin=True, limit=order.timeout)
         if order.warden is None:
             return launch
-        more = asking.arguments(order.warden, order.folder)
+        more = asking.arguments(order.warden, order.folder, order.config)
         return replace(launch, argv=(*argv, *more), files=asking.files(order.warden), programs=(asking.interpreter(),))
 
     @staticmethod
