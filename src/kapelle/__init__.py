@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kapelle.apps.inbox import Item as Item
     from kapelle.apps.models import Check as Check
     from kapelle.apps.models import Gate as Gate
     from kapelle.apps.models import Retry as Retry
@@ -29,6 +30,7 @@ _PLACES = {
     "AgentConfig": "kapelle.apps.python",
     "Check": "kapelle.apps.models",
     "Gate": "kapelle.apps.models",
+    "Item": "kapelle.apps.inbox",
     "KapelleError": "kapelle.core.errors",
     "Orchestrator": "kapelle.apps.python",
     "Retry": "kapelle.apps.models",
@@ -44,6 +46,7 @@ __all__ = [
     "AgentConfig",
     "Check",
     "Gate",
+    "Item",
     "KapelleError",
     "Orchestrator",
     "Retry",

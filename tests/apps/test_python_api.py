@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from kapelle import AgentConfig, Check, Gate, KapelleError, Orchestrator, Task, TaskResult, Workflow
-from kapelle.core.errors import FileInvalid, UsageError
+from kapelle.core.errors import FileInvalid, NotFound, UsageError
 from kapelle.testing.places import Place
 
 SCRIPT = AgentConfig(name="script", program="command")
@@ -153,3 +153,23 @@ async def test_what_was_submitted_goes_on_in_the_next_process(place: Place) -> N
         result = await again.result(task)
 
     assert result.ok
+
+
+async def test_what_waits_for_a_person_can_be_looked_at_and_answered(place: Place) -> None:
+    async with orchestra(place) as opened:
+        submitted = await opened.submit_task(Task(name="one", prompt="true", agent="script", gate="none", approval=True))
+        other = await opened.submit_task(Task(name="two", prompt="true", agent="script", gate="none", approval=True))
+        items = {item.name: item for item in await opened.inbox()}
+        assert {item.kind for item in items.values()} == {"approval"}
+        with pytest.raises(UsageError, match="is no answer"):
+            await opened.answer(items["one"], "perhaps")
+        await opened.answer(items["one"], "allow")
+        await opened.answer(items["two"].item_id, "deny", "not today")
+
+        assert (await opened.result(submitted)).ok
+        refused = await opened.result(other)
+
+        assert (refused.state, refused.failure) == ("rejected", "not today")
+        assert await opened.inbox() == []
+        with pytest.raises(NotFound):
+            await opened.answer(items["one"], "allow")

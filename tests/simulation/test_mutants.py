@@ -92,7 +92,9 @@ class Ungated(Round):
 class Forgiving(Round):
     """A host that finds nothing to reap."""
 
-    async def leftovers(self, store_id: str, workspaces: Collection[WorkspaceId] | None = None) -> Sequence[ProcessRef]:
+    async def leftovers(
+        self, store_id: str, workspaces: Collection[WorkspaceId] | None = None, *, living: Collection[ProcessRef] = ()
+    ) -> Sequence[ProcessRef]:
         return []
 
 

@@ -199,6 +199,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
     from kapelle.adapters.store.sqlite_lead import SqliteLeadership
     from kapelle.adapters.system import processes
     from kapelle.adapters.system.git import Locks
+    from kapelle.adapters.wardens.sockets import SocketWarden
     from kapelle.adapters.workspaces.repositories import GitRepositories
     from kapelle.adapters.workspaces.worktrees import GitWorkspaces
     from kapelle.apps.clock import EnvironmentCredentials, SystemChance, SystemClock
@@ -232,6 +233,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
                 prices=read_prices(Path(own_prices)) if own_prices else PRICES,
                 port=configuration.settings.gateway_port,
             ),
+            warden=SocketWarden(),
             credentials=credentials,
             hints=FileHints(home / "hints"),
             evaluator=evaluator,
@@ -253,6 +255,13 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
     finally:
         evaluator.close()
         await store.close()
+
+
+def agent_above(store_id: str) -> str | None:
+    """Return the task of the agent of this store that this process belongs to, or None when it belongs to none."""
+    from kapelle.adapters.system import processes
+
+    return processes.agent_above(store_id)
 
 
 def restore_store(configuration: Configuration) -> "Restored":

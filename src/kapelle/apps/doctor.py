@@ -346,9 +346,9 @@ async def _store(configuration: Configuration, machine: Machine, desk: Desk, *, 
 async def _orphans(desk: Desk) -> dict[str, str]:
     """Return what belongs to nobody, by path or by process id, and what to say of it."""
     world = desk.world
-    live = await world.store.read(lambda view: {agent.process for agent in view.agents.live()})
+    live = await world.store.read(lambda view: {agent.process for agent in view.agents.live() if agent.process is not None})
     known = await world.store.read(lambda view: {row.path for row in view.agents.workspaces()})
-    processes = [found for found in await world.host.leftovers(world.store.store_id) if found not in live]
+    processes = await world.host.leftovers(world.store.store_id, living=live)
     present = [path for path in await world.workspaces.present(world.folders.workspaces) if path not in known]
     return {
         **{str(found.pid): f"process {found.pid} carries this store's id and belongs to no agent" for found in processes},

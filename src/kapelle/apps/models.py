@@ -19,11 +19,14 @@ from pydantic import (
     field_validator,
 )
 
+from kapelle.core.builtin_rules import BUILTIN
 from kapelle.core.durations import PATTERN, parse_duration
+from kapelle.core.errors import closest
 from kapelle.core.isolation import MountKind
 from kapelle.core.merge import DeliveryMode
 from kapelle.core.names import branch_problem, copy_problem, name_problem
 from kapelle.core.network import host_problem, private_problem
+from kapelle.core.rules import Fallback, rule_problem
 from kapelle.core.sizes import PATTERN as PATTERN_OF_SIZE
 from kapelle.core.sizes import format_size, parse_size
 from kapelle.core.task import OnFailure, Priority, WorkspaceKind
@@ -295,6 +298,44 @@ class Isolated(Model):
         return bool(self.model_fields_set & {"limits", "network", "mounts", "path"})
 
 
+def _rule(value: str) -> str:
+    _without(rule_problem(value))
+    return value
+
+
+def _builtin(name: str) -> str:
+    known = [builtin.name for builtin in BUILTIN]
+    if name not in known:
+        raise ValueError(f"there is no built-in rule {name}; {closest(name, known)}")
+    return name
+
+
+WrittenRule = Annotated[str, AfterValidator(_rule)]
+Does = Literal["deny", "ask", "review", "off"]
+
+
+def _off(value: object) -> object:
+    # YAML 1.1 takes `off` for false, and people write either.
+    return "off" if value is False else value
+
+
+class Rules(Model):
+    """What agents may not do, and what a person is asked about first."""
+
+    deny: Annotated[list[WrittenRule], BeforeValidator(_list)] = Field(
+        default_factory=list, description="Tool, or Tool(pattern): WebFetch, Bash(terraform apply *), Edit(migrations/**)."
+    )
+    ask: Annotated[list[WrittenRule], BeforeValidator(_list)] = Field(
+        default_factory=list, description="The same; a person is asked. What is denied is not asked about."
+    )
+    builtin: Annotated[
+        Literal["off"] | dict[Annotated[str, AfterValidator(_builtin)], Annotated[Does, BeforeValidator(_off)]],
+        BeforeValidator(_off),
+    ] = Field(default_factory=dict, description="NAME: deny, ask, review or off, for built-in rules; or off for all of them.")
+    deadline: Duration = Field(default=timedelta(minutes=10), description="How long a question waits; 0s: nobody is asked.")
+    default: Fallback = Field(default=Fallback.DENY, description="What becomes of a question that nobody answered in time.")
+
+
 class Agent(Isolated):
     """A configured kind of agent. What it does not say of its sandbox is as for the whole file."""
 
@@ -309,6 +350,7 @@ class Agent(Isolated):
     permission_mode: str | None = None
     max_turns: int | None = Field(default=None, ge=1)
     function: str | None = Field(default=None, description="For `program: python`: package.module:function.")
+    rules: Rules | None = Field(default=None, description="Command rules; default: those of the whole file.")
     env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1, description="Agents of this kind that may be live at once.")
 
@@ -350,6 +392,7 @@ class Agents(Isolated):
     gates: dict[Named, Gate] = Field(default_factory=dict)
     assignment_rules: dict[str, Names] = Field(default_factory=dict)
     workspace: Workspace = Workspace()
+    rules: Rules = Field(default=Rules(), description="Command rules of agents that have none of their own.")
 
 
 SCHEMAS: dict[str, type[Model]] = {"workflow": Workflow, "project": Project, "agents": Agents}

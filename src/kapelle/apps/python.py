@@ -9,7 +9,6 @@ submitted is durable: another process, or ``kapelle resume``, goes on with what 
 """
 
 import asyncio
-import getpass
 import inspect
 import json
 import logging
@@ -23,6 +22,8 @@ from pydantic import Field
 
 from kapelle.apps import compose, models
 from kapelle.apps.desk import Desk
+from kapelle.apps.inbox import Item, answer_to, inbox
+from kapelle.apps.principal import principal
 from kapelle.apps.results import RunResult, Status, SubmittedTask, TaskResult
 from kapelle.apps.runs import prepare, submit
 from kapelle.apps.settings import Configuration, load
@@ -32,6 +33,7 @@ from kapelle.core.account import told
 from kapelle.core.errors import KapelleError, NotFound, UsageError
 from kapelle.core.events import Entry
 from kapelle.core.ids import RunId, TaskId
+from kapelle.core.question import AnswerKind
 from kapelle.core.task import TERMINAL
 from kapelle.documents import Document
 from kapelle.engine.leader import Stop
@@ -203,7 +205,7 @@ class Orchestrator:
             document, model = _document(workflow), workflow
         given = {name: value if isinstance(value, str) else json.dumps(value) for name, value in (inputs or {}).items()}
         spec = await prepare(self._found, document, model, inputs=given, rehearse=self._rehearse, record=self._record)
-        return await submit(desk, self._found, spec, f"person:{getpass.getuser()}")
+        return await submit(desk, self._found, spec, principal(desk.world.store.store_id))
 
     async def execute_workflow(self, workflow: Workflow | str | Path, inputs: Mapping[str, Any] | None = None) -> RunResult:
         """Submit a workflow and wait until it has ended.
@@ -269,6 +271,24 @@ class Orchestrator:
             runs=[self._run_result(report) for report in reports if report is not None],
             accounts=list(dict.fromkeys(told(report.account) for report in reports if report is not None and report.account)),
         )
+
+    async def inbox(self) -> list[Item]:
+        """Return everything that waits for a person: questions of agents, approvals, protected changes, accounts, targets."""
+        return await self._desk.world.store.read(inbox)
+
+    async def answer(self, item: Item | str, answer: AnswerKind | str, reason: str = "") -> None:
+        """Answer something in the inbox, named by itself or by its id: ``allow``, ``deny`` or ``always``.
+
+        Raises:
+            NotFound: it does not wait (any more).
+            UsageError: it cannot be answered like that.
+            NotPossibleNow: it was refused: this process belongs to an agent, or somebody was quicker.
+        """
+        desk = self._desk
+        said = _answer_kind(answer)
+        which = item if isinstance(item, str) else item.item_id
+        _, body = await desk.world.store.read(lambda view: answer_to(view, which, said, reason))
+        await desk.ask(body, principal(desk.world.store.store_id))
 
     async def events(self, after: int | None = None, run_id: str | None = None) -> AsyncGenerator[Entry]:
         """Yield the events of the log as they come, for ever: those after the sequence number *after*.
@@ -359,3 +379,10 @@ class Orchestrator:
             elapsed=(run.ended_at or now) - run.submitted_at,
             held_up=report.held.why if report.held is not None else "",
         )
+
+
+def _answer_kind(answer: str) -> AnswerKind:
+    try:
+        return AnswerKind(answer)
+    except ValueError as error:
+        raise UsageError(f"{answer!r} is no answer", remedy="Answer with allow, deny or always.") from error

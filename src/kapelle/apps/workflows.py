@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from kapelle.apps import models
 from kapelle.apps.isolating import chosen, isolation, unheld, why_open
+from kapelle.apps.ruling import rules_of
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import FileInvalid, Mistake, TemplateFailed, UsageError, closest
@@ -93,7 +94,12 @@ def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake
             message = f"with `network: none` {agent.program} does not reach its model"
             problems.append(Mistake(message=message, advice=advice, path=here))
         wrong += [document.located(problem) for problem in problems]
-        config = replace(_agent_config(name, agent, prompt, sandbox), isolation=asked)
+        rules = rules_of(agent.rules or shop.configuration.agents.rules)
+        config = replace(_agent_config(name, agent, prompt, sandbox), isolation=asked, rules=rules)
+        if agent.rules is not None and driver is not None and not driver.capabilities.asks:
+            message = f"{agent.program} does not ask before it does something: rules mean nothing to it"
+            advice = "leave them out, and choose a sandbox that holds it"
+            wrong.append(document.located(Mistake(message=message, advice=advice, path=(*here, "rules"))))
         for text in driver.problems(config, gateway=shop.configuration.settings.gateway) if driver is not None else ():
             advice = "see the reference of agents.yml"
             wrong.append(document.located(Mistake(message=text, advice=advice, path=here)))

@@ -13,6 +13,7 @@ from kapelle.core.errors import IllegalTransition
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
 from kapelle.core.isolation import Isolation
+from kapelle.core.rules import Rules
 
 
 @frozen
@@ -36,6 +37,7 @@ class AgentConfig:
     sandbox: str = "process"
     isolation: Isolation = Isolation()
     """What is asked of the sandbox."""
+    rules: Rules = field(default_factory=Rules)
     env: tuple[tuple[str, str], ...] = ()
     limit: int | None = None
     """How many agents of this config may be live at once."""

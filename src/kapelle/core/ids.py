@@ -16,6 +16,7 @@ ChangeId = NewType("ChangeId", str)
 PromptId = NewType("PromptId", str)
 RequestId = NewType("RequestId", str)
 AccountId = NewType("AccountId", str)
+QuestionId = NewType("QuestionId", str)
 
 # Crockford's alphabet: no i, l, o or u, so an id can be read aloud and never spells a word by accident.
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -17,6 +17,7 @@ from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, WorkspaceId
 from kapelle.core.isolation import Mount, Place, Remains, SandboxCapabilities, Way
 from kapelle.core.network import Decision, Pass
+from kapelle.core.warden import WardenAccess
 
 # --- Time and chance --------------------------------------------------------------------------------------------------
 
@@ -70,6 +71,8 @@ class Launch:
     """Bytes that a file may grow to."""
     guard: tuple[str, ...] = ()
     """A program that looks on from outside, with the pid of the process as its last argument."""
+    programs: tuple[str, ...] = ()
+    """Other programs that it starts and that may not be on its PATH: a sandbox shows them as well."""
 
 
 @frozen
@@ -149,10 +152,13 @@ class Host(Protocol):
         """Run a command to its end, all its output into one file; a time-out ends all its children."""
         ...
 
-    async def leftovers(self, store_id: str, workspaces: Collection[WorkspaceId] | None = None) -> Sequence[ProcessRef]:
+    async def leftovers(
+        self, store_id: str, workspaces: Collection[WorkspaceId] | None = None, *, living: Collection[ProcessRef] = ()
+    ) -> Sequence[ProcessRef]:
         """Return the live processes that carry *store_id* in KAPELLE_STORE of their environment: group leaders only.
 
-        With *workspaces*, only those that carry one of them in KAPELLE_WORKSPACE_ID, too.
+        With *workspaces*, only those that carry one of them in KAPELLE_WORKSPACE_ID, too. None of *living* is among them, nor
+        what is below one of those: a program may run its tools in groups of their own.
         """
         ...
 
@@ -231,6 +237,8 @@ class DriverCapabilities:
     uses_gateway: bool = False
     fork: bool = False
     interrupt: bool = False
+    asks: bool = False
+    """It asks its warden before it does something: command rules hold."""
     immediate: bool = False
     """No process at all: a task is done the moment it is placed (benchmarks)."""
 
@@ -272,6 +280,8 @@ class AgentOrder:
     budget_usd: float | None = None
     timeout: timedelta = timedelta(minutes=30)
     model: ModelAccess | None = None
+    warden: WardenAccess | None = None
+    """Where it asks before it does something, for programs that do."""
     env: tuple[tuple[str, str], ...] = ()
     """What the workspace and the engine add: ports, names of task and run."""
 

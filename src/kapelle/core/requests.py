@@ -3,7 +3,8 @@
 from datetime import datetime
 
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import RequestId, RunId, TaskId
+from kapelle.core.ids import QuestionId, RequestId, RunId, TaskId
+from kapelle.core.question import AnswerKind
 from kapelle.core.run import RunSpec
 
 
@@ -55,6 +56,16 @@ class Reject:
 
 
 @frozen
+class Answer:
+    """Answer a question of an agent."""
+
+    run_id: RunId
+    question_id: QuestionId
+    answer: AnswerKind
+    reason: str = ""
+
+
+@frozen
 class Retry:
     """Submit again, as a new run, what did not complete of a run (or one task of it and what needs that)."""
 
@@ -73,7 +84,7 @@ class Unreadable:
     run_id: RunId
 
 
-Body = Submit | Cancel | Pause | Resume | Approve | Reject | Retry
+Body = Submit | Cancel | Pause | Resume | Approve | Reject | Answer | Retry
 
 
 @frozen

@@ -16,8 +16,20 @@ from kapelle.core.budget import Spend
 from kapelle.core.calls import ModelCall
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import Receipt
-from kapelle.core.ids import AccountId, AgentId, AttemptId, ChangeId, PromptId, RequestId, RunId, TaskId, WorkspaceId
+from kapelle.core.ids import (
+    AccountId,
+    AgentId,
+    AttemptId,
+    ChangeId,
+    PromptId,
+    QuestionId,
+    RequestId,
+    RunId,
+    TaskId,
+    WorkspaceId,
+)
 from kapelle.core.merge import Change, Integration
+from kapelle.core.question import Question
 from kapelle.core.requests import Request
 from kapelle.core.run import Run, RunState
 from kapelle.core.task import Task, TaskState
@@ -319,6 +331,34 @@ class AccountTable(Protocol):
         ...
 
 
+class QuestionTable(Protocol):
+    """Questions of agents."""
+
+    def put(self, question: Question) -> None:
+        """Add or replace *question*."""
+        ...
+
+    def get(self, question_id: QuestionId) -> Question | None:
+        """Return the question, or None."""
+        ...
+
+    def asked(self, agent_id: AgentId, call_id: str) -> Question | None:
+        """Return what *agent_id* asked of this call, or None."""
+        ...
+
+    def open(self) -> Sequence[Question]:
+        """Return the open questions, the oldest first."""
+        ...
+
+    def always(self, run_id: RunId) -> Sequence[Question]:
+        """Return the questions of a run that were answered with `always`."""
+        ...
+
+    def find(self, prefix: str) -> Sequence[Question]:
+        """Return at most two questions whose id begins with *prefix*, the newest first."""
+        ...
+
+
 class View(Protocol):
     """What may be read."""
 
@@ -355,6 +395,11 @@ class View(Protocol):
     @property
     def accounts(self) -> AccountTable:
         """Accounts."""
+        ...
+
+    @property
+    def questions(self) -> QuestionTable:
+        """Questions of agents."""
         ...
 
     @property
@@ -473,6 +518,7 @@ __all__ = [
     "Led",
     "Ledger",
     "Overview",
+    "QuestionTable",
     "Readable",
     "RequestTable",
     "RunState",

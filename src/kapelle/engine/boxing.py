@@ -30,6 +30,8 @@ class Box:
     task_id: TaskId | None
     model: str | None = None
     """The address of the gateway, for who may call its model."""
+    mounts: tuple[Mount, ...] = ()
+    """What the process needs besides."""
 
 
 def sandbox_of(world: World, name: str) -> Sandbox:
@@ -54,7 +56,7 @@ async def boxed(world: World, box: Box, launch: Launch) -> Launch:
     mounts: Sequence[Mount] = ()
     if sandbox.capabilities.files and box.workspace.repository is not None and box.workspace.owned:
         mounts = await world.workspaces.reach(box.workspace.path, box.workspace.repository)
-    return await sandbox.wrap(launch, replace(_place(world, box, tuple(mounts)), way=await way_of(world, box)))
+    return await sandbox.wrap(launch, replace(_place(world, box, (*mounts, *box.mounts)), way=await way_of(world, box)))
 
 
 async def way_of(world: World, box: Box) -> Way | None:

@@ -6,6 +6,7 @@ from kapelle.core.conversation import Prompt
 from kapelle.core.errors import WorkspaceFailed
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Ticket
+from kapelle.core.isolation import Mount, MountKind
 from kapelle.core.merge import Integration, undelivered
 from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess, WorkspaceOrder
 from kapelle.core.run import Run
@@ -13,6 +14,7 @@ from kapelle.core.store import WorkspaceRow
 from kapelle.core.task import Task
 from kapelle.engine.boxing import Box, boxed, run_boxed
 from kapelle.engine.rooms import port_names
+from kapelle.engine.warden import Watched
 from kapelle.engine.world import World
 
 
@@ -28,6 +30,8 @@ class Deployment:
     workspace: WorkspaceRow
     ticket: Ticket
     access: ModelAccess | None
+    watched: Watched | None = None
+    """Where its program asks, for programs that do."""
     resume: bool = False
     first_prompt: Prompt | None = None
     hand_over: bool = False
@@ -84,6 +88,7 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
             budget_usd=order.task.spec.budget_usd if order.access is not None and order.access.base_url is None else None,
             timeout=order.task.spec.timeout,
             model=order.access,
+            warden=order.watched.access if order.watched is not None else None,
             env=environment(world, order.run, order.task, order.workspace),
         )
     )
@@ -105,6 +110,7 @@ def box_of(order: Deployment, home: str) -> Box:
         run_id=order.run.run_id,
         task_id=order.task.task_id,
         model=order.access.base_url if order.access is not None else None,
+        mounts=(Mount(kind=MountKind.READ, path=order.watched.access.folder),) if order.watched is not None else (),
     )
 
 

@@ -20,6 +20,7 @@ from kapelle.core.frozen import frozen
 from kapelle.core.ids import AccountId, AgentId, PromptId
 from kapelle.core.isolation_events import SandboxLeft
 from kapelle.core.ports import Codec, Driver, Ended
+from kapelle.core.rule_events import WardenFailed
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.core.task import Task, TaskState
@@ -33,6 +34,7 @@ from kapelle.engine.meter import EngineMeter, write_down
 from kapelle.engine.rooms import workspace_for
 from kapelle.engine.tickets import model_access, ticket_of
 from kapelle.engine.turns import Turns
+from kapelle.engine.warden import EngineWarden, watched
 from kapelle.engine.witness import Witness
 from kapelle.engine.world import World
 
@@ -54,8 +56,11 @@ class ExecuteStage:
 
     name = "execute"
 
-    def __init__(self, world: World, acts: Acts, meter: EngineMeter, witness: Witness, base_url: str) -> None:
+    def __init__(
+        self, world: World, acts: Acts, meter: EngineMeter, warden: EngineWarden, witness: Witness, base_url: str
+    ) -> None:
         self._world = world
+        self._warden = warden
         self._acts = acts
         self._meter = meter
         self._witness = witness
@@ -198,6 +203,7 @@ class ExecuteStage:
             workspace=workspace,
             ticket=ticket_of(agent, task, attempt, run, workspace),
             access=model_access(agent, run, self._base_url) if driver.capabilities.uses_gateway else None,
+            watched=watched(self._world, agent, run, attempt, workspace) if driver.capabilities.asks else None,
         )
 
     def _to_send(
@@ -245,15 +251,23 @@ class ExecuteStage:
         )
         if order.access is not None and order.access.base_url is not None:
             self._world.gateway.admit(order.ticket)
+        if order.watched is not None:
+            self._warden.open(order.watched)
 
     async def _deploy(self, order: Deployment) -> Finding:
         try:
+            self._let_ask(order)
             deployed = await deploy(self._world, order)
         except KapelleError as error:
+            self._world.warden.dismiss(order.agent.agent_id)
             return self._deployment_failed(order, Outcome.LAUNCH_FAILED, error.in_full)
         if isinstance(deployed, str):
             return self._deployment_failed(order, Outcome.SETUP_FAILED, deployed)
         return self._deployed(order, deployed)
+
+    def _let_ask(self, order: Deployment) -> None:
+        if order.watched is not None:
+            self._world.warden.admit(order.agent.agent_id, order.watched.access)
 
     def _deployed(self, order: Deployment, deployed: Deployed) -> Finding:
         def write(tx: Tx) -> None:
@@ -316,6 +330,12 @@ class ExecuteStage:
         if agent.process is None:
             return None
         await self._reopen(order)
+        try:
+            self._let_ask(order)
+        except KapelleError as error:
+            # What its program asks is denied when its patience is at an end; all else goes on.
+            why = WardenFailed(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent.agent_id, reason=error.in_full)
+            self._acts.report(lambda tx: tx.log(why))
         codec = order.driver.codec()
         self._codecs[agent.agent_id] = codec
         offset = await self._read_again(agent, codec)
@@ -334,6 +354,8 @@ class ExecuteStage:
         finally:
             self._codecs.pop(agent.agent_id, None)
             self._world.gateway.dismiss(agent.agent_id)
+            self._world.warden.dismiss(agent.agent_id)
+            self._warden.close(agent.agent_id)
             self._meter.close(agent.agent_id)
 
     async def _reopen(self, order: Deployment) -> None:

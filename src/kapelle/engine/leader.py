@@ -21,6 +21,7 @@ from kapelle.core.store import Leadership, View
 from kapelle.engine.acts import Acts
 from kapelle.engine.dispatch import DispatchStage
 from kapelle.engine.execute import ExecuteStage
+from kapelle.engine.inbox import InboxStage
 from kapelle.engine.loop import Loop, supervised
 from kapelle.engine.merge import MergeStage
 from kapelle.engine.meter import EngineMeter
@@ -30,6 +31,7 @@ from kapelle.engine.report import ReportStage
 from kapelle.engine.stage import Stage
 from kapelle.engine.submit import Asked, SubmitStage
 from kapelle.engine.validate import ValidateStage
+from kapelle.engine.warden import EngineWarden
 from kapelle.engine.witness import Witness
 from kapelle.engine.world import World
 
@@ -99,15 +101,17 @@ class Engine:
             LeadLost: another process took over.
         """
         world = replace(self._world, term=term)
-        meter = EngineMeter(self._loop.wake)
+        meter, warden = EngineMeter(self._loop.wake), EngineWarden(self._loop.wake)
         try:
             await world.store.read(meter.load)
             base_url = await world.gateway.start(meter)
+            await world.warden.start(warden)
             async with supervised() as group:
-                await self._drive(world, meter, base_url, group, stop, finished)
+                await self._drive(world, meter, warden, base_url, group, stop, finished)
         finally:
             # The lead last, and whatever happens: in this process nobody could ever take it again.
             try:
+                await world.warden.stop()
                 await world.gateway.stop()
                 await world.ways.stop()
             finally:
@@ -118,6 +122,7 @@ class Engine:
         self,
         world: World,
         meter: EngineMeter,
+        warden: EngineWarden,
         base_url: str,
         group: TaskGroup,
         stop: Stop,
@@ -126,7 +131,8 @@ class Engine:
         acts = {name: Acts(group, self._loop.wake) for name in ("execute", "validate", "merge", "report")}
         witness = Witness(self._loop.wake)
         world.ways.listen(witness.hear)
-        execute = ExecuteStage(world, acts["execute"], meter, witness, base_url)
+        execute = ExecuteStage(world, acts["execute"], meter, warden, witness, base_url)
+        inbox = InboxStage(world, warden)
         report = ReportStage(world, acts["report"], acts["merge"])
         everything: list[Stage] = [
             SubmitStage(world, self._asked),
@@ -134,6 +140,7 @@ class Engine:
             execute,
             ValidateStage(world, acts["validate"]),
             MergeStage(world, acts["merge"]),
+            inbox,
             report,
         ]
         over = Event()
@@ -148,14 +155,14 @@ class Engine:
         for entry in (acts["validate"], acts["merge"]):
             entry.cancel_all()
         execute.leave()
-        await self._finish_turns(world, [SubmitStage(world, self._asked), execute], stop)
+        await self._finish_turns(world, [SubmitStage(world, self._asked), execute, inbox], stop)
         # An agent whose deployment has just ended is ended too.
         await execute.step(world.clock.now())
         await self._end_agents(world, grace=AT_ONCE if stop.at_once.is_set() else world.settings.goodbye)
         await acts["execute"].settled()
         # Before their workspaces go: what left the group of its agent would write in them still.
         await reap(world, self._me, grace=AT_ONCE)
-        await self._tidy(execute, report, acts)
+        await self._tidy(execute, inbox, report, acts)
         for task in helpers:
             task.cancel()
         await world.store.transact(lambda tx: tx.log(LeadGivenUp(term=tx.term)), term=world.term)
@@ -177,10 +184,12 @@ class Engine:
                     await world.host.close_input(agent.process)
                     ending.create_task(world.host.end(agent.process, agent.folder, grace=grace))
 
-    async def _tidy(self, execute: Stage, report: Stage, acts: Mapping[str, Acts]) -> None:
+    async def _tidy(self, execute: Stage, inbox: Stage, report: Stage, acts: Mapping[str, Acts]) -> None:
         """Write down how the agents ended, and clear away what finished tasks leave behind."""
         await acts["execute"].settled()
         await execute.step(self._world.clock.now())
+        # What they asked, nobody asks any more.
+        await inbox.step(self._world.clock.now())
         await report.step(self._world.clock.now())
         await acts["report"].settled()
         await report.step(self._world.clock.now())
@@ -227,5 +236,8 @@ async def _set_within(event: Event, seconds: float) -> bool:
 
 def _turns_running(view: View) -> bool:
     open_states = {PromptState.SENT, PromptState.TAKEN}
-    prompts = [prompt for agent in view.agents.live() for prompt in view.attempts.prompts(agent.attempt_id)]
+    # One that waits for a person would not end its turn within any bound.
+    asking = {question.agent_id for question in view.questions.open()}
+    live = [agent for agent in view.agents.live() if agent.agent_id not in asking]
+    prompts = [prompt for agent in live for prompt in view.attempts.prompts(agent.attempt_id)]
     return any(prompt.state in open_states for prompt in prompts)

@@ -26,10 +26,10 @@ LOOKS = 5
 
 async def reap(world: World, me: ProcessRef, *, grace: timedelta) -> None:
     """End what carries this store's id and belongs to no live agent: what an agent or a check started and left behind."""
-    live = await world.store.read(lambda view: {agent.process for agent in view.agents.live()})
-    found = await world.host.leftovers(world.store.store_id)
+    live = await world.store.read(lambda view: {agent.process for agent in view.agents.live() if agent.process is not None})
+    found = await world.host.leftovers(world.store.store_id, living=live)
     reaped: list[Event] = []
-    reaped += await _end(world, [process for process in found if process not in live and process != me], grace)
+    reaped += await _end(world, [process for process in found if process != me], grace)
     reaped += await _sweep(world)
     if reaped:
         await world.store.transact(lambda tx: tx.log(*reaped), term=world.term)

@@ -18,14 +18,20 @@ from kapelle.core.events import (
 )
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.merge import Change, ChangeState, undelivered
-from kapelle.core.requests import Approve, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
+from kapelle.core.question import QuestionState, settle
+from kapelle.core.requests import Answer, Approve, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
+from kapelle.core.rule_events import QuestionAnswered
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.store import Edge, Tx
 from kapelle.core.task import TERMINAL, Failure, Task, TaskSpec, TaskState, Wait, rank
 from kapelle.engine.accounts import Accounts
+from kapelle.engine.asking import no_longer_asks
 from kapelle.engine.ending import end_run, end_runs, finish, wait
 from kapelle.engine.retrying import Standings, to_retry
 from kapelle.engine.world import World
+
+AGENT = "agent:"
+"""How the principal of an agent begins."""
 
 
 class Asked:
@@ -109,9 +115,14 @@ class SubmitStage:
                 self._accounts.retry_now(tx, run)
                 tx.runs.pause(run, paused=False)
                 tx.log(RunResumed(run_id=run.run_id, principal=request.principal))
+            case Answer() as body:
+                _for_a_person(request.principal)
+                _answer(tx, body, request.principal)
             case Approve() as body:
+                _for_a_person(request.principal)
                 self._approve(tx, body, request.principal)
             case Reject() as body:
+                _for_a_person(request.principal)
                 task, _ = _waiting_for_approval(tx, body.task_id)
                 message = body.reason or "a person refused it"
                 finish(tx, task, TaskState.REJECTED, failure=Failure(kind="rejected", message=message), note=message)
@@ -198,6 +209,38 @@ class SubmitStage:
         run = Run(run_id=body.new_run_id, spec=spec, principal=principal, submitted_at=tx.now)
         ids = {name: TaskId(self._world.new_id("t")) for name in again}
         self._accept(tx, run, ids, needed | again)
+
+
+def _for_a_person(principal: str) -> None:
+    """See that a person asks: nobody lets through what waits for somebody else to look at it.
+
+    Raises:
+        NotPossibleNow: it is an agent.
+    """
+    if principal.startswith(AGENT):
+        raise NotPossibleNow(f"only a person can answer, and this is {principal}", remedy="Ask the person whose run it is.")
+
+
+def _answer(tx: Tx, body: Answer, principal: str) -> None:
+    question = tx.questions.get(body.question_id)
+    if question is None:
+        raise NotFound(f"there is no question {body.question_id}")
+    if question.state is not QuestionState.OPEN:
+        how = f"{question.answered_by} said {question.answer.value}" if question.answer is not None else question.state.value
+        raise NotPossibleNow(f"the question {question.question_id} is not open any more: {how}")
+    answered = settle(question, QuestionState.ANSWERED, tx.now, answer=body.answer, by=principal, note=body.reason)
+    tx.questions.put(answered)
+    tx.log(
+        QuestionAnswered(
+            run_id=question.run_id,
+            task_id=question.task_id,
+            question_id=question.question_id,
+            answer=body.answer.value,
+            principal=principal,
+            reason=body.reason,
+        )
+    )
+    no_longer_asks(tx, answered)
 
 
 def _task(tx: Tx, run_id: RunId, task_id: TaskId, spec: TaskSpec, ids: dict[str, TaskId], before: dict[str, Task]) -> Task:

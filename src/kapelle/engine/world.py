@@ -10,6 +10,7 @@ from kapelle.core.gateway import Credentials, Gateway
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId, make_id
 from kapelle.core.ports import Chance, Clock, Driver, Hints, Host, Repositories, Sandbox, Ways, Workspaces
 from kapelle.core.store import Store
+from kapelle.core.warden import Warden
 from kapelle.engine.missing import MissingDriver
 
 
@@ -103,6 +104,7 @@ class World:
     workspaces: Workspaces
     repositories: Repositories
     gateway: Gateway
+    warden: Warden
     credentials: Credentials
     hints: Hints
     evaluator: Evaluator

@@ -23,7 +23,13 @@ from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Ended, Lau
 
 TOKEN = "FAKE_TOKEN"  # noqa: S105  # the name of a variable, not a token
 ALL = DriverCapabilities(
-    conversation=True, reports_tools=True, reports_cost=True, structured_result=True, uses_gateway=True, interrupt=True
+    conversation=True,
+    reports_tools=True,
+    reports_cost=True,
+    structured_result=True,
+    uses_gateway=True,
+    interrupt=True,
+    asks=True,
 )
 
 

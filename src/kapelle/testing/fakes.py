@@ -14,6 +14,8 @@ from kapelle.core.ids import AgentId
 from kapelle.core.isolation import Place, Remains, SandboxCapabilities, Way
 from kapelle.core.network import Decision, Pass
 from kapelle.core.ports import Launch
+from kapelle.core.rules import Call, Ruling
+from kapelle.core.warden import Judge, WardenAccess
 
 
 class PlainSandbox:
@@ -182,6 +184,51 @@ class FakeGateway:
             return flight
         self.end(flight, usd=usd, model=model, priced=priced)
         return None
+
+
+class FakeWarden:
+    """See ``core.warden.Warden``. An agent's program asks by ``ask``; it waits in a task of its own, as a real one does."""
+
+    def __init__(self) -> None:
+        self.admitted: dict[AgentId, WardenAccess] = {}
+        self._judge: Judge | None = None
+        self._waiting: set[asyncio.Future[Ruling]] = set()
+
+    async def start(self, judge: Judge) -> None:
+        """See the port."""
+        self._judge = judge
+
+    def admit(self, agent_id: AgentId, access: WardenAccess) -> None:
+        """See the port."""
+        self.admitted[agent_id] = access
+
+    def dismiss(self, agent_id: AgentId) -> None:
+        """See the port."""
+        self.admitted.pop(agent_id, None)
+
+    async def stop(self) -> None:
+        """See the port; who waits hears nothing."""
+        self._judge = None
+        self.admitted.clear()
+        for waiting in self._waiting:
+            waiting.cancel()
+        self._waiting.clear()
+
+    async def ask(self, agent_id: AgentId, call: Call) -> "asyncio.Future[Ruling]":
+        """Ask, as the program of *agent_id* does; what is returned is done when there is an answer."""
+        if self._judge is None or agent_id not in self.admitted:
+            raise AssertionError(f"nobody listens for {agent_id}")
+        asked = asyncio.ensure_future(self._judge.judge(agent_id, call))
+        self._waiting.add(asked)
+        asked.add_done_callback(self._waiting.discard)
+        # It is on its way then.
+        await asyncio.sleep(0)
+        return asked
+
+    def intrude(self, agent_id: AgentId, reason: str = "somebody else spoke") -> None:
+        """Let somebody else speak there."""
+        if self._judge is not None:
+            self._judge.refused(agent_id, reason)
 
 
 class FakeCredentials:

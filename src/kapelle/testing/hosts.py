@@ -329,10 +329,13 @@ class ScriptedHost:
                 tail=problem or "",
             )
 
-    async def leftovers(self, store_id: str, workspaces: Collection[WorkspaceId] | None = None) -> Sequence[ProcessRef]:
+    async def leftovers(
+        self, store_id: str, workspaces: Collection[WorkspaceId] | None = None, *, living: Collection[ProcessRef] = ()
+    ) -> Sequence[ProcessRef]:
         """See the port."""
         self.looks += 1
         mine = [process for process in self.live() if process.env.get("KAPELLE_STORE") == store_id]
+        mine = [process for process in mine if process.ref not in living]
         return [entry.ref for entry in mine if workspaces is None or entry.env.get("KAPELLE_WORKSPACE_ID") in workspaces]
 
 

@@ -53,7 +53,7 @@ SLOTS = 3
 RUNS = 8
 TASKS = 5
 PRICE = 1.0
-STAGES = ("submit", "dispatch", "execute", "validate", "merge", "report")
+STAGES = ("submit", "dispatch", "execute", "validate", "merge", "inbox", "report")
 
 
 class Simulation(RuleBasedStateMachine):

@@ -34,6 +34,7 @@ from kapelle.core.task import Task
 from kapelle.engine.acts import Acts
 from kapelle.engine.dispatch import DispatchStage
 from kapelle.engine.execute import ExecuteStage
+from kapelle.engine.inbox import InboxStage
 from kapelle.engine.integrate import integration_ref
 from kapelle.engine.loop import step_together
 from kapelle.engine.merge import MergeStage
@@ -43,6 +44,7 @@ from kapelle.engine.report import ReportStage
 from kapelle.engine.stage import Stage
 from kapelle.engine.submit import SubmitStage
 from kapelle.engine.validate import ValidateStage
+from kapelle.engine.warden import EngineWarden
 from kapelle.engine.witness import Witness
 from kapelle.engine.world import EngineSettings, Folders, World
 from kapelle.testing.chance import SeededChance
@@ -50,7 +52,7 @@ from kapelle.testing.clock import HandClock
 from kapelle.testing.drivers import LineDriver
 from kapelle.testing.evaluating import PlainEvaluator
 from kapelle.testing.factories import PROJECT
-from kapelle.testing.fakes import FakeCredentials, FakeGateway, FakeHints, OpenWays, PlainSandbox
+from kapelle.testing.fakes import FakeCredentials, FakeGateway, FakeHints, FakeWarden, OpenWays, PlainSandbox
 from kapelle.testing.git import Files, MemoryGit
 from kapelle.testing.hosts import BOOT, ScriptedHost, ScriptedProcess
 from kapelle.testing.points import Points
@@ -86,6 +88,7 @@ class SmallWorld:
         self.host = ScriptedHost(self.git, self.points)
         self.host.commands["make test"] = breaks
         self.gateway = FakeGateway()
+        self.warden = FakeWarden()
         self.credentials = FakeCredentials()
         self.hints = FakeHints()
         self.sandbox = PlainSandbox()
@@ -104,6 +107,7 @@ class SmallWorld:
             workspaces=MemoryWorkspaces(self.git, self.points),
             repositories=MemoryRepositories(self.git, self.points),
             gateway=self.gateway,
+            warden=self.warden,
             credentials=self.credentials,
             hints=self.hints,
             evaluator=PlainEvaluator(),
@@ -278,6 +282,7 @@ class Leader:
         self.term = world.term
         self.meter = EngineMeter(self.wake)
         self.witness = Witness(self.wake)
+        self.judge = EngineWarden(self.wake)
         self._me = me
         self._group = _Group(self)
         self._changed = asyncio.Event()
@@ -291,13 +296,15 @@ class Leader:
         await self.world.store.read(self.meter.load)
         base_url = await self.world.gateway.start(self.meter)
         self.world.ways.listen(self.witness.hear)
+        await self.world.warden.start(self.judge)
         stages: list[Stage] = [
             RecoverStage(self.world, self._me),
             SubmitStage(self.world),
             DispatchStage(self.world),
-            ExecuteStage(self.world, self.acts["execute"], self.meter, self.witness, base_url),
+            ExecuteStage(self.world, self.acts["execute"], self.meter, self.judge, self.witness, base_url),
             ValidateStage(self.world, self.acts["validate"]),
             MergeStage(self.world, self.acts["merge"]),
+            InboxStage(self.world, self.judge),
             ReportStage(self.world, self.acts["report"], self.acts["merge"]),
         ]
         self.stages = {stage.name: stage for stage in stages}
@@ -373,6 +380,7 @@ class Leader:
         self._group.tasks = []
         if newest:
             self.here.host.leader_died()
+            await self.world.warden.stop()
             await self.world.gateway.stop()
 
 

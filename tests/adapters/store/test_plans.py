@@ -21,6 +21,7 @@ ASKED: dict[str, tuple[str, Mapping[str, Any]]] = {
     "runs.open": ("runs_open", {}),
     "runs.done": ("runs_open", {}),
     "changes.queued": ("changes_queued", {}),
+    "questions.open": ("questions_open", {}),
     "log.requests_open": ("requests_open", {"limit": 100}),
 }
 

@@ -172,8 +172,10 @@ class LocalHost:
             tail=tail,
         )
 
-    async def leftovers(self, store_id: str, workspaces: Collection[WorkspaceId] | None = None) -> Sequence[ProcessRef]:
-        return await asyncio.to_thread(processes.carrying, store_id, workspaces)
+    async def leftovers(
+        self, store_id: str, workspaces: Collection[WorkspaceId] | None = None, *, living: Collection[ProcessRef] = ()
+    ) -> Sequence[ProcessRef]:
+        return await asyncio.to_thread(processes.carrying, store_id, workspaces, living)
 
     async def _gone_within(self, process: ProcessRef, seconds: float) -> bool:
         """Wait for the end of *process*, at most so long; say whether it has ended."""

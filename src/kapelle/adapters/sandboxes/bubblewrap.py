@@ -85,7 +85,8 @@ class BubblewrapSandbox:
         except OSError as error:
             raise HostFailed(f"{error.filename} cannot be prepared for the sandbox: {error.strerror}") from error
         private = (place.workspace, place.folder, place.home, *(mount.path for mount in place.mounts))
-        shown = needed(env.get("PATH", os.defpath), (launch.argv[0], *way.programs()), private)
+        started = (launch.argv[0], *launch.programs, *way.programs())
+        shown = needed(env.get("PATH", os.defpath), started, private)
         programs = [Mount(kind=MountKind.READ, path=path) for path in shown]
         own = [Mount(kind=MountKind.WRITE, path=path) for path in (temporary(place), place.home, place.workspace)]
         mounts = [*programs, *place.isolation.mounts, *own, *place.mounts, *files, *way.mounts()]

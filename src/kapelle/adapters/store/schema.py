@@ -189,6 +189,35 @@ accounts = Table(
     _text("key"),
 )
 
+questions = Table(
+    "questions",
+    metadata,
+    _text("question_id", key=True),
+    _text("run_id"),
+    _text("task_id"),
+    _text("attempt_id"),
+    _text("agent_id"),
+    _text("call_id"),
+    _text("tool"),
+    _text("what"),
+    _text("rule"),
+    _text("reason"),
+    _text("keys"),
+    _text("default"),
+    _text("state"),
+    _text("answer", null=True),
+    _text("answered_by"),
+    _text("note"),
+    _time("asked_at"),
+    _time("deadline_at"),
+    _time("settled_at", null=True),
+)
+ASKED = "state = 'open'"
+Index("questions_open", questions.c.asked_at, sqlite_where=text(ASKED), postgresql_where=text(ASKED))
+Index("questions_of_call", questions.c.agent_id, questions.c.call_id)
+ALWAYS = "answer = 'always'"
+Index("questions_always", questions.c.run_id, sqlite_where=text(ALWAYS), postgresql_where=text(ALWAYS))
+
 workspaces = Table(
     "workspaces",
     metadata,

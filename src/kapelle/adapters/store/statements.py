@@ -32,6 +32,7 @@ from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.gate import Receipt
 from kapelle.core.merge import Change, Integration
+from kapelle.core.question import Question
 from kapelle.core.run import Run
 from kapelle.core.store import Edge, WorkspaceRow
 from kapelle.core.task import Task
@@ -203,6 +204,24 @@ class AccountStatements:
         )
 
 
+class QuestionStatements:
+    """Questions of agents."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        questions = schema.questions
+        self.rows = Mapper(Question, questions, dialect)
+        every = select(*self.rows.columns)
+        in_order = (questions.c.asked_at, questions.c.question_id)
+        self.open = Statement(every.where(text(schema.ASKED)).order_by(*in_order), dialect)
+        self.asked = Statement(
+            every.where(questions.c.agent_id == bindparam("agent_id"), questions.c.call_id == bindparam("call_id")), dialect
+        )
+        of_run = every.where(text(schema.ALWAYS), questions.c.run_id == bindparam("run_id"))
+        self.always = Statement(of_run.order_by(*in_order), dialect)
+        like = every.where(questions.c.question_id.like(bindparam("pattern"), escape=ESCAPE))
+        self.like = Statement(like.order_by(questions.c.asked_at.desc(), questions.c.question_id).limit(2), dialect)
+
+
 class ChangeStatements:
     """The merge queue."""
 
@@ -366,6 +385,11 @@ class Statements:
     def accounts(self) -> AccountStatements:
         """Accounts."""
         return AccountStatements(self._dialect)
+
+    @cached_property
+    def questions(self) -> QuestionStatements:
+        """Questions of agents."""
+        return QuestionStatements(self._dialect)
 
     @cached_property
     def changes(self) -> ChangeStatements:

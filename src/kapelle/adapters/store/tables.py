@@ -18,9 +18,21 @@ from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.budget import Spend, Usage
 from kapelle.core.calls import ModelCall
 from kapelle.core.gate import Receipt
-from kapelle.core.ids import AccountId, AgentId, AttemptId, ChangeId, PromptId, RequestId, RunId, TaskId, WorkspaceId
+from kapelle.core.ids import (
+    AccountId,
+    AgentId,
+    AttemptId,
+    ChangeId,
+    PromptId,
+    QuestionId,
+    RequestId,
+    RunId,
+    TaskId,
+    WorkspaceId,
+)
 from kapelle.core.merge import Change, Integration
-from kapelle.core.requests import Approve, Body, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
+from kapelle.core.question import Question
+from kapelle.core.requests import Answer, Approve, Body, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.store import Edge, Lead, Overview, WorkspaceRow
 from kapelle.core.task import Task, TaskState
@@ -29,7 +41,8 @@ if TYPE_CHECKING:
     from kapelle.adapters.store.statements import Statements
     from kapelle.core.events import Entry, Event
 
-BODIES: dict[str, type[Body]] = {kind.__name__: kind for kind in (Submit, Cancel, Pause, Resume, Approve, Reject, Retry)}
+ALL_BODIES: tuple[type[Body], ...] = (Submit, Cancel, Pause, Resume, Approve, Reject, Answer, Retry)
+BODIES: dict[str, type[Body]] = {kind.__name__: kind for kind in ALL_BODIES}
 
 
 _IDS = {"run_id", "task_id"}
@@ -261,6 +274,32 @@ class SqlAccounts(_Part):
         return [self._all.accounts.rows.load(self._at, row) for row in self._all.accounts.not_open.run(self._at)]
 
 
+class SqlQuestions(_Part):
+    """Questions of agents."""
+
+    def put(self, question: Question) -> None:
+        self._all.questions.rows.put(self._at, question)
+
+    def get(self, question_id: QuestionId) -> Question | None:
+        return self._all.questions.rows.get(self._at, question_id)
+
+    def asked(self, agent_id: AgentId, call_id: str) -> Question | None:
+        rows = self._all.questions.asked.run(self._at, agent_id=agent_id, call_id=call_id)
+        return self._all.questions.rows.load(self._at, rows[0]) if rows else None
+
+    def open(self) -> Sequence[Question]:
+        return self._loaded(self._all.questions.open.run(self._at))
+
+    def always(self, run_id: RunId) -> Sequence[Question]:
+        return self._loaded(self._all.questions.always.run(self._at, run_id=run_id))
+
+    def find(self, prefix: str) -> Sequence[Question]:
+        return self._loaded(self._all.questions.like.run(self._at, pattern=_pattern(prefix)))
+
+    def _loaded(self, rows: Sequence[Any]) -> Sequence[Question]:
+        return [self._all.questions.rows.load(self._at, row) for row in rows]
+
+
 class SqlChanges(_Part):
     """The merge queue, the integration refs and the receipts."""
 
@@ -406,6 +445,7 @@ class SqlView:
         self.attempts = SqlAttempts(connection, statements, kept)
         self.agents = SqlAgents(connection, statements, kept)
         self.accounts = SqlAccounts(connection, statements, kept)
+        self.questions = SqlQuestions(connection, statements, kept)
         self.changes = SqlChanges(connection, statements, kept)
         self.ledger = SqlLedger(connection, statements, kept)
         self.requests = SqlRequests(connection, statements, kept)

@@ -17,6 +17,7 @@ from kapelle.core.agent import ProcessRef
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 STORE_VARIABLE = "KAPELLE_STORE"
 WORKSPACE_VARIABLE = "KAPELLE_WORKSPACE_ID"
+TASK_VARIABLE = "KAPELLE_TASK"
 STAT = 1 << 12
 """Bytes that are read of what the kernel says of a process: a line of at most fifty numbers and a short name."""
 LOOK = 0.02
@@ -98,12 +99,13 @@ def end_process(process: ProcessRef) -> None:
             os.kill(process.pid, signal.SIGKILL)
 
 
-def carrying(store_id: str, workspaces: Collection[str] | None = None) -> list[ProcessRef]:
+def carrying(store_id: str, workspaces: Collection[str] | None = None, living: Collection[ProcessRef] = ()) -> list[ProcessRef]:
     """Return the live leaders of process groups that carry *store_id* in their environment, and those without a leader.
 
-    With *workspaces*, only of those that carry one of them, too.
+    With *workspaces*, only of those that carry one of them, too. None of *living* is among them, nor what is below one.
     """
     found: dict[int, ProcessRef] = {}
+    above = {process.pid for process in living if alive(process)}
     wanted = None if workspaces is None else {_variable(WORKSPACE_VARIABLE, name) for name in workspaces}
     for pid, names in _environments(_variable(STORE_VARIABLE, store_id)):
         if pid == os.getpid() or (wanted is not None and wanted.isdisjoint(names)):
@@ -112,12 +114,53 @@ def carrying(store_id: str, workspaces: Collection[str] | None = None) -> list[P
             group = os.getpgid(pid)
         except OSError:
             continue
-        if group == os.getpgrp():
+        if group == os.getpgrp() or (above and not above.isdisjoint(_line(pid))):
             continue
         leader = reference(group) or reference(pid)
         if leader is not None:
             found[leader.pid] = leader
     return list(found.values())
+
+
+def _line(pid: int) -> Generator[int]:
+    """Give *pid*, and those of the processes above it, as far as they can be seen."""
+    while pid > 0:
+        yield pid
+        pid = _parent(pid)
+
+
+def _parent(pid: int) -> int:
+    with suppress(OSError):
+        handle = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+        try:
+            return int(os.read(handle, STAT).rpartition(b")")[2].split()[1])
+        finally:
+            os.close(handle)
+    if BOOT_ID.exists():
+        return 0
+    with suppress(psutil.Error):
+        return psutil.Process(pid).ppid()
+    return 0
+
+
+def agent_above(store_id: str) -> str | None:
+    """Return the task whose agent of *store_id* this process, or one above it, was started for, or None when there is none.
+
+    What a process carries may be cleaned before it is started, but not what those above it carry.
+    """
+    for names in _environments_above():
+        if names.get(STORE_VARIABLE) == store_id and WORKSPACE_VARIABLE in names:
+            return names.get(TASK_VARIABLE, "unknown")
+    return None
+
+
+def _environments_above() -> Generator[dict[str, str]]:
+    """Give the environments of this process and of those above it, as far as they can be read."""
+    yield dict(os.environ)
+    with suppress(psutil.Error):
+        for process in [psutil.Process(), *psutil.Process().parents()]:
+            with suppress(psutil.Error, OSError):
+                yield process.environ()
 
 
 def _variable(name: str, value: str) -> bytes:

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from kapelle.apps import compose
-from kapelle.apps.cli.common import Folder, Json, configuration, go, principal
+from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.principal import principal
 from kapelle.apps.reader import Found
 from kapelle.core.errors import UsageError
 from kapelle.core.requests import Approve, Body, Cancel, Pause, Reject
@@ -71,7 +72,7 @@ async def _ask(
 ) -> None:
     async with compose.open_desk(configuration(repository), make=False) as desk:
         found = await (desk.find_run(which) if run else desk.find(which))
-        await desk.ask(body(found), principal())
+        await desk.ask(body(found), principal(desk.world.store.store_id))
         name = found.task.name if found.task is not None else found.run.spec.name
         identity = found.task.task_id if found.task is not None else found.run.run_id
         if as_json:

@@ -28,6 +28,8 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Keep", "recover", "keeping:recover"),
     ("Keep", "clean", "keeping:clean"),
     ("Keep", "restore", "mending:restore"),
+    ("Steer", "inbox", "inbox:inbox"),
+    ("Steer", "answer", "inbox:answer"),
     ("Steer", "pause", "asking:pause"),
     ("Steer", "cancel", "asking:cancel"),
     ("Steer", "approve", "asking:approve"),

@@ -2,8 +2,6 @@
 
 import asyncio
 import gc
-import getpass
-import os
 from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -51,14 +49,6 @@ def go(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-
-
-def principal() -> str:
-    """Return who is asking."""
-    try:
-        return f"person:{getpass.getuser()}"
-    except (OSError, KeyError):
-        return f"person:{os.getuid()}"
 
 
 def pairs(texts: Iterable[str]) -> dict[str, str]:

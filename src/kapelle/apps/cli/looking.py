@@ -15,6 +15,7 @@ from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import count_tokens, money, out, print_held_up, print_json, print_report, state_text
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.delivering import held_up, held_up_json
+from kapelle.apps.inbox import inbox, item_json
 from kapelle.apps.reader import Found, Reader, has_ended
 from kapelle.apps.reviewing import Review, review_json, review_of_task
 from kapelle.apps.views import TaskReport, account_json, done_text, entry_json, run_json, run_report, spend_json, task_json
@@ -90,6 +91,7 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
         # Whoever leads is just starting or reading those that are no processes; without a leader nobody is.
         gone = len(agents) - live if lead is None else 0
         waiting = await reader.store.read(_waiting)
+        items = await reader.store.read(inbox)
         accounts = await reader.store.read(_accounts)
         if as_json:
             print_json(
@@ -103,6 +105,7 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
                         {"id": task.task_id, "name": task.name, "review": review_json(review) if review is not None else None}
                         for task, review in waiting
                     ],
+                    "inbox": [item_json(item) for item in items],
                     "held_up": [held_up_json(entry) for entry in held],
                     "accounts": [account_json(account) for account in accounts],
                 }
@@ -124,6 +127,10 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
             print_held_up(console, entry)
         for account in accounts:
             console.print(Text(shown(told(account)), style="yellow"))
+        for item in items:
+            if item.kind == "question":
+                asks = f"{item.name} asks: {item.what}: kapelle answer {item.item_id} allow|deny|always"
+                console.print(Text(shown(asks), style="yellow"), soft_wrap=True)
         for task, review in waiting:
             plain = f"{task.name} waits for your approval: kapelle approve {task.task_id}"
             console.print(Text(review.text if review is not None else plain, style="yellow"), soft_wrap=True)
@@ -137,7 +144,13 @@ def _accounts(view: View) -> list[Account]:
 
 def _waiting(view: View) -> list[tuple[Task, Review | None]]:
     """Return the tasks that wait for a person, each with the change that it waits for, when that is why."""
-    tasks = [task for run in view.runs.open() for task in view.tasks.of_run(run.run_id) if task.waits_for is Wait.APPROVAL]
+    asking = {question.task_id for question in view.questions.open()}
+    tasks = [
+        task
+        for run in view.runs.open()
+        for task in view.tasks.of_run(run.run_id)
+        if task.waits_for is Wait.APPROVAL and task.task_id not in asking
+    ]
     return [(task, review_of_task(view, task.task_id, task.name)) for task in tasks]
 
 

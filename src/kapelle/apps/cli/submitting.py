@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from kapelle.apps import compose
-from kapelle.apps.cli.common import INTERRUPTED, Folder, Json, configuration, go, pairs, principal
+from kapelle.apps.cli.common import INTERRUPTED, Folder, Json, configuration, go, pairs
 from kapelle.apps.cli.output import err, out, print_json, print_report
 from kapelle.apps.cli.running import stay
 from kapelle.apps.desk import Desk
 from kapelle.apps.isolating import unisolated
+from kapelle.apps.principal import principal
 from kapelle.apps.runs import held_by_account, prepare
 from kapelle.apps.runs import submit as accept
 from kapelle.apps.settings import Configuration
@@ -154,7 +155,7 @@ async def _run(found: Configuration, wanted: _Wanted, *, as_json: bool) -> int:
     if reason := unisolated(spec, compose.sandboxes(), found.settings.sandbox):
         err().print(f"Nothing is isolated in this run ({reason}): agents and checks can do whatever you can.")
     async with compose.open_desk(found) as desk:
-        run_id = await accept(desk, found, spec, principal())
+        run_id = await accept(desk, found, spec, principal(desk.world.store.store_id))
         if not as_json and not sys.stdout.isatty():
             out().print(f"run {run_id}: {spec.name}, {counted(len(spec.tasks), 'task')}")
         return await _stay_and_print(desk, run_id, as_json=as_json)
@@ -188,7 +189,7 @@ async def _submit_only(found: Configuration, wanted: _Wanted, *, as_json: bool) 
     if reason := unisolated(spec, compose.sandboxes(), found.settings.sandbox):
         err().print(f"Nothing is isolated in this run ({reason}): agents and checks can do whatever you can.")
     async with compose.open_desk(found) as desk:
-        run_id = await accept(desk, found, spec, principal())
+        run_id = await accept(desk, found, spec, principal(desk.world.store.store_id))
         if as_json:
             print_json({"id": run_id, "name": spec.name, "tasks": len(spec.tasks)})
             return
@@ -215,7 +216,7 @@ async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) ->
         held = await desk.world.store.read(lambda view: held_by_account(view, runs, named=prefix is not None))
         for entry in runs:
             if entry.paused or entry.state is RunState.DELIVERING or entry.run_id in held:
-                await desk.ask(Resume(run_id=entry.run_id), principal())
+                await desk.ask(Resume(run_id=entry.run_id), principal(desk.world.store.store_id))
         codes: list[int] = []
         reports: list[dict[str, Any]] = []
         for entry in runs:
@@ -236,7 +237,7 @@ async def _retry(found: Configuration, which: str, *, wait: bool, as_json: bool)
         target = await desk.find(which)
         new = RunId(desk.world.new_id("r"))
         task_id = target.task.task_id if target.task is not None else None
-        await desk.ask(Retry(run_id=target.run.run_id, new_run_id=new, task_id=task_id), principal())
+        await desk.ask(Retry(run_id=target.run.run_id, new_run_id=new, task_id=task_id), principal(desk.world.store.store_id))
         if wait:
             return await _stay_and_print(desk, new, as_json=as_json)
         content: dict[str, Any] = {"id": new, "retry_of": target.run.run_id}

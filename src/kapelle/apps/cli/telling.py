@@ -25,6 +25,7 @@ from kapelle.core.events import (
     GatePassed,
     ModelCallRetried,
     PromptSent,
+    RequestRefused,
     RunEnded,
     SnapshotKept,
     TargetDelivered,
@@ -36,6 +37,15 @@ from kapelle.core.events import (
 )
 from kapelle.core.gate import CheckState
 from kapelle.core.plain_text import shown, shown_block, shown_files
+from kapelle.core.question import ASKS
+from kapelle.core.rule_events import (
+    CommandDenied,
+    QuestionAnswered,
+    QuestionAsked,
+    QuestionExpired,
+    WardenFailed,
+    WardenRefused,
+)
 from kapelle.core.task import Wait
 
 LONGEST = 160
@@ -71,6 +81,9 @@ def _told(event: Event) -> str | None:
         case TaskMoved(note=note):
             state = "pending again" if event.kind == "task.returned" else event.kind.removeprefix("task.")
             return f"{state} ({_first(note)})" if note else state
+        case TaskWaited(waits_for=Wait.APPROVAL, detail=detail) if detail.startswith(ASKS):
+            # The question itself is told.
+            return None
         case TaskWaited(waits_for=Wait.APPROVAL, task_id=task_id, detail=detail):
             why = f" ({_first(detail)})" if detail else ""
             return f"waits for approval{why}: kapelle approve {task_id}"
@@ -95,6 +108,26 @@ def _told(event: Event) -> str | None:
             return "its conversation became too long; a fresh one goes on"
         case BudgetReached(budget=budget, limit_usd=limit):
             return f"the budget of {budget} is spent (${limit:.2f})"
+        case _:
+            return _ruled(event)
+
+
+def _ruled(event: Event) -> str | None:
+    match event:
+        case QuestionAsked(question_id=question_id, tool=tool, what=what, reason=reason, default=default):
+            why = f" ({_first(reason)})" if reason else ""
+            answers = f"kapelle answer {question_id} allow|deny|always"
+            return f"asks: {tool}: {what[:LONGEST]}{why}: {answers}; without an answer: {default}"
+        case QuestionAnswered(answer=answer, principal=principal, reason=reason):
+            return f"{principal} said {answer}" + (f": {_first(reason)}" if reason else "")
+        case QuestionExpired(default=default):
+            return f"nobody answered in time: {default}"
+        case CommandDenied(tool=tool, what=what, rule=rule, reason=reason):
+            return f"  denied by {rule}: {tool}: {what[:LONGEST]} ({_first(reason)})"
+        case RequestRefused(reason=reason):
+            return f"a request was refused: {_first(reason)}"
+        case WardenRefused(reason=reason) | WardenFailed(reason=reason):
+            return f"its warden: {_first(reason)}"
         case _:
             return _proven(event)
 

@@ -21,10 +21,12 @@ pytest.register_assert_rewrite(
             "merging",
             "processes",
             "queries",
+            "questions",
             "sandboxes",
             "spools",
             "tables",
             "transactions",
+            "wardens",
             "worktrees",
         )
     ]

@@ -168,6 +168,24 @@ class AdoptionSuite(HostTests):
         await only_left(host, store_id, other.process)
         await stage.host.close_input(other.process)
 
+    async def test_what_a_living_process_has_started_is_not_left_over(self, stage: Stage) -> None:
+        """Though it is in a group of its own, as the tools of an agent's program are, and though another leader looks."""
+        store_id = f"tools-{os.getpid()}"
+        env = (("PATH", "/usr/bin:/bin"), ("KAPELLE_STORE", store_id))
+        lifeline = stage.lifeline()
+        tool = 'setsid sh -c \'exec 9>"$1"; echo up; exec sleep 1000\' sh "$1" & wait'
+        found = await stage.start(tool, lifeline.path, env=env)
+        await read_until(stage.host, found, b"up\n")
+        new = self.host()
+        assert list(await new.leftovers(store_id, living=[found.process])) == []
+        assert len(await new.leftovers(store_id)) == 2
+        await new.end(found.process, found.folder, grace=SOON)
+        # Nothing living is above it any more.
+        (left,) = await new.leftovers(store_id, living=[found.process])
+        await new.end(left, str(stage.folder / "left"), grace=SOON)
+        await lifeline.cut()
+        await only_left(new, store_id)
+
     async def test_what_a_killed_leader_of_a_group_left_behind_is_found_and_can_be_ended(self, stage: Stage) -> None:
         """The system may have killed just that one, for want of memory."""
         store_id = f"orphans-{os.getpid()}"

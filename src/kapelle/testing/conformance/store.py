@@ -1,12 +1,23 @@
 """The suite of the store's port: ``core.store.Store``."""
 
 from kapelle.testing.conformance.queries import DueSuite, FindSuite, RunSuite, TaskSuite, WorkSuite
+from kapelle.testing.conformance.questions import QuestionSuite
 from kapelle.testing.conformance.tables import LedgerSuite, TableSuite
 from kapelle.testing.conformance.transactions import EventSuite, RequestSuite, TransactionSuite
 
 
 class StoreSuite(
-    TransactionSuite, EventSuite, RequestSuite, TableSuite, LedgerSuite, DueSuite, TaskSuite, FindSuite, RunSuite, WorkSuite
+    TransactionSuite,
+    EventSuite,
+    RequestSuite,
+    TableSuite,
+    LedgerSuite,
+    QuestionSuite,
+    DueSuite,
+    TaskSuite,
+    FindSuite,
+    RunSuite,
+    WorkSuite,
 ):
     """Everything that a store owes. Give it in ``open``, with the leadership that belongs to it.
 

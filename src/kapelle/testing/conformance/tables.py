@@ -22,7 +22,7 @@ from kapelle.testing.conformance.transactions import Led, StoreTests
 R = TypeVar("R")
 
 
-async def _comes_back(led: Led, kind: type[R], put: Callable[[Tx, R], None], get: Callable[[Tx, R], R | None]) -> None:
+async def comes_back(led: Led, kind: type[R], put: Callable[[Tx, R], None], get: Callable[[Tx, R], R | None]) -> None:
     """Put many values of *kind*, each of which is replaced by nothing but itself."""
 
     def work(tx: Tx) -> None:
@@ -38,7 +38,7 @@ async def _comes_back(led: Led, kind: type[R], put: Callable[[Tx, R], None], get
 class TableSuite(StoreTests):
     """One test for each kind of row, and one for each way of writing it."""
 
-    async def test_a_run_comes_back(self, led: Led) -> None:
+    async def test_a_runcomes_back(self, led: Led) -> None:
         """With its whole specification."""
 
         def work(tx: Tx) -> None:
@@ -65,7 +65,7 @@ class TableSuite(StoreTests):
 
         await led.do(work)
 
-    async def test_a_task_comes_back(self, led: Led) -> None:
+    async def test_a_taskcomes_back(self, led: Led) -> None:
         """With its whole specification."""
 
         def work(tx: Tx) -> None:
@@ -96,9 +96,9 @@ class TableSuite(StoreTests):
 
         await led.do(work)
 
-    async def test_an_attempt_comes_back(self, led: Led) -> None:
+    async def test_an_attemptcomes_back(self, led: Led) -> None:
         """Also by another of the same id."""
-        await _comes_back(
+        await comes_back(
             led,
             Attempt,
             lambda tx, attempt: tx.attempts.put(attempt),
@@ -114,27 +114,27 @@ class TableSuite(StoreTests):
             lambda tx, attempt: tx.attempts.get(attempt.attempt_id),
         )
 
-    async def test_a_prompt_comes_back(self, led: Led) -> None:
+    async def test_a_promptcomes_back(self, led: Led) -> None:
         """Its text to the letter."""
-        await _comes_back(
+        await comes_back(
             led,
             PromptRecord,
             lambda tx, prompt: tx.attempts.put_prompt(prompt),
             lambda tx, prompt: tx.attempts.prompt(prompt.prompt_id),
         )
 
-    async def test_a_long_prompt_comes_back(self, led: Led) -> None:
+    async def test_a_long_promptcomes_back(self, led: Led) -> None:
         """A megabyte of anything."""
         (prompt,) = some(PromptRecord, examples=1)
         prompt = replace(prompt, text="Grüße, 世界, 🎼\r\n\x00\x1b" * 60_000)
         await led.do(lambda tx: tx.attempts.put_prompt(prompt))
         assert await led.read(lambda view: view.attempts.prompt(prompt.prompt_id)) == prompt
 
-    async def test_an_agent_comes_back(self, led: Led) -> None:
+    async def test_an_agentcomes_back(self, led: Led) -> None:
         """With its process, its offset and its token."""
-        await _comes_back(led, Agent, lambda tx, agent: tx.agents.put(agent), lambda tx, agent: tx.agents.get(agent.agent_id))
+        await comes_back(led, Agent, lambda tx, agent: tx.agents.put(agent), lambda tx, agent: tx.agents.get(agent.agent_id))
 
-    async def test_an_account_comes_back(self, led: Led) -> None:
+    async def test_an_accountcomes_back(self, led: Led) -> None:
         """With what is known of it, and when it is asked for those that are not open."""
 
         def get(tx: Tx, account: Account) -> Account | None:
@@ -142,7 +142,7 @@ class TableSuite(StoreTests):
             assert listed is (account.state is not AccountState.OPEN)
             return tx.accounts.get(account.account_id)
 
-        await _comes_back(led, Account, lambda tx, account: tx.accounts.put(account), get)
+        await comes_back(led, Account, lambda tx, account: tx.accounts.put(account), get)
 
     async def test_an_account_is_replaced(self, led: Led) -> None:
         """Whole, by another with its id."""
@@ -163,7 +163,7 @@ class TableSuite(StoreTests):
             assert tx.agents.workspace(row.workspace_id) is None
             return found
 
-        await _comes_back(led, WorkspaceRow, lambda tx, row: tx.agents.put_workspace(row), get)
+        await comes_back(led, WorkspaceRow, lambda tx, row: tx.agents.put_workspace(row), get)
 
     async def test_a_workspace_is_replaced(self, led: Led) -> None:
         """Whole, by another with its id."""
@@ -174,15 +174,15 @@ class TableSuite(StoreTests):
             lambda tx, row: tx.agents.workspace(row.workspace_id),
         )
 
-    async def test_a_change_comes_back(self, led: Led) -> None:
+    async def test_a_changecomes_back(self, led: Led) -> None:
         """With where it was merged and why."""
-        await _comes_back(
+        await comes_back(
             led, Change, lambda tx, change: tx.changes.put(change), lambda tx, change: tx.changes.get(change.change_id)
         )
 
-    async def test_an_integration_comes_back(self, led: Led) -> None:
+    async def test_an_integrationcomes_back(self, led: Led) -> None:
         """By repository, target and line together."""
-        await _comes_back(
+        await comes_back(
             led,
             Integration,
             lambda tx, integration: tx.changes.put_integration(integration),
@@ -225,9 +225,9 @@ class TableSuite(StoreTests):
         assert [entry.key for entry in await led.read(lambda view: view.changes.receipts_of("t" * 40))] == ["2", "1"]
         assert list(await led.read(lambda view: view.changes.receipts_of("v" * 40))) == []
 
-    async def test_a_receipt_comes_back(self, led: Led) -> None:
+    async def test_a_receiptcomes_back(self, led: Led) -> None:
         """With every check."""
-        await _comes_back(
+        await comes_back(
             led,
             Receipt,
             lambda tx, receipt: tx.changes.put_receipt(receipt),

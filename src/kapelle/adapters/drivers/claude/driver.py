@@ -3,9 +3,11 @@
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from kapelle.adapters.drivers.claude import asking
 from kapelle.adapters.drivers.claude.protocol import ClaudeCodec
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import ProgramMissing
@@ -49,6 +51,7 @@ class ClaudeDriver:
         uses_gateway=True,
         fork=True,
         interrupt=True,
+        asks=True,
     )
 
     def __init__(self, program: str | None = None) -> None:
@@ -70,11 +73,17 @@ class ClaudeDriver:
             if value is not None:
                 argv += [flag, str(value)]
         allow = [*config.allow, *(["StructuredOutput"] if order.result_schema is not None else [])]
-        for flag, tools in (("--allowedTools", allow), ("--disallowedTools", config.deny)):
+        # What a rule forbids as a whole, the model need not see.
+        deny = [*config.deny, *(rule for rule in config.rules.deny if "(" not in rule)]
+        for flag, tools in (("--allowedTools", allow), ("--disallowedTools", deny)):
             if tools:
                 argv += [flag, ",".join(tools)]
         env = {**dict(config.env), **dict(order.env), **_environment(order)}
-        return Launch(argv=tuple(argv), cwd=order.cwd, env=tuple(env.items()), stdin=True, limit=order.timeout)
+        launch = Launch(argv=tuple(argv), cwd=order.cwd, env=tuple(env.items()), stdin=True, limit=order.timeout)
+        if order.warden is None:
+            return launch
+        more = asking.arguments(order.warden, order.folder, order.config)
+        return replace(launch, argv=(*argv, *more), files=asking.files(order.warden), programs=(asking.interpreter(),))
 
     @staticmethod
     def _conversation(order: AgentOrder) -> list[str]:

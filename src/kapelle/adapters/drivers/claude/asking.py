@@ -1,0 +1,64 @@
+"""How the CLI is made to ask its warden: a hook before every tool, and a permission prompt that is ours.
+
+Measured (2.1.329): a hook that ends with 2 forbids the tool; one that fails in any other way, is killed or takes too long
+forbids nothing. So the shell round the helper makes a 2 of whatever goes wrong, and the CLI waits longer than the helper.
+An ``ask`` of its own permissions prompts though a hook has allowed the tool: it is the same call, and answered already. A
+``disableAllHooks`` in the workspace's own settings switches hooks off, unless the settings of the command line say otherwise.
+"""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kapelle.core.agent import AgentConfig
+from kapelle.core.warden import WardenAccess
+
+SERVER = "kapelle"
+HELPER, WHERE = "warden.py", "warden.json"
+SLACK_S = 60
+"""How much longer than its helper the CLI waits."""
+FAILED = "Kapelle's rules could not be asked; this tool is not used"
+
+
+def interpreter() -> str:
+    """Return the Python that the helper is run by: the one that this is run by, without its virtual environment."""
+    return os.path.realpath(sys.executable)
+
+
+def _permissions(config: AgentConfig) -> dict[str, list[str]]:
+    """Return what the program's own permissions can say of the rules: they hold though somebody ends the hook's helper.
+
+    Those about paths mean something else there, and in ``dontAsk`` asking would be denying.
+    """
+
+    def own(rules: Sequence[str]) -> list[str]:
+        return [rule for rule in rules if "(" not in rule or rule.startswith("Bash(")]
+
+    asks = own(config.rules.ask) if config.permission_mode != "dontAsk" else []
+    return {"deny": own(config.rules.deny), "ask": asks}
+
+
+def arguments(access: WardenAccess, folder: str, config: AgentConfig) -> list[str]:
+    """Return what the CLI is started with so that it asks at *access*; the helper is in *folder*."""
+    # In a container there may be another Python than here, or none of these: then no tool is used at all.
+    python = f"$([ -x {shlex.quote(interpreter())} ] && echo {shlex.quote(interpreter())} || echo python3)"
+    run = f'"{python}" -I -S {shlex.quote(f"{folder}/{HELPER}")}'
+    hook = {
+        "type": "command",
+        "command": f"{run} hook || {{ echo {shlex.quote(FAILED)} >&2; exit 2; }}",
+        "timeout": int(access.patience.total_seconds()) + SLACK_S,
+    }
+    hooks = {"PreToolUse": [{"matcher": "*", "hooks": [hook]}]}
+    settings = {"disableAllHooks": False, "hooks": hooks, "permissions": _permissions(config)}
+    servers = {"mcpServers": {SERVER: {"command": "sh", "args": ["-c", f"exec {run} approve"]}}}
+    asks = ["--mcp-config", json.dumps(servers), "--permission-prompt-tool", f"mcp__{SERVER}__approve"]
+    return ["--settings", json.dumps(settings), *asks]
+
+
+def files(access: WardenAccess) -> tuple[tuple[str, str], ...]:
+    """Return the files that the helper needs in the agent's folder."""
+    where = {"folder": access.folder, "token": access.token, "patience": access.patience.total_seconds()}
+    return ((HELPER, Path(__file__).with_name("helper.py").read_text(encoding="utf-8")), (WHERE, json.dumps(where)))

@@ -1,0 +1,146 @@
+"""What the Claude Code CLI starts to ask its warden: as a hook before each tool, and as its permission prompt.
+
+It is copied into the agent's folder and run there by any Python, maybe in a sandbox without Kapelle: by the standard library
+alone, and as little of it as will do, for it is started with every tool call. ``warden.json`` beside it says where to ask. How
+things are asked is told in ``core.warden``.
+
+    helper.py hook      one call on standard input (PreToolUse); the decision on standard output, nothing when there is none
+    helper.py approve   an MCP server with one tool, ``approve``, for --permission-prompt-tool
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+
+TYPE_CHECKING = False  # that of typing takes longer to load than all the rest
+if TYPE_CHECKING:
+    from typing import Any
+
+AGAIN = 0.2
+"""Seconds between tries to reach whoever leads."""
+LONGEST = 100_000
+"""Characters of a command that are passed on."""
+PATHS = ("file_path", "notebook_path", "path")
+TELLING = ("url", "query", "pattern", "description", "skill", "prompt")
+PROTOCOL = "2025-06-18"
+NOBODY = "nobody led Kapelle to decide about it; go on without it, or try again later"
+
+
+def place() -> dict[str, Any]:
+    """Return where to ask, and how."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "warden.json"), encoding="utf-8") as stream:
+        return json.load(stream)
+
+
+def asked(tool: str, given: dict[str, Any], call_id: str, cwd: str, *, prompted: bool) -> dict[str, Any]:
+    """Return what is asked about a call of *tool* with the arguments *given*."""
+    command = given.get("command") if isinstance(given.get("command"), str) else None
+    texts = {name: value for name, value in given.items() if isinstance(value, str)}
+    about = next((texts[name] for name in TELLING if name in texts), "")
+    return {
+        "call_id": call_id,
+        "tool": tool,
+        "command": None if command is None else command[:LONGEST],
+        "cut": command is not None and len(command) > LONGEST,
+        "paths": [texts[name] for name in PATHS if name in texts],
+        "about": about[:2000],
+        "cwd": cwd,
+        "prompted": prompted,
+    }
+
+
+def ask(question: dict[str, Any]) -> tuple[str, str]:
+    """Ask the warden, for as long as it may take; return the verdict and its reason."""
+    where = place()
+    until = time.monotonic() + where["patience"]
+    line = json.dumps({**question, "token": where["token"]}).encode() + b"\n"
+    # The socket's path may be longer than a socket's path may be.
+    os.chdir(where["folder"])
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX) as warden:
+                warden.settimeout(max(until - time.monotonic(), AGAIN))
+                warden.connect("ask")
+                warden.sendall(line)
+                with warden.makefile("rb") as stream:
+                    answer = stream.readline()
+            if answer.endswith(b"\n"):
+                found = json.loads(answer)
+                return found["verdict"], found["reason"]
+        except OSError:
+            # Whoever led has died, or is not there yet.
+            pass
+        if time.monotonic() >= until:
+            return "deny", NOBODY
+        time.sleep(AGAIN)
+
+
+def hook() -> None:
+    """Answer one PreToolUse."""
+    given = json.load(sys.stdin)
+    call_id, cwd = given.get("tool_use_id", ""), given.get("cwd", "")
+    verdict, reason = ask(asked(given["tool_name"], given.get("tool_input") or {}, call_id, cwd, prompted=False))
+    if verdict in ("allow", "deny"):
+        said = {"hookEventName": "PreToolUse", "permissionDecision": verdict, "permissionDecisionReason": reason}
+        sys.stdout.write(json.dumps({"hookSpecificOutput": said}))
+
+
+TOOL = {
+    "name": "approve",
+    "description": "Asks a person. Only the program itself calls it, before a tool that needs permission.",
+    "inputSchema": {
+        "type": "object",
+        "properties": {"tool_name": {"type": "string"}, "input": {"type": "object"}, "tool_use_id": {"type": "string"}},
+        "required": ["tool_name", "input"],
+    },
+}
+
+
+def approve() -> None:
+    """Serve the tool ``approve`` until there is no more input."""
+    import threading
+
+    writing = threading.Lock()
+
+    def reply(number: Any, **result: Any) -> None:
+        with writing:
+            sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": number, **result}) + "\n")
+            sys.stdout.flush()
+
+    def called(number: Any, given: dict[str, Any]) -> None:
+        wanted: dict[str, Any] = given.get("input") or {}
+        verdict, reason = ask(asked(given.get("tool_name", ""), wanted, given.get("tool_use_id", ""), where, prompted=True))
+        allowed = {"behavior": "allow", "updatedInput": wanted}
+        said = allowed if verdict == "allow" else {"behavior": "deny", "message": reason}
+        reply(number, result={"content": [{"type": "text", "text": json.dumps(said)}]})
+
+    where = os.getcwd()
+    for line in sys.stdin:
+        message: dict[str, Any] = json.loads(line)
+        number, method = message.get("id"), message.get("method")
+        given: dict[str, Any] = message.get("params") or {}
+        if number is None or method is None:
+            continue
+        if method == "initialize":
+            about = {
+                "protocolVersion": given.get("protocolVersion", PROTOCOL),
+                "serverInfo": {"name": "kapelle", "version": "1"},
+            }
+            reply(number, result={**about, "capabilities": {"tools": {}}})
+        elif method == "tools/list":
+            reply(number, result={"tools": [TOOL]})
+        elif method == "ping":
+            reply(number, result={})
+        elif method == "tools/call" and given.get("name") == "approve":
+            # Beside the others: several tools may wait for a person at the same time.
+            threading.Thread(target=called, args=(number, given.get("arguments") or {}), daemon=True).start()
+        else:
+            reply(number, error={"code": -32601, "message": f"there is no {method} here"})
+
+
+if __name__ == "__main__":
+    {"hook": hook, "approve": approve}[sys.argv[1]]()

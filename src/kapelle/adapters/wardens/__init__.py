@@ -1,0 +1,1 @@
+"""Where agents' programs ask before they do something."""

@@ -1,0 +1,177 @@
+"""The inbox: everything that waits for a person, whatever it is, and what an answer to it asks of the leader."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from kapelle.apps.delivering import held_up
+from kapelle.apps.reviewing import review_of_task
+from kapelle.core.account import AccountState, account_of, remedy
+from kapelle.core.errors import Ambiguous, NotFound, UsageError
+from kapelle.core.frozen import frozen
+from kapelle.core.ids import RunId, TaskId
+from kapelle.core.plain_text import shown_files
+from kapelle.core.question import AnswerKind, Question, QuestionState
+from kapelle.core.requests import Answer, Approve, Body, Reject, Resume
+from kapelle.core.rules import Fallback
+from kapelle.core.run import Run
+from kapelle.core.store import View
+from kapelle.core.task import Task, TaskState, Wait
+
+PREFIX = "i-"
+"""How the ids of questions begin."""
+YES_OR_NO = (AnswerKind.ALLOW, AnswerKind.DENY)
+TRY_AGAIN = (AnswerKind.ALLOW,)
+"""For what a person sees to elsewhere: then it is tried again."""
+
+
+@frozen
+class Item:
+    """Something that waits for a person."""
+
+    item_id: str
+    """What is answered: a question, a task or a run."""
+    kind: str
+    """``question``, ``approval``, ``change``, ``account`` or ``target``."""
+    run_id: RunId
+    task_id: TaskId | None = None
+    name: str
+    """Of the task, the account or the target."""
+    what: str
+    why: str = ""
+    answers: tuple[AnswerKind, ...] = YES_OR_NO
+    always: tuple[str, ...] = ()
+    """What `always` would let through for the rest of the run."""
+    since: datetime | None = None
+    deadline_at: datetime | None = None
+    default: Fallback | None = None
+    """What happens at the deadline."""
+
+
+def inbox(view: View) -> list[Item]:
+    """Return everything that waits for a person; what an agent waits for at this moment comes first."""
+    runs = list(view.runs.open())
+    found = [_question(view, question) for question in view.questions.open()]
+    for run in runs:
+        found += [item for task in view.tasks.of_run(run.run_id) for item in _of_task(view, run, task)]
+    return [*found, *_accounts(view, runs), *_targets(view, runs)]
+
+
+def _question(view: View, question: Question) -> Item:
+    task = view.tasks.get(question.task_id)
+    return Item(
+        item_id=question.question_id,
+        kind="question",
+        run_id=question.run_id,
+        task_id=question.task_id,
+        name=task.name if task is not None else question.task_id,
+        what=f"{question.tool}: {question.what}",
+        why=question.reason,
+        answers=tuple(AnswerKind),
+        always=question.keys,
+        since=question.asked_at,
+        deadline_at=question.deadline_at,
+        default=question.default,
+    )
+
+
+def _of_task(view: View, run: Run, task: Task) -> Iterator[Item]:
+    if task.waits_for is not Wait.APPROVAL or task.state not in {TaskState.PENDING, TaskState.MERGING}:
+        return
+    review = review_of_task(view, task.task_id, task.name)
+    yield Item(
+        item_id=task.task_id,
+        kind="approval" if review is None else "change",
+        run_id=run.run_id,
+        task_id=task.task_id,
+        name=task.name,
+        what="start the task" if review is None else f"merge {review.commit[:10]}, which changes {shown_files(review.files)}",
+        why="the workflow says: approval" if review is None else f"look at it: git show {review.commit[:10]}",
+    )
+
+
+def _accounts(view: View, runs: list[Run]) -> Iterator[Item]:
+    told: set[str] = set()
+    for run in runs:
+        account = view.accounts.get(account_of(run.spec.upstream).account_id)
+        if account is None or account.state is not AccountState.REFUSED or account.account_id in told:
+            continue
+        told.add(account.account_id)
+        yield Item(
+            item_id=run.run_id,
+            kind="account",
+            run_id=run.run_id,
+            name=account.name,
+            what="try it again",
+            why=remedy(account),
+            answers=TRY_AGAIN,
+            since=account.began_at,
+        )
+
+
+def _targets(view: View, runs: list[Run]) -> Iterator[Item]:
+    for held in held_up(view, runs):
+        why = f"{held.why}; {held.remedy}" if held.remedy else held.why
+        first = held.run_ids[0]
+        what = f"move {held.target} to what was merged"
+        yield Item(item_id=first, kind="target", run_id=first, name=held.target, what=what, why=why, answers=TRY_AGAIN)
+
+
+def answer_to(view: View, word: str, answer: AnswerKind, reason: str) -> tuple[Item, Body]:
+    """Return what *word* (an id of the inbox, enough of its beginning, or the name of a task) means, and what to ask for.
+
+    Raises:
+        NotFound: nothing in the inbox is called so.
+        Ambiguous: more than one thing is.
+        UsageError: this cannot be answered like that.
+    """
+    item = _called(view, word)
+    if answer not in item.answers:
+        possible = " or ".join(kind.value for kind in item.answers)
+        raise UsageError(f"{item.item_id} cannot be answered with {answer.value}", remedy=f"Answer with {possible}.")
+    if item.kind == "question":
+        question = next(entry for entry in view.questions.open() if entry.question_id == item.item_id)
+        return item, Answer(run_id=item.run_id, question_id=question.question_id, answer=answer, reason=reason)
+    if item.task_id is None:
+        return item, Resume(run_id=item.run_id)
+    if answer is AnswerKind.ALLOW:
+        return item, Approve(run_id=item.run_id, task_id=item.task_id)
+    return item, Reject(run_id=item.run_id, task_id=item.task_id, reason=reason)
+
+
+def _called(view: View, word: str) -> Item:
+    items = inbox(view)
+    found = [item for item in items if word == item.item_id] or [item for item in items if word == item.name and item.task_id]
+    found = found or [item for item in items if item.item_id.startswith(word) or item.item_id[len(PREFIX) :].startswith(word)]
+    if len(found) > 1:
+        raise Ambiguous(f"{word} means more than one thing: {', '.join(item.item_id for item in found)}")
+    if found:
+        return found[0]
+    raise NotFound(f"nothing in the inbox is called {word}{_settled(view, word)}", remedy="`kapelle inbox` lists what waits.")
+
+
+def _settled(view: View, word: str) -> str:
+    """Say what became of a question that is not open any more."""
+    for question in view.questions.find(word if word.startswith(PREFIX) else f"{PREFIX}{word}"):
+        if question.state is QuestionState.ANSWERED and question.answer is not None:
+            return f": {question.answered_by} has said {question.answer.value}"
+        return f": it is {question.state.value}"
+    return ""
+
+
+def item_json(item: Item) -> dict[str, Any]:
+    """Return *item* as JSON."""
+    return {
+        "id": item.item_id,
+        "kind": item.kind,
+        "run": item.run_id,
+        "task": item.task_id,
+        "name": item.name,
+        "what": item.what,
+        "why": item.why or None,
+        "answers": [answer.value for answer in item.answers],
+        "always": list(item.always),
+        "since": item.since.isoformat() if item.since else None,
+        "deadline_at": item.deadline_at.isoformat() if item.deadline_at else None,
+        "default": item.default.value if item.default is not None else None,
+    }

@@ -1,0 +1,144 @@
+"""The warden's judge: what the rules decide at once is answered at once, everything else waits for the inbox stage.
+
+A call that no rule speaks of costs no transaction. What is denied, and what is asked, is in the store before it is answered.
+"""
+
+from asyncio import Future, get_running_loop
+from collections.abc import Callable
+from datetime import timedelta
+
+from kapelle.core.agent import Agent
+from kapelle.core.attempt import Attempt
+from kapelle.core.frozen import frozen
+from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
+from kapelle.core.judging import judge
+from kapelle.core.rules import Call, Rules, Ruling, Scope, Verdict
+from kapelle.core.run import Run
+from kapelle.core.store import WorkspaceRow
+from kapelle.core.warden import WardenAccess
+from kapelle.engine.world import World
+
+FOLDER = "warden"
+"""The folder of an agent's warden, in the agent's own."""
+EVERYBODYS = ("/tmp", "/var/tmp")  # noqa: S108  # only compared with
+PATIENCE = timedelta(seconds=15)
+"""How much longer than a question may wait its program waits: whoever leads is to be the one who says that time is up."""
+NOBODY = Ruling(verdict=Verdict.DENY, reason="this agent has been stopped")
+
+
+@frozen
+class Watched:
+    """An agent whose program asks."""
+
+    agent_id: AgentId
+    run_id: RunId
+    task_id: TaskId
+    attempt_id: AttemptId
+    rules: Rules
+    scope: Scope
+    access: WardenAccess
+
+
+def watched(world: World, agent: Agent, run: Run, attempt: Attempt, workspace: WorkspaceRow) -> Watched:
+    """Return what *agent* is judged by, and where it asks."""
+    config, spec = run.spec.config(attempt.config), run.spec
+    home = world.folders.home(attempt.attempt_id)
+    temporary = f"{agent.folder}/tmp"  # noqa: S108  # its own
+    sandbox = world.sandboxes.get(config.sandbox)
+    # In a sandbox of its own the machine's places for temporary files are its own, too.
+    inside = sandbox is not None and sandbox.capabilities.files
+    own_login = spec.upstream.bypass or spec.upstream.own_login
+    merged = workspace.repository is not None and spec.target is not None
+    return Watched(
+        agent_id=agent.agent_id,
+        run_id=agent.run_id,
+        task_id=agent.task_id,
+        attempt_id=attempt.attempt_id,
+        rules=config.rules,
+        scope=Scope(
+            workspace=workspace.path,
+            own=(home, temporary, *(EVERYBODYS if inside else ())),
+            # With a login of its own its home is the operator's, and nobody is to remove anything there.
+            variables={"TMPDIR": temporary, **({} if own_login else {"HOME": home})},
+            protect=spec.merge.protect if merged else (),
+        ),
+        access=WardenAccess(
+            folder=f"{agent.folder}/{FOLDER}",
+            token=agent.token,
+            patience=config.rules.deadline + PATIENCE,
+        ),
+    )
+
+
+class Waiting:
+    """Something that an agent's program waits for, on this leader."""
+
+    def __init__(self, agent: Watched, call: Call, ruling: Ruling, answer: "Future[Ruling] | None") -> None:
+        self.agent = agent
+        self.call = call
+        self.ruling = ruling
+        self._answer = answer
+
+    def settle(self, ruling: Ruling) -> None:
+        """Let the program go on."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(ruling)
+
+
+class EngineWarden:
+    """See ``core.warden.Judge``; all in the leader's event loop."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._agents: dict[AgentId, Watched] = {}
+        self._waiting: list[Waiting] = []
+        self._refused: list[tuple[Watched, str]] = []
+
+    def open(self, agent: Watched) -> None:
+        """Judge what *agent* asks from now on."""
+        self._agents[agent.agent_id] = agent
+
+    def close(self, agent_id: AgentId) -> None:
+        """Forget an agent."""
+        self._agents.pop(agent_id, None)
+
+    async def judge(self, agent_id: AgentId, call: Call) -> Ruling:
+        """See ``core.warden.Judge``."""
+        agent = self._agents.get(agent_id)
+        if agent is None:
+            return NOBODY
+        ruling = judge(agent.rules, call, agent.scope)
+        if ruling.verdict is Verdict.PASS:
+            return ruling
+        if ruling.verdict is Verdict.ALLOW:
+            # The program's own permissions still hold; the event is written with whatever comes next.
+            self._waiting.append(Waiting(agent, call, ruling, None))
+            self._wake()
+            return Ruling(verdict=Verdict.PASS)
+        answer: Future[Ruling] = get_running_loop().create_future()
+        self._waiting.append(Waiting(agent, call, ruling, answer))
+        self._wake()
+        return await answer
+
+    def refused(self, agent_id: AgentId, reason: str) -> None:
+        """See ``core.warden.Judge``."""
+        agent = self._agents.get(agent_id)
+        if agent is not None:
+            self._refused.append((agent, reason))
+            self._wake()
+
+    def take(self) -> tuple[list[Waiting], list[tuple[Watched, str]]]:
+        """Return what was asked, and what was refused, since the last call."""
+        waiting, self._waiting = self._waiting, []
+        refused, self._refused = self._refused, []
+        return waiting, refused
+
+    def give_back(self, taken: tuple[list[Waiting], list[tuple[Watched, str]]]) -> None:
+        """Put back what could not be written."""
+        self._waiting[:0] = taken[0]
+        self._refused[:0] = taken[1]
+
+
+def words(ruling: Ruling) -> str:
+    """Return what the agent is told of a rule that denies."""
+    return f"Kapelle's rule {ruling.rule}: {ruling.reason}. Go on without it, or say in your answer why it is needed."
