@@ -195,6 +195,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
     from kapelle.adapters.gateway.server import ModelGateway
     from kapelle.adapters.hints.files import FileHints
     from kapelle.adapters.network.ways import LocalWays
+    from kapelle.adapters.secrets.vault import Vault
     from kapelle.adapters.store.sqlite import SqliteStore
     from kapelle.adapters.store.sqlite_lead import SqliteLeadership
     from kapelle.adapters.system import processes
@@ -233,6 +234,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
                 port=configuration.settings.gateway_port,
             ),
             credentials=credentials,
+            secrets=Vault(store.store_id, configuration.environment),
             hints=FileHints(home / "hints"),
             evaluator=evaluator,
             folders=Folders(root=str(home)),

@@ -17,8 +17,10 @@ from pydantic import (
     PlainSerializer,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
+from kapelle.apps.secret_models import GitLogin, McpServer, Reference, unknown_secrets
 from kapelle.core.durations import PATTERN, parse_duration
 from kapelle.core.isolation import MountKind
 from kapelle.core.merge import DeliveryMode
@@ -311,6 +313,17 @@ class Agent(Isolated):
     function: str | None = Field(default=None, description="For `program: python`: package.module:function.")
     env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1, description="Agents of this kind that may be live at once.")
+    secrets: dict[Annotated[str, AfterValidator(_variable)], Reference] = Field(
+        default_factory=dict,
+        description="What only agents of this kind get: NAME: env:VARIABLE, file:PATH or keyring:SERVICE/USER.",
+    )
+    git: dict[str, GitLogin] = Field(default_factory=dict, description="How git logs in, by host.")
+    mcp: dict[Named, McpServer] = Field(default_factory=dict, description="MCP servers for `program: claude`, by name.")
+
+    @model_validator(mode="after")
+    def _referenced(self) -> "Agent":
+        unknown_secrets(self.secrets, self.git, self.mcp)
+        return self
 
 
 class Check(Model):

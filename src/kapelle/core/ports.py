@@ -70,6 +70,8 @@ class Launch:
     """Bytes that a file may grow to."""
     guard: tuple[str, ...] = ()
     """A program that looks on from outside, with the pid of the process as its last argument."""
+    hide: str = ""
+    """A directory whose files hold values that are cut out of everything the process says; empty for none."""
 
 
 @frozen
@@ -273,7 +275,11 @@ class AgentOrder:
     timeout: timedelta = timedelta(minutes=30)
     model: ModelAccess | None = None
     env: tuple[tuple[str, str], ...] = ()
-    """What the workspace and the engine add: ports, names of task and run."""
+    """What the workspace and the engine add: ports, names of task and run, of files with secrets."""
+    memory: str = ""
+    """A directory in memory, for a conversation that may hold secrets; empty: it is kept in *home*."""
+    mcp_config: str = ""
+    """The file that names the MCP servers of the config, as they are started; empty when it has none."""
 
 
 class Codec(Protocol):

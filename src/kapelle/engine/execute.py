@@ -31,6 +31,7 @@ from kapelle.engine.deploy import Deployed, Deployment, box_of, deploy
 from kapelle.engine.ending import give_up_attempt, move, run_of, wait
 from kapelle.engine.meter import EngineMeter, write_down
 from kapelle.engine.rooms import workspace_for
+from kapelle.engine.secrets import take_back
 from kapelle.engine.tickets import model_access, ticket_of
 from kapelle.engine.turns import Turns
 from kapelle.engine.witness import Witness
@@ -250,6 +251,7 @@ class ExecuteStage:
         try:
             deployed = await deploy(self._world, order)
         except KapelleError as error:
+            self._world.secrets.revoke(order.agent.agent_id)
             return self._deployment_failed(order, Outcome.LAUNCH_FAILED, error.in_full)
         if isinstance(deployed, str):
             return self._deployment_failed(order, Outcome.SETUP_FAILED, deployed)
@@ -362,6 +364,7 @@ class ExecuteStage:
         agent, config = order.agent, order.run.spec.config(order.attempt.config)
         limit, left = None, None
         try:
+            await take_back(self._world, config, agent)
             remains = await cleared(self._world, box_of(order, self._world.folders.home(order.attempt.attempt_id)))
             limit = met(remains, config.isolation.limits)
         except KapelleError as error:
@@ -400,6 +403,8 @@ class ExecuteStage:
         """End an agent; the watch act sees it end and writes that down."""
         if agent.process is None:
             return
+        # At once: whatever it does until it has ended, it does without them.
+        self._world.secrets.revoke(agent.agent_id)
         codec = self._codecs.get(agent.agent_id) or driver.codec()
         if goodbye := codec.goodbye():
             await self._world.host.write(agent.process, goodbye)

@@ -1,12 +1,14 @@
 """Report: end runs whose tasks have all ended, and clear away what finished tasks leave behind."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
+from kapelle.core.agent import AgentConfig
 from kapelle.core.attempt import Outcome
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import SnapshotKept, WorkspaceRemoved, WorkspaceStuck
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import WorkspaceId
+from kapelle.core.ids import AttemptId, WorkspaceId
 from kapelle.core.merge import ChangeState
 from kapelle.core.run import RUN_TERMINAL
 from kapelle.core.store import Tx, WorkspaceRow
@@ -29,7 +31,9 @@ class _Clearing:
     merged_tree: str | None
     """The tree that was merged out of it, if one was."""
     home: str | None = None
-    """The home of an attempt that succeeded: nobody asks for its conversation again."""
+    """The home of an attempt that succeeded (nobody asks for its conversation again), or had secrets."""
+    attempt_id: AttemptId | None = None
+    config: AgentConfig | None = None
 
 
 class ReportStage:
@@ -85,8 +89,12 @@ class ReportStage:
                 continue
             merged = [change for change in tx.changes.of_task(row.task_id) if change.state is ChangeState.MERGED]
             ref = f"refs/kapelle/{self._world.store.store_id}/kept/{row.task_id}/{attempt.number}"
-            home = self._world.folders.home(attempt.attempt_id) if attempt.outcome is Outcome.SUCCEEDED else None
-            found.append(_Clearing(workspace=row, ref=ref, merged_tree=merged[-1].tree if merged else None, home=home))
+            run = tx.runs.get(row.run_id)
+            config = run.spec.config(attempt.config) if run is not None else None
+            to_go = attempt.outcome is Outcome.SUCCEEDED or (config is not None and bool(config.secrets))
+            order = _Clearing(workspace=row, ref=ref, merged_tree=merged[-1].tree if merged else None)
+            home = self._world.folders.home(attempt.attempt_id) if to_go else None
+            found.append(replace(order, home=home, attempt_id=attempt.attempt_id, config=config))
         return found
 
     async def _clear(self, order: _Clearing) -> Finding | None:
@@ -105,6 +113,9 @@ class ReportStage:
             for litter in (folders.checks(row.workspace_id), folders.setup(row.workspace_id), order.home):
                 if litter is not None:
                     await self._world.workspaces.remove(litter, None)
+            if order.attempt_id is not None:
+                # The last to go: until here somebody had to know what to look for.
+                self._world.secrets.forget(order.attempt_id)
         except KapelleError as error:
             # It stays where it is, with its row, and is tried again later.
             first = row.workspace_id not in self._again_at

@@ -9,6 +9,7 @@ from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Credentials, Gateway
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId, make_id
 from kapelle.core.ports import Chance, Clock, Driver, Hints, Host, Repositories, Sandbox, Ways, Workspaces
+from kapelle.core.secrets import Secrets
 from kapelle.core.store import Store
 from kapelle.engine.missing import MissingDriver
 
@@ -104,6 +105,7 @@ class World:
     repositories: Repositories
     gateway: Gateway
     credentials: Credentials
+    secrets: Secrets
     hints: Hints
     evaluator: Evaluator
     folders: Folders

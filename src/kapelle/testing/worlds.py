@@ -50,7 +50,7 @@ from kapelle.testing.clock import HandClock
 from kapelle.testing.drivers import LineDriver
 from kapelle.testing.evaluating import PlainEvaluator
 from kapelle.testing.factories import PROJECT
-from kapelle.testing.fakes import FakeCredentials, FakeGateway, FakeHints, OpenWays, PlainSandbox
+from kapelle.testing.fakes import FakeCredentials, FakeGateway, FakeHints, FakeSecrets, OpenWays, PlainSandbox
 from kapelle.testing.git import Files, MemoryGit
 from kapelle.testing.hosts import BOOT, ScriptedHost, ScriptedProcess
 from kapelle.testing.points import Points
@@ -87,6 +87,7 @@ class SmallWorld:
         self.host.commands["make test"] = breaks
         self.gateway = FakeGateway()
         self.credentials = FakeCredentials()
+        self.secrets = FakeSecrets()
         self.hints = FakeHints()
         self.sandbox = PlainSandbox()
         self.ways = OpenWays()
@@ -105,6 +106,7 @@ class SmallWorld:
             repositories=MemoryRepositories(self.git, self.points),
             gateway=self.gateway,
             credentials=self.credentials,
+            secrets=self.secrets,
             hints=self.hints,
             evaluator=PlainEvaluator(),
             folders=Folders(root=str(folder / "state")),

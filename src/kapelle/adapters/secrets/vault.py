@@ -1,0 +1,119 @@
+"""The vault: a private directory in memory, one for each store.
+
+kapelle-UID/STORE/agents/AGENT/     what one agent may read: NAME, mcp.json; gone when it ends
+kapelle-UID/STORE/known/ATTEMPT/    every value of an attempt, for those who hide it; gone with the attempt's workspace
+kapelle-UID/STORE/memory/ATTEMPT/   what the agent's program keeps of its conversation; gone with the attempt's workspace
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from kapelle.adapters.secrets.lookup import look_up
+from kapelle.adapters.system.ownership import agent, give
+from kapelle.adapters.system.private import made, private_place, read_known
+from kapelle.core.errors import HostFailed
+from kapelle.core.hiding import Secret
+from kapelle.core.ids import AgentId, AttemptId
+from kapelle.core.secrets import Handed
+
+AGENTS, KNOWN, MEMORY = "agents", "known", "memory"
+
+
+class Vault:
+    """See ``core.secrets.Secrets``."""
+
+    def __init__(self, store_id: str, environment: Mapping[str, str], place: Callable[[], Path] = private_place) -> None:
+        self._store_id = store_id
+        self._environment = environment
+        self._place = place
+
+    async def resolve(self, name: str, reference: str) -> str:
+        return await look_up(name, reference, self._environment)
+
+    def hand_over(
+        self, attempt_id: AttemptId, agent_id: AgentId, values: Mapping[str, str], files: Mapping[str, str], *, boxed: bool
+    ) -> Handed:
+        hide = self.remember(attempt_id, values)
+        owner = agent() if boxed else None
+        try:
+            folder = self._fresh(AGENTS, agent_id)
+            for name, content in {**values, **files}.items():
+                _write(folder / name, content)
+            memory = self._folder(MEMORY, attempt_id)
+            for path in (folder, memory):
+                give(str(path), owner)
+            # It is for reading alone, also for whoever it belongs to.
+            folder.chmod(0o500)
+        except OSError as error:
+            raise HostFailed(f"secrets cannot be handed over: {error.strerror}") from error
+        return Handed(folder=str(folder), hide=hide, memory=str(memory))
+
+    def remember(self, attempt_id: AttemptId, values: Mapping[str, str]) -> str:
+        try:
+            folder = self._folder(KNOWN, attempt_id)
+            there = read_known(str(folder))
+            for name, value in values.items():
+                same = [found.value for found in there if found.name == name]
+                if value not in same:
+                    _write(folder / (f"{name}.{len(same)}" if same else name), value)
+        except OSError as error:
+            raise HostFailed(f"secrets cannot be kept for those who hide them: {error.strerror}") from error
+        return str(folder)
+
+    def known(self, attempt_id: AttemptId) -> Sequence[Secret]:
+        folder = self._place() / self._store_id / KNOWN / attempt_id
+        try:
+            return read_known(str(folder))
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise HostFailed(f"{folder} cannot be read: {error.strerror}") from error
+
+    def revoke(self, agent_id: AgentId) -> None:
+        _remove(self._place() / self._store_id / AGENTS / agent_id)
+
+    def forget(self, attempt_id: AttemptId) -> None:
+        for kind in (KNOWN, MEMORY):
+            _remove(self._place() / self._store_id / kind / attempt_id)
+
+    def sweep(self, agents: Collection[AgentId], attempts: Collection[AttemptId]) -> Sequence[str]:
+        swept: list[str] = []
+        for kind, owners in ((AGENTS, frozenset[str](agents)), (KNOWN, frozenset(attempts)), (MEMORY, frozenset(attempts))):
+            folder = self._place() / self._store_id / kind
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if path.name not in owners:
+                    _remove(path)
+                    swept.append(path.name)
+        return list(dict.fromkeys(swept))
+
+    def _folder(self, kind: str, owner: str) -> Path:
+        place = self._place()
+        for part in (self._store_id, kind):
+            place = made(place / part)
+        folder = place / owner
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    def _fresh(self, kind: str, owner: str) -> Path:
+        """Return an empty directory: of one that a crash left, nothing is believed."""
+        _remove(self._place() / self._store_id / kind / owner)
+        return self._folder(kind, owner)
+
+
+def _write(path: Path, content: str) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+    with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+        stream.write(content)
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir():
+            path.chmod(0o700)
+            shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise HostFailed(f"{path} cannot be removed: {error.strerror}") from error
