@@ -108,6 +108,10 @@ class Hiding:
                 yield at
 
 
+NOTHING = Hiding(())
+"""Hides nothing."""
+
+
 class Stream:
     """Hides what is in a stream of bytes that comes in pieces, cut anywhere."""
 

@@ -15,7 +15,7 @@ from kapelle.core.store import WorkspaceRow
 from kapelle.core.task import Task
 from kapelle.engine.boxing import Box, boxed, run_boxed, sandbox_of
 from kapelle.engine.rooms import port_names
-from kapelle.engine.secrets import hand_over
+from kapelle.engine.secrets import hand_over, hiding
 from kapelle.engine.world import World
 
 
@@ -122,7 +122,8 @@ async def _changed(world: World, order: Deployment) -> tuple[str, ...]:
     if not order.hand_over or repository is None or base is None:
         return ()
     ref = f"refs/kapelle/{world.store.store_id}/looked-at/{order.attempt.attempt_id}"
-    commit = await world.workspaces.snapshot(order.workspace.path, repository, ref)
+    found = await hiding(world, order.run.spec.config(order.attempt.config), order.attempt.attempt_id)
+    commit = await world.workspaces.snapshot(order.workspace.path, repository, ref, found)
     if commit is None:
         return ()
     try:

@@ -364,9 +364,11 @@ class ExecuteStage:
         agent, config = order.agent, order.run.spec.config(order.attempt.config)
         limit, left = None, None
         try:
-            await take_back(self._world, config, agent)
-            remains = await cleared(self._world, box_of(order, self._world.folders.home(order.attempt.attempt_id)))
-            limit = met(remains, config.isolation.limits)
+            try:
+                remains = await cleared(self._world, box_of(order, self._world.folders.home(order.attempt.attempt_id)))
+                limit = met(remains, config.isolation.limits)
+            finally:
+                await take_back(self._world, config, agent)
         except KapelleError as error:
             left = SandboxLeft(run_id=agent.run_id, task_id=agent.task_id, sandbox=config.sandbox, reason=error.in_full)
 

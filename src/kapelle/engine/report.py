@@ -8,6 +8,7 @@ from kapelle.core.attempt import Outcome
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import SnapshotKept, WorkspaceRemoved, WorkspaceStuck
 from kapelle.core.frozen import frozen
+from kapelle.core.hiding import NOTHING, Hiding
 from kapelle.core.ids import AttemptId, WorkspaceId
 from kapelle.core.merge import ChangeState
 from kapelle.core.run import RUN_TERMINAL
@@ -15,6 +16,7 @@ from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.ending import end_runs
 from kapelle.engine.reaping import Reaper
+from kapelle.engine.secrets import hiding
 from kapelle.engine.world import World
 
 AGAIN = timedelta(seconds=30)
@@ -34,6 +36,8 @@ class _Clearing:
     """The home of an attempt that succeeded (nobody asks for its conversation again), or had secrets."""
     attempt_id: AttemptId | None = None
     config: AgentConfig | None = None
+    since: datetime | None = None
+    """When the attempt began."""
 
 
 class ReportStage:
@@ -94,21 +98,26 @@ class ReportStage:
             to_go = attempt.outcome is Outcome.SUCCEEDED or (config is not None and bool(config.secrets))
             order = _Clearing(workspace=row, ref=ref, merged_tree=merged[-1].tree if merged else None)
             home = self._world.folders.home(attempt.attempt_id) if to_go else None
-            found.append(replace(order, home=home, attempt_id=attempt.attempt_id, config=config))
+            found.append(replace(order, home=home, attempt_id=attempt.attempt_id, config=config, since=attempt.started_at))
         return found
 
     async def _clear(self, order: _Clearing) -> Finding | None:
         row = order.workspace
         kept: str | None = None
+        found = NOTHING
         try:
             # Before anything is kept: what is still at work there would write after it.
             reaped = await self._reaper.quiet(row.workspace_id)
             if reaped:
                 self._acts.report(lambda tx: tx.log(*reaped))
             if row.repository is not None and row.task_id is not None:
-                kept = await self._keep(order, row.repository)
+                found = await self._hiding(order)
+                kept = await self._keep(order, row.repository, found)
             if row.owned:
                 await self._world.workspaces.remove(row.path, row.repository)
+            if found and row.repository is not None and order.since is not None:
+                # With the workspace nothing needs any more what its agent wrote into the repository beside its change.
+                await self._world.workspaces.cleanse(row.repository, found, order.since)
             folders = self._world.folders
             for litter in (folders.checks(row.workspace_id), folders.setup(row.workspace_id), order.home):
                 if litter is not None:
@@ -133,9 +142,14 @@ class ReportStage:
 
         return write
 
-    async def _keep(self, order: _Clearing, repository: str) -> str | None:
+    async def _hiding(self, order: _Clearing) -> Hiding:
+        if order.config is None or order.attempt_id is None:
+            return NOTHING
+        return await hiding(self._world, order.config, order.attempt_id)
+
+    async def _keep(self, order: _Clearing, repository: str, found: Hiding) -> str | None:
         """Keep what is in the workspace and not merged; return the commit that holds it, or None when nothing is."""
-        commit = await self._world.workspaces.snapshot(order.workspace.path, repository, order.ref)
+        commit = await self._world.workspaces.snapshot(order.workspace.path, repository, order.ref, found)
         if commit is None:
             return None
         if order.merged_tree is not None and await self._world.repositories.tree(repository, commit) == order.merged_tree:

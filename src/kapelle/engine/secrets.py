@@ -11,14 +11,16 @@ from kapelle.core.agent import Agent, AgentConfig
 from kapelle.core.attempt import Attempt
 from kapelle.core.errors import SecretMissing
 from kapelle.core.frozen import frozen
-from kapelle.core.hiding import Hiding, Secret
+from kapelle.core.hiding import NOTHING, Hiding, Secret
 from kapelle.core.ids import AgentId, AttemptId
 from kapelle.core.isolation import Mount, MountKind
+from kapelle.core.ports import Commit
+from kapelle.core.secret_events import SecretFound, SecretSuspected
 from kapelle.core.secrets import INSIDE, MCP_FILE, PLACEHOLDER, GitLogin, Handed, McpServer, file_variable
-from kapelle.core.store import View
+from kapelle.core.store import Tx, View
+from kapelle.core.task import Task
 from kapelle.engine.world import World
 
-NOTHING = Hiding(())
 TEMPORARY = "tmp"
 """What sandboxes call the directory for temporary files in an agent's folder."""
 
@@ -85,6 +87,15 @@ async def hide_folder(world: World, config: AgentConfig, attempt_id: AttemptId) 
         return ""
     await hiding(world, config, attempt_id)
     return world.secrets.remember(attempt_id, {})
+
+
+def log_leaks(tx: Tx, task: Task, commit: Commit | None) -> None:
+    """Log where values of secrets, and what looks like one, were found in the work of *task*."""
+    for leak in commit.leaks if commit is not None else ():
+        if leak.secret:
+            tx.log(SecretFound(run_id=task.run_id, task_id=task.task_id, secret=leak.secret, file=leak.file))
+        else:
+            tx.log(SecretSuspected(run_id=task.run_id, task_id=task.task_id, shape=leak.shape, file=leak.file))
 
 
 async def take_back(world: World, config: AgentConfig, agent: Agent) -> None:
