@@ -212,6 +212,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
     evaluator = ProcessEvaluator()
     try:
         credentials = EnvironmentCredentials(dict(configuration.environment))
+        vault = Vault(store.store_id, configuration.environment)
         own_prices = configuration.environment.get(PRICES_VARIABLE)
         locks = Locks()
         world = World(
@@ -232,9 +233,10 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
                 new_id=lambda: make_id("m", chance.bits(64)),
                 prices=read_prices(Path(own_prices)) if own_prices else PRICES,
                 port=configuration.settings.gateway_port,
+                known=vault.known,
             ),
             credentials=credentials,
-            secrets=Vault(store.store_id, configuration.environment),
+            secrets=vault,
             hints=FileHints(home / "hints"),
             evaluator=evaluator,
             folders=Folders(root=str(home)),

@@ -49,7 +49,9 @@ class TestHidden(GitTests):
         assert repo.git("fsck", "--strict", "--no-dangling", "--no-progress") == ""
 
     async def test_commits_without_one_come_out_as_ever(self, repo: Checkout, workspace: Checkout) -> None:
-        await self.does(repo, workspace, "echo 1 > x; git add x; git commit -qm one; echo 2 > x; git commit -qam two; echo 3 > z")
+        await self.does(
+            repo, workspace, "echo 1 > x; git add x; git commit -qm one; echo 2 > x; git commit -qam two; echo 3 > z"
+        )
         made = await self.commit(repo, workspace)
         subjects = repo.git("log", "--format=%s", f"{repo.head()}..{made.commit}").splitlines()
         assert (made.leaks, subjects) == ((), ["Do the thing", "two", "one"])

@@ -7,7 +7,7 @@ agents start.
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +29,8 @@ from kapelle.core.conversation import Trouble
 from kapelle.core.errors import KapelleError
 from kapelle.core.evaluating import Evaluator
 from kapelle.core.gateway import Credentials, Meter, Ticket
+from kapelle.core.hiding import Secret
+from kapelle.core.ids import AttemptId
 
 if TYPE_CHECKING:
     from kapelle.adapters.gateway.forwarding import Forwarder
@@ -58,7 +60,9 @@ class Answering:
         evaluator: Evaluator,
         new_id: Callable[[], str],
         prices: Mapping[str, Price],
+        known: Callable[[AttemptId], Sequence[Secret]],
     ) -> None:
+        self._known = known
         self._tickets = tickets
         self._meter = meter
         self._credentials = credentials
@@ -112,7 +116,7 @@ class Answering:
         def load() -> "Forwarder":
             from kapelle.adapters.gateway.forwarding import Forwarder
 
-            return Forwarder(self._credentials, book=self._book, failed=self._failed)
+            return Forwarder(self._credentials, book=self._book, failed=self._failed, known=self._known)
 
         if self._forwarder is None:
             self._forwarder = asyncio.ensure_future(asyncio.to_thread(load))

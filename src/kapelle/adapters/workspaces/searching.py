@@ -114,10 +114,11 @@ def leaks_in(hiding: Hiding, kind: str, path: str, content: bytes) -> Iterator[L
     """Yield what is found in one object; also what only looks like a credential, in a file."""
     where = {"commit": NO_FILE, "tag": NO_FILE, "tree": f"the name of a file in {path or 'the top directory'}"}.get(kind, path)
     where = hiding.hide_text(where)
-    for name in hiding.found(content):
+    names = hiding.found(content)
+    for name in names:
         yield Leak(secret=name, file=where)
-    if kind == "blob":
-        for shape in shapes_in(hiding.hide(content).decode(errors="replace")):
+    if kind == "blob" and not names:
+        for shape in shapes_in(content.decode(errors="replace")):
             yield Leak(shape=shape, file=where)
 
 
