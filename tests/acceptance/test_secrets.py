@@ -58,7 +58,7 @@ SHOW = "for file in $(env | grep _FILE= | cut -d= -f2 | grep secrets -e agents);
 COMMIT = (
     "cat $(env | grep -E '^(GITHUB|PEM|NPM)_FILE=' | cut -d= -f2) > deep.txt; cat $AWS_FILE > ignored.env; mkdir -p d; "
     "cp $JWT_FILE d/jwt; git config --global user.name a; git config --global user.email a@b; git add -f . ; "
-    'git -c user.name=a -c user.email=a@b commit -qm "with $(cat $STRIPE_FILE)"; cat $SLACK_FILE >&2; '
+    "git -c user.name=a -c user.email=a@b commit -qF $STRIPE_FILE; cat $SLACK_FILE >&2; "
     "printf 'protocol=https\\nhost=github.com\\n\\n' | git credential fill; echo said"
 )
 REHEARSAL = """\
