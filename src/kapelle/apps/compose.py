@@ -94,6 +94,29 @@ async def merges_since(repository: str, store_id: str, moment: datetime) -> "lis
     return await since(repository, store_id, moment)
 
 
+async def look_up_secret(configuration: Configuration, name: str, reference: str) -> str:
+    """Return the value of a secret, as whoever leads here would find it.
+
+    Raises:
+        SecretMissing: it is not to be had.
+    """
+    from kapelle.adapters.secrets.lookup import look_up
+
+    return await look_up(name, reference, configuration.environment)
+
+
+def vault_place() -> tuple[Path, bool]:
+    """Return where secrets are kept while agents use them, and whether that is in memory.
+
+    Raises:
+        HostFailed: there is no private place.
+    """
+    from kapelle.adapters.system.private import is_in_memory, private_place
+
+    place = private_place()
+    return place, is_in_memory(place)
+
+
 def evaluator() -> Evaluator:
     """Return what evaluates templates and the like, under limits; whoever has used it closes it."""
     from kapelle.adapters.evaluators.process import ProcessEvaluator

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from kapelle.apps.secret_models import GitLogin, McpServer, Reference, unknown_secrets
+from kapelle.apps.secret_models import GitLogin, McpServer, References, unknown_secrets
 from kapelle.core.durations import PATTERN, parse_duration
 from kapelle.core.isolation import MountKind
 from kapelle.core.merge import DeliveryMode
@@ -121,7 +121,8 @@ Phases = Annotated[list[Named], AfterValidator(_phases)]
 class Model(BaseModel):
     """What is not known is a mistake, not ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    # What does not fit is not shown by the library that checks: it may be a secret in the wrong place.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
 
 class Retry(Model):
@@ -313,7 +314,7 @@ class Agent(Isolated):
     function: str | None = Field(default=None, description="For `program: python`: package.module:function.")
     env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1, description="Agents of this kind that may be live at once.")
-    secrets: dict[Annotated[str, AfterValidator(_variable)], Reference] = Field(
+    secrets: References = Field(
         default_factory=dict,
         description="What only agents of this kind get: NAME: env:VARIABLE, file:PATH or keyring:SERVICE/USER.",
     )

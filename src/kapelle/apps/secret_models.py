@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.functional_validators import BeforeValidator
 
 from kapelle.core.secrets import KINDS, PLACEHOLDER, reference_problem
 
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?(:[0-9]{1,5})?")
 HOW = "write env:VARIABLE, file:/PATH or keyring:SERVICE/USER; a value itself never stands in this file"
 
@@ -23,6 +24,19 @@ def _reference(value: object) -> str:
 Reference = Annotated[
     str, BeforeValidator(_reference), WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(KINDS)}):.+$"})
 ]
+
+
+def _references(value: object) -> object:
+    if not isinstance(value, dict):
+        said = "it is no mapping of names to references (what stands there is not repeated here); write NAME: env:VARIABLE"
+        raise ValueError(said)  # noqa: TRY004  # what pydantic takes for a mistake of the file
+    for name in cast("dict[Any, Any]", value):
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise ValueError("a name in it is no name of a variable (it is not repeated here); letters, digits and _")
+    return cast("dict[Any, Any]", value)
+
+
+References = Annotated[dict[str, Reference], BeforeValidator(_references)]
 
 
 class _Model(BaseModel):
