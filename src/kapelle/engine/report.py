@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core.agent import AgentConfig
-from kapelle.core.attempt import Outcome
+from kapelle.core.attempt import Attempt, Outcome, PromptState
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import SnapshotKept, WorkspaceRemoved, WorkspaceStuck
 from kapelle.core.frozen import frozen
@@ -93,13 +93,24 @@ class ReportStage:
                 continue
             merged = [change for change in tx.changes.of_task(row.task_id) if change.state is ChangeState.MERGED]
             ref = f"refs/kapelle/{self._world.store.store_id}/kept/{row.task_id}/{attempt.number}"
-            run = tx.runs.get(row.run_id)
-            config = run.spec.config(attempt.config) if run is not None else None
-            to_go = attempt.outcome is Outcome.SUCCEEDED or (config is not None and bool(config.secrets))
             order = _Clearing(workspace=row, ref=ref, merged_tree=merged[-1].tree if merged else None)
-            home = self._world.folders.home(attempt.attempt_id) if to_go else None
-            found.append(replace(order, home=home, attempt_id=attempt.attempt_id, config=config, since=attempt.started_at))
+            found.append(self._with_secrets(tx, order, attempt))
         return found
+
+    def _with_secrets(self, tx: Tx, order: _Clearing, attempt: Attempt) -> _Clearing:
+        """Return *order* with what is to be done about the home and the secrets of *attempt*."""
+        run = tx.runs.get(attempt.run_id)
+        config = run.spec.config(attempt.config) if run is not None else None
+        to_go = attempt.outcome is Outcome.SUCCEEDED or (config is not None and bool(config.secrets))
+        # Where no agent was ever started there is nothing to look for, and its secrets may never have been to be had.
+        begun = any(prompt.state is not PromptState.PENDING for prompt in tx.attempts.prompts(attempt.attempt_id))
+        return replace(
+            order,
+            home=self._world.folders.home(attempt.attempt_id) if to_go else None,
+            attempt_id=attempt.attempt_id,
+            config=config if begun else None,
+            since=attempt.started_at,
+        )
 
     async def _clear(self, order: _Clearing) -> Finding | None:
         row = order.workspace
