@@ -1,7 +1,7 @@
 """Shapes: credentials that are known by how they look, cut out of what is logged although nobody named them.
 
-Texts may be JSON: no shape reaches beyond a string of it. Every quantifier has a bound, so that no text takes long. Each shape is
-looked for only in texts that hold one of its marks: looking for those is far quicker.
+Texts may be JSON: no shape reaches beyond a string of it. Every quantifier has a bound, so that no text takes long. Each shape
+is looked for only in texts that hold one of its marks: looking for those is far quicker.
 """
 
 import re
@@ -16,7 +16,8 @@ class Shape:
 
     name: str
     marks: tuple[str, ...]
-    pattern: re.Pattern[str]
+    pattern: str
+    """Compiled when it is first needed: most texts have no mark."""
 
 
 _BEGIN, _END = (rf"-----{word} [A-Z ]{{0,20}}PRIVATE KEY-----" for word in ("BEGIN", "END"))
@@ -47,19 +48,19 @@ _WRITTEN: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("npm-token", ("npm_",), r"npm_[A-Za-z0-9]{36}"),
     ("basic-auth", ("://",), r"""(?P<before>://)[^\s/:@"'\\]{0,100}:[^\s/@"'\\]{1,300}(?=@)"""),
 )
-SHAPES = tuple(Shape(name=name, marks=marks, pattern=re.compile(pattern)) for name, marks, pattern in _WRITTEN)
+SHAPES = tuple(Shape(name=name, marks=marks, pattern=pattern) for name, marks, pattern in _WRITTEN)
 
 
 def without_shapes(text: str) -> str:
     """Return *text* with ``[redacted SHAPE]`` in the place of everything that looks like a credential."""
     for shape in _likely(text):
-        text = shape.pattern.sub(_instead(shape), text)
+        text = re.sub(shape.pattern, _instead(shape), text)
     return text
 
 
 def shapes_in(text: str) -> tuple[str, ...]:
     """Return the names of the shapes that are in *text*, each once."""
-    return tuple(shape.name for shape in _likely(text) if shape.pattern.search(text))
+    return tuple(shape.name for shape in _likely(text) if re.search(shape.pattern, text))
 
 
 def _likely(text: str) -> Iterator[Shape]:
@@ -71,5 +72,5 @@ def _likely(text: str) -> Iterator[Shape]:
 
 
 def _instead(shape: Shape) -> str:
-    kept = r"\g<before>" if "before" in shape.pattern.groupindex else ""
+    kept = r"\g<before>" if "(?P<before>" in shape.pattern else ""
     return f"{kept}[redacted {shape.name}]"
