@@ -218,8 +218,9 @@ def test_nor_when_the_leader_is_killed(place: Place, sandbox: str, request: pyte
     said += leader.communicate()[0]
     # What the agents themselves have written, into their workspaces and with git, is there until those are cleared.
     theirs = ("/workspaces/", "/shop/.git/worktrees/", *(("/shop/.git/objects/", "objects") if sandbox == "process" else ()))
-    assert [name for name, _ in _holding(place) if not any(part in name for part in theirs)] == []
+    meanwhile = [name for name, _ in _holding(place) if not any(part in name for part in theirs)]
     answer = place.run("resume", env=variables)
     assert answer.code == 1, answer.out + answer.err
     assert _found(said.encode()) == []
+    assert meanwhile == []
     _check(place, answer)
