@@ -28,6 +28,7 @@ from kapelle.core.isolation import Limit, SandboxCapabilities
 from kapelle.core.plain_text import counted
 from kapelle.core.store import Lead
 from kapelle.engine.accounts import mark
+from kapelle.engine.secrets import sweep
 
 OLDEST_GIT = (2, 38)
 LITTLE, TOO_LITTLE = 5 * 10**9, 500 * 10**6
@@ -384,7 +385,9 @@ async def _orphans(desk: Desk) -> dict[str, str]:
     known = await world.store.read(lambda view: {row.path for row in view.agents.workspaces()})
     processes = [found for found in await world.host.leftovers(world.store.store_id) if found not in live]
     present = [path for path in await world.workspaces.present(world.folders.workspaces) if path not in known]
+    unowned = await world.store.read(lambda view: sweep(world, view, remove=False))
     return {
+        **{name: f"secrets of {name}, which is gone, are in the vault" for name in unowned},
         **{str(found.pid): f"process {found.pid} carries this store's id and belongs to no agent" for found in processes},
         **{path: f"{path} is a workspace that belongs to no task" for path in present},
     }

@@ -124,6 +124,9 @@ class Secrets(Protocol):
         """Remove all that is left of an attempt; no effect when nothing is."""
         ...
 
-    def sweep(self, agents: Collection[AgentId], attempts: Collection[AttemptId]) -> Sequence[str]:
-        """Remove what belongs to no agent of *agents* and no attempt of *attempts*; return what it belonged to."""
+    def sweep(self, agents: Collection[AgentId], attempts: Collection[AttemptId], *, remove: bool = True) -> Sequence[str]:
+        """Remove what belongs to no agent of *agents* and no attempt of *attempts*; return what it belonged to.
+
+        Without *remove* it is only looked for.
+        """
         ...

@@ -5,7 +5,7 @@ reference.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kapelle.core.agent import Agent, AgentConfig
 from kapelle.core.attempt import Attempt
@@ -105,14 +105,14 @@ async def take_back(world: World, config: AgentConfig, agent: Agent) -> None:
         await world.workspaces.remove(f"{agent.folder}/{TEMPORARY}", None)
 
 
-def sweep(world: World, view: View) -> None:
-    """Remove from the vault what belongs to no live agent, and to no attempt that has a workspace."""
+def sweep(world: World, view: View, *, remove: bool = True) -> Sequence[str]:
+    """Remove from the vault what belongs to no live agent, and to no attempt that has a workspace; return whose it was."""
     agents = {agent.agent_id for agent in view.agents.live()}
     attempts: set[AttemptId] = {agent.attempt_id for agent in view.agents.live()}
     for row in view.agents.workspaces():
         if row.task_id is not None:
             attempts |= {attempt.attempt_id for attempt in view.attempts.of_task(row.task_id)}
-    world.secrets.sweep(agents, attempts)
+    return world.secrets.sweep(agents, attempts, remove=remove)
 
 
 async def text_of(world: World, config: AgentConfig, attempt: Attempt, text: str) -> str:

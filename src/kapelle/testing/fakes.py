@@ -238,11 +238,12 @@ class FakeSecrets:
         """See the port."""
         self.kept.pop(attempt_id, None)
 
-    def sweep(self, agents: Collection[AgentId], attempts: Collection[AttemptId]) -> Sequence[str]:
+    def sweep(self, agents: Collection[AgentId], attempts: Collection[AttemptId], *, remove: bool = True) -> Sequence[str]:
         """See the port."""
         gone = [*(found for found in self.handed if found not in agents), *(each for each in self.kept if each not in attempts)]
-        self.handed = {agent_id: held for agent_id, held in self.handed.items() if agent_id in agents}
-        self.kept = {attempt_id: held for attempt_id, held in self.kept.items() if attempt_id in attempts}
+        if remove:
+            self.handed = {agent_id: held for agent_id, held in self.handed.items() if agent_id in agents}
+            self.kept = {attempt_id: held for attempt_id, held in self.kept.items() if attempt_id in attempts}
         return gone
 
 

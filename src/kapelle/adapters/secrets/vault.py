@@ -8,6 +8,7 @@ kapelle-UID/STORE/memory/ATTEMPT/   what the agent's program keeps of its conver
 import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from kapelle.adapters.secrets.lookup import look_up
@@ -77,16 +78,26 @@ class Vault:
     def forget(self, attempt_id: AttemptId) -> None:
         for kind in (KNOWN, MEMORY):
             _remove(self._place() / self._store_id / kind / attempt_id)
+        self._tidy()
 
-    def sweep(self, agents: Collection[AgentId], attempts: Collection[AttemptId]) -> Sequence[str]:
+    def sweep(self, agents: Collection[AgentId], attempts: Collection[AttemptId], *, remove: bool = True) -> Sequence[str]:
         swept: list[str] = []
         for kind, owners in ((AGENTS, frozenset[str](agents)), (KNOWN, frozenset(attempts)), (MEMORY, frozenset(attempts))):
             folder = self._place() / self._store_id / kind
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                if path.name not in owners:
-                    _remove(path)
-                    swept.append(path.name)
+            gone = [path for path in sorted(folder.iterdir()) if path.name not in owners] if folder.is_dir() else []
+            swept += [path.name for path in gone]
+            for path in gone if remove else ():
+                _remove(path)
+        self._tidy()
         return list(dict.fromkeys(swept))
+
+    def _tidy(self) -> None:
+        """Remove the directories that nothing is left in."""
+        store = self._place() / self._store_id
+        for folder in (*(store / kind for kind in (AGENTS, KNOWN, MEMORY)), store):
+            with suppress(OSError):
+                # It refuses where there is something in it, or nothing there.
+                folder.rmdir()
 
     def _folder(self, kind: str, owner: str) -> Path:
         place = self._place()

@@ -123,6 +123,8 @@ class SecretsSuite:
         """A crash left it."""
         first = self.secrets().hand_over(ATTEMPT, AGENT, {"TOKEN": VALUE}, {}, boxed=False)
         second = self.secrets().hand_over(LATER, OTHER, {"TOKEN": VALUE}, {}, boxed=False)
+        assert sorted(self.secrets().sweep({OTHER}, {LATER}, remove=False)) == [ATTEMPT, AGENT]
+        assert Path(first.folder).exists()
         assert sorted(self.secrets().sweep({OTHER}, {LATER})) == [ATTEMPT, AGENT]
         assert not self.secrets().sweep({OTHER}, {LATER})
         assert not Path(first.folder).exists()
