@@ -3,10 +3,12 @@
 The values stand in no file of the test's own: the rehearsal spells them backwards.
 """
 
+import json
 import os
 import signal
 import sqlite3
 import subprocess
+import textwrap
 import threading
 import zlib
 from collections.abc import Iterator
@@ -224,3 +226,41 @@ def test_nor_when_the_leader_is_killed(place: Place, sandbox: str, request: pyte
     assert _found(said.encode()) == []
     assert meanwhile == []
     _check(place, answer)
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_an_agent_in_a_sandbox_finds_no_secret_but_its_own(place: Place) -> None:
+    """Neither those of an agent of another kind at work at the same time, nor what Kapelle keeps to hide them."""
+    agents = """\
+    sandbox: bubblewrap
+    agents:
+      one: {program: command, secrets: {MINE: env:PLANTED_NPM}}
+      two: {program: command, secrets: {THEIRS: env:PLANTED_GITHUB}}
+    """
+    (place.repository / ".kapelle" / "agents.yml").write_text(textwrap.dedent(agents))
+    place.write("flow.yml", TWO)
+    variables = {f"PLANTED_{name}": SECRETS[name] for name in ("NPM", "GITHUB")}
+    answer = place.run("run", "../flow.yml", env=variables)
+    assert answer.code == 0, answer.out + answer.err
+    with closing(sqlite3.connect(place.home / "store.db")) as store:
+        said = [json.loads(row[0]).get("text", "") for row in store.execute("select body from events where kind='agent.said'")]
+    assert [line for line in said if "[secret" in line] == ["[secret MINE]"]
+    assert "Read-only file system" in "".join(said)
+    assert "files: MINE" in said
+
+
+TWO = """\
+name: two
+defaults: {gate: none, max_attempts: 1}
+tasks:
+  waits: {agent: two, prompt: "cat $THEIRS_FILE | wc -c; sleep 2", reads_only: true}
+  looks:
+    agent: one
+    reads_only: true
+    prompt: |
+      echo files: $(ls /run/kapelle/secrets)
+      cat /run/kapelle/secrets/*; echo
+      cat $(find /dev/shm /run /tmp /proc/*/root -maxdepth 6 -path '*kapelle-*' -type f 2>/dev/null) 2>&1
+      tr '\\0' '\\n' < /proc/self/environ | grep -v ^PATH
+      touch /run/kapelle/secrets/new; rm -f /run/kapelle/secrets/MINE; true
+"""

@@ -33,6 +33,18 @@ class Secret:
     value: str = field(repr=False)
 
 
+@frozen
+class Leak:
+    """A place in an agent's work that must not be kept as it is, or looks as if it should not."""
+
+    file: str
+    """Where, in words for people: mostly the name of a file."""
+    secret: str = ""
+    """The secret whose value is there."""
+    shape: str = ""
+    """Or what it only looks like: see ``core.shapes``."""
+
+
 def mark(name: str) -> str:
     """Return what stands in the place of the value of the secret *name*."""
     return f"[secret {name}]"

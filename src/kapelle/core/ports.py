@@ -14,7 +14,7 @@ from typing import Protocol
 from kapelle.core.agent import AgentConfig, ProcessRef
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.frozen import frozen
-from kapelle.core.hiding import NOTHING, Hiding
+from kapelle.core.hiding import NOTHING, Hiding, Leak
 from kapelle.core.ids import AgentId, WorkspaceId
 from kapelle.core.isolation import Mount, Place, Remains, SandboxCapabilities, Way
 from kapelle.core.network import Decision, Pass
@@ -375,18 +375,6 @@ class Signature:
     email: str
     message: str
     """The whole commit message, with its trailers."""
-
-
-@frozen
-class Leak:
-    """A place in an agent's work that must not be kept as it is, or looks as if it should not."""
-
-    file: str
-    """Where, in words for people: mostly the name of a file."""
-    secret: str = ""
-    """The secret whose value is there."""
-    shape: str = ""
-    """Or what it only looks like: see ``core.shapes``."""
 
 
 @frozen

@@ -140,7 +140,7 @@ class ReportStage:
             # It stays where it is, with its row, and is tried again later.
             first = row.workspace_id not in self._again_at
             self._again_at[row.workspace_id] = self._world.clock.now() + AGAIN
-            stuck = WorkspaceStuck(run_id=row.run_id, task_id=row.task_id, path=row.path, reason=error.in_full)
+            stuck = WorkspaceStuck(run_id=row.run_id, task_id=row.task_id, path=row.path, reason=found.hide_text(error.in_full))
             return (lambda tx: tx.log(stuck)) if first else None
 
         def write(tx: Tx) -> None:

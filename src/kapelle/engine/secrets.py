@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 
 from kapelle.core.agent import Agent, AgentConfig
-from kapelle.core.attempt import Attempt
 from kapelle.core.errors import SecretMissing
 from kapelle.core.frozen import frozen
 from kapelle.core.hiding import NOTHING, Hiding, Secret
@@ -115,10 +114,10 @@ def sweep(world: World, view: View, *, remove: bool = True) -> Sequence[str]:
     return world.secrets.sweep(agents, attempts, remove=remove)
 
 
-async def text_of(world: World, config: AgentConfig, attempt: Attempt, text: str) -> str:
+async def text_of(world: World, config: AgentConfig, attempt_id: AttemptId, text: str) -> str:
     """Return *text*, which an attempt's work has a part in (names of files, for example), without values."""
     try:
-        found = await hiding(world, config, attempt.attempt_id)
+        found = await hiding(world, config, attempt_id)
     except SecretMissing as error:
         return error.in_full
     return found.hide_text(text)

@@ -20,7 +20,7 @@ from kapelle.core.wording import check_failed, commit_message, listed, no_work, 
 from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.ending import close, finish, give_up_attempt, moved_event, run_of, wait
 from kapelle.engine.gating import Gating, key_of, log_checks, run_gate
-from kapelle.engine.secrets import hide_folder, hiding, log_leaks
+from kapelle.engine.secrets import hide_folder, hiding, log_leaks, text_of
 from kapelle.engine.world import World
 
 NO_GATE = Gate(name="none", checks=())
@@ -101,7 +101,9 @@ class ValidateStage:
         try:
             found = await self._look(order)
         except KapelleError as error:
-            message = error.in_full
+            # It may name a file, and whoever works there chose that name.
+            config, attempt_id = order.run.spec.config(order.attempt.config), order.attempt.attempt_id
+            message = await text_of(self._world, config, attempt_id, error.in_full)
 
             def failed(tx: Tx) -> None:
                 task, attempt = self._current(tx, order)

@@ -15,8 +15,7 @@ from kapelle.adapters.system.git import Git, plain
 from kapelle.adapters.system.private import made, private_place
 from kapelle.adapters.workspaces.inside import OBJECTS
 from kapelle.core.frozen import frozen
-from kapelle.core.hiding import Hiding
-from kapelle.core.ports import Leak
+from kapelle.core.hiding import Hiding, Leak
 from kapelle.core.shapes import shapes_in
 
 SEARCHED = "kapelle-searched"
