@@ -236,6 +236,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
     try:
         credentials = EnvironmentCredentials(dict(configuration.environment))
         vault = Vault(store.store_id, configuration.environment)
+        store.hide(lambda: vault.everything)
         own_prices = configuration.environment.get(PRICES_VARIABLE)
         locks = Locks()
         world = World(

@@ -31,7 +31,7 @@ from kapelle.engine.deploy import Deployed, Deployment, box_of, deploy
 from kapelle.engine.ending import give_up_attempt, move, run_of, wait
 from kapelle.engine.meter import EngineMeter, write_down
 from kapelle.engine.rooms import workspace_for
-from kapelle.engine.secrets import take_back
+from kapelle.engine.secrets import revoke, take_back
 from kapelle.engine.tickets import model_access, ticket_of
 from kapelle.engine.turns import Turns
 from kapelle.engine.witness import Witness
@@ -251,7 +251,7 @@ class ExecuteStage:
         try:
             deployed = await deploy(self._world, order)
         except KapelleError as error:
-            self._world.secrets.revoke(order.agent.agent_id)
+            revoke(self._world, order.agent.agent_id)
             return self._deployment_failed(order, Outcome.LAUNCH_FAILED, error.in_full)
         if isinstance(deployed, str):
             return self._deployment_failed(order, Outcome.SETUP_FAILED, deployed)
@@ -406,7 +406,7 @@ class ExecuteStage:
         if agent.process is None:
             return
         # At once: whatever it does until it has ended, it does without them.
-        self._world.secrets.revoke(agent.agent_id)
+        revoke(self._world, agent.agent_id)
         codec = self._codecs.get(agent.agent_id) or driver.codec()
         if goodbye := codec.goodbye():
             await self._world.host.write(agent.process, goodbye)

@@ -6,9 +6,10 @@ reference.
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from kapelle.core.agent import Agent, AgentConfig
-from kapelle.core.errors import SecretMissing
+from kapelle.core.errors import HostFailed, SecretMissing
 from kapelle.core.frozen import frozen
 from kapelle.core.hiding import NOTHING, Hiding, Secret
 from kapelle.core.ids import AgentId, AttemptId
@@ -95,6 +96,12 @@ def log_leaks(tx: Tx, task: Task, commit: Commit | None) -> None:
             tx.log(SecretFound(run_id=task.run_id, task_id=task.task_id, secret=leak.secret, file=leak.file))
         else:
             tx.log(SecretSuspected(run_id=task.run_id, task_id=task.task_id, shape=leak.shape, file=leak.file))
+
+
+def revoke(world: World, agent_id: AgentId) -> None:
+    """Take away what an agent was given, at once; where that fails it is tried again when it has ended."""
+    with suppress(HostFailed):
+        world.secrets.revoke(agent_id)
 
 
 async def take_back(world: World, config: AgentConfig, agent: Agent) -> None:

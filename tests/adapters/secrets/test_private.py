@@ -1,5 +1,6 @@
 """Where values lie is private, or nothing is put there."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,17 @@ from kapelle.core.errors import HostFailed
 def test_it_is_made_for_this_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     place = private_place()
-    if not place.is_relative_to("/dev/shm"):  # noqa: S108  # where an earlier test run of this user had it
-        assert place.parent == tmp_path
+    assert place.parent == tmp_path
     assert place.stat().st_mode & 0o777 == 0o700
     assert private_place() == place
+
+
+def test_that_of_somebody_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/" if os.geteuid() != 0 else str(tmp_path / "theirs"))
+    if os.geteuid() == 0:
+        (tmp_path / "theirs").mkdir()
+        os.chown(tmp_path / "theirs", 12345, 12345)
+    assert private_place().parent != Path(os.environ["XDG_RUNTIME_DIR"])
 
 
 def test_what_others_can_look_into_is_refused(tmp_path: Path) -> None:

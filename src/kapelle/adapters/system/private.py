@@ -17,13 +17,14 @@ def private_place() -> Path:
     """Return a directory that only this user can look into, in memory where the system has such a place; it is made.
 
     Raises:
-        HostFailed: there is none, or what is there belongs to somebody else.
+        HostFailed: what is there belongs to somebody else, or it cannot be made.
     """
-    name = f"kapelle-{os.geteuid()}"
-    candidates = [parent / name for parent in _parents()]
-    # Where an earlier leader had it, which may have been told of other directories.
-    place = next((path for path in candidates if path.is_dir()), candidates[0])
-    return made(place)
+    return made(private_places()[0])
+
+
+def private_places() -> list[Path]:
+    """Return where it may be, the best place first; an earlier leader may have been told of other places than this one."""
+    return [parent / f"kapelle-{os.geteuid()}" for parent in _parents()]
 
 
 def made(place: Path) -> Path:
@@ -45,11 +46,19 @@ def made(place: Path) -> Path:
 
 def _parents() -> Iterator[Path]:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime and os.path.isabs(runtime) and os.access(runtime, os.W_OK):  # noqa: PTH117  # a str is at hand
+    if runtime and _is_ours(Path(runtime)):
         yield Path(runtime)
     if os.access(SHARED_MEMORY, os.W_OK):
         yield Path(SHARED_MEMORY)
     yield Path(tempfile.gettempdir())
+
+
+def _is_ours(place: Path) -> bool:
+    # Of somebody else's (after sudo, for example) the owner could put another in the place of ours.
+    try:
+        return place.is_absolute() and place.stat().st_uid == os.geteuid() and os.access(place, os.W_OK)
+    except OSError:
+        return False
 
 
 def is_in_memory(path: Path) -> bool:
