@@ -17,6 +17,10 @@ VALUE = 'correct-"horse"-battery'
 TOKEN = "npm" + "_" + "x" * 36
 
 
+def written_in(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.glob("store.db*"))
+
+
 async def test_no_table_and_no_event_holds_a_value_that_is_known(tmp_path: Path) -> None:
     store = await SqliteStore.open(str(tmp_path / "store.db"), StillClock())
     hiding = NOTHING
@@ -51,5 +55,5 @@ async def test_no_table_and_no_event_holds_a_value_that_is_known(tmp_path: Path)
         ("[secret KEY].example.org", "no [secret KEY]")
     ]
     await store.close()
-    written = b"".join(path.read_bytes() for path in tmp_path.glob("store.db*"))
+    written = written_in(tmp_path)
     assert not any(form in written for form in (VALUE.encode(), json.dumps(VALUE).encode()[1:-1], TOKEN.encode()))
