@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kapelle.core.agent import ProcessRef
+from kapelle.core.hiding import NOTHING, Hiding
 from kapelle.core.ids import WorkspaceId
 from kapelle.core.ports import CommandResult, Launch
 from kapelle.core.store import Store, Tx
@@ -101,7 +102,7 @@ class Forgiving(Round):
 class Careless(Round):
     """Workspaces that keep nothing before they go."""
 
-    async def snapshot(self, path: str, repository: str, ref: str) -> str | None:
+    async def snapshot(self, path: str, repository: str, ref: str, hiding: Hiding = NOTHING) -> str | None:
         return None
 
 

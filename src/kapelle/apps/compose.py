@@ -94,6 +94,29 @@ async def merges_since(repository: str, store_id: str, moment: datetime) -> "lis
     return await since(repository, store_id, moment)
 
 
+async def look_up_secret(configuration: Configuration, name: str, reference: str) -> str:
+    """Return the value of a secret, as whoever leads here would find it.
+
+    Raises:
+        SecretMissing: it is not to be had.
+    """
+    from kapelle.adapters.secrets.lookup import look_up
+
+    return await look_up(name, reference, configuration.environment)
+
+
+def vault_place() -> tuple[Path, bool]:
+    """Return where secrets are kept while agents use them, and whether that is in memory.
+
+    Raises:
+        HostFailed: there is no private place.
+    """
+    from kapelle.adapters.system.private import is_in_memory, private_place
+
+    place = private_place()
+    return place, is_in_memory(place)
+
+
 def evaluator() -> Evaluator:
     """Return what evaluates templates and the like, under limits; whoever has used it closes it."""
     from kapelle.adapters.evaluators.process import ProcessEvaluator
@@ -195,6 +218,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
     from kapelle.adapters.gateway.server import ModelGateway
     from kapelle.adapters.hints.files import FileHints
     from kapelle.adapters.network.ways import LocalWays
+    from kapelle.adapters.secrets.vault import Vault
     from kapelle.adapters.store.sqlite import SqliteStore
     from kapelle.adapters.store.sqlite_lead import SqliteLeadership
     from kapelle.adapters.system import processes
@@ -212,6 +236,8 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
     evaluator = ProcessEvaluator()
     try:
         credentials = EnvironmentCredentials(dict(configuration.environment))
+        vault = Vault(store.store_id, configuration.environment)
+        store.hide(lambda: vault.everything)
         own_prices = configuration.environment.get(PRICES_VARIABLE)
         locks = Locks()
         world = World(
@@ -232,9 +258,11 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
                 new_id=lambda: make_id("m", chance.bits(64)),
                 prices=read_prices(Path(own_prices)) if own_prices else PRICES,
                 port=configuration.settings.gateway_port,
+                known=vault.known,
             ),
             warden=SocketWarden(),
             credentials=credentials,
+            secrets=vault,
             hints=FileHints(home / "hints"),
             evaluator=evaluator,
             folders=Folders(root=str(home)),

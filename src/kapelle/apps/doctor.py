@@ -9,16 +9,26 @@ from kapelle.apps import compose
 from kapelle.apps.desk import Desk
 from kapelle.apps.keeping import disk
 from kapelle.apps.machine import Machine, Records
+from kapelle.apps.secrets import look
 from kapelle.apps.settings import AGENTS_FILE, PROJECT_FILE, Configuration
 from kapelle.apps.upstream import choose_upstream, claude_command, logged_in
 from kapelle.apps.workflows import Workshop, agent_configs, gates
 from kapelle.core.account import AccountState, account_of, passed, told
-from kapelle.core.errors import CredentialsMissing, KapelleError, Mistake, ProgramMissing, RepositoryRefused, StoreFailed
+from kapelle.core.errors import (
+    CredentialsMissing,
+    HostFailed,
+    KapelleError,
+    Mistake,
+    ProgramMissing,
+    RepositoryRefused,
+    StoreFailed,
+)
 from kapelle.core.frozen import frozen
 from kapelle.core.isolation import Limit, SandboxCapabilities
 from kapelle.core.plain_text import counted
 from kapelle.core.store import Lead
 from kapelle.engine.accounts import mark
+from kapelle.engine.secrets import sweep
 
 OLDEST_GIT = (2, 38)
 LITTLE, TOO_LITTLE = 5 * 10**9, 500 * 10**6
@@ -61,6 +71,8 @@ async def examine(
     for finding in _disk(machine, home):
         yield finding
     for finding in _sandboxes():
+        yield finding
+    for finding in await _secrets(configuration):
         yield finding
     async for finding in _repository(configuration, machine, fix=fix):
         yield finding
@@ -180,6 +192,29 @@ def _limits(can: SandboxCapabilities) -> str:
     held = [limit.value for limit in Limit if limit in can.limits]
     rest = [limit.value for limit in Limit if limit not in can.limits]
     return f"it holds limits of {', '.join(held) or 'nothing'}" + (f" (not: {', '.join(rest)})" if rest else "")
+
+
+async def _secrets(configuration: Configuration) -> list[Finding]:
+    """Say which secrets of agents are not to be had, and where they are while agents use them; nothing where there are none."""
+    found = await look(configuration)
+    if not found:
+        return []
+    said = [
+        Finding(area="secrets", standing=Standing.PROBLEM, what=f"{entry.agent}: {entry.problem}", remedy=entry.remedy)
+        for entry in found
+        if entry.problem
+    ]
+    try:
+        place, in_memory = compose.vault_place()
+    except HostFailed as error:
+        return [*said, Finding(area="secrets", standing=Standing.PROBLEM, what=error.message, remedy=error.advice)]
+    had = len(found) - len(said)
+    what = f"{had} of {len(found)} are to be had; while agents use them they are in {place}"
+    if not in_memory:
+        remedy = "Nothing, where the disk is encrypted; otherwise use a system with /dev/shm or set XDG_RUNTIME_DIR to a tmpfs."
+        what = f"{what}, which is on a disk (only you can read it)"
+        return [*said, Finding(area="secrets", standing=Standing.NOTE, what=what, remedy=remedy)]
+    return [*said, Finding(area="secrets", standing=Standing.OK, what=what)]
 
 
 async def _repository(configuration: Configuration, machine: Machine, *, fix: bool) -> AsyncIterator[Finding]:
@@ -350,7 +385,9 @@ async def _orphans(desk: Desk) -> dict[str, str]:
     known = await world.store.read(lambda view: {row.path for row in view.agents.workspaces()})
     processes = await world.host.leftovers(world.store.store_id, living=live)
     present = [path for path in await world.workspaces.present(world.folders.workspaces) if path not in known]
+    unowned = await world.store.read(lambda view: sweep(world, view, remove=False))
     return {
+        **{name: f"secrets of {name}, which is gone, are in the vault" for name in unowned},
         **{str(found.pid): f"process {found.pid} carries this store's id and belongs to no agent" for found in processes},
         **{path: f"{path} is a workspace that belongs to no task" for path in present},
     }

@@ -17,8 +17,10 @@ from pydantic import (
     PlainSerializer,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
+from kapelle.apps.secret_models import GitLogin, McpServer, References, unknown_secrets
 from kapelle.core.builtin_rules import BUILTIN
 from kapelle.core.durations import PATTERN, parse_duration
 from kapelle.core.errors import closest
@@ -122,7 +124,8 @@ Phases = Annotated[list[Named], AfterValidator(_phases)]
 class Model(BaseModel):
     """What is not known is a mistake, not ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    # What does not fit is not shown by the library that checks: it may be a secret in the wrong place.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
 
 class Retry(Model):
@@ -353,6 +356,17 @@ class Agent(Isolated):
     rules: Rules | None = Field(default=None, description="Command rules; default: those of the whole file.")
     env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1, description="Agents of this kind that may be live at once.")
+    secrets: References = Field(
+        default_factory=dict,
+        description="What only agents of this kind get: NAME: env:VARIABLE, file:PATH or keyring:SERVICE/USER.",
+    )
+    git: dict[str, GitLogin] = Field(default_factory=dict, description="How git logs in, by host.")
+    mcp: dict[Named, McpServer] = Field(default_factory=dict, description="MCP servers for `program: claude`, by name.")
+
+    @model_validator(mode="after")
+    def _referenced(self) -> "Agent":
+        unknown_secrets(self.secrets, self.git, self.mcp)
+        return self
 
 
 class Check(Model):

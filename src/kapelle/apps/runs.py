@@ -8,11 +8,12 @@ from pathlib import Path
 
 from kapelle.apps import compose, models
 from kapelle.apps.desk import Desk
+from kapelle.apps.secrets import look
 from kapelle.apps.settings import Configuration
 from kapelle.apps.upstream import choose_upstream
 from kapelle.apps.workflows import Workshop, to_run
 from kapelle.core.account import AccountState, account_of
-from kapelle.core.errors import ProgramMissing, UsageError
+from kapelle.core.errors import ProgramMissing, SecretMissing, UsageError
 from kapelle.core.ids import AccountId, RunId
 from kapelle.core.ports import RepositoryFacts
 from kapelle.core.requests import Submit
@@ -67,6 +68,7 @@ async def prepare(
         FileInvalid: the workflow, the configuration or the rehearsal has mistakes.
         RepositoryRefused: the repository is one that Kapelle cannot work in.
         CredentialsMissing: the run needs a model and there is no way to reach one.
+        SecretMissing: a secret that an agent of the run must have is not to be had.
         ProgramMissing: a program that an agent of the run needs is not installed.
         UsageError: an input or the target is not possible.
     """
@@ -97,6 +99,11 @@ async def prepare(
         if lacking := compose.drivers()[program].missing():
             message, _, remedy = lacking.partition("\n")
             raise ProgramMissing(message, remedy=remedy or None)
+    used = {task.agent for task in spec.tasks}
+    looked = await look(found, [config for config in spec.configs if config.name in used])
+    missing = [entry for entry in looked if entry.problem]
+    if missing:
+        raise SecretMissing("\n".join(entry.problem for entry in missing), remedy=missing[0].remedy)
     if rehearse is not None:
         return spec
     models_needed = any(compose.drivers()[config.program].capabilities.uses_gateway for config in spec.configs)

@@ -21,6 +21,7 @@ from kapelle.core.merge import DeliveryMode, MergeRules
 from kapelle.core.ports import Driver, RepositoryFacts, Sandbox
 from kapelle.core.retry import RetryPolicy
 from kapelle.core.run import Limits, RunSpec, WorkspaceRules
+from kapelle.core.secrets import GitLogin, McpServer
 from kapelle.core.task import TaskSpec, WorkspaceKind
 from kapelle.core.workflow import Surroundings, WorkflowTask, expand, mistakes
 from kapelle.documents import Document
@@ -136,6 +137,20 @@ def _agent_config(name: str, agent: models.Agent, prompt: str, sandbox: str) -> 
         sandbox=sandbox,
         env=tuple(agent.env.items()),
         limit=agent.limit,
+        secrets=tuple(agent.secrets.items()),
+        git=tuple(GitLogin(host=host, secret=login.secret, user=login.user) for host, login in agent.git.items()),
+        mcp=tuple(_mcp_server(called, server) for called, server in agent.mcp.items()),
+    )
+
+
+def _mcp_server(name: str, server: models.McpServer) -> McpServer:
+    return McpServer(
+        name=name,
+        command=server.command or "",
+        args=tuple(server.args),
+        url=server.url or "",
+        env=tuple(server.env.items()),
+        headers=tuple(server.headers.items()),
     )
 
 

@@ -14,6 +14,7 @@ from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
 from kapelle.core.isolation import Isolation
 from kapelle.core.rules import Rules
+from kapelle.core.secrets import GitLogin, McpServer
 
 
 @frozen
@@ -41,6 +42,10 @@ class AgentConfig:
     env: tuple[tuple[str, str], ...] = ()
     limit: int | None = None
     """How many agents of this config may be live at once."""
+    secrets: tuple[tuple[str, str], ...] = ()
+    """What its agents must have: name, and the reference to the value, which is never kept."""
+    git: tuple[GitLogin, ...] = ()
+    mcp: tuple[McpServer, ...] = ()
 
 
 class AgentState(StrEnum):

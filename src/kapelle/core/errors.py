@@ -166,6 +166,14 @@ class PatternFailed(UsageError):
     remedy = "Write the pattern so that there is one way only in which it can match."
 
 
+class SecretMissing(UsageError):
+    """A secret that is referenced is not to be had."""
+
+    code = "KAP-112"
+    cause = "The variable, the file or the entry of the keyring is not there for whoever leads, or its value will not do."
+    remedy = "`kapelle secrets` shows every reference and what is wrong with it."
+
+
 # --- Our world is wrong: a fault of the machine, of another program or of Kapelle. ------------------------------------
 
 

@@ -2,17 +2,47 @@
 
 import json
 from dataclasses import replace
+from typing import TypeVar
 
 from kapelle.core.conversation import ConversationEvent, Said, ToolCalled, ToolReturned, TurnEnded, Unrecognised
 from kapelle.core.limits import DEEPEST, LONGEST_RESULT, LONGEST_SUMMARY, LONGEST_TOLD
+from kapelle.core.shapes import without_shapes
 
 SHORT = 2_000
 """Characters of what is only there to give an idea."""
-_CUT = " [...]"
+_MORE = " [...]"
 
 
 def kept(event: ConversationEvent) -> ConversationEvent:
-    """Return *event* with as much of its texts as is kept."""
+    """Return *event* with as much of its texts as is kept, and nothing in them that looks like a credential."""
+    return _cut(_clean(event))
+
+
+def _clean(event: ConversationEvent) -> ConversationEvent:
+    match event:
+        case Said(text=text):
+            return _with(event, text=text)
+        case ToolCalled(tool=tool, about=about):
+            return _with(event, tool=tool, about=about)
+        case ToolReturned(about=about):
+            return _with(event, about=about)
+        case Unrecognised(kind=kind, raw=raw):
+            return _with(event, kind=kind, raw=raw)
+        case TurnEnded(text=text, message=message, result=result):
+            return _with(event, text=text, message=message, result=result)
+        case _:
+            return event
+
+
+E = TypeVar("E", bound=ConversationEvent)
+
+
+def _with(event: E, **texts: str | None) -> E:
+    changed = {name: clean for name, text in texts.items() if text is not None and (clean := without_shapes(text)) is not text}
+    return replace(event, **changed) if changed else event
+
+
+def _cut(event: ConversationEvent) -> ConversationEvent:
     match event:
         case Said(text=text) if len(text) > LONGEST_TOLD:
             return Said(text=cut(text, LONGEST_TOLD))
@@ -31,7 +61,7 @@ def kept(event: ConversationEvent) -> ConversationEvent:
 
 def cut(text: str, longest: int) -> str:
     """Return *text*, or its beginning with a mark that there was more."""
-    return text if len(text) <= longest else text[: longest - len(_CUT)] + _CUT
+    return text if len(text) <= longest else text[: longest - len(_MORE)] + _MORE
 
 
 def result_unkept(result: str | None) -> str:

@@ -14,6 +14,7 @@ from typing import Protocol
 from kapelle.core.agent import AgentConfig, ProcessRef
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.frozen import frozen
+from kapelle.core.hiding import NOTHING, Hiding, Leak
 from kapelle.core.ids import AgentId, WorkspaceId
 from kapelle.core.isolation import Mount, Place, Remains, SandboxCapabilities, Way
 from kapelle.core.network import Decision, Pass
@@ -73,6 +74,8 @@ class Launch:
     """A program that looks on from outside, with the pid of the process as its last argument."""
     programs: tuple[str, ...] = ()
     """Other programs that it starts and that may not be on its PATH: a sandbox shows them as well."""
+    hide: str = ""
+    """A directory whose files hold values that are cut out of everything the process says; empty for none."""
 
 
 @frozen
@@ -283,7 +286,11 @@ class AgentOrder:
     warden: WardenAccess | None = None
     """Where it asks before it does something, for programs that do."""
     env: tuple[tuple[str, str], ...] = ()
-    """What the workspace and the engine add: ports, names of task and run."""
+    """What the workspace and the engine add: ports, names of task and run, of files with secrets."""
+    memory: str = ""
+    """A directory in memory, for a conversation that may hold secrets; empty: it is kept in *home*."""
+    mcp_config: str = ""
+    """The file that names the MCP servers of the config, as they are started; empty when it has none."""
 
 
 class Codec(Protocol):
@@ -386,6 +393,13 @@ class Commit:
 
     commit: str
     tree: str
+    leaks: tuple[Leak, ...] = ()
+    """Where the values of secrets, and what looks like one, were found."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether nothing was committed, since there is the value of a secret in it."""
+        return any(leak.secret for leak in self.leaks)
 
 
 @frozen
@@ -408,23 +422,36 @@ class Workspaces(Protocol):
         """
         ...
 
-    async def commit(self, path: str, repository: str, signature: Signature) -> Commit:
+    async def commit(self, path: str, repository: str, signature: Signature, hiding: Hiding = NOTHING) -> Commit:
         """Commit everything that git would not ignore (but nothing that was copied in) and return the head.
 
         With nothing to commit, the head as it is. A merge that ``bring_in`` began is concluded with both parents.
+
+        With a value of *hiding* in a file, in the name of one, or in what the agent itself has committed, nothing comes into
+        the repository: the leaks are returned with the head as it was, what the agent committed is undone, and its files stay.
         """
         ...
 
-    async def snapshot(self, path: str, repository: str, ref: str) -> str | None:
+    async def snapshot(self, path: str, repository: str, ref: str, hiding: Hiding = NOTHING) -> str | None:
         """Keep everything in the workspace that git would not ignore as a commit under *ref* (``refs/kapelle/...``).
 
         Returns the commit, or None when there is nothing beyond what a branch of the repository holds already. Neither the
-        workspace nor its index is changed.
+        workspace nor its index is changed. In the place of values of *hiding* stand their names.
         """
         ...
 
-    async def bring_in(self, path: str, repository: str, commit: str) -> Sequence[Conflict]:
-        """Merge *commit* into the workspace; conflicts are left in the files with markers, for the agent to resolve."""
+    async def cleanse(self, repository: str, hiding: Hiding, since: datetime) -> int:
+        """Delete what an agent wrote into the repository itself after *since*, holds a value of *hiding*, and nothing needs.
+
+        Returns how many objects that were.
+        """
+        ...
+
+    async def bring_in(self, path: str, repository: str, commit: str, hiding: Hiding = NOTHING) -> Sequence[Conflict]:
+        """Merge *commit* into the workspace; conflicts are left in the files with markers, for the agent to resolve.
+
+        What the agent has committed with a value of *hiding* in it is undone, as by ``commit``.
+        """
         ...
 
     async def leftover_markers(self, path: str, repository: str, base: str) -> Sequence[str]:

@@ -48,6 +48,18 @@ class Whose:
     agent: str
 
 
+def secret_in_work(places: Sequence[tuple[str, str]]) -> str:
+    """Return the prompt for an agent whose work holds the values of secrets: *places* are (secret, file)."""
+    listed_ = "\n".join(f"- the value of {secret} in {shown_file(file)}" for secret, file in places[:FILES])
+    return (
+        "Your work was looked through and is not accepted: it holds the values of secrets, which must never be committed.\n\n"
+        f"{listed_}\n\n"
+        "Take them out of these files and of their names. What needs a secret reads it when it runs, from the file that the "
+        "environment variable NAME_FILE names. Commits of yours that held a value were undone; your files are as you left "
+        "them. Then say in one or two sentences what you did."
+    )
+
+
 def check_failed(gate: Gate | None, failing: CheckResult) -> str:
     """Return the prompt for an agent whose work did not pass a check."""
     how = {CheckState.TIMED_OUT: "ran out of time"}.get(failing.state, f"failed with exit code {failing.exit_code}")

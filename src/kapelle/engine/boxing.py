@@ -31,7 +31,7 @@ class Box:
     model: str | None = None
     """The address of the gateway, for who may call its model."""
     mounts: tuple[Mount, ...] = ()
-    """What the process needs besides."""
+    """What it needs beyond its workspace and what is asked for."""
 
 
 def sandbox_of(world: World, name: str) -> Sandbox:
@@ -83,15 +83,17 @@ async def cleared(world: World, box: Box) -> Remains:
     return await sandbox_of(world, box.sandbox).clear(_place(world, box))
 
 
-async def run_boxed(world: World, box: Box, launch: Launch, output: str) -> tuple[CommandResult, Met | None]:
+async def run_boxed(world: World, box: Box, launch: Launch, output: str, *, hide: str = "") -> tuple[CommandResult, Met | None]:
     """Run a command in *box* to its end, and return how it ended, with what limit it met, if any.
+
+    *hide* is as in ``Launch``.
 
     Raises:
         KapelleError: it cannot be started.
     """
     wrapped = await boxed(world, box, launch)
     try:
-        result = await world.host.run(wrapped, output)
+        result = await world.host.run(replace(wrapped, hide=hide), output)
     finally:
         remains = await cleared(world, box)
     return result, met(remains, box.isolation.limits)

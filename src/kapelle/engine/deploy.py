@@ -1,5 +1,7 @@
 """The deploy act: a workspace, its set-up, and the agent's process, in this order; each step may be repeated."""
 
+from dataclasses import replace
+
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt
 from kapelle.core.conversation import Prompt
@@ -12,8 +14,9 @@ from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess, Workspac
 from kapelle.core.run import Run
 from kapelle.core.store import WorkspaceRow
 from kapelle.core.task import Task
-from kapelle.engine.boxing import Box, boxed, run_boxed
+from kapelle.engine.boxing import Box, boxed, run_boxed, sandbox_of
 from kapelle.engine.rooms import port_names
+from kapelle.engine.secrets import hand_over, hiding
 from kapelle.engine.warden import Watched
 from kapelle.engine.world import World
 
@@ -73,10 +76,13 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
             return problem
     changed = await _changed(world, order)
     home = world.folders.home(order.attempt.attempt_id)
+    config = order.run.spec.config(order.attempt.config)
+    apart = sandbox_of(world, config.sandbox).capabilities.files
+    outfit = await hand_over(world, config, order.attempt.attempt_id, order.agent.agent_id, boxed=apart)
     launch = order.driver.launch(
         AgentOrder(
             agent_id=order.agent.agent_id,
-            config=order.run.spec.config(order.attempt.config),
+            config=config,
             cwd=order.workspace.path,
             folder=order.agent.folder,
             home=home,
@@ -89,11 +95,13 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
             timeout=order.task.spec.timeout,
             model=order.access,
             warden=order.watched.access if order.watched is not None else None,
-            env=environment(world, order.run, order.task, order.workspace),
+            env=(*environment(world, order.run, order.task, order.workspace), *outfit.env),
+            memory=outfit.memory,
+            mcp_config=outfit.mcp_config,
         )
     )
-    wrapped = await boxed(world, box_of(order, home), launch)
-    process = await world.host.start(wrapped, order.agent.folder)
+    wrapped = await boxed(world, replace(box_of(order, home), mounts=outfit.mounts), launch)
+    process = await world.host.start(replace(wrapped, hide=outfit.hide), order.agent.folder)
     return Deployed(process=process, base=base, changed=changed)
 
 
@@ -120,7 +128,8 @@ async def _changed(world: World, order: Deployment) -> tuple[str, ...]:
     if not order.hand_over or repository is None or base is None:
         return ()
     ref = f"refs/kapelle/{world.store.store_id}/looked-at/{order.attempt.attempt_id}"
-    commit = await world.workspaces.snapshot(order.workspace.path, repository, ref)
+    found = await hiding(world, order.run.spec.config(order.attempt.config), order.attempt.attempt_id)
+    commit = await world.workspaces.snapshot(order.workspace.path, repository, ref, found)
     if commit is None:
         return ()
     try:

@@ -11,6 +11,7 @@ from kapelle.core.events import MOVED, AttemptEnded, RunEnded, TaskCompleted, Ta
 from kapelle.core.merge import ChangeState, DeliveryMode
 from kapelle.core.retry import delay
 from kapelle.core.run import Run, RunState
+from kapelle.core.shapes import without_shapes
 from kapelle.core.store import Tx, View
 from kapelle.core.task import MEETS_A_NEED, TERMINAL, Failure, OnFailure, Task, TaskState, Wait, advance
 
@@ -46,6 +47,7 @@ def moved_event(task: Task, before: TaskState, note: str = "") -> TaskMoved:
 
 def wait(tx: Tx, task: Task, wait_for: Wait | None, detail: str = "", *, until: datetime | None = None) -> Task:
     """Write down what *task* waits for; an event only when that is something new."""
+    detail = without_shapes(detail)
     if task.waits_for == wait_for and task.detail == detail and task.due_at == until:
         return task
     waiting = replace(task, waits_for=wait_for, detail=detail, due_at=until)
@@ -130,6 +132,7 @@ def give_up_attempt(
 
     *chance* is a random number in [0, 1) for the jitter of the delay. *for_good*: it fails, whatever is left.
     """
+    message = without_shapes(message)
     close(tx, attempt, outcome, message)
     counted = task.attempts if outcome in COUNTS else task.attempts - 1
     again = outcome in TRIES_AGAIN_FREELY or (outcome in COUNTS and counted < task.spec.max_attempts)

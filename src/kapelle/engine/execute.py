@@ -32,6 +32,7 @@ from kapelle.engine.deploy import Deployed, Deployment, box_of, deploy
 from kapelle.engine.ending import give_up_attempt, move, run_of, wait
 from kapelle.engine.meter import EngineMeter, write_down
 from kapelle.engine.rooms import workspace_for
+from kapelle.engine.secrets import revoke, take_back
 from kapelle.engine.tickets import model_access, ticket_of
 from kapelle.engine.turns import Turns
 from kapelle.engine.warden import EngineWarden, watched
@@ -260,6 +261,7 @@ class ExecuteStage:
             deployed = await deploy(self._world, order)
         except KapelleError as error:
             self._world.warden.dismiss(order.agent.agent_id)
+            revoke(self._world, order.agent.agent_id)
             return self._deployment_failed(order, Outcome.LAUNCH_FAILED, error.in_full)
         if isinstance(deployed, str):
             return self._deployment_failed(order, Outcome.SETUP_FAILED, deployed)
@@ -384,8 +386,11 @@ class ExecuteStage:
         agent, config = order.agent, order.run.spec.config(order.attempt.config)
         limit, left = None, None
         try:
-            remains = await cleared(self._world, box_of(order, self._world.folders.home(order.attempt.attempt_id)))
-            limit = met(remains, config.isolation.limits)
+            try:
+                remains = await cleared(self._world, box_of(order, self._world.folders.home(order.attempt.attempt_id)))
+                limit = met(remains, config.isolation.limits)
+            finally:
+                await take_back(self._world, config, agent)
         except KapelleError as error:
             left = SandboxLeft(run_id=agent.run_id, task_id=agent.task_id, sandbox=config.sandbox, reason=error.in_full)
 
@@ -422,6 +427,8 @@ class ExecuteStage:
         """End an agent; the watch act sees it end and writes that down."""
         if agent.process is None:
             return
+        # At once: whatever it does until it has ended, it does without them.
+        revoke(self._world, agent.agent_id)
         codec = self._codecs.get(agent.agent_id) or driver.codec()
         if goodbye := codec.goodbye():
             await self._world.host.write(agent.process, goodbye)

@@ -36,11 +36,16 @@ def key_of(world: World, run: Run, gate: Gate, tree: str) -> str:
     return receipt_key(tree, gate, f"{world.host.name}\n{rules.setup}\n{rules.copy}{box}")
 
 
-async def run_gate(world: World, run: Run, task: Task | None, gate: Gate, workspace: WorkspaceRow, *, label: str) -> Verdict:
-    """Run the checks of *gate* in *workspace*, in order, until a required one fails; *label* names the logs."""
+async def run_gate(
+    world: World, run: Run, task: Task | None, gate: Gate, workspace: WorkspaceRow, *, label: str, hide: str = ""
+) -> Verdict:
+    """Run the checks of *gate* in *workspace*, in order, until a required one fails; *label* names the logs.
+
+    *hide* is a directory of values that may be in the workspace, and must not be in a log.
+    """
     results: list[CheckResult] = []
     for check in gate.checks:
-        result = await _run_check(world, run, task, check, workspace, label=label)
+        result = await _run_check(world, run, task, check, workspace, label=label, hide=hide)
         results.append(result)
         if result.required and result.state is not CheckState.PASSED:
             break
@@ -48,7 +53,7 @@ async def run_gate(world: World, run: Run, task: Task | None, gate: Gate, worksp
 
 
 async def _run_check(
-    world: World, run: Run, task: Task | None, check: Check, workspace: WorkspaceRow, *, label: str
+    world: World, run: Run, task: Task | None, check: Check, workspace: WorkspaceRow, *, label: str, hide: str
 ) -> CheckResult:
     folder = world.folders.checks(workspace.workspace_id)
     launch = Launch(
@@ -59,7 +64,7 @@ async def _run_check(
     )
     output = world.folders.log(run.run_id, task.task_id if task else "gate", f"{label}-{check.name}")
     box = command_box(run, task, workspace, f"{workspace.workspace_id}-check", folder)
-    result, limit = await run_boxed(world, box, launch, output)
+    result, limit = await run_boxed(world, box, launch, output, hide=hide)
     state = CheckState.PASSED if result.exit_code == 0 else CheckState.FAILED
     return CheckResult(
         name=check.name,

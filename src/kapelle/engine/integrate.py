@@ -18,6 +18,7 @@ from kapelle.core.wording import Whose, batch_message, broke_when_merged, confli
 from kapelle.engine.collisions import collisions
 from kapelle.engine.deploy import set_up
 from kapelle.engine.gating import Gating, key_of, run_gate
+from kapelle.engine.secrets import hiding
 from kapelle.engine.world import World
 
 Rooms = tuple[tuple[Run, WorkspaceRow], ...]
@@ -215,7 +216,7 @@ class Integrator:
 
     async def _conflicted(self, entry: Merging, files: tuple[str, ...], onto: str) -> SentBack:
         change = entry.change
-        await self._world.workspaces.bring_in(entry.workspace.path, change.repository, onto)
+        await self._bring_in(entry, onto)
         others = await collisions(self._world, change, onto, files)
         theirs = await self._world.repositories.diff(change.repository, change.base, onto, files)
         mine = await self._world.repositories.diff(change.repository, change.base, change.head, files)
@@ -228,9 +229,14 @@ class Integrator:
             prompt=conflict(change.target, files, others, theirs=theirs, mine=mine),
         )
 
+    async def _bring_in(self, entry: Merging, onto: str) -> None:
+        config = entry.run.spec.config(entry.attempt.config)
+        found = await hiding(self._world, config, entry.attempt.attempt_id)
+        await self._world.workspaces.bring_in(entry.workspace.path, entry.change.repository, onto, found)
+
     async def _named(self, entry: Merging, gating: Gating, onto: str) -> SentBack:
         change, failing = entry.change, gating.verdict.failing
-        await self._world.workspaces.bring_in(entry.workspace.path, change.repository, onto)
+        await self._bring_in(entry, onto)
         others = await collisions(self._world, change, onto)
         theirs = await self._world.repositories.diff(change.repository, change.base, onto)
         what = f"the check {gating.gate.name}/{failing.name}" if failing is not None else f"the gate {gating.gate.name}"

@@ -11,6 +11,7 @@ from kapelle.core.merge import Integration
 from kapelle.core.store import Tx, View
 from kapelle.engine.integrate import Integrator, integration_ref
 from kapelle.engine.reaping import reap
+from kapelle.engine.secrets import sweep
 from kapelle.engine.set_back import move_earlier
 from kapelle.engine.world import World
 
@@ -44,6 +45,7 @@ class RecoverStage:
                 await integrator.move_ref(integration)
         kept = await self._keep_orphans()
         await reap(self._world, self._me, grace=timedelta(seconds=2))
+        await self._world.store.read(lambda view: sweep(self._world, view))
         # What they did while they were being ended is kept in the place of what was kept before.
         kept |= await self._clear_orphans()
         if kept:

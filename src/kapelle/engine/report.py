@@ -1,18 +1,22 @@
 """Report: end runs whose tasks have all ended, and clear away what finished tasks leave behind."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from kapelle.core.attempt import Outcome
+from kapelle.core.agent import AgentConfig
+from kapelle.core.attempt import Attempt, Outcome, PromptState
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import SnapshotKept, WorkspaceRemoved, WorkspaceStuck
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import WorkspaceId
+from kapelle.core.hiding import NOTHING, Hiding
+from kapelle.core.ids import AttemptId, WorkspaceId
 from kapelle.core.merge import ChangeState
 from kapelle.core.run import RUN_TERMINAL
 from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.ending import end_runs
 from kapelle.engine.reaping import Reaper
+from kapelle.engine.secrets import hiding
 from kapelle.engine.world import World
 
 AGAIN = timedelta(seconds=30)
@@ -29,7 +33,11 @@ class _Clearing:
     merged_tree: str | None
     """The tree that was merged out of it, if one was."""
     home: str | None = None
-    """The home of an attempt that succeeded: nobody asks for its conversation again."""
+    """The home of an attempt that succeeded (nobody asks for its conversation again), or had secrets."""
+    attempt_id: AttemptId | None = None
+    config: AgentConfig | None = None
+    since: datetime | None = None
+    """When the attempt began."""
 
 
 class ReportStage:
@@ -85,31 +93,54 @@ class ReportStage:
                 continue
             merged = [change for change in tx.changes.of_task(row.task_id) if change.state is ChangeState.MERGED]
             ref = f"refs/kapelle/{self._world.store.store_id}/kept/{row.task_id}/{attempt.number}"
-            home = self._world.folders.home(attempt.attempt_id) if attempt.outcome is Outcome.SUCCEEDED else None
-            found.append(_Clearing(workspace=row, ref=ref, merged_tree=merged[-1].tree if merged else None, home=home))
+            order = _Clearing(workspace=row, ref=ref, merged_tree=merged[-1].tree if merged else None)
+            found.append(self._with_secrets(tx, order, attempt))
         return found
+
+    def _with_secrets(self, tx: Tx, order: _Clearing, attempt: Attempt) -> _Clearing:
+        """Return *order* with what is to be done about the home and the secrets of *attempt*."""
+        run = tx.runs.get(attempt.run_id)
+        config = run.spec.config(attempt.config) if run is not None else None
+        to_go = attempt.outcome is Outcome.SUCCEEDED or (config is not None and bool(config.secrets))
+        # Where no agent was ever started there is nothing to look for, and its secrets may never have been to be had.
+        begun = any(prompt.state is not PromptState.PENDING for prompt in tx.attempts.prompts(attempt.attempt_id))
+        return replace(
+            order,
+            home=self._world.folders.home(attempt.attempt_id) if to_go else None,
+            attempt_id=attempt.attempt_id,
+            config=config if begun else None,
+            since=attempt.started_at,
+        )
 
     async def _clear(self, order: _Clearing) -> Finding | None:
         row = order.workspace
         kept: str | None = None
+        found = NOTHING
         try:
             # Before anything is kept: what is still at work there would write after it.
             reaped = await self._reaper.quiet(row.workspace_id)
             if reaped:
                 self._acts.report(lambda tx: tx.log(*reaped))
             if row.repository is not None and row.task_id is not None:
-                kept = await self._keep(order, row.repository)
+                found = await self._hiding(order)
+                kept = await self._keep(order, row.repository, found)
             if row.owned:
                 await self._world.workspaces.remove(row.path, row.repository)
+            if found and row.repository is not None and order.since is not None:
+                # With the workspace nothing needs any more what its agent wrote into the repository beside its change.
+                await self._world.workspaces.cleanse(row.repository, found, order.since)
             folders = self._world.folders
             for litter in (folders.checks(row.workspace_id), folders.setup(row.workspace_id), order.home):
                 if litter is not None:
                     await self._world.workspaces.remove(litter, None)
+            if order.attempt_id is not None:
+                # The last to go: until here somebody had to know what to look for.
+                self._world.secrets.forget(order.attempt_id)
         except KapelleError as error:
             # It stays where it is, with its row, and is tried again later.
             first = row.workspace_id not in self._again_at
             self._again_at[row.workspace_id] = self._world.clock.now() + AGAIN
-            stuck = WorkspaceStuck(run_id=row.run_id, task_id=row.task_id, path=row.path, reason=error.in_full)
+            stuck = WorkspaceStuck(run_id=row.run_id, task_id=row.task_id, path=row.path, reason=found.hide_text(error.in_full))
             return (lambda tx: tx.log(stuck)) if first else None
 
         def write(tx: Tx) -> None:
@@ -122,9 +153,14 @@ class ReportStage:
 
         return write
 
-    async def _keep(self, order: _Clearing, repository: str) -> str | None:
+    async def _hiding(self, order: _Clearing) -> Hiding:
+        if order.config is None or order.attempt_id is None:
+            return NOTHING
+        return await hiding(self._world, order.config, order.attempt_id)
+
+    async def _keep(self, order: _Clearing, repository: str, found: Hiding) -> str | None:
         """Keep what is in the workspace and not merged; return the commit that holds it, or None when nothing is."""
-        commit = await self._world.workspaces.snapshot(order.workspace.path, repository, order.ref)
+        commit = await self._world.workspaces.snapshot(order.workspace.path, repository, order.ref, found)
         if commit is None:
             return None
         if order.merged_tree is not None and await self._world.repositories.tree(repository, commit) == order.merged_tree:

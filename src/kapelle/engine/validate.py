@@ -16,10 +16,11 @@ from kapelle.core.ports import Commit, Driver, Signature
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.core.task import Task, TaskState, Wait, advance, rank
-from kapelle.core.wording import check_failed, commit_message, listed, no_work, result_wrong
+from kapelle.core.wording import check_failed, commit_message, listed, no_work, result_wrong, secret_in_work
 from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.ending import close, finish, give_up_attempt, moved_event, run_of, wait
 from kapelle.engine.gating import Gating, key_of, log_checks, run_gate
+from kapelle.engine.secrets import hide_folder, hiding, log_leaks, text_of
 from kapelle.engine.world import World
 
 NO_GATE = Gate(name="none", checks=())
@@ -100,7 +101,9 @@ class ValidateStage:
         try:
             found = await self._look(order)
         except KapelleError as error:
-            message = error.in_full
+            # It may name a file, and whoever works there chose that name.
+            config, attempt_id = order.run.spec.config(order.attempt.config), order.attempt.attempt_id
+            message = await text_of(self._world, config, attempt_id, error.in_full)
 
             def failed(tx: Tx) -> None:
                 task, attempt = self._current(tx, order)
@@ -114,6 +117,7 @@ class ValidateStage:
             task, attempt = self._current(tx, order)
             if task is None or attempt is None:
                 return
+            log_leaks(tx, task, found.commit)
             if found.complaint or not found.gating.verdict.passed:
                 self._refused(tx, order, task, attempt, found)
             else:
@@ -127,12 +131,15 @@ class ValidateStage:
         commit: Commit | None = None
         changed: tuple[str, ...] = ()
         if workspace.repository is not None and workspace.base is not None:
-            commit = await self._world.workspaces.commit(workspace.path, workspace.repository, self._signature(order))
+            found = await hiding(self._world, order.run.spec.config(order.attempt.config), order.attempt.attempt_id)
+            commit = await self._world.workspaces.commit(workspace.path, workspace.repository, self._signature(order), found)
             changed = tuple(await self._world.repositories.changed(workspace.repository, workspace.base, commit.commit))
         tree = commit.tree if commit is not None else f"workspace:{workspace.workspace_id}:{order.task.round}"
         key = key_of(self._world, order.run, gate, tree)
         none = Gating(gate=gate, tree=tree, key=key, verdict=Verdict(passed=False, checks=()))
-        complaint, reason, outcome = await self._complaint(order, changed)
+        complaint, reason, outcome = (
+            _leaked(commit) if commit is not None and commit.refused else await self._complaint(order, changed)
+        )
         if complaint:
             return _Found(gating=none, commit=commit, changed=changed, complaint=complaint, reason=reason, outcome=outcome)
         receipt = await self._world.store.read(lambda view: view.changes.receipt(key))
@@ -140,7 +147,8 @@ class ValidateStage:
             verdict = Verdict(passed=True, checks=receipt.checks)
             return _Found(gating=replace(none, verdict=verdict, reused=True), commit=commit, changed=changed)
         label = f"{order.attempt.number}.{task.round}"
-        verdict = await run_gate(self._world, order.run, task, gate, workspace, label=label)
+        hide = await hide_folder(self._world, order.run.spec.config(order.attempt.config), order.attempt.attempt_id)
+        verdict = await run_gate(self._world, order.run, task, gate, workspace, label=label, hide=hide)
         if commit is not None and workspace.repository is not None:
             # What checks leave behind is no work of the agent: it must not be in the commit of a later round.
             await self._world.workspaces.put(workspace.path, workspace.repository, commit.commit)
@@ -288,6 +296,14 @@ class ValidateStage:
         back = replace(advance(task, TaskState.RUNNING, tx.now), round=changed.round)
         tx.tasks.put(back)
         tx.log(moved_event(back, task.state, _reason(found, failing)))
+
+
+def _leaked(commit: Commit) -> tuple[str, str, Outcome]:
+    """Return what is wrong with work that holds values of secrets: for the agent, for people, and the outcome it means."""
+    places = [(leak.secret, leak.file) for leak in commit.leaks if leak.secret]
+    names = ", ".join(dict.fromkeys(secret for secret, _ in places))
+    files = shown_files(tuple(dict.fromkeys(file for _, file in places))[:10])
+    return secret_in_work(places), f"it holds the value of {names} in {files}", Outcome.AGENT_FAILED
 
 
 def _no_check(gate: Gate) -> CheckResult:

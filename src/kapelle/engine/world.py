@@ -9,6 +9,7 @@ from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Credentials, Gateway
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId, make_id
 from kapelle.core.ports import Chance, Clock, Driver, Hints, Host, Repositories, Sandbox, Ways, Workspaces
+from kapelle.core.secrets import Secrets
 from kapelle.core.store import Store
 from kapelle.core.warden import Warden
 from kapelle.engine.missing import MissingDriver
@@ -106,6 +107,7 @@ class World:
     gateway: Gateway
     warden: Warden
     credentials: Credentials
+    secrets: Secrets
     hints: Hints
     evaluator: Evaluator
     folders: Folders

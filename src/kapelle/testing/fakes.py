@@ -1,20 +1,23 @@
 """Fakes of the small ports: sandbox, gateway, credentials, hints. The large ones are in ``hosts`` and ``repositories``."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from kapelle.core.account import shuts
 from kapelle.core.budget import Usage
 from kapelle.core.calls import ModelCall
 from kapelle.core.conversation import Trouble
+from kapelle.core.errors import SecretMissing
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Meter, Ticket
-from kapelle.core.ids import AgentId
+from kapelle.core.hiding import Secret
+from kapelle.core.ids import AgentId, AttemptId
 from kapelle.core.isolation import Place, Remains, SandboxCapabilities, Way
 from kapelle.core.network import Decision, Pass
 from kapelle.core.ports import Launch
 from kapelle.core.rules import Call, Ruling
+from kapelle.core.secrets import Handed
 from kapelle.core.warden import Judge, WardenAccess
 
 
@@ -240,6 +243,55 @@ class FakeCredentials:
     def resolve(self, reference: str) -> str | None:
         """See the port."""
         return self.known.get(reference)
+
+
+class FakeSecrets:
+    """See ``core.secrets.Secrets``: what *values* holds, by reference; nothing is written anywhere."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.handed: dict[AgentId, dict[str, str]] = {}
+        """What each agent has now."""
+        self.kept: dict[AttemptId, dict[str, str]] = {}
+
+    async def resolve(self, name: str, reference: str) -> str:
+        """See the port."""
+        if reference not in self.values:
+            raise SecretMissing(f"the secret {name} ({reference}) is missing")
+        return self.values[reference]
+
+    def hand_over(
+        self, attempt_id: AttemptId, agent_id: AgentId, values: Mapping[str, str], files: Mapping[str, str], *, boxed: bool
+    ) -> Handed:
+        """See the port."""
+        del boxed  # nothing is written that would have an owner
+        self.handed[agent_id] = {**values, **files}
+        return Handed(folder=f"/vault/{agent_id}", hide=self.remember(attempt_id, values), memory=f"/memory/{attempt_id}")
+
+    def remember(self, attempt_id: AttemptId, values: Mapping[str, str]) -> str:
+        """See the port."""
+        self.kept.setdefault(attempt_id, {}).update(values)
+        return f"/known/{attempt_id}"
+
+    def known(self, attempt_id: AttemptId) -> Sequence[Secret]:
+        """See the port."""
+        return [Secret(name=name, value=value) for name, value in self.kept.get(attempt_id, {}).items()]
+
+    def revoke(self, agent_id: AgentId) -> None:
+        """See the port."""
+        self.handed.pop(agent_id, None)
+
+    def forget(self, attempt_id: AttemptId) -> None:
+        """See the port."""
+        self.kept.pop(attempt_id, None)
+
+    def sweep(self, agents: Collection[AgentId], attempts: Collection[AttemptId], *, remove: bool = True) -> Sequence[str]:
+        """See the port."""
+        gone = [*(found for found in self.handed if found not in agents), *(each for each in self.kept if each not in attempts)]
+        if remove:
+            self.handed = {agent_id: held for agent_id, held in self.handed.items() if agent_id in agents}
+            self.kept = {attempt_id: held for attempt_id, held in self.kept.items() if attempt_id in attempts}
+        return gone
 
 
 class FakeHints:

@@ -1,9 +1,11 @@
 """Repositories and workspaces in memory."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import chain, count
 
 from kapelle.core.errors import GitFailed, RepositoryRefused, WorkspaceFailed
+from kapelle.core.hiding import NOTHING, Hiding, Leak
 from kapelle.core.isolation import Mount
 from kapelle.core.ports import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature, WorkspaceOrder
 from kapelle.testing.clock import NOON
@@ -158,11 +160,14 @@ class MemoryWorkspaces:
             directory = MemoryDirectory(files=files, repository=repository, head=order.base, copied=copied)
             self._git.directories[order.path] = directory
 
-    async def commit(self, path: str, repository: str, signature: Signature) -> Commit:
+    async def commit(self, path: str, repository: str, signature: Signature, hiding: Hiding = NOTHING) -> Commit:
         """See the port."""
         async with self._points.passing("commit"):
             directory, at = self._at(path, repository)
             parents, work = [directory.head], directory.work()
+            leaks = tuple(Leak(secret=held, file=name) for name in work for held in hiding.found(work[name].encode()))
+            if leaks:
+                return Commit(commit=directory.head, tree=at.commits[directory.head].tree, leaks=leaks)
             if directory.merging is not None and directory.merging not in at.ancestors(directory.head):
                 parents.append(directory.merging)
             tree = at.commits[directory.head].tree
@@ -172,13 +177,19 @@ class MemoryWorkspaces:
             directory.head, directory.merging = made.commit, None
             return Commit(commit=made.commit, tree=made.tree)
 
-    async def snapshot(self, path: str, repository: str, ref: str) -> str | None:
+    async def cleanse(self, repository: str, hiding: Hiding, since: datetime) -> int:
+        """See the port: nobody writes into this repository behind its back."""
+        del repository, hiding, since
+        return 0
+
+    async def snapshot(self, path: str, repository: str, ref: str, hiding: Hiding = NOTHING) -> str | None:
         """See the port."""
         async with self._points.passing("snapshot"):
             if path not in self._git.directories:
                 return None
             directory, at = self._at(path, repository)
-            kept, work = directory.head, directory.work()
+            kept = directory.head
+            work = {name: hiding.hide_text(content) for name, content in directory.work().items()}
             if at.tree_of(work) != at.commits[directory.head].tree:
                 kept = at.commit(work, [directory.head], author="Kapelle", message=f"Snapshot of {path}\n").commit
             elif at.reachable(directory.head):
@@ -186,8 +197,9 @@ class MemoryWorkspaces:
             at.move(ref, kept)
             return kept
 
-    async def bring_in(self, path: str, repository: str, commit: str) -> Sequence[Conflict]:
+    async def bring_in(self, path: str, repository: str, commit: str, hiding: Hiding = NOTHING) -> Sequence[Conflict]:
         """See the port."""
+        del hiding  # those inside commit nothing by themselves
         async with self._points.passing("bring_in"):
             directory, at = self._at(path, repository)
             if directory.merging not in (None, commit):

@@ -52,7 +52,7 @@ from kapelle.testing.clock import HandClock
 from kapelle.testing.drivers import LineDriver
 from kapelle.testing.evaluating import PlainEvaluator
 from kapelle.testing.factories import PROJECT
-from kapelle.testing.fakes import FakeCredentials, FakeGateway, FakeHints, FakeWarden, OpenWays, PlainSandbox
+from kapelle.testing.fakes import FakeCredentials, FakeGateway, FakeHints, FakeSecrets, FakeWarden, OpenWays, PlainSandbox
 from kapelle.testing.git import Files, MemoryGit
 from kapelle.testing.hosts import BOOT, ScriptedHost, ScriptedProcess
 from kapelle.testing.points import Points
@@ -90,6 +90,7 @@ class SmallWorld:
         self.gateway = FakeGateway()
         self.warden = FakeWarden()
         self.credentials = FakeCredentials()
+        self.secrets = FakeSecrets()
         self.hints = FakeHints()
         self.sandbox = PlainSandbox()
         self.ways = OpenWays()
@@ -109,6 +110,7 @@ class SmallWorld:
             gateway=self.gateway,
             warden=self.warden,
             credentials=self.credentials,
+            secrets=self.secrets,
             hints=self.hints,
             evaluator=PlainEvaluator(),
             folders=Folders(root=str(folder / "state")),

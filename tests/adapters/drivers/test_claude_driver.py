@@ -129,6 +129,15 @@ def test_neither_config_nor_workspace_can_change_where_the_model_is(make_order: 
     assert env["CLAUDE_CONFIG_DIR"] == "/state/homes/a1/.claude"
 
 
+def test_with_secrets_what_it_keeps_is_in_memory_and_its_servers_are_named_in_a_file(make_order: MakeOrder) -> None:
+    order = replace(make_order(), memory="/memory/a1", mcp_config="/run/kapelle/secrets/mcp.json")
+    found = ClaudeDriver("claude").launch(order)
+    env = dict(found.env)
+    assert (env["CLAUDE_CONFIG_DIR"], env["CLAUDE_CODE_TMPDIR"]) == ("/memory/a1/.claude", "/memory/a1")
+    assert flag(found, "--mcp-config") == "/run/kapelle/secrets/mcp.json"
+    assert "--mcp-config" not in ClaudeDriver("claude").launch(make_order()).argv
+
+
 def test_the_token_does_not_show_in_a_list_of_processes(make_order: MakeOrder) -> None:
     assert "token-1" not in str(ClaudeDriver("claude").launch(replace(make_order(), model=GATEWAY)).argv)
 

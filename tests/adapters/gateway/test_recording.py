@@ -17,11 +17,17 @@ from kapelle.adapters.gateway.rehearsal_file import Rehearsal, load_rehearsal
 from kapelle.adapters.gateway.replies import Reply, ToolUse, streamed
 from kapelle.core.budget import Usage
 from kapelle.core.gateway import Ticket, Upstream
+from kapelle.core.hiding import Hiding, Secret
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
+from kapelle.core.shapes import without_shapes
 from kapelle.testing.evaluating import PlainEvaluator
 
 CWD = "/w/slot-1"
 Tools = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+VALUE = "correct-horse-battery-staple"
+TOKEN = "npm" + "_" + "x" * 36
 
 
 def ticket(task: str = "api", attempt: int = 1, round_: int = 0, cwd: str = CWD) -> Ticket:
@@ -209,3 +215,18 @@ values = st.recursive(
 @example(CWD, {"<<": {"a": None}, "1": 1, "null": [None], "": ""})
 def test_whatever_was_recorded_is_said_again(text: str, arguments: dict[str, Any]) -> None:
     assert again(text, [("Write", arguments)]) == (text, [("Write", arguments)])
+
+
+def test_what_must_not_be_written_down_is_not_recorded(tmp_path: Path) -> None:
+    path, hiding = tmp_path / "rehearsal.yml", Hiding([Secret(name="KEY", value=VALUE)])
+    said = reader(f"It is {VALUE}.", [("Bash", {"command": f"echo {TOKEN}", VALUE: [VALUE, 1]})])
+    Recorder(path).reply(ticket(), said, lambda text: without_shapes(hiding.hide_text(text)))
+    text, used, _ = told(replay(load_rehearsal(path)))
+    assert text == "It is [secret KEY]."
+    assert used == [("Bash", {"command": "echo [redacted npm-token]", "[secret KEY]": ["[secret KEY]", 1]})]
+    assert VALUE not in path.read_text()
+
+
+def test_what_only_looks_like_a_credential_is_never_recorded(tmp_path: Path) -> None:
+    Recorder(tmp_path / "rehearsal.yml").reply(ticket(), reader(f"It is {TOKEN}."))
+    assert TOKEN not in (tmp_path / "rehearsal.yml").read_text()

@@ -34,6 +34,7 @@ class CommandDriver:
 
     def problems(self, config: AgentConfig, *, gateway: bool = True) -> Sequence[str]:
         unused = [name for name in ("model", "permission_mode", "max_turns") if getattr(config, name) is not None]
+        unused += ["mcp"] if config.mcp else []
         return [f"{name} means nothing for program: command" for name in unused]
 
 

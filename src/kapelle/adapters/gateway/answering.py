@@ -7,7 +7,7 @@ agents start.
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +29,9 @@ from kapelle.core.conversation import Trouble
 from kapelle.core.errors import KapelleError
 from kapelle.core.evaluating import Evaluator
 from kapelle.core.gateway import Credentials, Meter, Ticket
+from kapelle.core.hiding import Hiding, Secret
+from kapelle.core.ids import AttemptId
+from kapelle.core.shapes import without_shapes
 
 if TYPE_CHECKING:
     from kapelle.adapters.gateway.forwarding import Forwarder
@@ -58,7 +61,9 @@ class Answering:
         evaluator: Evaluator,
         new_id: Callable[[], str],
         prices: Mapping[str, Price],
+        known: Callable[[AttemptId], Sequence[Secret]],
     ) -> None:
+        self._known = known
         self._tickets = tickets
         self._meter = meter
         self._credentials = credentials
@@ -112,7 +117,7 @@ class Answering:
         def load() -> "Forwarder":
             from kapelle.adapters.gateway.forwarding import Forwarder
 
-            return Forwarder(self._credentials, book=self._book, failed=self._failed)
+            return Forwarder(self._credentials, book=self._book, failed=self._failed, known=self._known)
 
         if self._forwarder is None:
             self._forwarder = asyncio.ensure_future(asyncio.to_thread(load))
@@ -148,6 +153,10 @@ class Answering:
         response = await self._rehearsals[path].respond(request, body, caller, booked)
         return self._failed(ticket, response, begun) if failed else response
 
+    def _clean(self, ticket: Ticket, text: str) -> str:
+        """Return what is kept of *text*, which may repeat what was asked."""
+        return without_shapes(Hiding(self._known(ticket.attempt_id)).hide_text(text))
+
     def _failed(self, ticket: Ticket, response: Response, begun: float) -> Response:
         """Book an answer with an error, and return what the agent is told: what shuts its account is not asked again."""
         status = response.status_code
@@ -182,7 +191,7 @@ class Answering:
                 seconds=time.monotonic() - begun,
                 error=kind,
                 trouble=None if what is None else what.trouble,
-                message="" if what is None else what.message,
+                message="" if what is None or not what.message else self._clean(ticket, what.message),
                 resets_at=None if what is None else what.resets_at,
                 of_account=what is not None and what.of_account,
                 priced=price is not None,

@@ -6,7 +6,7 @@ set up, and a rehearsal needs none.
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,9 @@ from kapelle.adapters.gateway.rehearse import error
 from kapelle.core.budget import Usage
 from kapelle.core.conversation import Trouble
 from kapelle.core.gateway import Credentials, Ticket
+from kapelle.core.hiding import Hiding, Secret
+from kapelle.core.ids import AttemptId
+from kapelle.core.shapes import without_shapes
 from kapelle.core.trouble import CREDENTIALS_WORD, trouble_of_text
 
 _LOG = logging.getLogger("kapelle")
@@ -69,8 +72,16 @@ class Book(Protocol):
 class Forwarder:
     """Passes calls on. *failed* counts an answer with an error and returns what the agent is told."""
 
-    def __init__(self, credentials: Credentials, *, book: Book, failed: Callable[[Ticket, Response, float], Response]) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        book: Book,
+        failed: Callable[[Ticket, Response, float], Response],
+        known: Callable[[AttemptId], Sequence[Secret]],
+    ) -> None:
         self._credentials = credentials
+        self._known = known
         self._book = book
         self._failed = failed
         self._recorders: dict[str, Recorder] = {}
@@ -178,7 +189,8 @@ class Forwarder:
             if reader is None:
                 recorder.error(ticket, status)
             elif reader.complete:
-                recorder.reply(ticket, reader)
+                hiding = Hiding(self._known(ticket.attempt_id))
+                recorder.reply(ticket, reader, lambda text: without_shapes(hiding.hide_text(text)))
         except OSError as problem:
             # The reply itself is not to suffer.
             _LOG.warning("the recording %s cannot be written: %s", path, problem.strerror)

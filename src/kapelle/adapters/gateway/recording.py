@@ -7,6 +7,7 @@ taken for a whole one. The line at the end is left out when it has no end; a lea
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from errno import ENOSPC
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, cast
 from kapelle.adapters.gateway.reading import ReplyReader
 from kapelle.adapters.gateway.rehearsal_file import RECORDED, without_cut_end
 from kapelle.core.gateway import Ticket
+from kapelle.core.shapes import without_shapes
 
 # What a template would take for its own, or change: its marks, a brace before one of them or before a variable, and carriage
 # returns, which it makes newlines.
@@ -25,6 +27,9 @@ LONGEST_KEY = 500
 """Characters of a key up to which YAML takes it for one without being told."""
 
 
+Clean = Callable[[str], str]
+
+
 class Recorder:
     """Writes one rehearsal file, reply by reply."""
 
@@ -32,13 +37,13 @@ class Recorder:
         self._path = path
         self._begun = False
 
-    def reply(self, ticket: Ticket, reader: ReplyReader) -> None:
-        """Add a reply of the model."""
+    def reply(self, ticket: Ticket, reader: ReplyReader, clean: Clean = without_shapes) -> None:
+        """Add a reply of the model; *clean* takes out of each text what must not be written down."""
         turn: dict[str, Any] = {}
         if said := reader.text:
-            turn["say"] = _literal(said, ticket.cwd)
+            turn["say"] = _literal(clean(said), ticket.cwd)
         if tools := [{name: dict(arguments)} for name, arguments in reader.tools]:
-            turn["tools"] = _literal_all(tools, ticket.cwd)
+            turn["tools"] = _literal_all(_cleaned(tools, clean), ticket.cwd)
         if not turn:
             turn["say"] = ""
         turn["usage"] = asdict(reader.usage)
@@ -103,6 +108,16 @@ def _literal(text: str, cwd: str) -> str:
 def _quoted(found: re.Match[str]) -> str:
     inner = found.group().replace("\r", "\\r")
     return f"{{{{ '{inner}' }}}}"
+
+
+def _cleaned(value: Any, clean: Clean) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(key): _cleaned(inner, clean) for key, inner in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_cleaned(inner, clean) for inner in cast("list[Any]", value)]
+    return value
 
 
 def _literal_all(value: Any, cwd: str) -> Any:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,8 @@ from kapelle.core.budget import Price
 from kapelle.core.errors import GatewayFailed
 from kapelle.core.evaluating import Evaluator
 from kapelle.core.gateway import Credentials, Meter, Ticket
-from kapelle.core.ids import AgentId
+from kapelle.core.hiding import Secret
+from kapelle.core.ids import AgentId, AttemptId
 
 if TYPE_CHECKING:
     from kapelle.adapters.gateway.answering import Answering
@@ -33,7 +34,9 @@ class ModelGateway:
         new_id: Callable[[], str],
         prices: Mapping[str, Price] = PRICES,
         port: int | None = None,
+        known: Callable[[AttemptId], Sequence[Secret]] = lambda _: (),
     ) -> None:
+        self._known = known
         self._port_file = port_file
         self._credentials = credentials
         self._now = now
@@ -65,6 +68,7 @@ class ModelGateway:
                 evaluator=self._evaluator,
                 new_id=self._new_id,
                 prices=self._prices,
+                known=self._known,
             )
 
         # Who connects meanwhile waits in the listener's queue.

@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
 
+from kapelle.adapters.hosts.filtering import filtered
 from kapelle.adapters.hosts.shim import SHIM
 from kapelle.adapters.system import processes
 from kapelle.adapters.system.growth import Growth
@@ -23,6 +24,7 @@ from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import HostFailed
 from kapelle.core.ids import WorkspaceId
 from kapelle.core.ports import CommandResult, Ended, Launch, Spool
+from kapelle.core.shapes import shapes_in, without_shapes
 
 GROWTH = 0.03
 """Seconds between looks at a spool that is waited for, where the system does not tell when it grows: short for a person, long
@@ -160,7 +162,7 @@ class LocalHost:
         for leaf in folder.iterdir():
             leaf.unlink()
         folder.rmdir()
-        digest, tail = await asyncio.to_thread(_digest, output)
+        digest, tail = await asyncio.to_thread(_read_log, output)
         if on_output is not None:
             on_output(tail)
         return CommandResult(
@@ -209,8 +211,9 @@ class LocalHost:
 def _popen(launch: Launch, folder: Path, *, stdin: int, stdout: BinaryIO, stderr: BinaryIO) -> subprocess.Popen[bytes]:
     limit = f"{max(launch.limit.total_seconds(), 0.1):.3f}"
     held = ("\n".join(launch.groups), _open_files(launch), _blocks(launch), shlex.join(launch.guard))
+    argv = filtered(launch.argv, launch.hide) if launch.hide else launch.argv
     return subprocess.Popen(
-        ["/bin/sh", "-c", SHIM, "kapelle-shim", str(folder), limit, *held, *launch.argv],
+        ["/bin/sh", "-c", SHIM, "kapelle-shim", str(folder), limit, *held, *argv],
         cwd=launch.cwd,
         env=dict(launch.env),
         stdin=stdin,
@@ -275,6 +278,18 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _read_log(path: Path) -> tuple[str, str]:
+    """Cut what looks like a credential out of the log at *path*; return the digest of what is in it then, and its end."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        some = any(shapes_in(line) for line in stream)
+    if some:
+        clean = path.with_name(f"{path.name}.new")
+        text = path.read_bytes().decode(errors="surrogateescape")
+        clean.write_bytes(without_shapes(text).encode(errors="surrogateescape"))
+        clean.replace(path)
+    return _digest(path)
 
 
 def _digest(path: Path) -> tuple[str, str]:

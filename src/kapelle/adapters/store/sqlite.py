@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from kapelle.adapters.store import backups, compiled
+from kapelle.adapters.store.hiding import HidingConnection
 from kapelle.adapters.store.tables import SqlTx, SqlView
 from kapelle.adapters.store.writer import Order, Writer
 from kapelle.core.errors import LeadLost, StoreDamaged, StoreFailed
+from kapelle.core.hiding import NOTHING, Hiding
 from kapelle.core.ids import ALPHABET
 from kapelle.core.ports import Clock
 from kapelle.core.requests import Request
@@ -68,13 +70,15 @@ class _Line:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._made: sqlite3.Connection | None = None
+        self._made: HidingConnection | None = None
+        self.hiding: Callable[[], Hiding] = lambda: NOTHING
 
     def connection(self) -> sqlite3.Connection:
         """Return it."""
         if self._made is None:
             # Without the driver's own idea of when a transaction begins: BEGIN is said where it is meant.
-            made = sqlite3.connect(self._path, isolation_level=None)
+            made = sqlite3.connect(self._path, isolation_level=None, factory=HidingConnection)
+            made.hiding = lambda: self.hiding()  # noqa: PLW0108  # it may be given after the connection was made
             try:
                 for pragma in PRAGMAS:
                     _say(made, pragma)
@@ -131,6 +135,10 @@ class SqliteStore:
             await store.close()
             raise
         return store
+
+    def hide(self, hiding: Callable[[], Hiding]) -> None:
+        """From now on write nothing that *hiding* returns, at the time of writing, without hiding it."""
+        self._writing.hiding = hiding
 
     def _migrate(self, connection: sqlite3.Connection) -> str:
         known = _version(connection)

@@ -34,6 +34,7 @@ from kapelle.core.merge import Change, Integration
 from kapelle.core.question import Question
 from kapelle.core.requests import Answer, Approve, Body, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
 from kapelle.core.run import Run
+from kapelle.core.shapes import without_shapes
 from kapelle.core.store import Edge, Lead, Overview, WorkspaceRow
 from kapelle.core.task import Task, TaskState
 
@@ -482,7 +483,8 @@ class SqlTx(SqlView):
     def log(self, *events: "Event") -> None:
         at = to_microseconds(self.now)
         for event in events:
-            body = event_codec(event.kind).serializer.to_json(event, exclude=_IDS).decode()
+            # Whatever its texts came from: what looks like a credential is in no event.
+            body = without_shapes(event_codec(event.kind).serializer.to_json(event, exclude=_IDS).decode())
             # In the order of LogStatements.log.
             self._events.append((at, self.term, event.kind, event.run_id, event.task_id, body))
 

@@ -99,8 +99,10 @@ def show_again(git_dir: Path, path: str) -> None:
         give_like(path, path)
 
 
-async def take_in(git: Git, git_dir: Path, path: str) -> None:
+async def take_in(git: Git, git_dir: Path, path: str, *, only: str | None = None) -> None:
     """Take in what was committed inside; the worktree is then where those inside had brought theirs.
+
+    With *only*, nothing but that commit: whatever was committed after it had been looked through waits for another look.
 
     Raises:
         WorkspaceFailed: what is there is no commit that git can read, with everything that belongs to it.
@@ -112,11 +114,10 @@ async def take_in(git: Git, git_dir: Path, path: str) -> None:
         # It was concluded, or given up, inside: with it begun here, whatever comes would be taken for its result.
         await git.ask("merge", "--quit")
     head = await _head(git, inside)
-    if head is None or head == (await git.do("rev-parse", "HEAD")).text:
+    if head is None or only not in {None, head} or head == (await git.do("rev-parse", "HEAD")).text:
         return
     problem = f"what the agent committed in {path} cannot be taken in"
-    if any(entry.is_symlink() for entry in (git_dir / OBJECTS).rglob("*")):
-        raise WorkspaceFailed(f"{problem}: there are links among its objects")
+    _refuse_links(git_dir, problem)
     reading = git.having(GIT_ALTERNATE_OBJECT_DIRECTORIES=str(git_dir / OBJECTS))
     try:
         listed = await reading.do("rev-list", "--objects", head, *KNOWN)
@@ -126,6 +127,33 @@ async def take_in(git: Git, git_dir: Path, path: str) -> None:
         await git.do("read-tree", head)
     except GitFailed as error:
         raise WorkspaceFailed(f"{problem}: {error.message}") from error
+
+
+def _refuse_links(git_dir: Path, problem: str) -> None:
+    if any(entry.is_symlink() for entry in (git_dir / OBJECTS).rglob("*")):
+        raise WorkspaceFailed(f"{problem}: there are links among its objects")
+
+
+async def head_inside(git: Git, git_dir: Path, path: str) -> str | None:
+    """Return the commit that those inside have brought theirs to, or None where nobody is inside or it is none.
+
+    Raises:
+        WorkspaceFailed: its objects cannot be read safely.
+    """
+    inside = git_dir / INSIDE
+    if not inside.exists():
+        return None
+    _refuse_links(git_dir, f"what the agent committed in {path} cannot be looked through")
+    return await _head(git, inside)
+
+
+def undo_inside(git_dir: Path, path: str) -> None:
+    """Forget what was committed and staged inside: those inside see where the worktree is, and their files as they are."""
+    if (git_dir / OBJECTS).exists():
+        for entry in os.scandir(git_dir / OBJECTS):
+            if entry.name != "info":
+                shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)  # noqa: PTH108
+    show_again(git_dir, path)
 
 
 async def _head(git: Git, inside: Path) -> str | None:

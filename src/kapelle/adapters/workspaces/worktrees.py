@@ -9,15 +9,28 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
 
 from kapelle.adapters.system.git import Git, Locks, failed, plain
 from kapelle.adapters.system.locks import COPIED
-from kapelle.adapters.workspaces.inside import open_inside, show_again, take_in
+from kapelle.adapters.workspaces.cleansing import cleanse
+from kapelle.adapters.workspaces.inside import head_inside, open_inside, show_again, take_in, undo_inside
 from kapelle.adapters.workspaces.moved import repoint
+from kapelle.adapters.workspaces.searching import (
+    bring_across,
+    common_objects,
+    note_searched,
+    quarantine,
+    search,
+    searched,
+    without_values,
+)
 from kapelle.core.errors import GitFailed, WorkspaceFailed
 from kapelle.core.frozen import frozen
+from kapelle.core.hiding import NOTHING, Hiding, Leak
 from kapelle.core.isolation import Mount
 from kapelle.core.ports import Commit, Conflict, Signature, WorkspaceOrder
 
@@ -29,6 +42,9 @@ UNDER_WAY = {
     "revert": ("REVERT_HEAD", "sequencer"),
 }
 """What an operation that was begun and not ended has left in a git directory: git is asked to end only what is under way."""
+
+
+STAGED = Signature(author="Kapelle", email="staged@agents.kapelle.invalid", message="What is staged\n")
 
 
 class GitWorkspaces:
@@ -53,6 +69,7 @@ class GitWorkspaces:
                 _, git_dir = await self._git(order.path, order.repository)
                 try:
                     copied = _copy_in(Path(order.repository), order.copy, path)
+                    note_searched(git_dir, [order.base])
                     (git_dir / COPIED).write_bytes(b"\0".join(os.fsencode(name) for name in copied))
                 except (OSError, ValueError, NotImplementedError) as error:
                     # The last two are what pathlib says of patterns that are none.
@@ -63,11 +80,55 @@ class GitWorkspaces:
         git_dir = await _private_git_dir(path, repository)
         return git_dir is not None and (git_dir / COPIED).exists() and Path(path).is_dir()
 
-    async def commit(self, path: str, repository: str, signature: Signature) -> Commit:
+    async def commit(self, path: str, repository: str, signature: Signature, hiding: Hiding = NOTHING) -> Commit:
         git, git_dir = await self._git(path, repository)
-        await take_in(git, git_dir, path)
-        await _unmark(git, path, await _marked(git))
-        await self._add_all(git, git_dir)
+        if not hiding:
+            await take_in(git, git_dir, path)
+            await _unmark(git, path, await _marked(git))
+            await self._add_all(git, git_dir)
+            return await self._commit(git, git_dir, path, signature)
+        leaks = await self._stage(git, git_dir, path, hiding)
+        if any(leak.secret for leak in leaks):
+            await _undo(git, git_dir, path)
+            await cleanse(repository, common_objects(git_dir), hiding, (git_dir / COPIED).stat().st_mtime)
+            head, its_tree = (await git.do("rev-parse", "HEAD", "HEAD^{tree}")).lines
+            return Commit(commit=head, tree=its_tree, leaks=tuple(leaks))
+        made = await self._commit(git, git_dir, path, signature)
+        note_searched(git_dir, [*searched(git_dir), made.commit])
+        return replace(made, leaks=tuple(leaks))
+
+    async def _stage(self, git: Git, git_dir: Path, path: str, hiding: Hiding) -> list[Leak]:
+        """Take in and stage what holds no value of *hiding*; return what was found. With a value in it, nothing is done."""
+        head = (await git.do("rev-parse", "HEAD")).text
+        inside = await head_inside(git, git_dir, path)
+        known = searched(git_dir) or [head]
+        with quarantine(git, git_dir) as apart, tempfile.TemporaryDirectory(prefix="kapelle-index-") as folder:
+            tree = await self._staged(apart, git_dir, path, inside or head, Path(folder) / "index")
+            leaks = await search(apart, inside or head, known, hiding)
+            known = [inside or head, *known]
+            staged = await commit_tree(apart, tree, [inside or head], STAGED)
+            leaks += await search(apart, staged, known, hiding)
+            if not any(leak.secret for leak in leaks):
+                await take_in(git, git_dir, path, only=inside)
+                await bring_across(apart, git, staged, known, itself=False)
+                shutil.copyfile(Path(folder) / "index", git_dir / "index.new")
+                (git_dir / "index.new").replace(git_dir / "index")
+        return list(dict.fromkeys(leaks))
+
+    async def _staged(self, apart: Git, git_dir: Path, path: str, head: str, index: Path, *, whatever: bool = False) -> str:
+        """Put all that is in the workspace into *index*, which is none of the worktree's own; return the tree."""
+        if (git_dir / "index").exists():
+            shutil.copy2(git_dir / "index", index)
+        beside = apart.having(GIT_INDEX_FILE=str(index))
+        if head != (await apart.do("rev-parse", "HEAD")).text:
+            await beside.do("read-tree", head)
+        await _unmark(beside, path, await _marked(beside))
+        await self._add_all(beside, git_dir, whatever=whatever)
+        return (await beside.do("write-tree")).text
+
+    @staticmethod
+    async def _commit(git: Git, git_dir: Path, path: str, signature: Signature) -> Commit:
+        """Commit what is staged."""
         tree = (await git.do("write-tree")).text
         head, its_tree = (await git.do("rev-parse", "HEAD", "HEAD^{tree}")).lines
         merging = await _merging(git, git_dir)
@@ -86,10 +147,51 @@ class GitWorkspaces:
         show_again(git_dir, path)
         return Commit(commit=commit, tree=tree)
 
-    async def snapshot(self, path: str, repository: str, ref: str) -> str | None:
+    async def cleanse(self, repository: str, hiding: Hiding, since: datetime) -> int:
+        if not hiding or not Path(repository).is_dir():
+            return 0
+        common = Path((await Git(repository).do("rev-parse", "--path-format=absolute", "--git-common-dir")).text)
+        return await cleanse(repository, common / "objects", hiding, since.timestamp())
+
+    async def _snapshot_without(self, git: Git, git_dir: Path, path: str, ref: str, hiding: Hiding) -> str | None:
+        """Keep what is in the workspace, with names in the place of values."""
+        head = (await git.do("rev-parse", "HEAD")).text
+        own = await head_inside(git, git_dir, path) or head
+        known = searched(git_dir) or [head]
+        with quarantine(git, git_dir) as apart, tempfile.TemporaryDirectory(prefix="kapelle-index-") as folder:
+            index = Path(folder) / "index"
+            tree = await self._staged(apart, git_dir, path, own, index, whatever=True)
+            leaks = await search(apart, own, known, hiding)
+            base = own
+            if any(leak.secret for leak in leaks):
+                # The commits themselves cannot be kept: what they came to is, as one that says nothing else.
+                base = known[-1]
+                base = await self._kept_without(apart, index, f"{own}^{{tree}}", base, path, hiding)
+            commit = await self._kept_without(apart, index, tree, base, path, hiding)
+            if await held(apart, commit):
+                return None
+            await bring_across(apart, git, commit, known)
+        await git.do("update-ref", ref, commit)
+        return commit
+
+    @staticmethod
+    async def _kept_without(apart: Git, index: Path, tree: str, parent: str, path: str, hiding: Hiding) -> str:
+        """Return a commit with *tree* on *parent*, without values; *parent* itself when that adds nothing to it."""
+        its_tree = (await apart.do("rev-parse", f"{parent}^{{tree}}")).text
+        wanted = (await apart.do("rev-parse", tree)).text
+        clean = await without_values(apart, index, wanted, its_tree, hiding)
+        if clean == its_tree:
+            return parent
+        message = f"Snapshot of {path}\n"
+        signature = Signature(author="Kapelle", email="snapshot@agents.kapelle.invalid", message=message)
+        return await commit_tree(apart, clean, [parent], signature)
+
+    async def snapshot(self, path: str, repository: str, ref: str, hiding: Hiding = NOTHING) -> str | None:
         if not Path(path).is_dir():
             return None
         git, git_dir = await self._git(path, repository)
+        if hiding:
+            return await self._snapshot_without(git, git_dir, path, ref, hiding)
         await take_in(git, git_dir, path)
         state, marked = await _state(git, git_dir), await _marked(git)
         if state.clean and not marked and await held(git, state.head):
@@ -113,9 +215,12 @@ class GitWorkspaces:
         await git.do("update-ref", ref, commit)
         return commit
 
-    async def bring_in(self, path: str, repository: str, commit: str) -> Sequence[Conflict]:
+    async def bring_in(self, path: str, repository: str, commit: str, hiding: Hiding = NOTHING) -> Sequence[Conflict]:
         git, git_dir = await self._git(path, repository)
-        await take_in(git, git_dir, path)
+        if hiding and any(leak.secret for leak in await self._stage(git, git_dir, path, hiding)):
+            await _undo(git, git_dir, path)
+        elif not hiding:
+            await take_in(git, git_dir, path)
         merging = await _merging(git, git_dir)
         if merging is not None and merging != commit:
             await git.do("merge", "--abort")
@@ -125,6 +230,7 @@ class GitWorkspaces:
             result = await git.having(**identity).ask(*arguments)
             if result.code not in {0, 1}:
                 raise failed(arguments, result)
+        note_searched(git_dir, [commit, *searched(git_dir)])
         show_again(git_dir, path)
         found = await git.do("diff", "--name-only", "--diff-filter=U", "-z")
         return [Conflict(file=name, reason="content") for name in dict.fromkeys(found.names)]
@@ -362,6 +468,17 @@ async def _merging(git: Git, git_dir: Path) -> str | None:
         return None
     found = await git.ask("rev-parse", "--verify", "--quiet", "MERGE_HEAD")
     return found.text if found.code == 0 else None
+
+
+async def _undo(git: Git, git_dir: Path, path: str) -> None:
+    """Bring the worktree back to the last commit in which nothing was found; its files stay as they are."""
+    last = (searched(git_dir) or [(await git.do("rev-parse", "HEAD")).text])[-1]
+    await git.do("update-ref", "--no-deref", "HEAD", last)
+    await git.do("read-tree", last)
+    # They would keep what was undone.
+    for name in ("logs/HEAD", "ORIG_HEAD", "COMMIT_EDITMSG"):
+        (git_dir / name).unlink(missing_ok=True)
+    undo_inside(git_dir, path)
 
 
 async def _quit(git: Git, git_dir: Path, *operations: str) -> None:

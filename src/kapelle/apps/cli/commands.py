@@ -37,6 +37,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Check", "doctor", "doctoring:doctor"),
     ("Check", "validate", "configuring:validate"),
     ("Check", "config", "configuring:config"),
+    ("Check", "secrets", "securing:secrets"),
     ("Check", "rehearse", "rehearsing:app"),
 )
 """Panel of the help, name, module of this folder and what it is called there."""

@@ -69,6 +69,7 @@ class ClaudeDriver:
             ("--max-turns", config.max_turns),
             ("--max-budget-usd", order.budget_usd),
             ("--json-schema", order.result_schema),
+            ("--mcp-config", order.mcp_config or None),
         ):
             if value is not None:
                 argv += [flag, str(value)]
@@ -120,8 +121,11 @@ def _environment(order: AgentOrder) -> dict[str, str]:
     env = {
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
-        "CLAUDE_CONFIG_DIR": str(Path(order.home) / ".claude"),
+        "CLAUDE_CONFIG_DIR": str(Path(order.memory or order.home) / ".claude"),
     }
+    if order.memory:
+        # What may hold secrets is kept in memory, not on a disk: the conversation, and what tools say while they run.
+        env["CLAUDE_CODE_TMPDIR"] = order.memory
     if os.geteuid() == 0 and order.config.permission_mode == "bypassPermissions":
         # The CLI refuses this mode as root unless it is told that it is contained; that is what the operator asked for.
         env["IS_SANDBOX"] = "1"

@@ -1,0 +1,1 @@
+"""Where secrets are looked up, and the private directory from which agents read them."""
