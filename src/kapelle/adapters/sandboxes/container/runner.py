@@ -1,0 +1,328 @@
+"""The process that stands for a container: it makes it, carries its input and output, and ends with its exit code.
+
+It belongs to the process group of the agent or check, so the host starts, watches and ends it as any other, and it outlives the
+leader. It is one for each agent, so it is small: the standard library and no more, blocking calls, and Docker's API spoken
+by itself (aiodocker and what it needs take four times the memory; see docs/decisions/0014-container-runner.md). It is run as
+a file, with ``-I -S``: it can import nothing else of Kapelle.
+
+    create -> attach -> start -> [ input and output are copied, signals passed on ] -> end of output -> look -> remove -> exit
+
+Should it be killed, the kernel closes its end of the lifeline, a named pipe; the first process of the container (``INIT``) sees
+that and ends, and with it everything in the container. What is left then, and what was made and never started, is found by its
+labels (``ContainerSandbox.clear`` and ``sweep``).
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+FAILED = 125
+"""The exit code when there was no container to give one, as with docker and podman."""
+PIECE = 1 << 16
+FOUND, MADE, GOOD = 200, 201, 300
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+FRAME = 8
+"""Bytes that stand before each piece of output: which stream, three zeros, and how many follow."""
+INIT = """
+lifeline=$1; shift
+exec 3<&0
+trap 'exit 137' USR1
+trap 'kill -TERM -1' TERM
+trap 'kill -INT -1' INT
+trap 'kill -HUP -1' HUP
+( trap '' TERM INT HUP USR1; read -r nothing < "$lifeline"; kill -USR1 1 ) </dev/null >/dev/null 2>&1 3<&- &
+"$@" <&3 3<&- &
+child=$!
+exec </dev/null >/dev/null 2>/dev/null 3<&-
+while :; do
+  wait $child
+  code=$?
+  kill -0 $child || break
+done
+wait $child
+again=$?
+[ $again = 127 ] || code=$again
+exit $code
+"""
+"""The first process of a container: passes signals on to all others (as a process group would have it), clears away those that
+nobody waits for, and ends when the lifeline is cut. See the shim in ``adapters.hosts`` for how the exit code is asked for."""
+
+
+class Failed(Exception):
+    """The runtime cannot do what it was asked for."""
+
+
+class Api:
+    """Docker's API at one address: ``/path/of/a/socket`` or ``HOST:PORT``."""
+
+    def __init__(self, address: str, patience: float | None = None) -> None:
+        self._address = address
+        self._patience = patience
+        """Seconds that an answer may take; None: as long as it takes."""
+
+    def connect(self) -> socket.socket:
+        """Return a new connection."""
+        try:
+            if self._address.startswith("/"):
+                link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                link.settimeout(self._patience)
+                link.connect(self._address)
+                return link
+            host, _, port = self._address.rpartition(":")
+            return socket.create_connection((host.strip("[]"), int(port)), timeout=self._patience)
+        except OSError as error:
+            raise Failed(f"{self._address} cannot be reached: {error.strerror or error}") from error
+
+    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Return the status and the JSON that the runtime answers with; None where that is none."""
+        data = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.0\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        answer = bytearray()
+        try:
+            with self.connect() as link:
+                link.sendall(head.encode() + data)
+                while piece := link.recv(PIECE):
+                    answer += piece
+        except OSError as error:
+            raise Failed(f"{self._address} does not answer: {error}") from error
+        head, _, rest = bytes(answer).partition(b"\r\n\r\n")
+        return _status(head), _json(rest)
+
+    def attach(self, path: str) -> tuple[socket.socket, bytes]:
+        """Return a connection that has become the container's input and output, and what came of the output already."""
+        link = self.connect()
+        link.sendall(f"POST {path} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n".encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            piece = link.recv(PIECE)
+            if not piece:
+                break
+            answer += piece
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        if _status(head) not in {101, FOUND}:
+            raise Failed(_reason(_json(rest)) or "the container cannot be attached to")
+        return link, rest
+
+
+def _status(head: bytes) -> int:
+    try:
+        return int(head.split(b" ", 2)[1])
+    except (IndexError, ValueError):
+        raise Failed("the container runtime gave no answer") from None
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+def _reason(answer: Any) -> str:
+    return str(answer.get("message", "")) if isinstance(answer, dict) else ""  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+
+
+class Container:
+    """One container, from its making to its removal."""
+
+    def __init__(self, spec: Any) -> None:
+        self._spec = spec
+        self._api = Api(spec["address"])
+        self._name = str(spec["name"])
+        self._started = False
+        self._asked: list[int] = []
+
+    def run(self) -> int:
+        """Make it, run it to its end and remove it; return its exit code."""
+        with _lifeline(self._spec["lifeline"], self._spec["owner"]):
+            for number in PASSED_ON:
+                signal.signal(number, self._pass_on)
+            self._make()
+            try:
+                return self._run()
+            finally:
+                self._remove()
+
+    def _make(self) -> None:
+        given = {name: os.environ[name] for name in self._spec["env"] if name in os.environ}
+        body = {**self._spec["create"], "Env": [f"{name}={value}" for name, value in given.items()]}
+        status, answer = self._api.ask("POST", f"/containers/create?name={self._name}", body)
+        if status != MADE and self._remove():
+            # Of that name there was one already, of a runner that was killed. (Each runtime has its own status for that.)
+            status, answer = self._api.ask("POST", f"/containers/create?name={self._name}", body)
+        if status != MADE:
+            raise Failed(_reason(answer) or f"the container cannot be made ({status})")
+
+    def _run(self) -> int:
+        stdin = "1" if self._spec["stdin"] else "0"
+        link, begun = self._api.attach(f"/containers/{self._name}/attach?stream=1&stdin={stdin}&stdout=1&stderr=1")
+        with link:
+            if self._asked:
+                return 128 + self._asked[0]
+            status, answer = self._api.ask("POST", f"/containers/{self._name}/start")
+            if status >= GOOD:
+                raise Failed(_reason(answer) or f"the container cannot be started ({status})")
+            self._started = True
+            for number in self._asked:
+                self._kill(number)
+            _copy(link, begun, stdin=self._spec["stdin"])
+        return self._code()
+
+    def _code(self) -> int:
+        """Return the exit code, which is known soon after the output has ended."""
+        state = self._state()
+        if state.get("Running"):
+            # The connection broke: nobody could hear what it says any more.
+            self._api.ask("POST", f"/containers/{self._name}/kill?signal=KILL")
+            raise Failed("the container runtime has closed the connection to the container, which was ended for that")
+        if state.get("OOMKilled"):
+            with open(self._spec["remains"], "w", encoding="ascii") as stream:  # noqa: PTH123  # pathlib costs more than all else
+                stream.write("out of memory")
+        return int(state.get("ExitCode", FAILED))
+
+    def _state(self) -> Any:
+        waited = 0
+        while True:
+            status, answer = self._api.ask("GET", f"/containers/{self._name}/json")
+            if status != FOUND:
+                raise Failed(_reason(answer) or "the container is gone")
+            state = answer["State"]
+            if not state.get("Running") or waited > 100:
+                return state
+            waited += 1
+            select.select([], [], [], 0.02)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        if self._started:
+            self._kill(number)
+        else:
+            self._asked.append(number)
+
+    def _kill(self, number: int) -> None:
+        # It may have ended meanwhile; and where the runtime cannot be reached, the lifeline is cut a moment later.
+        with suppress(Failed):
+            self._api.ask("POST", f"/containers/{self._name}/kill?signal={signal.Signals(number).name}")
+
+    def _remove(self) -> bool:
+        """Remove it, with all that runs in it; say whether there was one."""
+        return self._api.ask("DELETE", f"/containers/{self._name}?force=1&v=1")[0] < GOOD
+
+
+class _lifeline:
+    """A named pipe whose writing end only this process holds: what reads it comes to its end when this process does."""
+
+    def __init__(self, path: str, owner: int) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        os.mkfifo(path, 0o400)
+        if owner != os.geteuid():
+            os.chown(path, owner, owner)
+        self._handle = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+
+
+def _copy(link: socket.socket, begun: bytes, *, stdin: bool) -> None:
+    """Carry input in and output out until the output has ended."""
+    frames = Frames(_write)
+    frames.feed(begun)
+    link.setblocking(False)
+    poll = select.poll()
+    rest = b""
+    poll.register(link, select.POLLIN)
+    if stdin:
+        poll.register(0, select.POLLIN)
+    while True:
+        for handle, _ in poll.poll():
+            if handle == 0:
+                rest = os.read(0, PIECE)
+                poll.unregister(0)
+                if rest:
+                    # No more is read than the container takes.
+                    poll.modify(link, select.POLLIN | select.POLLOUT)
+                else:
+                    link.shutdown(socket.SHUT_WR)
+                continue
+            if rest:
+                rest = rest[_send(link, rest) :]
+                if not rest:
+                    poll.modify(link, select.POLLIN)
+                    poll.register(0, select.POLLIN)
+            try:
+                data = link.recv(PIECE)
+            except BlockingIOError:
+                continue
+            except ConnectionError:
+                return
+            if not data:
+                return
+            frames.feed(data)
+
+
+def _send(link: socket.socket, data: bytes) -> int:
+    try:
+        return link.send(data)
+    except BlockingIOError:
+        return 0
+    except OSError:
+        # It takes no more input; its output may go on.
+        return len(data)
+
+
+def _write(stream: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(stream, data) :]
+
+
+class Frames:
+    """The output of a container as its API gives it: pieces of both streams, each with a head, cut anywhere."""
+
+    def __init__(self, write: Callable[[int, memoryview], None]) -> None:
+        self._write = write
+        self._head = bytearray()
+        self._stream = 1
+        self._left = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        rest = memoryview(data)
+        while rest:
+            if self._left:
+                piece = rest[: self._left]
+                self._write(self._stream, piece)
+                self._left -= len(piece)
+                rest = rest[len(piece) :]
+                continue
+            missing = FRAME - len(self._head)
+            self._head += rest[:missing]
+            rest = rest[missing:]
+            if len(self._head) == FRAME:
+                self._stream = 2 if self._head[0] == 2 else 1
+                self._left = int.from_bytes(self._head[4:], "big")
+                self._head.clear()
+
+
+def main() -> int:
+    """Run the container that the file named by the first argument describes."""
+    with open(sys.argv[1], encoding="utf-8") as stream:  # noqa: PTH123  # as above
+        spec = json.load(stream)
+    try:
+        return Container(spec).run()
+    except Failed as error:
+        sys.stderr.write(f"kapelle: {error}\n")
+        return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
