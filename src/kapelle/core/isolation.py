@@ -98,6 +98,8 @@ class Isolation:
     """What is shown beyond what the work itself needs."""
     path: tuple[str, ...] = ()
     """Directories of programs, before all others."""
+    image: str = ""
+    """Where programs come from, for a sandbox that takes them from an image: ``POLICY`` or ``POLICY:ARGUMENT``."""
 
 
 @frozen

@@ -61,7 +61,7 @@ class Place:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of its commands: no key, no login, no setting but the state directory."""
-        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "CONTAINER_HOST") if name in os.environ}
         return {**kept, "KAPELLE_HOME": str(self.home), "HOME": str(self.home.parent)}
 
     def run(

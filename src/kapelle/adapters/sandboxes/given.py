@@ -1,4 +1,4 @@
-"""What a sandbox that isolates files gives a process of its own: its files, the little of /etc that names users, its directories."""
+"""What a sandbox that isolates files gives a process for itself: directories, files, the little of /etc that names users."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,8 @@ from pathlib import Path
 from kapelle.adapters.sandboxes.surroundings import make_folders, temporary
 from kapelle.adapters.system.ownership import agent, give
 from kapelle.core.errors import HostFailed
-from kapelle.core.ports import Launch, Mount, MountKind, Place
+from kapelle.core.isolation import Mount, MountKind, Place
+from kapelle.core.ports import Launch
 
 ETC = (
     *("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
@@ -46,6 +47,11 @@ def given(launch: Launch, place: Place) -> list[Mount]:
     except OSError as error:
         raise HostFailed(f"{error.filename} cannot be prepared for the sandbox: {error.strerror}") from error
     return [*etc, *own, *place.mounts, *files]
+
+
+def private(place: Place) -> tuple[str, ...]:
+    """Return what no mount of programs may show of what belongs to *place*."""
+    return (place.workspace, place.folder, place.home, *(mount.path for mount in place.mounts))
 
 
 def _files(launch: Launch, place: Place) -> Iterator[Mount]:

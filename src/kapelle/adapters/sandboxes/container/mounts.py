@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kapelle.adapters.sandboxes.programs import is_below
 from kapelle.core.errors import HostFailed
-from kapelle.core.ports import Mount, MountKind
+from kapelle.core.isolation import Mount, MountKind
 
 APART = (",", '"', "\n")
 """What a path may not hold where a runtime takes mounts apart as a line of text (Podman does so with Docker's API)."""

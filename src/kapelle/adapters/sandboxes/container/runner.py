@@ -28,7 +28,9 @@ FAILED = 125
 PIECE = 1 << 16
 FOUND, MADE, GOOD = 200, 201, 300
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-FRAME = 8
+LOOKS, LOOK = 100, 0.02
+"""How often it is looked whether a container has ended whose output has, and seconds between."""
+FRAME, OF_ERRORS = 8, 2
 """Bytes that stand before each piece of output: which stream, three zeros, and how many follow."""
 INIT = """
 lifeline=$1; shift
@@ -98,7 +100,9 @@ class Api:
     def attach(self, path: str) -> tuple[socket.socket, bytes]:
         """Return a connection that has become the container's input and output, and what came of the output already."""
         link = self.connect()
-        link.sendall(f"POST {path} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n".encode())
+        link.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n".encode()
+        )
         answer = b""
         while b"\r\n\r\n" not in answer:
             piece = link.recv(PIECE)
@@ -137,18 +141,31 @@ class Container:
         self._api = Api(spec["address"])
         self._name = str(spec["name"])
         self._started = False
+        self._out_of_memory = False
         self._asked: list[int] = []
 
     def run(self) -> int:
         """Make it, run it to its end and remove it; return its exit code."""
-        with _lifeline(self._spec["lifeline"], self._spec["owner"]):
-            for number in PASSED_ON:
-                signal.signal(number, self._pass_on)
-            self._make()
-            try:
-                return self._run()
-            finally:
-                self._remove()
+        for number in PASSED_ON:
+            signal.signal(number, self._pass_on)
+        with suppress(FileNotFoundError):
+            os.unlink(self._spec["ended"])
+        lifeline, group = _lifeline(self._spec["lifeline"], self._spec["owner"]), Group(self._spec["group"])
+        self._make()
+        try:
+            code = self._run()
+        finally:
+            self._remove()
+        self._tell("out of memory" if self._out_of_memory or group.out_of_memory() else "")
+        os.close(lifeline)
+        return code
+
+    def _tell(self, what: str) -> None:
+        """Write down that nothing is left, for whoever clears up, and what is to be said."""
+        fresh = f"{self._spec['ended']}.new"
+        with open(fresh, "w", encoding="ascii") as stream:
+            stream.write(what)
+        os.replace(fresh, self._spec["ended"])
 
     def _make(self) -> None:
         given = {name: os.environ[name] for name in self._spec["env"] if name in os.environ}
@@ -182,9 +199,7 @@ class Container:
             # The connection broke: nobody could hear what it says any more.
             self._api.ask("POST", f"/containers/{self._name}/kill?signal=KILL")
             raise Failed("the container runtime has closed the connection to the container, which was ended for that")
-        if state.get("OOMKilled"):
-            with open(self._spec["remains"], "w", encoding="ascii") as stream:  # noqa: PTH123  # pathlib costs more than all else
-                stream.write("out of memory")
+        self._out_of_memory = bool(state.get("OOMKilled"))
         return int(state.get("ExitCode", FAILED))
 
     def _state(self) -> Any:
@@ -194,10 +209,10 @@ class Container:
             if status != FOUND:
                 raise Failed(_reason(answer) or "the container is gone")
             state = answer["State"]
-            if not state.get("Running") or waited > 100:
+            if not state.get("Running") or waited >= LOOKS:
                 return state
             waited += 1
-            select.select([], [], [], 0.02)
+            select.select([], [], [], LOOK)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         if self._started:
@@ -215,22 +230,50 @@ class Container:
         return self._api.ask("DELETE", f"/containers/{self._name}?force=1&v=1")[0] < GOOD
 
 
-class _lifeline:
-    """A named pipe whose writing end only this process holds: what reads it comes to its end when this process does."""
+def _lifeline(path: str, owner: int) -> int:
+    """Make a named pipe and hold its writing end, as nobody else does: who reads it comes to its end when this process does."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    os.mkfifo(path, 0o400)
+    if owner != os.geteuid():
+        os.chown(path, owner, owner)
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
-    def __init__(self, path: str, owner: int) -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        os.mkfifo(path, 0o400)
-        if owner != os.geteuid():
-            os.chown(path, owner, owner)
-        self._handle = os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
-    def __enter__(self) -> None:
-        pass
+class Group:
+    """A cgroup of our own round the container's, with the same limit of memory: the kernel tells us when it was met.
 
-    def __exit__(self, *_: object) -> None:
-        os.close(self._handle)
+    What Podman says of it is not to be relied on with cgroups of version 1; with version 2 there is no need for this.
+    """
+
+    def __init__(self, spec: Any) -> None:
+        self._events: int | None = None
+        if spec is None:
+            return
+        folder = spec["folder"]
+        os.makedirs(folder, exist_ok=True)
+        for name, value in spec["limits"]:
+            # Without swap there is no file for a limit of it.
+            if os.path.exists(f"{folder}/{name}"):
+                _put(f"{folder}/{name}", value)
+        self._events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        control = os.open(f"{folder}/memory.oom_control", os.O_RDONLY)
+        _put(f"{folder}/cgroup.event_control", f"{self._events} {control}")
+        os.close(control)
+
+    def out_of_memory(self) -> bool:
+        """Say whether something in the group was ended for want of memory."""
+        if self._events is None:
+            return False
+        try:
+            return os.eventfd_read(self._events) > 0
+        except BlockingIOError:
+            return False
+
+
+def _put(path: str, value: str) -> None:
+    with open(path, "w", encoding="ascii") as stream:
+        stream.write(value)
 
 
 def _copy(link: socket.socket, begun: bytes, *, stdin: bool) -> None:
@@ -308,18 +351,18 @@ class Frames:
             self._head += rest[:missing]
             rest = rest[missing:]
             if len(self._head) == FRAME:
-                self._stream = 2 if self._head[0] == 2 else 1
+                self._stream = OF_ERRORS if self._head[0] == OF_ERRORS else 1
                 self._left = int.from_bytes(self._head[4:], "big")
                 self._head.clear()
 
 
 def main() -> int:
     """Run the container that the file named by the first argument describes."""
-    with open(sys.argv[1], encoding="utf-8") as stream:  # noqa: PTH123  # as above
+    with open(sys.argv[1], encoding="utf-8") as stream:
         spec = json.load(stream)
     try:
         return Container(spec).run()
-    except Failed as error:
+    except (Failed, OSError) as error:
         sys.stderr.write(f"kapelle: {error}\n")
         return FAILED
 

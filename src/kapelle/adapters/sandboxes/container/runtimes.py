@@ -6,18 +6,15 @@ The hot path, a container's life, is the runner's; what is here needs aiodocker,
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from kapelle.adapters.sandboxes.container.runner import Api, Failed
 from kapelle.core.containers import ContainerUse, Image, RuntimeFacts
 from kapelle.core.errors import HostFailed
-
-if TYPE_CHECKING:
-    from aiodocker import Docker
 
 KNOWN_FOR = 10.0
 """Seconds for which what was found out of a runtime is believed: it may be started, or ended, at any time."""
@@ -106,19 +103,20 @@ class DockerApi:
 
     async def provide(self, image: Image) -> None:
         async with self._making, self._docker() as docker:
-            if await _inspect(docker, image.name) is not None:
+            if await _unless_missing(docker.images.inspect(image.name)) is not None:
                 return
             if image.recipe is None:
                 await docker.images.pull(image.name)
             else:
                 await _build(docker, image)
-            if await _inspect(docker, image.name) is None:
+            if await _unless_missing(docker.images.inspect(image.name)) is None:
                 raise HostFailed(f"the image {image.name} was made, and is not there")
 
     async def search_path(self, image: Image) -> str:
         async with self._docker() as docker:
-            found = await _inspect(docker, image.name) or {}
-        lines: list[str] = (found.get("Config") or {}).get("Env") or []
+            found = await _unless_missing(docker.images.inspect(image.name)) or {}
+        config = cast("dict[str, Any]", found.get("Config") or {})
+        lines = cast("list[str]", config.get("Env") or [])
         return next((line.removeprefix("PATH=") for line in lines if line.startswith("PATH=")), "")
 
     # --- Containers ---------------------------------------------------------------------------------------------------
@@ -130,18 +128,12 @@ class DockerApi:
         return {str(each["Names"][0]).lstrip("/"): dict(each["Labels"]) for each in there}
 
     async def remove(self, name: str) -> bool:
-        from aiodocker import DockerError
-
         async with self._docker() as docker:
             container = docker.containers.container(name)
-            try:
-                state = (await container.show())["State"]
-                await container.delete(force=True, v=True)
-            except DockerError as error:
-                if error.status == NOT_FOUND:
-                    return False
-                raise
-        return bool(state.get("OOMKilled"))
+            found = await _unless_missing(container.show())
+            if found is not None:
+                await _unless_missing(container.delete(force=True, v=True))
+        return found is not None and bool(found["State"].get("OOMKilled"))
 
     async def pause(self, name: str) -> None:
         async with self._docker() as docker:
@@ -161,8 +153,8 @@ class DockerApi:
         )
 
     @asynccontextmanager
-    async def _docker(self) -> "AsyncGenerator[Docker]":
-        """Give a client; what goes wrong with it is a failure of this host.
+    async def _docker(self) -> AsyncGenerator[Any]:
+        """Give a client (``aiodocker.Docker``, which has no whole types); what goes wrong with it is a failure of this host.
 
         Raises:
             HostFailed: the runtime cannot be reached, or says no.
@@ -223,30 +215,32 @@ def _aiodocker() -> Any:
 
 
 def _facts(address: str, version: Mapping[str, Any], info: Mapping[str, Any]) -> RuntimeFacts:
-    parts = [str(part.get("Name", "")) for part in version.get("Components") or []]
-    podman = any("podman" in part.lower() for part in parts)
-    rootless = bool(info.get("Rootless")) or any("rootless" in str(each) for each in info.get("SecurityOptions") or [])
+    parts = cast("list[dict[str, Any]]", version.get("Components") or [])
+    options = cast("list[str]", info.get("SecurityOptions") or [])
+    podman = any("podman" in str(part.get("Name", "")).lower() for part in parts)
+    driver = str(info.get("CgroupDriver") or "")
     return RuntimeFacts(
         product=f"{'Podman' if podman else 'Docker'} {version.get('Version', '')}",
         address=address,
-        rootless=rootless,
-        cgroup_driver=str(info.get("CgroupDriver") or ""),
-        limits=bool(info.get("MemoryLimit", True)) and str(info.get("CgroupDriver")) != "none",
+        rootless=bool(info.get("Rootless")) or any("rootless" in option for option in options),
+        cgroup_driver=driver,
+        limits=bool(info.get("MemoryLimit", True)) and driver not in {"", "none"},
     )
 
 
-async def _inspect(docker: "Docker", name: str) -> dict[str, Any] | None:
+async def _unless_missing(asked: Awaitable[Any]) -> dict[str, Any] | None:
+    """Return what is answered (empty for nothing in particular); None when there is no such image or container."""
     from aiodocker import DockerError
 
     try:
-        return await docker.images.inspect(name)
+        return cast("dict[str, Any]", await asked or {})
     except DockerError as error:
         if error.status == NOT_FOUND:
             return None
         raise
 
 
-async def _build(docker: "Docker", image: Image) -> None:
+async def _build(docker: Any, image: Image) -> None:
     said: list[str] = []
     stream = docker.images.build(
         fileobj=BytesIO(image.recipe or b""),

@@ -7,15 +7,15 @@ ends the runner as it does any process, and finds it again after a crash. What i
 import hashlib
 import json
 import os
-import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from kapelle.adapters.sandboxes.container import runner
+from kapelle.adapters.sandboxes.container.groups import own_group, parent, remove_group
 from kapelle.adapters.sandboxes.container.mounts import as_docker
 from kapelle.adapters.sandboxes.given import ETC, given
 from kapelle.adapters.sandboxes.programs import SYSTEM, needed
@@ -23,7 +23,8 @@ from kapelle.adapters.sandboxes.surroundings import PASSED_ON, environment
 from kapelle.adapters.system.ownership import agent
 from kapelle.core.containers import Image, ImagePolicy, Runtime
 from kapelle.core.errors import HostFailed, ProgramMissing
-from kapelle.core.ports import Launch, Mount, MountKind, Place, SandboxCapabilities
+from kapelle.core.isolation import Limit, Mount, MountKind, Place, Remains, SandboxCapabilities
+from kapelle.core.ports import Launch
 
 GROUP = "kapelle.adapters"
 FIRST = ("podman", "docker")
@@ -32,6 +33,9 @@ OWN = "/run/kapelle-container"
 """Where a container finds its first program and its lifeline."""
 STORE, KEY = "kapelle.store", "kapelle.key"
 """Labels by which containers are found again."""
+LIMITS = frozenset({Limit.MEMORY, Limit.CPUS, Limit.PIDS, Limit.FILES})
+OWN_PROCESSES = 2
+"""How many processes are in each container beside those that it is for: the first one, and what holds the lifeline."""
 OF_A_MACHINE = frozenset(PASSED_ON) - {"LANG", "LC_ALL", "TZ"}
 """What of the operator's environment says where things are on this machine, and so means nothing in an image."""
 
@@ -40,7 +44,6 @@ class ContainerSandbox:
     """See ``core.ports.Sandbox``."""
 
     name = "container"
-    capabilities = SandboxCapabilities(files=True, pids=True)
 
     def __init__(
         self, runtimes: Mapping[str, Runtime] | None = None, policies: Mapping[str, ImagePolicy] | None = None
@@ -48,6 +51,13 @@ class ContainerSandbox:
         self._runtimes = _of_kind("runtime") if runtimes is None else runtimes
         self._policies = _of_kind("images") if policies is None else policies
         self._provided: set[tuple[str, str]] = set()
+
+    @property
+    def capabilities(self) -> SandboxCapabilities:
+        """What it isolates here; the limits are those that the runtime can hold."""
+        found = self._choose()
+        held = not isinstance(found, str) and found.facts().limits
+        return SandboxCapabilities(files=True, pids=True, limits=LIMITS if held else frozenset())
 
     def missing(self) -> str:
         found = self._choose()
@@ -74,29 +84,57 @@ class ContainerSandbox:
 
     async def wrap(self, launch: Launch, place: Place) -> Launch:
         runtime = self.runtime()
-        image = self._image("host")
+        image = self._image(place.isolation.image or "host")
         await self._provide(runtime, image)
         own = given(launch, place)
         env = environment(launch, place)
         if not image.host_programs:
             env = {name: value for name, value in env.items() if name not in OF_A_MACHINE or name in dict(launch.env)}
-        folder = _folder(place)
-        lifeline, remains = folder / "own" / "lifeline", folder / "remains"
-        who = agent() or os.geteuid()
+        folder, facts, name = _folder(place), runtime.facts(), _name(place)
+        group = own_group(facts, name, place.isolation.limits.memory)
         mounts = [*_programs(image, env, launch), *own, Mount(kind=MountKind.READ, path=OWN, source=str(folder / "own"))]
+        settings = {
+            **_settings(mounts, folder),
+            **_limits(place),
+            **({} if group is None else {"CgroupParent": parent(name)}),
+            **runtime.changes(),
+        }
         spec = {
-            "address": runtime.facts().address,
-            "name": _name(place),
+            "address": facts.address,
+            "name": name,
             "env": list(env),
             "stdin": launch.stdin,
-            "lifeline": str(lifeline),
-            "owner": who,
-            "remains": str(remains),
-            "create": _body(launch, place, image, mounts, folder, runtime.changes()),
+            "lifeline": str(folder / "own" / "lifeline"),
+            "owner": agent() or os.geteuid(),
+            "ended": str(folder / "ended"),
+            "group": group,
+            "create": {**_body(launch, place, image), "HostConfig": settings},
         }
         path = _write(folder, spec)
         argv = (sys.executable, "-I", "-S", "-B", runner.__file__, str(path))
         return replace(launch, argv=argv, env=tuple(env.items()))
+
+    async def clear(self, place: Place) -> Remains:
+        name, ended = _name(place), _folder(place) / "ended"
+        try:
+            # The runner came to its end and has removed all but this.
+            out_of_memory = ended.read_text(encoding="ascii") != ""
+            ended.unlink()
+        except FileNotFoundError:
+            if not _folder(place).exists():
+                return Remains()
+            out_of_memory = await self.runtime().remove(name)
+        await remove_group(name)
+        return Remains(out_of_memory=out_of_memory)
+
+    async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
+        runtime = self.runtime()
+        there = await runtime.found({STORE: store_id})
+        found = {name: labels[KEY] for name, labels in there.items() if labels.get(KEY, "") not in keep}
+        for name in found:
+            await runtime.remove(name)
+            await remove_group(name)
+        return tuple(found.values())
 
     def _image(self, wanted: str) -> Image:
         name, _, argument = wanted.partition(":")
@@ -119,7 +157,7 @@ def _of_kind(kind: str) -> dict[str, Any]:
 
 def _name(place: Place) -> str:
     """Return what the container of a process is called: no other of any store is called so."""
-    whose = f"{place.folder}"
+    whose = f"{place.store_id}\n{place.key}\n{place.folder}"
     return f"kapelle-{hashlib.sha256(whose.encode()).hexdigest()[:16]}"
 
 
@@ -148,43 +186,55 @@ def _argv(launch: Launch, image: Image) -> tuple[str, ...]:
     return (Path(program).name, *arguments)
 
 
-def _body(
-    launch: Launch, place: Place, image: Image, mounts: list[Mount], folder: Path, changes: Mapping[str, object]
-) -> dict[str, object]:
+def _body(launch: Launch, place: Place, image: Image) -> dict[str, object]:
     """Return what Docker's API is asked to make; the environment is put in by the runner."""
-    structured, lines = as_docker(mounts, folder / "hidden")
-    who = agent() or os.geteuid()
+    who = agent()
     return {
         "Image": image.name,
         "Entrypoint": ["/bin/sh", f"{OWN}/init", f"{OWN}/lifeline"],
         "Cmd": list(_argv(launch, image)),
-        "User": f"{who}:{agent() or os.getegid()}",
+        "User": f"{who}:{who}" if who is not None else f"{os.geteuid()}:{os.getegid()}",
         "WorkingDir": launch.cwd,
-        "Hostname": "sandbox",
-        "Labels": {STORE: "", KEY: ""},
+        "Labels": {STORE: place.store_id, KEY: place.key},
         "OpenStdin": launch.stdin,
         "StdinOnce": launch.stdin,
         "AttachStdin": launch.stdin,
         "AttachStdout": True,
         "AttachStderr": True,
-        "HostConfig": {
-            "Mounts": structured,
-            "Binds": lines,
-            "Tmpfs": {"/tmp": "mode=1777", "/var/tmp": "mode=1777"},  # noqa: S108  # its own, and empty
-            "ReadonlyRootfs": True,
-            "CapDrop": ["ALL"],
-            # Without labels: the files are those of the machine, and a policy of the machine would keep them from it.
-            "SecurityOpt": ["no-new-privileges", "label=disable"],
-            "NetworkMode": "host",
-            "IpcMode": "private",
-            # What it says goes to the spool, and there alone.
-            "LogConfig": {"Type": "none"},
-            **changes,
-        },
     }
 
 
-def _write(folder: Path, spec: dict[str, object]) -> Path:
+def _settings(mounts: list[Mount], folder: Path) -> dict[str, object]:
+    structured, lines = as_docker(mounts, folder / "hidden")
+    return {
+        "Mounts": structured,
+        "Binds": lines,
+        "Tmpfs": {"/tmp": "mode=1777", "/var/tmp": "mode=1777"},  # noqa: S108  # its own, and empty
+        "ReadonlyRootfs": True,
+        "CapDrop": ["ALL"],
+        # Without labels: the files are those of the machine, and a policy of the machine would keep them from it.
+        "SecurityOpt": ["no-new-privileges", "label=disable"],
+        "NetworkMode": "host",
+        "IpcMode": "private",
+        # What it says goes to the spool, and there alone.
+        "LogConfig": {"Type": "none"},
+    }
+
+
+def _limits(place: Place) -> dict[str, object]:
+    limits, found = place.isolation.limits, dict[str, object]()
+    if limits.memory is not None:
+        found |= {"Memory": limits.memory, "MemorySwap": limits.memory}
+    if limits.cpus is not None:
+        found["NanoCpus"] = int(limits.cpus * 1e9)
+    if limits.pids is not None:
+        found["PidsLimit"] = limits.pids + OWN_PROCESSES
+    if limits.files is not None:
+        found["Ulimits"] = [{"Name": "nofile", "Soft": limits.files, "Hard": limits.files}]
+    return found
+
+
+def _write(folder: Path, spec: Mapping[str, object]) -> Path:
     """Write what the runner is to do, and the container's first program; return where."""
     text = json.dumps(spec, sort_keys=True)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"

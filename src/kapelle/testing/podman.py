@@ -1,0 +1,83 @@
+"""A real Podman for tests: a service of its own, with a store of its own, all of which is gone when the tests are over.
+
+It needs no registry, no systemd and no settings of the machine. It installs nothing.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from kapelle.core.errors import ProgramMissing
+
+PROGRAMS = ("podman", "runc", "conmon")
+PATIENCE = 60.0
+SETTINGS = """\
+[containers]
+default_ulimits = ["nofile=20000:20000", "nproc=30000:30000"]
+log_driver = "k8s-file"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+"""What a machine without systemd needs; ``crun`` refuses machines with cgroups of both versions, so it is runc."""
+
+
+@contextmanager
+def podman_service(folder: Path) -> Generator[str]:
+    """Start Podman's service, which keeps everything in *folder*; yield its address for ``CONTAINER_HOST``.
+
+    At the end all its containers are ended and removed, and so is what it has mounted.
+
+    Raises:
+        ProgramMissing: a program that it needs is not there.
+    """
+    gone = [name for name in PROGRAMS if shutil.which(name) is None]
+    if gone:
+        raise ProgramMissing(f"{' and '.join(gone)} cannot be found", remedy="apt-get install podman runc")
+    folder.mkdir(parents=True, exist_ok=True)
+    settings, socket = folder / "containers.conf", folder / "podman.sock"
+    settings.write_text(SETTINGS, encoding="utf-8")
+    podman = ["podman", "--root", str(folder / "root"), "--runroot", str(folder / "run"), "--runtime", "runc"]
+    podman += ["--storage-driver", "overlay"]
+    env = {**os.environ, "CONTAINERS_CONF": str(settings)}
+    with (folder / "said.txt").open("wb") as said:
+        service = subprocess.Popen(
+            [*podman, "system", "service", "--time", "0", f"unix://{socket}"],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    try:
+        _wait_for(socket, service, folder / "said.txt")
+        yield f"unix://{socket}"
+    finally:
+        subprocess.run([*podman, "rm", "--all", "--force", "--time", "0"], env=env, check=False, capture_output=True)
+        with suppress(ProcessLookupError):
+            os.killpg(service.pid, signal.SIGTERM)
+        service.wait(timeout=PATIENCE)
+        _unmount(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for(socket: Path, service: "subprocess.Popen[bytes]", said: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while not socket.exists():
+        assert service.poll() is None, said.read_text(encoding="utf-8")
+        assert time.monotonic() < end, "Podman's service does not start"
+        time.sleep(0.02)
+
+
+def _unmount(folder: Path) -> None:
+    """Unmount what is mounted below *folder*, the inner first."""
+    lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    for line in reversed(lines):
+        place = line.split(" ")[1]
+        if place.startswith(f"{folder}/"):
+            subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
