@@ -8,8 +8,12 @@ from kapelle.testing.conformance.sandboxes import SandboxSuite
 
 @pytest.mark.usefixtures("podman")
 class TestContainerSandbox(SandboxSuite):
+    @pytest.fixture(autouse=True)
+    def _one(self) -> None:
+        self._sandbox = ContainerSandbox()
+
     def sandbox(self) -> Sandbox:
-        return ContainerSandbox()
+        return self._sandbox
 
     def host(self) -> Host:
         return LocalHost()

@@ -288,11 +288,16 @@ class Isolated(Model):
         default_factory=dict, description="PATH: read, write or hide. What is shown of the machine beside what work needs."
     )
     path: Names = Field(default_factory=list, description="Directories of programs, before all others.")
+    image: Named | Annotated[dict[Named, str], Field(min_length=1, max_length=1)] | None = Field(
+        default=None,
+        description="For containers: host (this machine's programs), containerfile (the one that Kapelle brings), "
+        "{containerfile: FILE} or {name: IMAGE}.",
+    )
 
     @property
     def isolation_given(self) -> bool:
         """Whether anything is asked of the sandbox."""
-        return bool(self.model_fields_set & {"limits", "network", "mounts", "path"})
+        return bool(self.model_fields_set & {"limits", "network", "mounts", "path", "image"})
 
 
 class Agent(Isolated):

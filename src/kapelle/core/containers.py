@@ -9,6 +9,10 @@ from typing import Protocol
 from kapelle.core.frozen import frozen
 
 
+class ImageRefused(ValueError):
+    """There is no such image, in words for people."""
+
+
 @frozen
 class Image:
     """An image that containers are made from."""
@@ -17,6 +21,8 @@ class Image:
     """With its tag. Of one that is built here, the tag is a digest of all that it is built from: the same is built once."""
     recipe: bytes | None = None
     """What to build it from when it is not there: a tar archive with a ``Containerfile``. None: it is fetched by its name."""
+    lost: str = ""
+    """Why it cannot be built any more, in words for people, when it is not there."""
     host_programs: bool = False
     """Whether it is empty, and holds the programs of this machine, mounted read-only, at their own paths."""
 
@@ -26,16 +32,18 @@ class ImagePolicy(Protocol):
 
     name: str
 
-    def problem(self, argument: str) -> str:
-        """Return what is wrong with *argument*, in words for people; empty when nothing is. Returns at once."""
+    def settle(self, argument: str, root: str) -> str:
+        """Return *argument* as it is kept with a run: the same image for as long as it takes, whatever changes at *root*.
+
+        Returns at once.
+
+        Raises:
+            ImageRefused: nothing can be made of it; the message says why.
+        """
         ...
 
     def image(self, argument: str) -> Image:
-        """Return the image that *argument* (empty when none is given) stands for. Returns at once.
-
-        Raises:
-            HostFailed: what it is built from cannot be read.
-        """
+        """Return the image that *argument*, as ``settle`` has given it, stands for. Returns at once."""
         ...
 
 

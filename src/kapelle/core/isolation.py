@@ -169,3 +169,5 @@ class SandboxCapabilities:
     """What was started ends with it, also when it left its process group and threw away its environment."""
     limits: frozenset[Limit] = frozenset()
     """What it can hold."""
+    images: bool = False
+    """Whether programs can come from an image."""

@@ -3,13 +3,14 @@
 import hashlib
 import io
 import re
+import sys
 import tarfile
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
 from kapelle.adapters.sandboxes.programs import SYSTEM
-from kapelle.core.containers import Image
-from kapelle.core.errors import HostFailed
+from kapelle.core.containers import Image, ImageRefused
 
 SHIPPED = Path(__file__).with_name("image")
 """The Containerfile that Kapelle brings: the agent's CLI, git and common tools."""
@@ -24,10 +25,12 @@ class HostImages:
 
     name = "host"
 
-    def problem(self, argument: str) -> str:
-        if not Path("/usr/bin").is_dir():
-            return "the programs of this machine cannot be used in a container; name an image"
-        return "it takes nothing more" if argument else ""
+    def settle(self, argument: str, root: str) -> str:
+        if argument:
+            raise ImageRefused("host takes nothing more: the programs are those of this machine")
+        if sys.platform != "linux":
+            raise ImageRefused("the programs of this machine cannot run in a container; name an image")
+        return ""
 
     def image(self, argument: str) -> Image:
         recipe = _skeleton()
@@ -35,22 +38,29 @@ class HostImages:
 
 
 class ContainerfileImages:
-    """An image that is built from a Containerfile, and everything beside it: the user's own, or the one that Kapelle brings."""
+    """An image that is built from a Containerfile and everything beside it: the user's own, or the one that Kapelle brings.
+
+    What is settled holds a digest of it all: an image that was built from something else is never taken for it.
+    """
 
     name = "containerfile"
 
-    def problem(self, argument: str) -> str:
-        if argument and not Path(argument).is_file():
-            return f"there is no file {argument}"
-        try:
-            self.image(argument)
-        except HostFailed as error:
-            return error.message
-        return ""
+    def settle(self, argument: str, root: str) -> str:
+        path = Path(root, argument).resolve() if argument else SHIPPED / "Containerfile"
+        if not path.is_file():
+            raise ImageRefused(f"there is no file {path}")
+        return f"{_digest(_packed(path))}:{path}"
 
     def image(self, argument: str) -> Image:
-        recipe = _packed(Path(argument) if argument else SHIPPED / "Containerfile")
-        return Image(name=f"localhost/kapelle:{_digest(recipe)}", recipe=recipe)
+        digest, _, path = argument.partition(":")
+        recipe, lost = None, ""
+        try:
+            recipe = _packed(Path(path))
+        except ImageRefused as error:
+            lost = str(error)
+        if recipe is not None and _digest(recipe) != digest:
+            recipe, lost = None, f"{path}, or what is beside it, was changed since the run was submitted"
+        return Image(name=f"localhost/kapelle:{digest}", recipe=recipe, lost=lost)
 
 
 class NamedImages:
@@ -58,8 +68,10 @@ class NamedImages:
 
     name = "name"
 
-    def problem(self, argument: str) -> str:
-        return "" if NAME.fullmatch(argument) else f"{argument or 'nothing'} is no name of an image"
+    def settle(self, argument: str, root: str) -> str:
+        if not NAME.fullmatch(argument):
+            raise ImageRefused(f"{argument[:100] or 'nothing'} is no name of an image")
+        return argument
 
     def image(self, argument: str) -> Image:
         return Image(name=argument)
@@ -96,28 +108,30 @@ def _packed(containerfile: Path) -> bytes:
     """Return *containerfile* and all that is beside and below it, in an archive that is always the same.
 
     Raises:
-        HostFailed: it cannot be read, or is too much.
+        ImageRefused: it cannot be read, or is too much.
     """
     folder, size = containerfile.parent, 0
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file() or path.is_symlink():
-            continue
-        size += path.stat().st_size
-        if size > LARGEST:
-            remedy = "Give the Containerfile a folder of its own, with nothing in it but what it copies."
-            raise HostFailed(f"{folder} is too large to build an image from (more than {LARGEST >> 20} MB)", remedy=remedy)
-        found[str(path.relative_to(folder))] = path
+    files: dict[str, bytes] = {}
+    executable: set[str] = set()
     try:
-        files = {name: path.read_bytes() for name, path in found.items()}
-        executable = {name for name, path in found.items() if path.stat().st_mode & 0o100}
+        for path in sorted(folder.rglob("*")):
+            if not path.is_file() or path.is_symlink():
+                continue
+            facts = path.stat()
+            size += facts.st_size
+            if size > LARGEST:
+                advice = "give the Containerfile a folder of its own, with nothing in it but what it copies"
+                raise ImageRefused(f"{folder} is too large to build an image from (over {LARGEST >> 20} MB); {advice}")
+            name = str(path.relative_to(folder))
+            files[name] = path.read_bytes()
+            executable |= {name} if facts.st_mode & 0o100 else set()
         files["Containerfile"] = containerfile.read_bytes()
     except OSError as error:
-        raise HostFailed(f"{error.filename} cannot be read: {error.strerror}") from error
+        raise ImageRefused(f"{error.filename} cannot be read: {error.strerror}") from error
     return _archive(files, executable)
 
 
-def _archive(files: dict[str, bytes], executable: set[str] | frozenset[str] = frozenset()) -> bytes:
+def _archive(files: dict[str, bytes], executable: Collection[str] = ()) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, content in sorted(files.items()):

@@ -32,7 +32,7 @@ def as_docker(mounts: Sequence[Mount], folder: Path) -> tuple[list[dict[str, obj
     for number, mount in enumerate(there):
         source = mount.source or mount.path
         if mount.kind is MountKind.HIDE:
-            source = str(_empty(folder / str(number), mount.path, there))
+            source = str(_empty(folder / str(number), mount, there))
         read_only = mount.kind is not MountKind.WRITE
         if not any(mark in source + mount.path for mark in APART):
             entry = {"Type": "bind", "Source": source, "Target": mount.path, "ReadOnly": read_only}
@@ -45,26 +45,28 @@ def as_docker(mounts: Sequence[Mount], folder: Path) -> tuple[list[dict[str, obj
     return structured, lines
 
 
-def _empty(folder: Path, path: str, mounts: Sequence[Mount]) -> Path:
-    """Make a directory to be seen in the place of *path*, with nothing in it but room for what is mounted there."""
+def _empty(room: Path, hidden: Mount, mounts: Sequence[Mount]) -> Path:
+    """Make what is seen in the place of *hidden*: nothing, but room for what is mounted there."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for within, source in _below(path, mounts):
-            room = folder / within
-            if Path(source).is_dir():
-                room.mkdir(parents=True, exist_ok=True)
-            else:
-                room.parent.mkdir(parents=True, exist_ok=True)
-                room.touch()
-        for each in (folder, *folder.rglob("*")):
-            each.chmod(0o755 if each.is_dir() else 0o644)
+        if Path(hidden.path).is_file():
+            room.parent.mkdir(parents=True, exist_ok=True)
+            room.touch(mode=0o444)
+            return room
+        room.mkdir(parents=True, exist_ok=True)
+        for within, source in _below(hidden.path, mounts):
+            place = room / within
+            (place if Path(source).is_dir() else place.parent).mkdir(parents=True, exist_ok=True)
+            if not place.exists():
+                place.touch()
+        # Its user is another than ours, and only ever passes through.
+        for each in (room, *room.rglob("*")):
+            each.chmod(0o755 if each.is_dir() else 0o444)
     except OSError as error:
         raise HostFailed(f"{error.filename} cannot be made for the sandbox: {error.strerror}") from error
-    return folder
+    return room
 
 
 def _below(path: str, mounts: Sequence[Mount]) -> Iterator[tuple[str, str]]:
     for mount in mounts:
         if mount.path != path and is_below(mount.path, path):
-            # Below it and not in another mount that is below it, too: that one has room of its own.
             yield str(Path(mount.path).relative_to(path)), mount.source or mount.path

@@ -105,6 +105,8 @@ class DockerApi:
         async with self._making, self._docker() as docker:
             if await _unless_missing(docker.images.inspect(image.name)) is not None:
                 return
+            if image.lost:
+                raise HostFailed(image.lost, remedy="Put it back as it was, or submit the run again.")
             if image.recipe is None:
                 await docker.images.pull(image.name)
             else:

@@ -50,6 +50,7 @@ class ContainerSandbox:
     ) -> None:
         self._runtimes = _of_kind("runtime") if runtimes is None else runtimes
         self._policies = _of_kind("images") if policies is None else policies
+        self._images: dict[str, Image] = {}
         self._provided: set[tuple[str, str]] = set()
 
     @property
@@ -57,7 +58,7 @@ class ContainerSandbox:
         """What it isolates here; the limits are those that the runtime can hold."""
         found = self._choose()
         held = not isinstance(found, str) and found.facts().limits
-        return SandboxCapabilities(files=True, pids=True, limits=LIMITS if held else frozenset())
+        return SandboxCapabilities(files=True, pids=True, limits=LIMITS if held else frozenset(), images=True)
 
     def missing(self) -> str:
         found = self._choose()
@@ -87,12 +88,11 @@ class ContainerSandbox:
         image = self._image(place.isolation.image or "host")
         await self._provide(runtime, image)
         own = given(launch, place)
-        env = environment(launch, place)
-        if not image.host_programs:
-            env = {name: value for name, value in env.items() if name not in OF_A_MACHINE or name in dict(launch.env)}
+        env = await self._environment(runtime, image, launch, place)
         folder, facts, name = _folder(place), runtime.facts(), _name(place)
         group = own_group(facts, name, place.isolation.limits.memory)
-        mounts = [*_programs(image, env, launch), *own, Mount(kind=MountKind.READ, path=OWN, source=str(folder / "own"))]
+        mounts = [*_programs(image, env, launch, place), *place.isolation.mounts, *own]
+        mounts.append(Mount(kind=MountKind.READ, path=OWN, source=str(folder / "own")))
         settings = {
             **_settings(mounts, folder),
             **_limits(place),
@@ -136,12 +136,25 @@ class ContainerSandbox:
             await remove_group(name)
         return tuple(found.values())
 
+    async def _environment(self, runtime: Runtime, image: Image, launch: Launch, place: Place) -> dict[str, str]:
+        """Return the environment of the container; what says where things are on this machine means nothing in an image."""
+        env = environment(launch, place)
+        if image.host_programs:
+            return env
+        given_ones = dict(launch.env)
+        env = {name: value for name, value in env.items() if name not in OF_A_MACHINE or name in given_ones}
+        if place.isolation.path and "PATH" not in given_ones:
+            env["PATH"] = os.pathsep.join((*place.isolation.path, await runtime.search_path(image) or os.defpath))
+        return env
+
     def _image(self, wanted: str) -> Image:
-        name, _, argument = wanted.partition(":")
-        policy = self._policies.get(name)
-        if policy is None:
-            raise ProgramMissing(f"there is no image policy {name} here", remedy="Install the plug-in that brings it.")
-        return policy.image(argument)
+        if wanted not in self._images:
+            name, _, argument = wanted.partition(":")
+            policy = self._policies.get(name)
+            if policy is None:
+                raise ProgramMissing(f"there is no image policy {name} here", remedy="Install the plug-in that brings it.")
+            self._images[wanted] = policy.image(argument)
+        return self._images[wanted]
 
     async def _provide(self, runtime: Runtime, image: Image) -> None:
         known = (runtime.facts().address, image.name)
@@ -165,10 +178,11 @@ def _folder(place: Place) -> Path:
     return Path(place.folder) / "container"
 
 
-def _programs(image: Image, env: Mapping[str, str], launch: Launch) -> list[Mount]:
+def _programs(image: Image, env: Mapping[str, str], launch: Launch, place: Place) -> list[Mount]:
     """Return the mounts of the machine's programs, and of the little of /etc that they ask for, where the image has none."""
     if not image.host_programs:
-        return []
+        paths = needed(os.pathsep.join(place.isolation.path), "")
+        return [Mount(kind=MountKind.READ, path=path) for path in paths]
     system = [path for path in SYSTEM if Path(path).is_dir() and not Path(path).is_symlink()]
     etc = [f"/etc/{name}" for name in ETC if Path("/etc", name).exists()]
     paths = (*system, *etc, *needed(env.get("PATH", os.defpath), launch.argv[0]))
