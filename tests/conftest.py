@@ -45,10 +45,16 @@ def bubblewrap(program: Callable[[str], str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def podman_address(program: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return where a Podman of the tests' own answers."""
+def podman_programs(program: Callable[[str], str]) -> None:
+    """See that a Podman can be started."""
     for name in PROGRAMS:
         program(name)
+
+
+@pytest.fixture(scope="session")
+def podman_address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return where a Podman of the tests' own answers."""
+    request.getfixturevalue("podman_programs")
     with podman_service(tmp_path_factory.mktemp("podman")) as address:
         yield address
 

@@ -29,7 +29,7 @@ rules:
 
 
 @pytest.fixture
-def slow(place: Place, podman: str) -> Place:
+def slow(place: Place, podman: str) -> Place:  # noqa: ARG001  # it is there
     place.write("workflow.yml", WORKFLOW)
     place.write("rehearsal.yml", REHEARSAL)
     agents = place.repository / ".kapelle" / "agents.yml"

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -40,9 +41,11 @@ def podman_service(folder: Path) -> Generator[str]:
     if gone:
         raise ProgramMissing(f"{' and '.join(gone)} cannot be found", remedy="apt-get install podman runc")
     folder.mkdir(parents=True, exist_ok=True)
-    settings, socket = folder / "containers.conf", folder / "podman.sock"
+    # A socket's path can be a hundred bytes long, what Podman has for the run fifty; and folders of tests are deep.
+    short = Path(tempfile.mkdtemp(prefix="kapelle-podman-", dir="/tmp"))
+    settings, socket = folder / "containers.conf", short / "podman.sock"
     settings.write_text(SETTINGS, encoding="utf-8")
-    podman = ["podman", "--root", str(folder / "root"), "--runroot", str(folder / "run"), "--runtime", "runc"]
+    podman = ["podman", "--root", str(folder / "root"), "--runroot", str(short / "run"), "--runtime", "runc"]
     podman += ["--storage-driver", "overlay"]
     env = {**os.environ, "CONTAINERS_CONF": str(settings)}
     with (folder / "said.txt").open("wb") as said:
@@ -62,8 +65,9 @@ def podman_service(folder: Path) -> Generator[str]:
         with suppress(ProcessLookupError):
             os.killpg(service.pid, signal.SIGTERM)
         service.wait(timeout=PATIENCE)
-        _unmount(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        for each in (folder, short):
+            _unmount(each)
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def _wait_for(socket: Path, service: "subprocess.Popen[bytes]", said: Path) -> None:

@@ -33,7 +33,9 @@ LOOKS, LOOK = 100, 0.02
 FRAME, OF_ERRORS = 8, 2
 """Bytes that stand before each piece of output: which stream, three zeros, and how many follow."""
 INIT = """
-lifeline=$1; shift
+lifeline=$1; files=$2; blocks=$3; shift 3
+[ -z "$files" ] || ulimit -n "$files" 2>/dev/null
+[ -z "$blocks" ] || ulimit -f "$blocks" 2>/dev/null
 exec 3<&0
 trap 'exit 137' USR1
 trap 'kill -TERM -1' TERM
@@ -53,8 +55,10 @@ again=$?
 [ $again = 127 ] || code=$again
 exit $code
 """
-"""The first process of a container: passes signals on to all others (as a process group would have it), clears away those that
-nobody waits for, and ends when the lifeline is cut. See the shim in ``adapters.hosts`` for how the exit code is asked for."""
+"""The first process of a container. It passes signals on to all others (as a process group would have it), clears away those
+that nobody waits for, and ends when the lifeline is cut. It lowers the limits that each process has for itself, which runtimes
+with few rights may not set; one that is lower already stays. See the shim in ``adapters.hosts`` for how the exit code is asked for.
+"""
 
 
 class Failed(Exception):
@@ -72,15 +76,22 @@ class Api:
     def connect(self) -> socket.socket:
         """Return a new connection."""
         try:
-            if self._address.startswith("/"):
-                link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                link.settimeout(self._patience)
-                link.connect(self._address)
-                return link
-            host, _, port = self._address.rpartition(":")
-            return socket.create_connection((host.strip("[]"), int(port)), timeout=self._patience)
+            if not self._address.startswith("/"):
+                host, _, port = self._address.rpartition(":")
+                return socket.create_connection((host.strip("[]"), int(port)), timeout=self._patience)
+            return self._local()
         except OSError as error:
             raise Failed(f"{self._address} cannot be reached: {error.strerror or error}") from error
+
+    def _local(self) -> socket.socket:
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            link.settimeout(self._patience)
+            link.connect(self._address)
+        except OSError:
+            link.close()
+            raise
+        return link
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Return the status and the JSON that the runtime answers with; None where that is none."""

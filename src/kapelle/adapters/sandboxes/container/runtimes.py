@@ -243,6 +243,8 @@ async def _unless_missing(asked: Awaitable[Any]) -> dict[str, Any] | None:
 
 
 async def _build(docker: Any, image: Image) -> None:
+    from aiodocker import DockerError
+
     said: list[str] = []
     stream = docker.images.build(
         fileobj=BytesIO(image.recipe or b""),
@@ -251,8 +253,13 @@ async def _build(docker: Any, image: Image) -> None:
         encoding="identity",
         stream=True,
     )
-    async for line in stream:
-        if "error" in line:
-            told = "".join([*said[-LAST_LINES:], str(line["error"])])
-            raise HostFailed(f"the image {image.name} cannot be built:\n{told.strip()}")
-        said.append(str(line.get("stream", "")))
+    problem = ""
+    try:
+        async for line in stream:
+            problem = problem or str(line.get("error", ""))
+            said.append(str(line.get("stream", "")))
+    except DockerError as error:
+        problem = error.message
+    if problem:
+        told = "".join([*said[-LAST_LINES:], problem])
+        raise HostFailed(f"the image {image.name} cannot be built:\n{told.strip()}")

@@ -34,6 +34,8 @@ OWN = "/run/kapelle-container"
 STORE, KEY = "kapelle.store", "kapelle.key"
 """Labels by which containers are found again."""
 LIMITS = frozenset({Limit.MEMORY, Limit.CPUS, Limit.PIDS, Limit.FILES})
+BLOCK = 512
+"""Bytes: what POSIX counts the size of files in (``ulimit -f``)."""
 OWN_PROCESSES = 2
 """How many processes are in each container beside those that it is for: the first one, and what holds the lifeline."""
 OF_A_MACHINE = frozenset(PASSED_ON) - {"LANG", "LC_ALL", "TZ"}
@@ -202,10 +204,11 @@ def _argv(launch: Launch, image: Image) -> tuple[str, ...]:
 
 def _body(launch: Launch, place: Place, image: Image) -> dict[str, object]:
     """Return what Docker's API is asked to make; the environment is put in by the runner."""
-    who = agent()
+    who, limits = agent(), place.isolation.limits
+    blocks = "" if limits.disk is None else str(max(limits.disk // BLOCK, 1))
     return {
         "Image": image.name,
-        "Entrypoint": ["/bin/sh", f"{OWN}/init", f"{OWN}/lifeline"],
+        "Entrypoint": ["/bin/sh", f"{OWN}/init", f"{OWN}/lifeline", str(limits.files or ""), blocks],
         "Cmd": list(_argv(launch, image)),
         "User": f"{who}:{who}" if who is not None else f"{os.geteuid()}:{os.getegid()}",
         "WorkingDir": launch.cwd,
@@ -243,8 +246,6 @@ def _limits(place: Place) -> dict[str, object]:
         found["NanoCpus"] = int(limits.cpus * 1e9)
     if limits.pids is not None:
         found["PidsLimit"] = limits.pids + OWN_PROCESSES
-    if limits.files is not None:
-        found["Ulimits"] = [{"Name": "nofile", "Soft": limits.files, "Hard": limits.files}]
     return found
 
 
