@@ -13,7 +13,7 @@ from kapelle.adapters.sandboxes.container.runtimes import DockerRuntime, PodmanR
 from kapelle.adapters.sandboxes.container.sandbox import ContainerSandbox
 from kapelle.core.containers import ImageRefused
 from kapelle.core.errors import HostFailed
-from kapelle.core.isolation import Mount, MountKind
+from kapelle.core.isolation import Limit, Mount, MountKind
 
 READ, WRITE, HIDE = MountKind.READ, MountKind.WRITE, MountKind.HIDE
 
@@ -150,7 +150,7 @@ def test_where_nothing_answers_it_is_said_what_to_do(tmp_path: Path) -> None:
     assert sandbox.missing() == f"{podman.missing()}; or: {docker.missing()}"
     with pytest.raises(HostFailed, match="container cannot be used"):
         sandbox.runtime()
-    assert sandbox.capabilities.limits == frozenset()
+    assert sandbox.capabilities.limits == {Limit.DISK, Limit.FILES}
 
 
 def test_a_runtime_on_another_machine_is_refused() -> None:

@@ -28,6 +28,8 @@ FAILED = 125
 PIECE = 1 << 16
 FOUND, MADE, GOOD = 200, 201, 300
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+NOW_AND_THEN = 500
+"""Milliseconds without input and output after which it is looked what becomes of the limits."""
 LOOKS, LOOK = 100, 0.02
 """How often it is looked whether a container has ended whose output has, and seconds between."""
 FRAME, OF_ERRORS = 8, 2
@@ -57,7 +59,7 @@ exit $code
 """
 """The first process of a container. It passes signals on to all others (as a process group would have it), clears away those
 that nobody waits for, and ends when the lifeline is cut. It lowers the limits that each process has for itself, which runtimes
-with few rights may not set; one that is lower already stays. See the shim in ``adapters.hosts`` for how the exit code is asked for.
+with few rights may not set; one that is lower already stays. How the exit code is asked for: see the shim in ``adapters.hosts``.
 """
 
 
@@ -151,6 +153,7 @@ class Container:
         self._spec = spec
         self._api = Api(spec["address"])
         self._name = str(spec["name"])
+        self._group = Group(None)
         self._started = False
         self._out_of_memory = False
         self._asked: list[int] = []
@@ -161,13 +164,14 @@ class Container:
             signal.signal(number, self._pass_on)
         with suppress(FileNotFoundError):
             os.unlink(self._spec["ended"])
-        lifeline, group = _lifeline(self._spec["lifeline"], self._spec["owner"]), Group(self._spec["group"])
+        lifeline = _lifeline(self._spec["lifeline"], self._spec["owner"])
+        self._group = Group(self._spec["group"])
         self._make()
         try:
             code = self._run()
         finally:
             self._remove()
-        self._tell("out of memory" if self._out_of_memory or group.out_of_memory() else "")
+        self._tell(self._group.said(self._out_of_memory))
         os.close(lifeline)
         return code
 
@@ -200,7 +204,9 @@ class Container:
             self._started = True
             for number in self._asked:
                 self._kill(number)
-            _copy(link, begun, stdin=self._spec["stdin"])
+            self._group.look()
+            _copy(link, begun, stdin=self._spec["stdin"], group=self._group)
+        self._group.look()
         return self._code()
 
     def _code(self) -> int:
@@ -252,18 +258,22 @@ def _lifeline(path: str, owner: int) -> int:
 
 
 class Group:
-    """A cgroup of our own round the container's, with the same limit of memory: the kernel tells us when it was met.
+    """Cgroups of our own round the container's: what becomes of its limits is learned from them, and not from the runtime.
 
-    What Podman says of it is not to be relied on with cgroups of version 1; with version 2 there is no need for this.
+    That something was ended for want of memory, the kernel tells whoever asked before. That no further process could be started
+    is counted in the container's own group, which goes with it: it is looked at now and then, and when the output has ended.
     """
 
     def __init__(self, spec: Any) -> None:
+        self._spec = spec
         self._events: int | None = None
-        if spec is None:
-            return
-        folder = spec["folder"]
+        self._full = False
+        if spec is not None and spec["limits"]:
+            self._watch_memory(spec["memory"], spec["limits"])
+
+    def _watch_memory(self, folder: str, limits: list[list[str]]) -> None:
         os.makedirs(folder, exist_ok=True)
-        for name, value in spec["limits"]:
+        for name, value in limits:
             # Without swap there is no file for a limit of it.
             if os.path.exists(f"{folder}/{name}"):
                 _put(f"{folder}/{name}", value)
@@ -272,14 +282,32 @@ class Group:
         _put(f"{folder}/cgroup.event_control", f"{self._events} {control}")
         os.close(control)
 
-    def out_of_memory(self) -> bool:
-        """Say whether something in the group was ended for want of memory."""
-        if self._events is None:
-            return False
-        try:
-            return os.eventfd_read(self._events) > 0
-        except BlockingIOError:
-            return False
+    @property
+    def watched(self) -> bool:
+        """Whether it must be looked at now and then."""
+        return self._spec is not None
+
+    def look(self) -> None:
+        """See whether the container could start no further process, and show who its processes are."""
+        if self._spec is None:
+            return
+        with suppress(OSError):
+            for name in os.listdir(str(self._spec["pids"])):
+                # Podman's own part of it is in there, too.
+                folder = f"{self._spec['pids']}/{name}"
+                if "conmon" in name or not os.path.isdir(folder):
+                    continue
+                if not os.path.lexists(self._spec["members"]):
+                    os.symlink(f"{folder}/cgroup.procs", self._spec["members"])
+                with open(f"{folder}/pids.events", encoding="ascii") as stream:
+                    self._full = self._full or any(int(line.split()[1]) for line in stream if line.startswith("max "))
+
+    def said(self, out_of_memory: bool) -> str:
+        """Return what is to be said of the container, each in a line; *out_of_memory* is what its runtime says."""
+        if self._events is not None:
+            with suppress(BlockingIOError):
+                out_of_memory = os.eventfd_read(self._events) > 0
+        return "out of memory\n" * out_of_memory + "pids\n" * self._full
 
 
 def _put(path: str, value: str) -> None:
@@ -287,8 +315,8 @@ def _put(path: str, value: str) -> None:
         stream.write(value)
 
 
-def _copy(link: socket.socket, begun: bytes, *, stdin: bool) -> None:
-    """Carry input in and output out until the output has ended."""
+def _copy(link: socket.socket, begun: bytes, *, stdin: bool, group: Group) -> None:
+    """Carry input in and output out until the output has ended; look at *group* now and then."""
     frames = Frames(_write)
     frames.feed(begun)
     link.setblocking(False)
@@ -298,7 +326,10 @@ def _copy(link: socket.socket, begun: bytes, *, stdin: bool) -> None:
     if stdin:
         poll.register(0, select.POLLIN)
     while True:
-        for handle, _ in poll.poll():
+        ready = poll.poll(NOW_AND_THEN if group.watched else None)
+        if not ready:
+            group.look()
+        for handle, _ in ready:
             if handle == 0:
                 rest = os.read(0, PIECE)
                 poll.unregister(0)

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from kapelle.adapters.sandboxes.container import runner
-from kapelle.adapters.sandboxes.container.groups import own_group, parent, remove_group
+from kapelle.adapters.sandboxes.container.groups import members, own_group, remove_empty, remove_group
 from kapelle.adapters.sandboxes.container.mounts import as_docker
-from kapelle.adapters.sandboxes.given import ETC, given
+from kapelle.adapters.sandboxes.given import ETC, given, private
+from kapelle.adapters.sandboxes.holding import Holding
 from kapelle.adapters.sandboxes.programs import SYSTEM, needed
 from kapelle.adapters.sandboxes.surroundings import PASSED_ON, environment
 from kapelle.adapters.system.ownership import agent
 from kapelle.core.containers import Image, ImagePolicy, Runtime
 from kapelle.core.errors import HostFailed, ProgramMissing
-from kapelle.core.isolation import Limit, Mount, MountKind, Place, Remains, SandboxCapabilities
+from kapelle.core.isolation import Isolation, Limit, Mount, MountKind, Place, ProcessLimits, Remains, SandboxCapabilities
 from kapelle.core.ports import Launch
 
 GROUP = "kapelle.adapters"
@@ -33,7 +34,8 @@ OWN = "/run/kapelle-container"
 """Where a container finds its first program and its lifeline."""
 STORE, KEY = "kapelle.store", "kapelle.key"
 """Labels by which containers are found again."""
-LIMITS = frozenset({Limit.MEMORY, Limit.CPUS, Limit.PIDS, Limit.FILES})
+HELD_INSIDE = frozenset({Limit.MEMORY, Limit.CPUS, Limit.PIDS})
+"""Limits that the runtime holds; the others hold with any."""
 BLOCK = 512
 """Bytes: what POSIX counts the size of files in (``ulimit -f``)."""
 OWN_PROCESSES = 2
@@ -52,6 +54,7 @@ class ContainerSandbox:
     ) -> None:
         self._runtimes = _of_kind("runtime") if runtimes is None else runtimes
         self._policies = _of_kind("images") if policies is None else policies
+        self._holding = Holding(groups=False, members=members)
         self._images: dict[str, Image] = {}
         self._provided: set[tuple[str, str]] = set()
 
@@ -59,8 +62,10 @@ class ContainerSandbox:
     def capabilities(self) -> SandboxCapabilities:
         """What it isolates here; the limits are those that the runtime can hold."""
         found = self._choose()
-        held = not isinstance(found, str) and found.facts().limits
-        return SandboxCapabilities(files=True, pids=True, limits=LIMITS if held else frozenset(), images=True)
+        limits = frozenset({Limit.DISK, Limit.FILES})
+        if not isinstance(found, str) and found.facts().limits:
+            limits |= HELD_INSIDE
+        return SandboxCapabilities(files=True, pids=True, ends_all=True, limits=limits, images=True)
 
     def missing(self) -> str:
         found = self._choose()
@@ -92,13 +97,13 @@ class ContainerSandbox:
         own = given(launch, place)
         env = await self._environment(runtime, image, launch, place)
         folder, facts, name = _folder(place), runtime.facts(), _name(place)
-        group = own_group(facts, name, place.isolation.limits.memory)
+        group = own_group(facts, place, name)
         mounts = [*_programs(image, env, launch, place), *place.isolation.mounts, *own]
         mounts.append(Mount(kind=MountKind.READ, path=OWN, source=str(folder / "own")))
         settings = {
-            **_settings(mounts, folder),
+            **_settings(mounts, folder, place.isolation.limits.disk),
             **_limits(place),
-            **({} if group is None else {"CgroupParent": parent(name)}),
+            **({} if group is None else {"CgroupParent": group["parent"]}),
             **runtime.changes(),
         }
         spec = {
@@ -114,20 +119,28 @@ class ContainerSandbox:
         }
         path = _write(folder, spec)
         argv = (sys.executable, "-I", "-S", "-B", runner.__file__, str(path))
-        return replace(launch, argv=argv, env=tuple(env.items()))
+        return self._guarded(replace(launch, argv=argv, env=tuple(env.items())), place)
+
+    def _guarded(self, launch: Launch, place: Place) -> Launch:
+        """Return the runner's *launch* with a guard of what is on the disk: all other limits are the container's own."""
+        disk = ProcessLimits(disk=place.isolation.limits.disk)
+        # The runner writes the spool, which is none of what is limited.
+        return replace(self._holding.held(launch, replace(place, isolation=Isolation(limits=disk))), file_size=None)
 
     async def clear(self, place: Place) -> Remains:
         name, ended = _name(place), _folder(place) / "ended"
         try:
             # The runner came to its end and has removed all but this.
-            out_of_memory = ended.read_text(encoding="ascii") != ""
+            said = ended.read_text(encoding="ascii").splitlines()
             ended.unlink()
         except FileNotFoundError:
             if not _folder(place).exists():
                 return Remains()
-            out_of_memory = await self.runtime().remove(name)
-        await remove_group(name)
-        return Remains(out_of_memory=out_of_memory)
+            said = ["out of memory"] if await self.runtime().remove(name) else []
+        await remove_group(place, name)
+        remains = await self._holding.cleared(place)
+        full = Limit.PIDS if "pids" in said else remains.full
+        return replace(remains, out_of_memory="out of memory" in said, full=full)
 
     async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         runtime = self.runtime()
@@ -135,7 +148,7 @@ class ContainerSandbox:
         found = {name: labels[KEY] for name, labels in there.items() if labels.get(KEY, "") not in keep}
         for name in found:
             await runtime.remove(name)
-            await remove_group(name)
+        remove_empty(store_id)
         return tuple(found.values())
 
     async def _environment(self, runtime: Runtime, image: Image, launch: Launch, place: Place) -> dict[str, str]:
@@ -183,11 +196,11 @@ def _folder(place: Place) -> Path:
 def _programs(image: Image, env: Mapping[str, str], launch: Launch, place: Place) -> list[Mount]:
     """Return the mounts of the machine's programs, and of the little of /etc that they ask for, where the image has none."""
     if not image.host_programs:
-        paths = needed(os.pathsep.join(place.isolation.path), "")
+        paths = needed(os.pathsep.join(place.isolation.path), "", private(place))
         return [Mount(kind=MountKind.READ, path=path) for path in paths]
     system = [path for path in SYSTEM if Path(path).is_dir() and not Path(path).is_symlink()]
     etc = [f"/etc/{name}" for name in ETC if Path("/etc", name).exists()]
-    paths = (*system, *etc, *needed(env.get("PATH", os.defpath), launch.argv[0]))
+    paths = (*system, *etc, *needed(env.get("PATH", os.defpath), launch.argv[0], private(place)))
     return [Mount(kind=MountKind.READ, path=path) for path in paths]
 
 
@@ -221,18 +234,20 @@ def _body(launch: Launch, place: Place, image: Image) -> dict[str, object]:
     }
 
 
-def _settings(mounts: list[Mount], folder: Path) -> dict[str, object]:
+def _settings(mounts: list[Mount], folder: Path, room: int | None) -> dict[str, object]:
     structured, lines = as_docker(mounts, folder / "hidden")
+    temporary = "mode=1777" if room is None else f"mode=1777,size={room}"
     return {
         "Mounts": structured,
         "Binds": lines,
-        "Tmpfs": {"/tmp": "mode=1777", "/var/tmp": "mode=1777"},  # noqa: S108  # its own, and empty
+        "Tmpfs": {"/tmp": temporary, "/var/tmp": temporary},  # noqa: S108  # its own, and empty
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
         # Without labels: the files are those of the machine, and a policy of the machine would keep them from it.
         "SecurityOpt": ["no-new-privileges", "label=disable"],
         "NetworkMode": "host",
         "IpcMode": "private",
+        **({} if room is None else {"ShmSize": room}),
         # What it says goes to the spool, and there alone.
         "LogConfig": {"Type": "none"},
     }
