@@ -165,7 +165,8 @@ def _sandboxes() -> list[Finding]:
         parts = {"files": can.files, "network": can.network, "processes": can.pids}
         isolated = [part for part, isolates in parts.items() if isolates]
         open_ = [part for part, isolates in parts.items() if not isolates]
-        what = f"{name} isolates {', '.join(isolated) or 'nothing'}" + (f" (not: {', '.join(open_)})" if open_ else "")
+        by = f" ({can.by})" if can.by else ""
+        what = f"{name}{by} isolates {', '.join(isolated) or 'nothing'}" + (f" (not: {', '.join(open_)})" if open_ else "")
         what += f"; {_limits(can)}"
         if not can.ends_all:
             what += "; what leaves its process group and drops its environment goes on"

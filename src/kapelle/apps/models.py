@@ -278,7 +278,7 @@ class Isolated(Model):
     """What is asked of a sandbox."""
 
     sandbox: str | None = Field(
-        default=None, description="process, bubblewrap, auto, ...; `kapelle doctor` tells what they isolate."
+        default=None, description="process, bubblewrap, container, auto, ...; `kapelle doctor` tells what they isolate."
     )
     limits: ProcessLimits = Field(default=ProcessLimits(), description="How much of the machine may be used.")
     network: Network | None = Field(

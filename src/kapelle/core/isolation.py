@@ -171,3 +171,5 @@ class SandboxCapabilities:
     """What it can hold."""
     images: bool = False
     """Whether programs can come from an image."""
+    by: str = ""
+    """What does the work, where that is not the same everywhere: its name, its version and where it is."""

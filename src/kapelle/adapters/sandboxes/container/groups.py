@@ -1,8 +1,8 @@
 """Cgroups of our own round a container's, where that is how to learn what became of its limits.
 
 With cgroups of version 1, where the runtime makes its own as Podman does without systemd: there it does not say reliably that a
-container was out of memory, and nowhere that it could start no further processes. The runner makes them and looks into them; they
-outlive what is in them, so whoever clears up after the container removes them.
+container was out of memory, and nowhere that it could start no further processes. The runner makes them and looks into them;
+they outlive what is in them, so whoever clears up after the container removes them.
 """
 
 import asyncio

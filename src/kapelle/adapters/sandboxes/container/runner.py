@@ -59,7 +59,7 @@ exit $code
 """
 """The first process of a container. It passes signals on to all others (as a process group would have it), clears away those
 that nobody waits for, and ends when the lifeline is cut. It lowers the limits that each process has for itself, which runtimes
-with few rights may not set; one that is lower already stays. How the exit code is asked for: see the shim in ``adapters.hosts``.
+with few rights may not set; one that is lower already stays. The exit code is asked for as by the shim of ``adapters.hosts``.
 """
 
 

@@ -62,10 +62,12 @@ class ContainerSandbox:
     def capabilities(self) -> SandboxCapabilities:
         """What it isolates here; the limits are those that the runtime can hold."""
         found = self._choose()
-        limits = frozenset({Limit.DISK, Limit.FILES})
-        if not isinstance(found, str) and found.facts().limits:
-            limits |= HELD_INSIDE
-        return SandboxCapabilities(files=True, pids=True, ends_all=True, limits=limits, images=True)
+        limits, by = frozenset({Limit.DISK, Limit.FILES}), ""
+        if not isinstance(found, str):
+            facts = found.facts()
+            limits |= HELD_INSIDE if facts.limits else frozenset()
+            by = f"{facts.product} at {facts.address}{', without root' if facts.rootless else ''}"
+        return SandboxCapabilities(files=True, pids=True, ends_all=True, limits=limits, images=True, by=by)
 
     def missing(self) -> str:
         found = self._choose()
