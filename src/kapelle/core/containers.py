@@ -96,7 +96,7 @@ class Runtime(Protocol):
         ...
 
     def changes(self) -> Mapping[str, object]:
-        """Return what of a container's ``HostConfig`` must be otherwise for this runtime. Returns at once."""
+        """Return what of a container's ``HostConfig`` must be otherwise for this runtime."""
         ...
 
     async def provide(self, image: Image) -> None:

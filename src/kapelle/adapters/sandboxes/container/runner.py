@@ -251,10 +251,13 @@ def _lifeline(path: str, owner: int) -> int:
     """Make a named pipe and hold its writing end, as nobody else does: who reads it comes to its end when this process does."""
     with suppress(FileNotFoundError):
         os.unlink(path)
-    os.mkfifo(path, 0o400)
+    os.mkfifo(path, 0o600)
+    held = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    # From inside it can be read, and not be held open.
+    os.fchmod(held, 0o400)
     if owner != os.geteuid():
-        os.chown(path, owner, owner)
-    return os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        os.fchown(held, owner, owner)
+    return held
 
 
 class Group:

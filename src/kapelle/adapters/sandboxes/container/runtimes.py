@@ -56,7 +56,8 @@ class DockerApi:
         return found
 
     def changes(self) -> Mapping[str, object]:
-        return {}
+        # Without root's rights, who started it is root inside, and anybody else inside is nobody's outside: unless it is said.
+        return {"UsernsMode": "keep-id"} if self.facts().rootless else {}
 
     def _look(self) -> RuntimeFacts | str:
         now = time.monotonic()
@@ -221,12 +222,15 @@ def _facts(address: str, version: Mapping[str, Any], info: Mapping[str, Any]) ->
     options = cast("list[str]", info.get("SecurityOptions") or [])
     podman = any("podman" in str(part.get("Name", "")).lower() for part in parts)
     driver = str(info.get("CgroupDriver") or "")
+    rootless = bool(info.get("Rootless")) or any("rootless" in option for option in options)
+    # Only with version 2 does the system hand cgroups to others than root.
+    cannot = driver in {"", "none"} or (rootless and str(info.get("CgroupVersion")) == "1")
     return RuntimeFacts(
         product=f"{'Podman' if podman else 'Docker'} {version.get('Version', '')}",
         address=address,
-        rootless=bool(info.get("Rootless")) or any("rootless" in option for option in options),
+        rootless=rootless,
         cgroup_driver=driver,
-        limits=bool(info.get("MemoryLimit", True)) and driver not in {"", "none"},
+        limits=bool(info.get("MemoryLimit", True)) and not cannot,
     )
 
 
