@@ -97,7 +97,7 @@ def test_what_a_sandbox_does_not_isolate_is_said(place: Place, podman: str) -> N
         "process isolates nothing (not: files, network, processes); it holds limits of memory,"
     )
     assert re.fullmatch(
-        rf"container \(Podman [0-9.]+ at {podman.removeprefix('unix://')}\) isolates files, processes \(not: network\); "
+        rf"container \(Podman [0-9.]+ at {podman.removeprefix('unix://')}\) isolates files, network, processes; "
         "it holds limits of memory, cpus, pids, disk, files",
         str(container["what"]),
     )

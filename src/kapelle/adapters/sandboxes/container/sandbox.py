@@ -19,6 +19,7 @@ from kapelle.adapters.sandboxes.container.groups import members, own_group, remo
 from kapelle.adapters.sandboxes.container.mounts import as_docker
 from kapelle.adapters.sandboxes.given import ETC, given, private
 from kapelle.adapters.sandboxes.holding import Holding
+from kapelle.adapters.sandboxes.leading import Leading
 from kapelle.adapters.sandboxes.programs import SYSTEM, needed
 from kapelle.adapters.sandboxes.surroundings import PASSED_ON, environment
 from kapelle.adapters.system.ownership import agent
@@ -39,7 +40,7 @@ HELD_INSIDE = frozenset({Limit.MEMORY, Limit.CPUS, Limit.PIDS})
 BLOCK = 512
 """Bytes: what POSIX counts the size of files in (``ulimit -f``)."""
 OWN_PROCESSES = 2
-"""How many processes are in each container beside those that it is for: the first one, and what holds the lifeline."""
+"""How many processes are in each container beside those that it is for: the first one, and what looks at the lifeline."""
 OF_A_MACHINE = frozenset(PASSED_ON) - {"LANG", "LC_ALL", "TZ"}
 """What of the operator's environment says where things are on this machine, and so means nothing in an image."""
 
@@ -67,7 +68,7 @@ class ContainerSandbox:
             facts = found.facts()
             limits |= HELD_INSIDE if facts.limits else frozenset()
             by = f"{facts.product} at {facts.address}{', without root' if facts.rootless else ''}"
-        return SandboxCapabilities(files=True, pids=True, ends_all=True, limits=limits, images=True, by=by)
+        return SandboxCapabilities(files=True, network=True, pids=True, ends_all=True, limits=limits, images=True, by=by)
 
     def missing(self) -> str:
         found = self._choose()
@@ -96,15 +97,17 @@ class ContainerSandbox:
         runtime = self.runtime()
         image = self._image(place.isolation.image or "host")
         await self._provide(runtime, image)
-        own = given(launch, place)
-        env = await self._environment(runtime, image, launch, place)
+        own, way = given(launch, place), Leading(place.way)
+        env = {**way.environment(), **await self._environment(runtime, image, launch, place)}
         folder, facts, name = _folder(place), runtime.facts(), _name(place)
         group = own_group(facts, place, name)
-        mounts = [*_programs(image, env, launch, place), *place.isolation.mounts, *own]
+        programs = (launch.argv[0], *way.programs())
+        mounts = [*_programs(image, env, programs, place), *place.isolation.mounts, *own, *way.mounts()]
         mounts.append(Mount(kind=MountKind.READ, path=OWN, source=str(folder / "own")))
         settings = {
             **_settings(mounts, folder, place.isolation.limits.disk),
-            **_limits(place),
+            **_limits(place, OWN_PROCESSES + (1 if way.command() else 0)),
+            "NetworkMode": "none" if place.isolation.network.closed else "host",
             **({} if group is None else {"CgroupParent": group["parent"]}),
             **runtime.changes(),
         }
@@ -117,7 +120,7 @@ class ContainerSandbox:
             "owner": agent() or os.geteuid(),
             "ended": str(folder / "ended"),
             "group": group,
-            "create": {**_body(launch, place, image), "HostConfig": settings},
+            "create": {**_body(launch, place, image, way), "HostConfig": settings},
         }
         path = _write(folder, spec)
         argv = (sys.executable, "-I", "-S", "-B", runner.__file__, str(path))
@@ -195,36 +198,38 @@ def _folder(place: Place) -> Path:
     return Path(place.folder) / "container"
 
 
-def _programs(image: Image, env: Mapping[str, str], launch: Launch, place: Place) -> list[Mount]:
+def _programs(image: Image, env: Mapping[str, str], programs: tuple[str, ...], place: Place) -> list[Mount]:
     """Return the mounts of the machine's programs, and of the little of /etc that they ask for, where the image has none."""
     if not image.host_programs:
-        paths = needed(os.pathsep.join(place.isolation.path), "", private(place))
+        paths = needed(os.pathsep.join(place.isolation.path), (), private(place))
         return [Mount(kind=MountKind.READ, path=path) for path in paths]
     system = [path for path in SYSTEM if Path(path).is_dir() and not Path(path).is_symlink()]
     etc = [f"/etc/{name}" for name in ETC if Path("/etc", name).exists()]
-    paths = (*system, *etc, *needed(env.get("PATH", os.defpath), launch.argv[0], private(place)))
+    paths = (*system, *etc, *needed(env.get("PATH", os.defpath), programs, private(place)))
     return [Mount(kind=MountKind.READ, path=path) for path in paths]
 
 
-def _argv(launch: Launch, image: Image) -> tuple[str, ...]:
+def _argv(launch: Launch, image: Image, way: Leading) -> tuple[str, ...]:
     """Return the command as the image has it: what has a path on this machine is found by its name there."""
+    if image.host_programs:
+        return (*way.command(), *launch.argv)
+    leading = ("python3", *way.command()[1:]) if way.command() else ()
     program, *arguments = launch.argv
-    if image.host_programs or not Path(program).is_absolute():
-        return launch.argv
     if program == sys.executable:
         remedy = "Say `image: host` for agents of `program: python`: they run in Kapelle's own Python."
         raise HostFailed(f"{program} is not in the image {image.name}", remedy=remedy)
-    return (Path(program).name, *arguments)
+    # A name that is no path stays as it is.
+    return (*leading, Path(program).name if Path(program).is_absolute() else program, *arguments)
 
 
-def _body(launch: Launch, place: Place, image: Image) -> dict[str, object]:
+def _body(launch: Launch, place: Place, image: Image, way: Leading) -> dict[str, object]:
     """Return what Docker's API is asked to make; the environment is put in by the runner."""
     who, limits = agent(), place.isolation.limits
     blocks = "" if limits.disk is None else str(max(limits.disk // BLOCK, 1))
     return {
         "Image": image.name,
         "Entrypoint": ["/bin/sh", f"{OWN}/init", f"{OWN}/lifeline", str(limits.files or ""), blocks],
-        "Cmd": list(_argv(launch, image)),
+        "Cmd": list(_argv(launch, image, way)),
         "User": f"{who}:{who}" if who is not None else f"{os.geteuid()}:{os.getegid()}",
         "WorkingDir": launch.cwd,
         "Labels": {STORE: place.store_id, KEY: place.key},
@@ -247,7 +252,6 @@ def _settings(mounts: list[Mount], folder: Path, room: int | None) -> dict[str, 
         "CapDrop": ["ALL"],
         # Without labels: the files are those of the machine, and a policy of the machine would keep them from it.
         "SecurityOpt": ["no-new-privileges", "label=disable"],
-        "NetworkMode": "host",
         "IpcMode": "private",
         **({} if room is None else {"ShmSize": room}),
         # What it says goes to the spool, and there alone.
@@ -255,14 +259,14 @@ def _settings(mounts: list[Mount], folder: Path, room: int | None) -> dict[str, 
     }
 
 
-def _limits(place: Place) -> dict[str, object]:
+def _limits(place: Place, beside: int) -> dict[str, object]:
     limits, found = place.isolation.limits, dict[str, object]()
     if limits.memory is not None:
         found |= {"Memory": limits.memory, "MemorySwap": limits.memory}
     if limits.cpus is not None:
         found["NanoCpus"] = int(limits.cpus * 1e9)
     if limits.pids is not None:
-        found["PidsLimit"] = limits.pids + OWN_PROCESSES
+        found["PidsLimit"] = limits.pids + beside
     return found
 
 
