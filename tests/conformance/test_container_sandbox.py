@@ -1,3 +1,5 @@
+from functools import cache
+
 import pytest
 
 from kapelle.adapters.hosts.local import LocalHost
@@ -6,11 +8,17 @@ from kapelle.core.ports import Host, Sandbox
 from kapelle.testing.conformance.sandboxes import SandboxSuite
 
 
-@pytest.mark.usefixtures("podman")
+@cache
+def one(podman: str) -> ContainerSandbox:
+    """As in the life of a leader: what answers is found out, and the image is made, once."""
+    assert podman
+    return ContainerSandbox()
+
+
 class TestContainerSandbox(SandboxSuite):
     @pytest.fixture(autouse=True)
-    def _one(self) -> None:
-        self._sandbox = ContainerSandbox()
+    def _one(self, podman: str) -> None:
+        self._sandbox = one(podman)
 
     def sandbox(self) -> Sandbox:
         return self._sandbox

@@ -55,6 +55,8 @@ class RuntimeFacts:
     """Its name and version, as it says them."""
     address: str
     """Where it answers: the path of a socket, or ``HOST:PORT``."""
+    api: str = "1.41"
+    """The version of Docker's API that it speaks."""
     rootless: bool = False
     """Whether it works without root's rights."""
     cgroup_driver: str = ""
@@ -88,11 +90,11 @@ class Runtime(Protocol):
         ...
 
     def missing(self) -> str:
-        """Return why it cannot be used, and what to do, in words for people; empty when it can. Waits a few milliseconds."""
+        """Return why it cannot be used, and what to do, in words for people; empty when it can. Waits for it briefly."""
         ...
 
     def facts(self) -> RuntimeFacts:
-        """Return what answers. Waits a few milliseconds."""
+        """Return what answers. Waits for it briefly, and for the first time longer."""
         ...
 
     def changes(self) -> Mapping[str, object]:

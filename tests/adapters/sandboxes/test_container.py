@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,15 @@ pytestmark = pytest.mark.usefixtures("podman")
 STORE = "store-of-the-tests"
 
 
-@pytest.fixture
-def sandbox() -> ContainerSandbox:
+@cache
+def one(podman: str) -> ContainerSandbox:
+    assert podman
     return ContainerSandbox()
+
+
+@pytest.fixture
+def sandbox(podman: str) -> ContainerSandbox:
+    return one(podman)
 
 
 @pytest.fixture

@@ -97,18 +97,30 @@ class Api:
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Return the status and the JSON that the runtime answers with; None where that is none."""
+        head, rest = self._answer(method, path, body)
+        return _status(head), _json(rest)
+
+    def version(self) -> str:
+        """Return the version of the API that the runtime speaks: it says so at once, and all else takes it long."""
+        head, _ = self._answer("GET", "/_ping")
+        named = [line.split(b":", 1) for line in head.lower().splitlines() if line.startswith(b"api-version:")]
+        if _status(head) != FOUND or not named:
+            raise Failed(f"{self._address} is no container runtime's")
+        return named[0][1].strip().decode()
+
+    def _answer(self, method: str, path: str, body: Any = None) -> tuple[bytes, bytes]:
         data = b"" if body is None else json.dumps(body).encode()
-        head = f"{method} {path} HTTP/1.0\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        asked = f"{method} {path} HTTP/1.0\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
         answer = bytearray()
         try:
             with self.connect() as link:
-                link.sendall(head.encode() + data)
+                link.sendall(asked.encode() + data)
                 while piece := link.recv(PIECE):
                     answer += piece
         except OSError as error:
             raise Failed(f"{self._address} does not answer: {error}") from error
         head, _, rest = bytes(answer).partition(b"\r\n\r\n")
-        return _status(head), _json(rest)
+        return head, rest
 
     def attach(self, path: str) -> tuple[socket.socket, bytes]:
         """Return a connection that has become the container's input and output, and what came of the output already."""

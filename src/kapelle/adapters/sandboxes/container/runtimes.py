@@ -18,6 +18,8 @@ from kapelle.core.errors import HostFailed
 
 KNOWN_FOR = 10.0
 """Seconds for which what was found out of a runtime is believed: it may be started, or ended, at any time."""
+PATIENCE = 5.0
+"""Seconds that an answer about the runtime itself may take."""
 FOUND, NOT_FOUND = 200, 404
 LAST_LINES = 20
 """How much of what a build said is told when it fails."""
@@ -36,6 +38,8 @@ class DockerApi:
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._environment = os.environ if environment is None else environment
         self._known: tuple[float, RuntimeFacts | str] | None = None
+        self._facts: dict[str, RuntimeFacts] = {}
+        """By address: asking for them takes Podman a quarter of a second, and they do not change while it runs."""
         self._making = asyncio.Lock()
 
     def sockets(self) -> Iterator[Path]:
@@ -70,13 +74,19 @@ class DockerApi:
         if isinstance(address, str):
             return address
         where = str(address[0])
+        api = Api(where, patience=PATIENCE)
         try:
-            version, info = (Api(where, patience=5).ask("GET", path) for path in ("/version", "/info"))
+            version = api.version()
+            if where in self._facts:
+                return self._facts[where]
+            status, info = api.ask("GET", "/info")
         except Failed as error:
+            self._facts.pop(where, None)
             return f"{self.title} does not answer: {error}; {self.remedy}"
-        if version[0] != FOUND or info[0] != FOUND:
+        if status != FOUND:
             return f"{self.title} does not answer as it should at {where}; {self.remedy}"
-        return _facts(where, version[1], info[1])
+        self._facts[where] = _facts(where, version, info)
+        return self._facts[where]
 
     def _address(self) -> tuple[str] | str:
         """Return the address in a tuple, or why there is none."""
@@ -167,7 +177,7 @@ class DockerApi:
         aiodocker = await asyncio.to_thread(_aiodocker)
         url = f"unix://{facts.address}" if facts.address.startswith("/") else f"http://{facts.address}"
         try:
-            async with aiodocker.Docker(url=url) as docker:
+            async with aiodocker.Docker(url=url, api_version=f"v{facts.api}") as docker:
                 yield docker
         except (aiodocker.DockerError, aiodocker.DockerContainerError) as error:
             raise HostFailed(f"{facts.product}: {error.message}") from error
@@ -217,16 +227,15 @@ def _aiodocker() -> Any:
     return aiodocker
 
 
-def _facts(address: str, version: Mapping[str, Any], info: Mapping[str, Any]) -> RuntimeFacts:
-    parts = cast("list[dict[str, Any]]", version.get("Components") or [])
+def _facts(address: str, api: str, info: Mapping[str, Any]) -> RuntimeFacts:
     options = cast("list[str]", info.get("SecurityOptions") or [])
-    podman = any("podman" in str(part.get("Name", "")).lower() for part in parts)
     driver = str(info.get("CgroupDriver") or "")
     rootless = bool(info.get("Rootless")) or any("rootless" in option for option in options)
     # Only with version 2 does the system hand cgroups to others than root.
     cannot = driver in {"", "none"} or (rootless and str(info.get("CgroupVersion")) == "1")
     return RuntimeFacts(
-        product=f"{'Podman' if podman else 'Docker'} {version.get('Version', '')}",
+        product=f"{'Podman' if 'BuildahVersion' in info else 'Docker'} {info.get('ServerVersion', '')}",
+        api=api,
         address=address,
         rootless=rootless,
         cgroup_driver=driver,
