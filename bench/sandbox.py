@@ -5,7 +5,6 @@ Podman that is started for this; they take turns in the small repository alone, 
 """
 
 import os
-import shutil
 import statistics
 import tempfile
 import time
@@ -25,7 +24,7 @@ from kapelle.adapters.workspaces.worktrees import GitWorkspaces
 from kapelle.core.ids import WorkspaceId
 from kapelle.core.isolation import Place
 from kapelle.core.ports import Launch, Sandbox, WorkspaceOrder
-from kapelle.testing.podman import PROGRAMS, podman_service
+from kapelle.testing.podman import missing_programs, podman_service
 
 TURNS, FEW_TURNS = 41, 3
 SELDOM = 4
@@ -51,7 +50,7 @@ async def measure(*, small: bool = False) -> Figures:
 @contextmanager
 def _containers(folder: Path, size: str) -> Generator[dict[str, Sandbox]]:
     """Give the container sandbox with a Podman of its own, where there is one and it is its turn."""
-    if size != "small" or not all(shutil.which(program) for program in PROGRAMS):
+    if size != "small" or missing_programs():
         yield {}
         return
     with podman_service(folder / "podman") as address:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kapelle.testing.places import Place, make_repository
-from kapelle.testing.podman import PROGRAMS, podman_service
+from kapelle.testing.podman import missing_programs, podman_service
 
 # The fast ones first: a slip is seen in seconds.
 ORDER = ("core", "docs", "engine", "apps", "conformance", "adapters", "fuzz", "simulation", "acceptance")
@@ -47,7 +47,7 @@ def bubblewrap(program: Callable[[str], str]) -> None:
 @pytest.fixture(scope="session")
 def podman_programs(program: Callable[[str], str]) -> None:
     """See that a Podman can be started."""
-    for name in PROGRAMS:
+    for name in missing_programs():
         program(name)
 
 

@@ -4,6 +4,7 @@ It needs no registry, no systemd and no settings of the machine. It installs not
 """
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,15 +18,31 @@ from kapelle.core.errors import ProgramMissing
 
 PROGRAMS = ("podman", "runc", "conmon")
 PATIENCE = 60.0
+PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+"""Where those programs are: not everybody's path has them."""
 SETTINGS = """\
 [containers]
-default_ulimits = ["nofile=20000:20000", "nproc=30000:30000"]
+default_ulimits = ["nofile=FILES:FILES", "nproc=PROCESSES:PROCESSES"]
 log_driver = "k8s-file"
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 """
 """What a machine without systemd needs; ``crun`` refuses machines with cgroups of both versions, so it is runc."""
+
+
+def missing_programs() -> list[str]:
+    """Return which programs are not there that it takes."""
+    return [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
+
+
+def _settings() -> str:
+    # More than one has oneself cannot be given where few rights are to be had.
+    files, processes = (resource.getrlimit(each)[1] for each in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
+    found = SETTINGS
+    for name, hard, most in (("FILES", files, 20_000), ("PROCESSES", processes, 30_000)):
+        found = found.replace(name, str(most if hard == resource.RLIM_INFINITY else min(hard, most)))
+    return found
 
 
 @contextmanager
@@ -37,17 +54,16 @@ def podman_service(folder: Path) -> Generator[str]:
     Raises:
         ProgramMissing: a program that it needs is not there.
     """
-    gone = [name for name in PROGRAMS if shutil.which(name) is None]
-    if gone:
+    if gone := missing_programs():
         raise ProgramMissing(f"{' and '.join(gone)} cannot be found", remedy="apt-get install podman runc")
     folder.mkdir(parents=True, exist_ok=True)
     # A socket's path can be a hundred bytes long, what Podman has for the run fifty; and folders of tests are deep.
     short = Path(tempfile.mkdtemp(prefix="kapelle-podman-", dir="/tmp"))
     settings, socket = folder / "containers.conf", short / "podman.sock"
-    settings.write_text(SETTINGS, encoding="utf-8")
+    settings.write_text(_settings(), encoding="utf-8")
     podman = ["podman", "--root", str(folder / "root"), "--runroot", str(short / "run"), "--runtime", "runc"]
     podman += ["--storage-driver", "overlay"]
-    env = {**os.environ, "CONTAINERS_CONF": str(settings)}
+    env = {**os.environ, "CONTAINERS_CONF": str(settings), "PATH": PATH}
     with (folder / "said.txt").open("wb") as said:
         service = subprocess.Popen(
             [*podman, "system", "service", "--time", "0", f"unix://{socket}"],

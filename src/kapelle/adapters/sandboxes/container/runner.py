@@ -30,7 +30,7 @@ FOUND, MADE, GOOD = 200, 201, 300
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 NOW_AND_THEN = 500
 """Milliseconds without input and output after which it is looked what becomes of the limits."""
-LOOKS, LOOK = 100, 0.02
+LOOKS, LOOK = 1000, 0.02
 """How often it is looked whether a container has ended whose output has, and seconds between."""
 FRAME, OF_ERRORS = 8, 2
 """Bytes that stand before each piece of output: which stream, three zeros, and how many follow."""

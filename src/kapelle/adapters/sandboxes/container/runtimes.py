@@ -6,6 +6,7 @@ The hot path, a container's life, is the runner's; what is here needs aiodocker,
 import asyncio
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -26,7 +27,7 @@ LAST_LINES = 20
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 
-class DockerApi:
+class DockerApi(ABC):
     """A runtime that speaks Docker's API; see ``core.containers.Runtime``. A plug-in's may be made from this one."""
 
     name = ""
@@ -42,9 +43,9 @@ class DockerApi:
         """By address: asking for them takes Podman a quarter of a second, and they do not change while it runs."""
         self._making = asyncio.Lock()
 
+    @abstractmethod
     def sockets(self) -> Iterator[Path]:
         """Yield where its socket may be, unless a person says it."""
-        raise NotImplementedError
 
     def chosen(self) -> bool:
         return bool(self._environment.get(self.variable))
