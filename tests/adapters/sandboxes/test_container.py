@@ -74,7 +74,7 @@ async def there(sandbox: ContainerSandbox) -> list[str]:
 
 
 def groups() -> list[Path]:
-    return list(ROOT.glob(f"*/{PREFIX}*"))
+    return list(ROOT.glob(f"*/{PREFIX}{STORE}-*"))
 
 
 # --- What is left ---

@@ -21,7 +21,10 @@ KNOWN_FOR = 10.0
 """Seconds for which what was found out of a runtime is believed: it may be started, or ended, at any time."""
 PATIENCE = 5.0
 """Seconds that an answer about the runtime itself may take."""
-FOUND, NOT_FOUND = 200, 404
+FOUND, NOT_FOUND, CONFLICT = 200, 404, 409
+NO_SUCH = "no such container"
+TRIES, REST = 100, 0.05
+"""How often it is tried to remove a container that is being removed by somebody else; seconds between."""
 LAST_LINES = 20
 """How much of what a build said is told when it fails."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
@@ -145,8 +148,15 @@ class DockerApi(ABC):
         async with self._docker() as docker:
             container = docker.containers.container(name)
             found = await _unless_missing(container.show())
-            if found is not None:
-                await _unless_missing(container.delete(force=True, v=True))
+            # Others may be removing it just now: its runner, before it was killed.
+            for _ in range(TRIES):
+                if await _unless_missing(container.delete(force=True, v=True), CONFLICT) is None:
+                    break
+                if await _unless_missing(container.show()) is None:
+                    break
+                await asyncio.sleep(REST)
+            else:
+                raise HostFailed(f"the container {name} cannot be removed", remedy=f"See what holds it: inspect {name}.")
         return found is not None and bool(found["State"].get("OOMKilled"))
 
     async def pause(self, name: str) -> None:
@@ -244,15 +254,18 @@ def _facts(address: str, api: str, info: Mapping[str, Any]) -> RuntimeFacts:
     )
 
 
-async def _unless_missing(asked: Awaitable[Any]) -> dict[str, Any] | None:
-    """Return what is answered (empty for nothing in particular); None when there is no such image or container."""
+async def _unless_missing(asked: Awaitable[Any], *expected: int) -> dict[str, Any] | None:
+    """Return what is answered (empty for nothing in particular, and for *expected*); None when there is no such thing."""
     from aiodocker import DockerError
 
     try:
         return cast("dict[str, Any]", await asked or {})
     except DockerError as error:
-        if error.status == NOT_FOUND:
+        # Podman says so with another status for one that is being removed.
+        if error.status == NOT_FOUND or NO_SUCH in error.message.lower():
             return None
+        if error.status in expected:
+            return {}
         raise
 
 
