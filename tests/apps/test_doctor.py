@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from kapelle.adapters.sandboxes.container.runner import Api
 from kapelle.apps.clock import SystemClock
 from kapelle.apps.doctor import Finding, Standing, examine
 from kapelle.apps.settings import load
@@ -286,6 +287,23 @@ def test_a_process_that_belongs_to_no_agent_is_found_and_ended(place: Place) -> 
         (mended,) = found(place, "orphans", "--fix")
         assert mended["mended"]
         assert orphan.wait() != 0
+
+
+def test_a_container_that_belongs_to_no_agent_is_found_and_removed(place: Place, podman: str) -> None:
+    place.write("flow.yml", FLOW)
+    assert place.run("run", "../flow.yml", env={"KAPELLE_SANDBOX": "container"}).code == 0
+    with closing(sqlite3.connect(place.home / "store.db")) as store:
+        (store_id,) = store.execute("select value from about where name = 'store_id'").fetchone()
+    api = Api(podman.removeprefix("unix://"))
+    images = [name for image in api.ask("GET", "/images/json")[1] for name in image["RepoTags"]]
+    (image,) = (name for name in images if name.startswith("localhost/kapelle-host:"))
+    labels = {"kapelle.store": store_id, "kapelle.key": "a-lost"}
+    assert api.ask("POST", "/containers/create?name=lost", {"Image": image, "Cmd": ["true"], "Labels": labels})[0] == 201
+    (entry,) = found(place, "orphans")
+    assert entry["what"] == "the sandbox container holds something for a-lost, which is over"
+    (mended,) = found(place, "orphans", "--fix")
+    assert mended["mended"]
+    assert api.ask("GET", "/containers/lost/json")[0] == 404
 
 
 def test_a_workspace_that_belongs_to_no_task_is_kept_and_cleared_away(place: Place) -> None:

@@ -351,7 +351,11 @@ async def _orphans(desk: Desk) -> dict[str, str]:
     known = await world.store.read(lambda view: {row.path for row in view.agents.workspaces()})
     processes = [found for found in await world.host.leftovers(world.store.store_id) if found not in live]
     present = [path for path in await world.workspaces.present(world.folders.workspaces) if path not in known]
+    agents = await world.store.read(lambda view: {agent.agent_id for agent in view.agents.live()})
+    boxes = {name: box for name, box in world.sandboxes.items() if not box.missing()}
+    made = [(name, key) for name, box in boxes.items() for key in await box.leftovers(world.store.store_id, agents)]
     return {
+        **{f"{name} {key}": f"the sandbox {name} holds something for {key}, which is over" for name, key in made},
         **{str(found.pid): f"process {found.pid} carries this store's id and belongs to no agent" for found in processes},
         **{path: f"{path} is a workspace that belongs to no task" for path in present},
     }

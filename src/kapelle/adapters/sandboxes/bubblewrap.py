@@ -68,6 +68,9 @@ class BubblewrapSandbox:
     async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         return await self._holding.swept(store_id, keep)
 
+    async def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
+        return self._holding.leftovers(store_id, keep)
+
 
 def _bubblewrap() -> Iterator[str]:
     yield from ("bwrap", "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL")

@@ -75,6 +75,10 @@ class Holding:
         """
         return await cgroups.here().sweep(store_id, keep) if self.groups else ()
 
+    def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
+        """Return what ``swept`` would find."""
+        return cgroups.here().leftovers(store_id, keep) if self.groups else ()
+
     def _by_groups(self) -> frozenset[Limit]:
         return cgroups.here().holds() if self.groups else frozenset()
 

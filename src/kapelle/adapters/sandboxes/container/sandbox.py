@@ -149,12 +149,14 @@ class ContainerSandbox:
 
     async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         runtime = self.runtime()
-        there = await runtime.found({STORE: store_id})
-        found = {name: labels[KEY] for name, labels in there.items() if labels.get(KEY, "") not in keep}
+        found = await _of_nobody(runtime, store_id, keep)
         for name in found:
             await runtime.remove(name)
         remove_empty(store_id)
         return tuple(found.values())
+
+    async def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
+        return tuple((await _of_nobody(self.runtime(), store_id, keep)).values())
 
     async def _environment(self, runtime: Runtime, image: Image, launch: Launch, place: Place) -> dict[str, str]:
         """Return the environment of the container; what says where things are on this machine means nothing in an image."""
@@ -181,6 +183,12 @@ class ContainerSandbox:
         if known not in self._provided:
             await runtime.provide(image)
             self._provided.add(known)
+
+
+async def _of_nobody(runtime: Runtime, store_id: str, keep: Collection[str]) -> dict[str, str]:
+    """Return the keys of a store's containers by their names, without those that are kept."""
+    there = await runtime.found({STORE: store_id})
+    return {name: labels[KEY] for name, labels in there.items() if labels.get(KEY, "") not in keep}
 
 
 def _of_kind(kind: str) -> dict[str, Any]:
