@@ -5,13 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SANDBOX ?=
-SANDBOXES := $(if $(filter Linux,$(shell uname)),bubblewrap:bwrap util-linux:setpriv)
+SANDBOXES := $(if $(filter Linux,$(shell uname)),bubblewrap:bwrap util-linux:setpriv podman runc conmon)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fix bench soak
 
 help:
-	@echo "make demo   the main job, without a key: real claude processes, rehearsed (SANDBOX=bubblewrap: in sandboxes)"
+	@echo "make demo   the main job, without a key: real claude processes, rehearsed (SANDBOX=bubblewrap or container: in sandboxes)"
 	@echo "make test   every test, the fast ones first"
 	@echo "make check  formatting, lint, types, import contracts"
 	@echo "make fix    mend what can be mended by itself"
@@ -23,7 +23,7 @@ $(READY): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 
 demo: $(READY)
 	@tools/system-packages git $(if $(SANDBOX),$(SANDBOXES))
-	@KAPELLE_SANDBOX=$(SANDBOX) $(BIN)/python examples/demo/run.py
+	@KAPELLE_SANDBOX=$(SANDBOX) $(if $(filter container,$(SANDBOX)),$(BIN)/python tools/with-podman) $(BIN)/python examples/demo/run.py
 
 test: $(READY)
 	@tools/system-packages git tmux gcc $(SANDBOXES)
@@ -42,7 +42,7 @@ fix: $(READY)
 	@$(BIN)/python tools/write-reference
 
 bench: $(READY)
-	@tools/system-packages git
+	@tools/system-packages git $(SANDBOXES)
 	@$(BIN)/python -m bench --save
 	@$(BIN)/python tools/write-reference
 

@@ -1,25 +1,34 @@
 """What a sandbox adds to starting a program: ``true`` in a ready workspace, wrapped and run to its end.
 
-Both sandboxes take turns, in the same workspace of a repository, with all that git needs inside of it.
+All sandboxes take turns, in the same workspace of a repository, with all that git needs inside of it. Containers are those of a
+Podman that is started for this; they take turns in the small repository alone, and fewer of them.
 """
 
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.machine import Figures
 from bench.places import git, repository
 from kapelle.adapters.hosts.local import LocalHost
 from kapelle.adapters.sandboxes.bubblewrap import BubblewrapSandbox
+from kapelle.adapters.sandboxes.container.images import HostImages
+from kapelle.adapters.sandboxes.container.runtimes import PodmanRuntime
+from kapelle.adapters.sandboxes.container.sandbox import ContainerSandbox
 from kapelle.adapters.sandboxes.process import ProcessSandbox
 from kapelle.adapters.workspaces.worktrees import GitWorkspaces
 from kapelle.core.ids import WorkspaceId
 from kapelle.core.isolation import Place
 from kapelle.core.ports import Launch, Sandbox, WorkspaceOrder
+from kapelle.testing.podman import missing_programs, podman_service
 
 TURNS, FEW_TURNS = 41, 3
+SELDOM = 4
+"""Containers take a turn in so many: each takes as long as ten of the others."""
 FILES = {"small": 50, "large": 5_000}
 
 
@@ -30,17 +39,26 @@ async def measure(*, small: bool = False) -> Figures:
     found: Figures = {}
     sizes = {"small": FILES["small"]} if small else FILES
     for name, files in sizes.items():
-        with tempfile.TemporaryDirectory(prefix="kapelle-bench-") as folder:
-            turns = FEW_TURNS if small else TURNS
-            process, bubblewrap = await _both(Path(folder), files, turns)
+        with tempfile.TemporaryDirectory(prefix="kapelle-bench-") as folder, _containers(Path(folder), name) as container:
+            took = await _all(Path(folder), files, FEW_TURNS if small else TURNS, container)
         suffix = "" if name == "small" else "_5000_files"
-        found[f"process_ms{suffix}"] = process
-        found[f"bubblewrap_ms{suffix}"] = bubblewrap
-        found[f"bubblewrap_overhead_ms{suffix}"] = bubblewrap - process
+        found |= {f"{each}_ms{suffix}": value for each, value in took.items()}
+        found |= {f"{each}_overhead_ms{suffix}": took[each] - took["process"] for each in took if each != "process"}
     return found
 
 
-async def _both(folder: Path, files: int, turns: int) -> tuple[float, float]:
+@contextmanager
+def _containers(folder: Path, size: str) -> Generator[dict[str, Sandbox]]:
+    """Give the container sandbox with a Podman of its own, where there is one and it is its turn."""
+    if size != "small" or missing_programs():
+        yield {}
+        return
+    with podman_service(folder / "podman") as address:
+        runtime = PodmanRuntime({**os.environ, "CONTAINER_HOST": address})
+        yield {"container": ContainerSandbox({"podman": runtime}, {"host": HostImages()})}
+
+
+async def _all(folder: Path, files: int, turns: int, container: Mapping[str, Sandbox]) -> dict[str, float]:
     root = repository(folder / "repository", {f"{number % 97}/{number}.txt": f"{number}\n" for number in range(files)})
     workspaces, path = GitWorkspaces(), str(folder / "workspace")
     order = WorkspaceOrder(workspace_id=WorkspaceId("w"), path=path, repository=str(root), base=git(root, "rev-parse", "HEAD"))
@@ -59,16 +77,19 @@ async def _both(folder: Path, files: int, turns: int) -> tuple[float, float]:
         )
         wrapped = await sandbox.wrap(Launch(argv=("true",), cwd=path), place)
         result = await LocalHost().run(wrapped, str(folder / sandbox.name / "output"))
+        await sandbox.clear(place)
         if result.exit_code != 0:
             raise RuntimeError(f"{sandbox.name}: {result.tail}")
         await sandbox.clear(place)
         return time.perf_counter() - begun
 
-    took: dict[str, list[float]] = {"process": [], "bubblewrap": []}
-    makers: dict[str, Callable[[], Sandbox]] = {"process": ProcessSandbox, "bubblewrap": BubblewrapSandbox}
+    makers = {"process": ProcessSandbox(), "bubblewrap": BubblewrapSandbox(), **container}
+    took: dict[str, list[float]] = {name: [] for name in makers}
     for turn in range(turns + 1):
-        for name, make in makers.items():
-            passed = await seconds(make())
+        for name, sandbox in makers.items():
+            if name in container and turn % SELDOM and turns > SELDOM:
+                continue
+            passed = await seconds(sandbox)
             if turn > 0:
                 took[name].append(passed)
-    return statistics.median(took["process"]) * 1000, statistics.median(took["bubblewrap"]) * 1000
+    return {name: statistics.median(each) * 1000 for name, each in took.items()}

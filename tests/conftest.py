@@ -2,12 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kapelle.testing.places import Place, make_repository
+from kapelle.testing.podman import missing_programs, podman_service
 
 # The fast ones first: a slip is seen in seconds.
 ORDER = ("core", "docs", "engine", "apps", "conformance", "adapters", "fuzz", "simulation", "acceptance")
@@ -41,6 +42,29 @@ def program() -> Callable[[str], str]:
 def bubblewrap(program: Callable[[str], str]) -> None:
     """See that there is a sandbox to test."""
     program("bwrap")
+
+
+@pytest.fixture(scope="session")
+def podman_programs(program: Callable[[str], str]) -> None:
+    """See that a Podman can be started."""
+    for name in missing_programs():
+        program(name)
+
+
+@pytest.fixture(scope="session")
+def podman_address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return where a Podman of the tests' own answers."""
+    request.getfixturevalue("podman_programs")
+    with podman_service(tmp_path_factory.mktemp("podman")) as address:
+        yield address
+
+
+@pytest.fixture
+def podman(podman_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """See that there is a runtime for containers to test, and that it is the one that is used; return where it answers."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("CONTAINER_HOST", podman_address)
+    return podman_address
 
 
 @pytest.fixture

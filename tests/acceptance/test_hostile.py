@@ -56,12 +56,17 @@ def let_loose(place: Place, sandbox: str) -> Said:
     return place.run("run", "../flow.yml", "--rehearse", "../rehearsal.yml", env={"ANTHROPIC_API_KEY": SECRET})
 
 
-@pytest.mark.usefixtures("bubblewrap")
-def test_nothing_that_they_try_succeeds_in_a_sandbox(place: Place) -> None:
+@pytest.fixture(params=["bubblewrap", "container"])
+def sandbox(request: pytest.FixtureRequest) -> str:
+    request.getfixturevalue({"bubblewrap": "bubblewrap", "container": "podman"}[request.param])
+    return str(request.param)
+
+
+def test_nothing_that_they_try_succeeds_in_a_sandbox(place: Place, sandbox: str) -> None:
     common = place.repository / ".git"
     config, hooks = (common / "config").read_text(), sorted(path.name for path in (common / "hooks").iterdir())
 
-    answer = let_loose(place, "bubblewrap")
+    answer = let_loose(place, sandbox)
 
     assert answer.code == 0, answer.out + answer.err
     assert place.git("show", "main:by-agent.txt") == ""

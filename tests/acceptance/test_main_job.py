@@ -25,15 +25,18 @@ class Played:
     report: dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=["process", "bubblewrap"])
+@pytest.fixture(scope="module", params=["process", "bubblewrap", "container"])
 def played(request: pytest.FixtureRequest, program: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Played:
+    env = {"KAPELLE_SANDBOX": request.param}
     if request.param == "bubblewrap":
         program("bwrap")
+    if request.param == "container":
+        env["CONTAINER_HOST"] = request.getfixturevalue("podman_address")
     folder = tmp_path_factory.mktemp("played")
     shutil.copytree(DEMO / "repository", folder / "shop")
     place = Place(repository=make_repository(folder / "shop"), home=folder / "state")
     arguments = (str(DEMO / "workflow.yml"), "--rehearse", str(DEMO / "rehearsal.yml"), "--json")
-    answer = place.run("run", *arguments, env={"KAPELLE_SANDBOX": request.param})
+    answer = place.run("run", *arguments, env=env)
     assert answer.code == 0, answer.out + answer.err
     return Played(place=place, report=answer.json)
 

@@ -90,8 +90,12 @@ def asked(text: str) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("bubblewrap")
-@pytest.mark.parametrize("sandbox", ["bubblewrap"])
-def test_only_what_is_allowed_is_reached_and_every_decision_is_told(place: Place, web: int, sandbox: str) -> None:
+@pytest.mark.parametrize("sandbox", ["bubblewrap", "container"])
+def test_only_what_is_allowed_is_reached_and_every_decision_is_told(
+    place: Place, web: int, sandbox: str, request: pytest.FixtureRequest
+) -> None:
+    if sandbox == "container":
+        request.getfixturevalue("podman")
     (place.repository / ".gitignore").write_text("said\n")
     (place.repository / "asks.py").write_text(ASKS.replace("PORT", str(web)).replace("STATE", str(place.home)))
     (place.repository / ".kapelle" / "agents.yml").write_text(AGENTS.replace("PORT", str(web)).replace("SANDBOX", sandbox))

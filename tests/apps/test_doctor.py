@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from kapelle.adapters.sandboxes.container.runner import Api
 from kapelle.apps.clock import SystemClock
 from kapelle.apps.doctor import Finding, Standing, examine
 from kapelle.apps.settings import load
@@ -25,6 +26,12 @@ from kapelle.testing.places import Place, git, make_repository, until
 KEY = {"ANTHROPIC_API_KEY": "sk-test"}
 FLOW = "name: f\ndefaults: {agent: script, gate: none}\ntasks: {a: {prompt: 'echo 1 > a.txt'}}\n"
 LONG_AGO = 10**9
+IMAGES = {
+    "a": "image: hots",
+    "b": "image: {name: -x}",
+    "c": "image: host, sandbox: process",
+    "trusted": "sandbox: process",
+}
 
 
 def found(place: Place, area: str, *arguments: str, env: dict[str, str] | None = None) -> list[dict[str, object]]:
@@ -82,8 +89,8 @@ def test_where_claude_is_not_on_the_path_the_advice_names_it(place: Place) -> No
 
 
 @pytest.mark.usefixtures("bubblewrap")
-def test_what_a_sandbox_does_not_isolate_is_said(place: Place) -> None:
-    bubblewrap, process = found(place, "sandbox")
+def test_what_a_sandbox_does_not_isolate_is_said(place: Place, podman: str) -> None:
+    bubblewrap, container, process = found(place, "sandbox")
     assert (
         bubblewrap["what"]
         == "bubblewrap isolates files, network, processes; it holds limits of memory, cpus, pids, disk, files"
@@ -91,7 +98,38 @@ def test_what_a_sandbox_does_not_isolate_is_said(place: Place) -> None:
     assert str(process["what"]).startswith(
         "process isolates nothing (not: files, network, processes); it holds limits of memory,"
     )
+    assert re.fullmatch(
+        rf"container \(Podman [0-9.]+ at {podman.removeprefix('unix://')}\) isolates files, network, processes; "
+        "it holds limits of memory, cpus, pids, disk, files",
+        str(container["what"]),
+    )
     assert process["remedy"] == "bubblewrap works here, and is taken where `sandbox` says nothing else."
+
+
+def test_without_a_container_runtime_it_is_said_what_to_do(place: Place) -> None:
+    env = {"CONTAINER_HOST": f"unix://{place.home}/none.sock"}
+    told = {str(entry["what"]) for entry in found(place, "sandbox", env=env)}
+    (what,) = (each for each in told if each.startswith("container cannot be used: "))
+    assert "Podman does not answer" in what
+    assert "systemctl --user start podman.socket" in what
+    agents = place.repository / ".kapelle" / "agents.yml"
+    agents.write_text("sandbox: container\nagents: {script: {program: command}}\n")
+    (entry,) = found(place, "project", env=env)
+    assert "the sandbox container cannot be used: Podman does not answer" in str(entry["what"])
+
+
+@pytest.mark.usefixtures("podman")
+def test_an_image_that_cannot_be_had_is_a_mistake_with_its_place(place: Place) -> None:
+    agents = place.repository / ".kapelle" / "agents.yml"
+    lines = "".join(f"  {name}: {{program: command, {said}}}\n" for name, said in IMAGES.items())
+    agents.write_text(f"sandbox: container\nimage: {{containerfile: none/Containerfile}}\nagents:\n{lines}")
+    told = {str(entry["what"]).removeprefix(f"{agents}:") for entry in found(place, "project")}
+    assert told == {
+        f"2:1: there is no file {place.repository}/none/Containerfile",
+        "4:25: there is no image policy hots",
+        "5:25: -x is no name of an image",
+        "6:25: the sandbox process takes its programs from this machine, not from an image",
+    }
 
 
 def test_the_configuration_of_the_project_is_checked(place: Place) -> None:
@@ -250,6 +288,23 @@ def test_a_process_that_belongs_to_no_agent_is_found_and_ended(place: Place) -> 
         (mended,) = found(place, "orphans", "--fix")
         assert mended["mended"]
         assert orphan.wait() != 0
+
+
+def test_a_container_that_belongs_to_no_agent_is_found_and_removed(place: Place, podman: str) -> None:
+    place.write("flow.yml", FLOW)
+    assert place.run("run", "../flow.yml", env={"KAPELLE_SANDBOX": "container"}).code == 0
+    with closing(sqlite3.connect(place.home / "store.db")) as store:
+        (store_id,) = store.execute("select value from about where name = 'store_id'").fetchone()
+    api = Api(podman.removeprefix("unix://"))
+    images = [name for image in api.ask("GET", "/images/json")[1] for name in image["RepoTags"]]
+    (image,) = (name for name in images if name.startswith("localhost/kapelle-host:"))
+    labels = {"kapelle.store": store_id, "kapelle.key": "a-lost"}
+    assert api.ask("POST", "/containers/create?name=lost", {"Image": image, "Cmd": ["true"], "Labels": labels})[0] == 201
+    (entry,) = found(place, "orphans")
+    assert entry["what"] == "the sandbox container holds something for a-lost, which is over"
+    (mended,) = found(place, "orphans", "--fix")
+    assert mended["mended"]
+    assert api.ask("GET", "/containers/lost/json")[0] == 404
 
 
 def test_a_workspace_that_belongs_to_no_task_is_kept_and_cleared_away(place: Place) -> None:

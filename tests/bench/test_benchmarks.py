@@ -26,7 +26,7 @@ FIGURES = {
     "merge": {"merges_per_gate", "gates_16_good", "gates_15_good_1_bad", "bad_named_rightly"},
     "overhead": {"wall_ratio_n1", "cpu_ratio_n1"},
     "restart": {"lost", "duplicated", "resume_s"},
-    "sandbox": {"bubblewrap_overhead_ms"},
+    "sandbox": {"bubblewrap_overhead_ms", "container_overhead_ms"},
     "startup": {"version_ms", "status_ms"},
 }
 
@@ -41,6 +41,7 @@ def bench(*arguments: str, temporary: Path) -> subprocess.CompletedProcess[str]:
 def test_a_benchmark_gives_its_figures_as_one_json_object(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if name == "sandbox":
         request.getfixturevalue("bubblewrap")
+        request.getfixturevalue("podman_programs")
     done = bench("--only", name, "--runs", "1", "--small", "--json", temporary=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kapelle.apps.settings import Configuration
 from kapelle.core.agent import ProcessRef
+from kapelle.core.containers import ImagePolicy
 from kapelle.core.errors import NotPossibleNow, ProgramMissing, UsageError
 from kapelle.core.evaluating import Evaluator
 from kapelle.core.ids import make_id
@@ -67,6 +68,11 @@ def drivers() -> Mapping[str, Driver]:
 def sandboxes() -> Mapping[str, Sandbox]:
     """Return all sandboxes, those of plug-ins among them."""
     return _Lazy("sandbox")
+
+
+def image_policies() -> Mapping[str, ImagePolicy]:
+    """Return all policies that say which image a container is made from, those of plug-ins among them."""
+    return _Lazy("images")
 
 
 def repositories() -> Repositories:

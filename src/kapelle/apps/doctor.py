@@ -177,7 +177,8 @@ def _sandboxes() -> list[Finding]:
         parts = {"files": can.files, "network": can.network, "processes": can.pids}
         isolated = [part for part, isolates in parts.items() if isolates]
         open_ = [part for part, isolates in parts.items() if not isolates]
-        what = f"{name} isolates {', '.join(isolated) or 'nothing'}" + (f" (not: {', '.join(open_)})" if open_ else "")
+        by = f" ({can.by})" if can.by else ""
+        what = f"{name}{by} isolates {', '.join(isolated) or 'nothing'}" + (f" (not: {', '.join(open_)})" if open_ else "")
         what += f"; {_limits(can)}"
         if not can.ends_all:
             what += "; what leaves its process group and drops its environment goes on"
@@ -386,8 +387,12 @@ async def _orphans(desk: Desk) -> dict[str, str]:
     processes = await world.host.leftovers(world.store.store_id, living=live)
     present = [path for path in await world.workspaces.present(world.folders.workspaces) if path not in known]
     unowned = await world.store.read(lambda view: sweep(world, view, remove=False))
+    agents = await world.store.read(lambda view: {agent.agent_id for agent in view.agents.live()})
+    boxes = {name: box for name, box in world.sandboxes.items() if not box.missing()}
+    made = [(name, key) for name, box in boxes.items() for key in await box.leftovers(world.store.store_id, agents)]
     return {
         **{name: f"secrets of {name}, which is gone, are in the vault" for name in unowned},
+        **{f"{name} {key}": f"the sandbox {name} holds something for {key}, which is over" for name, key in made},
         **{str(found.pid): f"process {found.pid} carries this store's id and belongs to no agent" for found in processes},
         **{path: f"{path} is a workspace that belongs to no task" for path in present},
     }

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from kapelle.apps import models
+from kapelle.apps.imaging import image
 from kapelle.apps.settings import AUTO
 from kapelle.core.errors import Mistake
 from kapelle.core.isolation import Isolation, Mount, MountKind, Network, NetworkKind, ProcessLimits
@@ -63,11 +64,16 @@ def isolation(
             advice = "name a directory of programs"
             wrong.append(Mistake(message=problem or f"{path} is no directory", advice=advice, path=(*here, "path", index)))
         folders.append(path)
+    kept = base.image
+    if asked.image is not None:
+        kept, problems = image(root, asked.image, here)
+        wrong += problems
     found = Isolation(
         limits=_limits(asked.limits, base.limits),
         network=base.network if asked.network is None else _network(asked.network),
         mounts=tuple(mounts.values()),
         path=(*folders, *(folder for folder in base.path if folder not in folders)),
+        image=kept,
     )
     return found, wrong
 
@@ -86,6 +92,9 @@ def unheld(sandbox: Sandbox | None, asked: Isolation, here: tuple[str, ...] = ()
     if asked.network.closed and not can.network:
         message = f"the sandbox {name} keeps nobody from the network"
         wrong.append(Mistake(message=message, advice=HELD, path=(*here, "network")))
+    if asked.image and not can.images:
+        message = f"the sandbox {name} takes its programs from this machine, not from an image"
+        wrong.append(Mistake(message=message, advice="leave it out, or say `sandbox: container`", path=(*here, "image")))
     if not can.files and any(mount.kind is MountKind.HIDE for mount in asked.mounts):
         message = f"the sandbox {name} hides nothing"
         wrong.append(Mistake(message=message, advice=HELD, path=(*here, "mounts")))

@@ -284,7 +284,7 @@ class Isolated(Model):
     """What is asked of a sandbox."""
 
     sandbox: str | None = Field(
-        default=None, description="process, bubblewrap, auto, ...; `kapelle doctor` tells what they isolate."
+        default=None, description="process, bubblewrap, container, auto, ...; `kapelle doctor` tells what they isolate."
     )
     limits: ProcessLimits = Field(default=ProcessLimits(), description="How much of the machine may be used.")
     network: Network | None = Field(
@@ -294,11 +294,16 @@ class Isolated(Model):
         default_factory=dict, description="PATH: read, write or hide. What is shown of the machine beside what work needs."
     )
     path: Names = Field(default_factory=list, description="Directories of programs, before all others.")
+    image: Named | Annotated[dict[Named, str], Field(min_length=1, max_length=1)] | None = Field(
+        default=None,
+        description="For containers: host (this machine's programs), containerfile (the one that Kapelle brings), "
+        "{containerfile: FILE} or {name: IMAGE}.",
+    )
 
     @property
     def isolation_given(self) -> bool:
         """Whether anything is asked of the sandbox."""
-        return bool(self.model_fields_set & {"limits", "network", "mounts", "path"})
+        return bool(self.model_fields_set & {"limits", "network", "mounts", "path", "image"})
 
 
 def _rule(value: str) -> str:

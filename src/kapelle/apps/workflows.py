@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from kapelle.apps import models
+from kapelle.apps.imaging import of_its_own
 from kapelle.apps.isolating import chosen, isolation, unheld, why_open
 from kapelle.apps.ruling import rules_of
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
@@ -89,6 +90,7 @@ def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake
             prompt = _with_project(shop.configuration.project, agent, prompt)
         sandbox = shop.sandbox(agent.sandbox)
         asked, problems = isolation(shop.configuration.root, agent, whole, here)
+        asked = of_its_own(shop.sandboxes.get(sandbox), asked, given=agent.image is not None)
         problems += unheld(shop.sandboxes.get(sandbox), asked, here) if agent.isolation_given or agent.sandbox else []
         if asked.network.kind is NetworkKind.NONE and driver is not None and driver.capabilities.uses_gateway:
             advice = "write `network: model-only`"

@@ -98,6 +98,8 @@ class Isolation:
     """What is shown beyond what the work itself needs."""
     path: tuple[str, ...] = ()
     """Directories of programs, before all others."""
+    image: str = ""
+    """Where programs come from, for a sandbox that takes them from an image: ``POLICY`` or ``POLICY:ARGUMENT``."""
 
 
 @frozen
@@ -167,3 +169,7 @@ class SandboxCapabilities:
     """What was started ends with it, also when it left its process group and threw away its environment."""
     limits: frozenset[Limit] = frozenset()
     """What it can hold."""
+    images: bool = False
+    """Whether programs can come from an image."""
+    by: str = ""
+    """What does the work, where that is not the same everywhere: its name, its version and where it is."""

@@ -200,6 +200,10 @@ class Sandbox(Protocol):
         """Do the same for all processes of a store but those whose keys are in *keep*; return the keys of what was found."""
         ...
 
+    async def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
+        """Return the keys of what ``sweep`` would find, and leave it as it is."""
+        ...
+
 
 class Ways(Protocol):
     """The ways out for processes that reach nothing by themselves: to the gateway, and through one proxy to what they may."""

@@ -25,7 +25,7 @@ from kapelle.engine.inbox import InboxStage
 from kapelle.engine.loop import Loop, supervised
 from kapelle.engine.merge import MergeStage
 from kapelle.engine.meter import EngineMeter
-from kapelle.engine.reaping import reap
+from kapelle.engine.reaping import reap, sweep_all
 from kapelle.engine.recover import RecoverStage
 from kapelle.engine.report import ReportStage
 from kapelle.engine.stage import Stage
@@ -88,8 +88,10 @@ class Engine:
         What cannot be kept is set aside; returned is from where, and to where. Live agents are left alone: they are somebody's.
         """
         try:
-            stage = RecoverStage(replace(self._world, term=term), self._me)
-            await stage.step(self._world.clock.now())
+            world = replace(self._world, term=term)
+            stage = RecoverStage(world, self._me)
+            await stage.step(world.clock.now())
+            await sweep_all(world)
             return await stage.set_orphans_aside()
         finally:
             await self._leadership.give_up(term)

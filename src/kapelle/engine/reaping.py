@@ -35,9 +35,17 @@ async def reap(world: World, me: ProcessRef, *, grace: timedelta) -> None:
         await world.store.transact(lambda tx: tx.log(*reaped), term=world.term)
 
 
-async def _sweep(world: World) -> list[Event]:
-    """Remove what sandboxes had made for processes that nobody stands for any more."""
+async def sweep_all(world: World) -> None:
+    """Remove what any sandbox of this machine had made for processes that nobody stands for any more."""
+    swept = await _sweep(world, {name for name, sandbox in world.sandboxes.items() if not sandbox.missing()})
+    if swept:
+        await world.store.transact(lambda tx: tx.log(*swept), term=world.term)
+
+
+async def _sweep(world: World, others: Collection[str] = ()) -> list[Event]:
+    """Remove what sandboxes had made for processes that nobody stands for: those of open runs, and *others*."""
     keep, names = await world.store.read(_in_use)
+    names = names.union(others)
     events: list[Event] = []
     for name in sorted(names & set(world.sandboxes)):
         try:

@@ -49,10 +49,14 @@ class PlainSandbox:
 
     async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         """See the port."""
-        places = [place for _, place in self.wrapped if place.store_id == store_id]
-        found = [place.key for place in places if place.key not in {*keep, *self.cleared}]
+        found = list(await self.leftovers(store_id, keep))
         self.cleared += found
         return found
+
+    async def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
+        """See the port."""
+        places = [place for _, place in self.wrapped if place.store_id == store_id]
+        return [place.key for place in places if place.key not in {*keep, *self.cleared}]
 
 
 class OpenWays:

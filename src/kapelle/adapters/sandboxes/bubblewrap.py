@@ -11,36 +11,24 @@ everything inside. No ``--new-session``: the shim's group is how all of it is en
 import os
 import shutil
 import subprocess
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
 
+from kapelle.adapters.sandboxes.given import ETC, given, private
 from kapelle.adapters.sandboxes.holding import Holding
 from kapelle.adapters.sandboxes.leading import Leading
 from kapelle.adapters.sandboxes.programs import SYSTEM, is_below, needed
-from kapelle.adapters.sandboxes.surroundings import environment, make_folders, temporary
-from kapelle.adapters.system.ownership import agent, give
+from kapelle.adapters.sandboxes.surroundings import environment
+from kapelle.adapters.system.ownership import agent
 from kapelle.core.errors import HostFailed
 from kapelle.core.isolation import Mount, MountKind, Place, Remains, SandboxCapabilities
 from kapelle.core.ports import Launch
 
-ETC = (
-    *("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
-    *("ssl", "ca-certificates", "pki", "crypto-policies", "openssl"),
-    *("localtime", "timezone", "mime.types", "magic", "debian_version", "os-release", "lsb-release"),
-    *("resolv.conf", "hosts", "nsswitch.conf", "host.conf", "gai.conf", "protocols", "services"),
-    *("java-11-openjdk", "java-17-openjdk", "java-21-openjdk", "python3", "python3.11", "python3.12", "python3.13", "perl"),
-)
-"""What programs look for in /etc, and nothing with a secret in it."""
 TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108  # they are the sandbox's own, and empty
 ROOTS_RIGHTS = ("CAP_DAC_READ_SEARCH", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
 """What it takes to go where others may not, and there to give up everything, these too."""
-GIT_CONFIG = """\
-# The repository belongs to whoever runs Kapelle, who may be another user than this one.
-[safe]
-\tdirectory = *
-"""
 PATIENCE = 30.0
 """Seconds after which a try whether bubblewrap works is given up."""
 
@@ -64,33 +52,12 @@ class BubblewrapSandbox:
     async def wrap(self, launch: Launch, place: Place) -> Launch:
         if problem := _problem():
             raise HostFailed(f"the sandbox bubblewrap cannot be used: {problem}")
-        if agent() is not None and not place.owned:
-            raise HostFailed(
-                f"{place.workspace} is yours, and agents that root starts in a sandbox own nothing of yours",
-                remedy="Give the task a worktree or a scratch directory, start Kapelle as another user, "
-                "or use `sandbox: process`.",
-            )
-        make_folders(place)
-        env = environment(launch, place)
-        way = Leading(place.way)
-        env = {**way.environment(), **env}
-        try:
-            etc = _etc(place)
-            files = list(_files(launch, place))
-            for path in (place.workspace, place.home, temporary(place)):
-                give(path, agent())
-            for mount in place.mounts:
-                if mount.kind is MountKind.WRITE:
-                    give(mount.source or mount.path, agent())
-        except OSError as error:
-            raise HostFailed(f"{error.filename} cannot be prepared for the sandbox: {error.strerror}") from error
-        private = (place.workspace, place.folder, place.home, *(mount.path for mount in place.mounts))
-        started = (launch.argv[0], *launch.programs, *way.programs())
-        shown = needed(env.get("PATH", os.defpath), started, private)
+        own, way = given(launch, place), Leading(place.way)
+        env = {**way.environment(), **environment(launch, place)}
+        shown = needed(env.get("PATH", os.defpath), (launch.argv[0], *launch.programs, *way.programs()), private(place))
         programs = [Mount(kind=MountKind.READ, path=path) for path in shown]
-        own = [Mount(kind=MountKind.WRITE, path=path) for path in (temporary(place), place.home, place.workspace)]
-        mounts = [*programs, *place.isolation.mounts, *own, *place.mounts, *files, *way.mounts()]
-        built = [*_base(place.isolation.limits.disk), *_own_etc(etc), *_mounts(mounts)]
+        mounts = [*programs, *place.isolation.mounts, *own, *way.mounts()]
+        built = [*_base(place.isolation.limits.disk), *_mounts(mounts)]
         network = ("--unshare-net",) if place.isolation.network.closed else ()
         argv = (*_bubblewrap(), *network, *built, "--chdir", launch.cwd, "--", *_become(), *way.command(), *launch.argv)
         return self._holding.held(replace(launch, argv=argv, env=tuple(env.items())), place)
@@ -100,6 +67,9 @@ class BubblewrapSandbox:
 
     async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         return await self._holding.swept(store_id, keep)
+
+    async def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
+        return self._holding.leftovers(store_id, keep)
 
 
 def _bubblewrap() -> Iterator[str]:
@@ -144,11 +114,6 @@ def _system(size: tuple[str, ...]) -> Iterator[str]:
             yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
 
 
-def _own_etc(files: Mapping[str, str]) -> Iterator[str]:
-    for name, path in files.items():
-        yield from ("--ro-bind", path, f"/etc/{name}")
-
-
 def _mounts(mounts: list[Mount]) -> Iterator[str]:
     """Yield how *mounts* are made, with the directories that lead to them: others than their owner must get through, too."""
     made = [*TEMPORARY, "/etc", "/run", "/dev", "/proc", *SYSTEM]
@@ -165,41 +130,6 @@ def _mounts(mounts: list[Mount]) -> Iterator[str]:
             yield from ("--perms", "0755", "--tmpfs", mount.path)
         else:
             yield from ("--bind" if mount.kind is MountKind.WRITE else "--ro-bind", source, mount.path)
-
-
-def _files(launch: Launch, place: Place) -> Iterator[Mount]:
-    """Write the files of *launch* where the agent's user may read them; yield how they come to where they are looked for."""
-    folder = Path(place.folder) / "given"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name, content in launch.files:
-        path = folder / name
-        path.unlink(missing_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-            stream.write(content)
-        give(str(path), agent())
-        yield Mount(kind=MountKind.READ, path=str(Path(place.folder) / name), source=str(path))
-
-
-def _etc(place: Place) -> dict[str, str]:
-    """Write the files of /etc that name users, and what git is to believe; return where each is."""
-    folder = Path(place.folder) / "etc"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-    who = agent() or os.geteuid()
-    try:
-        git = Path("/etc/gitconfig").read_text(encoding="utf-8")
-    except OSError:
-        git = ""
-    files = {
-        "passwd": f"root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{who}:{who}:agent:{place.home}:/bin/sh\n",
-        "group": f"root:x:0:\nagent:x:{who}:\n",
-        "gitconfig": f"{git.rstrip()}\n{GIT_CONFIG}" if git.strip() else GIT_CONFIG,
-    }
-    for name, text in files.items():
-        path = folder / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
-            path.chmod(0o644)
-    return {name: str(folder / name) for name in files}
 
 
 @cache

@@ -1,7 +1,7 @@
 """Holding limits: what every sandbox that starts processes on this machine has in common."""
 
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +19,14 @@ POLLED = frozenset({Limit.MEMORY, Limit.PIDS})
 
 
 class Holding:
-    """Limits of processes, by control groups where this machine has them (and *groups* says so), otherwise by a guard."""
+    """Limits of processes, by control groups where this machine has them (and *groups* says so), otherwise by a guard.
 
-    def __init__(self, *, groups: bool = True) -> None:
+    *members* says where a file is, or will be, that names the processes at a place, when they are in groups of somebody else's.
+    """
+
+    def __init__(self, *, groups: bool = True, members: Callable[[Place], Path] | None = None) -> None:
         self._wanted = groups
+        self._members = members
 
     @property
     def groups(self) -> bool:
@@ -71,6 +75,10 @@ class Holding:
         """
         return await cgroups.here().sweep(store_id, keep) if self.groups else ()
 
+    def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
+        """Return what ``swept`` would find."""
+        return cgroups.here().leftovers(store_id, keep) if self.groups else ()
+
     def _by_groups(self) -> frozenset[Limit]:
         return cgroups.here().holds() if self.groups else frozenset()
 
@@ -89,6 +97,8 @@ class Holding:
         # Without site-packages it is there in a third of the time.
         yield from (sys.executable, "-I", *(["-S"] if sys.platform == "linux" else []), str(GUARD))
         yield f"--over={Path(place.folder) / OVER}"
-        if self.groups and (members := cgroups.here().members(place.store_id, place.key)) is not None:
+        if self._members is not None:
+            yield f"--members={self._members(place)}"
+        elif self.groups and (members := cgroups.here().members(place.store_id, place.key)) is not None:
             yield f"--members={members}"
         yield from watched

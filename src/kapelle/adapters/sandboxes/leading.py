@@ -7,7 +7,7 @@ from pathlib import Path
 from kapelle.core.isolation import Mount, MountKind, Way
 
 RELAY = Path(__file__).with_name("relay.py")
-INSIDE = "/run/kapelle"
+INSIDE = "/run/kapelle-ways"
 """Where the sockets are found inside; a path of any length outside."""
 RELAY_INSIDE = "/run/kapelle-relay.py"
 PROXY_PORT = 3128

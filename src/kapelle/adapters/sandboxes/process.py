@@ -35,3 +35,6 @@ class ProcessSandbox:
 
     async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         return await self._holding.swept(store_id, keep)
+
+    async def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
+        return self._holding.leftovers(store_id, keep)

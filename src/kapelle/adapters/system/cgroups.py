@@ -115,18 +115,23 @@ class ControlGroups:
         Raises:
             HostFailed: something in them cannot be ended.
         """
-        kept = {_safe(key) for key in keep}
-        found: set[str] = set()
+        found = list(self._of_nobody(store_id, keep))
+        for group in found:
+            await _remove(group)
         for hierarchy in self.hierarchies:
-            whole = hierarchy.folder / f"{PREFIX}{store_id}"
-            for group in list(_children(whole)):
-                if group.name not in kept:
-                    found.add(group.name)
-                    await _remove(group)
             with suppress(OSError):
                 # It goes when nothing is in it any more; it is made again when something is.
-                whole.rmdir()
-        return sorted(found)
+                (hierarchy.folder / f"{PREFIX}{store_id}").rmdir()
+        return sorted({group.name for group in found})
+
+    def leftovers(self, store_id: str, keep: Collection[str]) -> list[str]:
+        """Return the keys of all processes of a store but *keep* that there are groups of."""
+        return sorted({group.name for group in self._of_nobody(store_id, keep)})
+
+    def _of_nobody(self, store_id: str, keep: Collection[str]) -> Iterator[Path]:
+        kept = {_safe(key) for key in keep}
+        for hierarchy in self.hierarchies:
+            yield from (group for group in _children(hierarchy.folder / f"{PREFIX}{store_id}") if group.name not in kept)
 
     def members(self, store_id: str, key: str) -> Path | None:
         """Return the file that names the processes in the group of a process, or None where there are no groups."""

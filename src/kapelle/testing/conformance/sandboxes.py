@@ -477,8 +477,11 @@ class SandboxSuite:
         others = replace(place, key="other"), replace(place, store_id=f"{place.store_id}-other", key="third")
         for each in (place, *others):
             await self.sandbox().wrap(stage.launch("true"), each)
+        left = list(await self.sandbox().leftovers(place.store_id, {"other"}))
         found = await self.sandbox().sweep(place.store_id, {"other"})
-        assert list(found) in ([], [place.key])
+        assert left == list(found)
+        assert left in ([], [place.key])
+        assert list(await self.sandbox().leftovers(place.store_id, {"other"})) == []
         assert list(await self.sandbox().sweep(place.store_id, {"other"})) == []
         for each in others:
             await self.sandbox().clear(each)

@@ -1,0 +1,295 @@
+"""The container sandbox: a file system, processes, a network and limits of its own, made by Docker or Podman.
+
+A process in it is a container, and a runner on the host that stands for it (``runner``): the host starts, feeds, watches and
+ends the runner as it does any process, and finds it again after a crash. What is inside keeps its paths, as in bubblewrap.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from kapelle.adapters.sandboxes.container import runner
+from kapelle.adapters.sandboxes.container.groups import members, own_group, remove_empty, remove_group
+from kapelle.adapters.sandboxes.container.mounts import as_docker
+from kapelle.adapters.sandboxes.given import ETC, given, private
+from kapelle.adapters.sandboxes.holding import Holding
+from kapelle.adapters.sandboxes.leading import Leading
+from kapelle.adapters.sandboxes.programs import SYSTEM, needed
+from kapelle.adapters.sandboxes.surroundings import PASSED_ON, environment
+from kapelle.adapters.system.ownership import agent
+from kapelle.core.containers import Image, ImagePolicy, Runtime
+from kapelle.core.errors import HostFailed, ProgramMissing
+from kapelle.core.isolation import Isolation, Limit, Mount, MountKind, Place, ProcessLimits, Remains, SandboxCapabilities
+from kapelle.core.ports import Launch
+
+GROUP = "kapelle.adapters"
+FIRST = ("podman", "docker")
+"""The order in which runtimes are tried that nobody has named; those of plug-ins come after them."""
+OWN = "/run/kapelle-container"
+"""Where a container finds its first program and its lifeline."""
+STORE, KEY = "kapelle.store", "kapelle.key"
+"""Labels by which containers are found again."""
+HELD_INSIDE = frozenset({Limit.MEMORY, Limit.CPUS, Limit.PIDS})
+"""Limits that the runtime holds; the others hold with any."""
+BLOCK = 512
+"""Bytes: what POSIX counts the size of files in (``ulimit -f``)."""
+OWN_PROCESSES = 2
+"""How many processes are in each container beside those that it is for: the first one, and what looks at the lifeline."""
+OF_A_MACHINE = frozenset(PASSED_ON) - {"LANG", "LC_ALL", "TZ"}
+"""What of the operator's environment says where things are on this machine, and so means nothing in an image."""
+
+
+class ContainerSandbox:
+    """See ``core.ports.Sandbox``."""
+
+    name = "container"
+
+    def __init__(
+        self, runtimes: Mapping[str, Runtime] | None = None, policies: Mapping[str, ImagePolicy] | None = None
+    ) -> None:
+        self._runtimes = _of_kind("runtime") if runtimes is None else runtimes
+        self._policies = _of_kind("images") if policies is None else policies
+        self._holding = Holding(groups=False, members=members)
+        self._images: dict[str, Image] = {}
+        self._provided: set[tuple[str, str]] = set()
+
+    @property
+    def capabilities(self) -> SandboxCapabilities:
+        """What it isolates here; the limits are those that the runtime can hold."""
+        found = self._choose()
+        limits, by = frozenset({Limit.DISK, Limit.FILES}), ""
+        if not isinstance(found, str):
+            facts = found.facts()
+            limits |= HELD_INSIDE if facts.limits else frozenset()
+            by = f"{facts.product} at {facts.address}{', without root' if facts.rootless else ''}"
+        return SandboxCapabilities(files=True, network=True, pids=True, ends_all=True, limits=limits, images=True, by=by)
+
+    def missing(self) -> str:
+        found = self._choose()
+        return found if isinstance(found, str) else ""
+
+    def runtime(self) -> Runtime:
+        """Return the runtime that containers are made by.
+
+        Raises:
+            HostFailed: there is none.
+        """
+        found = self._choose()
+        if isinstance(found, str):
+            raise HostFailed(f"the sandbox container cannot be used: {found}")
+        return found
+
+    def _choose(self) -> Runtime | str:
+        """Return the runtime that a person has named, or the first that answers; or why there is none."""
+        names = [*FIRST, *sorted(self._runtimes.keys() - set(FIRST))]
+        there = [self._runtimes[name] for name in names if name in self._runtimes]
+        named = [found for found in there if found.chosen()] or there
+        problems = {found.name: found.missing() for found in named}
+        return next((found for found in named if not problems[found.name]), "; or: ".join(problems.values()))
+
+    async def wrap(self, launch: Launch, place: Place) -> Launch:
+        runtime = self.runtime()
+        image = self._image(place.isolation.image or "host")
+        await self._provide(runtime, image)
+        own, way = given(launch, place), Leading(place.way)
+        env = {**way.environment(), **await self._environment(runtime, image, launch, place)}
+        folder, facts, name = _folder(place), runtime.facts(), _name(place)
+        group = own_group(facts, place, name)
+        programs = (launch.argv[0], *launch.programs, *way.programs())
+        mounts = [*_programs(image, env, programs, place), *place.isolation.mounts, *own, *way.mounts()]
+        mounts.append(Mount(kind=MountKind.READ, path=OWN, source=str(folder / "own")))
+        settings = {
+            **_settings(mounts, folder, place.isolation.limits.disk),
+            **_limits(place, OWN_PROCESSES + (1 if way.command() else 0)),
+            "NetworkMode": "none" if place.isolation.network.closed else "host",
+            **({} if group is None else {"CgroupParent": group["parent"]}),
+            **runtime.changes(),
+        }
+        spec = {
+            "address": facts.address,
+            "name": name,
+            "env": list(env),
+            "stdin": launch.stdin,
+            "lifeline": str(folder / "own" / "lifeline"),
+            "owner": agent() or os.geteuid(),
+            "ended": str(folder / "ended"),
+            "group": group,
+            "create": {**_body(launch, place, image, way), "HostConfig": settings},
+        }
+        path = _write(folder, spec)
+        argv = (sys.executable, "-I", "-S", "-B", runner.__file__, str(path))
+        return self._guarded(replace(launch, argv=argv, env=tuple(env.items())), place)
+
+    def _guarded(self, launch: Launch, place: Place) -> Launch:
+        """Return the runner's *launch* with a guard of what is on the disk: all other limits are the container's own."""
+        disk = ProcessLimits(disk=place.isolation.limits.disk)
+        # The runner writes the spool, which is none of what is limited.
+        return replace(self._holding.held(launch, replace(place, isolation=Isolation(limits=disk))), file_size=None)
+
+    async def clear(self, place: Place) -> Remains:
+        name, ended = _name(place), _folder(place) / "ended"
+        try:
+            # The runner came to its end and has removed all but this.
+            said = ended.read_text(encoding="ascii").splitlines()
+            ended.unlink()
+        except FileNotFoundError:
+            if not _folder(place).exists():
+                return Remains()
+            said = ["out of memory"] if await self.runtime().remove(name) else []
+        await remove_group(place, name)
+        remains = await self._holding.cleared(place)
+        full = Limit.PIDS if "pids" in said else remains.full
+        return replace(remains, out_of_memory="out of memory" in said, full=full)
+
+    async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
+        runtime = self.runtime()
+        found = await _of_nobody(runtime, store_id, keep)
+        for name in found:
+            await runtime.remove(name)
+        remove_empty(store_id)
+        return tuple(found.values())
+
+    async def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
+        return tuple((await _of_nobody(self.runtime(), store_id, keep)).values())
+
+    async def _environment(self, runtime: Runtime, image: Image, launch: Launch, place: Place) -> dict[str, str]:
+        """Return the environment of the container; what says where things are on this machine means nothing in an image."""
+        env = environment(launch, place)
+        if image.host_programs:
+            return env
+        given_ones = dict(launch.env)
+        env = {name: value for name, value in env.items() if name not in OF_A_MACHINE or name in given_ones}
+        if place.isolation.path and "PATH" not in given_ones:
+            env["PATH"] = os.pathsep.join((*place.isolation.path, await runtime.search_path(image) or os.defpath))
+        return env
+
+    def _image(self, wanted: str) -> Image:
+        if wanted not in self._images:
+            name, _, argument = wanted.partition(":")
+            policy = self._policies.get(name)
+            if policy is None:
+                raise ProgramMissing(f"there is no image policy {name} here", remedy="Install the plug-in that brings it.")
+            self._images[wanted] = policy.image(argument)
+        return self._images[wanted]
+
+    async def _provide(self, runtime: Runtime, image: Image) -> None:
+        known = (runtime.facts().address, image.name)
+        if known not in self._provided:
+            await runtime.provide(image)
+            self._provided.add(known)
+
+
+async def _of_nobody(runtime: Runtime, store_id: str, keep: Collection[str]) -> dict[str, str]:
+    """Return the keys of a store's containers by their names, without those that are kept."""
+    there = await runtime.found({STORE: store_id})
+    return {name: labels[KEY] for name, labels in there.items() if labels.get(KEY, "") not in keep}
+
+
+def _of_kind(kind: str) -> dict[str, Any]:
+    found = {entry.name: entry for entry in entry_points(group=GROUP) if entry.name.startswith(f"{kind}:")}
+    return {name.removeprefix(f"{kind}:"): entry.load()() for name, entry in found.items()}
+
+
+def _name(place: Place) -> str:
+    """Return what the container of a process is called: no other of any store is called so."""
+    whose = f"{place.store_id}\n{place.key}\n{place.folder}"
+    return f"kapelle-{hashlib.sha256(whose.encode()).hexdigest()[:16]}"
+
+
+def _folder(place: Place) -> Path:
+    return Path(place.folder) / "container"
+
+
+def _programs(image: Image, env: Mapping[str, str], programs: tuple[str, ...], place: Place) -> list[Mount]:
+    """Return the mounts of the machine's programs, and of the little of /etc that they ask for, where the image has none."""
+    if not image.host_programs:
+        paths = needed(os.pathsep.join(place.isolation.path), (), private(place))
+        return [Mount(kind=MountKind.READ, path=path) for path in paths]
+    system = [path for path in SYSTEM if Path(path).is_dir() and not Path(path).is_symlink()]
+    etc = [f"/etc/{name}" for name in ETC if Path("/etc", name).exists()]
+    paths = (*system, *etc, *needed(env.get("PATH", os.defpath), programs, private(place)))
+    return [Mount(kind=MountKind.READ, path=path) for path in paths]
+
+
+def _argv(launch: Launch, image: Image, way: Leading) -> tuple[str, ...]:
+    """Return the command as the image has it: what has a path on this machine is found by its name there."""
+    if image.host_programs:
+        return (*way.command(), *launch.argv)
+    leading = ("python3", *way.command()[1:]) if way.command() else ()
+    program, *arguments = launch.argv
+    if program == sys.executable:
+        remedy = "Say `image: host` for agents of `program: python`: they run in Kapelle's own Python."
+        raise HostFailed(f"{program} is not in the image {image.name}", remedy=remedy)
+    # A name that is no path stays as it is.
+    return (*leading, Path(program).name if Path(program).is_absolute() else program, *arguments)
+
+
+def _body(launch: Launch, place: Place, image: Image, way: Leading) -> dict[str, object]:
+    """Return what Docker's API is asked to make; the environment is put in by the runner."""
+    who, limits = agent(), place.isolation.limits
+    blocks = "" if limits.disk is None else str(max(limits.disk // BLOCK, 1))
+    return {
+        "Image": image.name,
+        "Entrypoint": ["/bin/sh", f"{OWN}/init", f"{OWN}/lifeline", str(limits.files or ""), blocks],
+        "Cmd": list(_argv(launch, image, way)),
+        "User": f"{who}:{who}" if who is not None else f"{os.geteuid()}:{os.getegid()}",
+        "WorkingDir": launch.cwd,
+        "Labels": {STORE: place.store_id, KEY: place.key},
+        "OpenStdin": launch.stdin,
+        "StdinOnce": launch.stdin,
+        "AttachStdin": launch.stdin,
+        "AttachStdout": True,
+        "AttachStderr": True,
+    }
+
+
+def _settings(mounts: list[Mount], folder: Path, room: int | None) -> dict[str, object]:
+    structured, lines = as_docker(mounts, folder / "hidden")
+    temporary = "mode=1777" if room is None else f"mode=1777,size={room}"
+    return {
+        "Mounts": structured,
+        "Binds": lines,
+        "Tmpfs": {"/tmp": temporary, "/var/tmp": temporary},  # noqa: S108  # its own, and empty
+        "ReadonlyRootfs": True,
+        "CapDrop": ["ALL"],
+        # Without labels: the files are those of the machine, and a policy of the machine would keep them from it.
+        "SecurityOpt": ["no-new-privileges", "label=disable"],
+        "IpcMode": "private",
+        **({} if room is None else {"ShmSize": room}),
+        # What it says goes to the spool, and there alone.
+        "LogConfig": {"Type": "none"},
+    }
+
+
+def _limits(place: Place, beside: int) -> dict[str, object]:
+    limits, found = place.isolation.limits, dict[str, object]()
+    if limits.memory is not None:
+        found |= {"Memory": limits.memory, "MemorySwap": limits.memory}
+    if limits.cpus is not None:
+        found["NanoCpus"] = int(limits.cpus * 1e9)
+    if limits.pids is not None:
+        found["PidsLimit"] = limits.pids + beside
+    return found
+
+
+def _write(folder: Path, spec: Mapping[str, object]) -> Path:
+    """Write what the runner is to do, and the container's first program; return where."""
+    text = json.dumps(spec, sort_keys=True)
+    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    try:
+        (folder / "own").mkdir(parents=True, exist_ok=True, mode=0o755)
+        (folder / "own").chmod(0o755)
+        init = folder / "own" / "init"
+        init.write_text(runner.INIT, encoding="utf-8")
+        init.chmod(0o444)
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o600)
+    except OSError as error:
+        raise HostFailed(f"{error.filename} cannot be prepared for the sandbox: {error.strerror}") from error
+    return path

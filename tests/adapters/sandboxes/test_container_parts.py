@@ -1,0 +1,174 @@
+"""What of containers needs no runtime: frames, mounts, images, and what is said where there is no runtime."""
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from kapelle.adapters.sandboxes.container.images import SHIPPED, ContainerfileImages, HostImages, NamedImages
+from kapelle.adapters.sandboxes.container.mounts import as_docker, seen
+from kapelle.adapters.sandboxes.container.runner import Frames
+from kapelle.adapters.sandboxes.container.runtimes import DockerRuntime, PodmanRuntime
+from kapelle.adapters.sandboxes.container.sandbox import ContainerSandbox
+from kapelle.core.containers import ImageRefused
+from kapelle.core.errors import HostFailed
+from kapelle.core.isolation import Limit, Mount, MountKind
+
+READ, WRITE, HIDE = MountKind.READ, MountKind.WRITE, MountKind.HIDE
+
+
+# --- Output ---
+
+
+def framed(stream: int, data: bytes) -> bytes:
+    return bytes([stream, 0, 0, 0]) + len(data).to_bytes(4, "big") + data
+
+
+def test_output_that_is_cut_anywhere_comes_out_whole() -> None:
+    said = framed(1, b"hello ") + framed(2, b"oh") + framed(1, b"") + framed(1, b"world") + framed(2, b"!")
+    for size in range(1, len(said) + 1):
+        streams = {1: b"", 2: b""}
+
+        def write(stream: int, data: memoryview, streams: dict[int, bytes] = streams) -> None:
+            streams[stream] += bytes(data)
+
+        frames = Frames(write)
+        for start in range(0, len(said), size):
+            frames.feed(said[start : start + size])
+        assert streams == {1: b"hello world", 2: b"oh!"}
+
+
+# --- Mounts ---
+
+
+def mount(kind: MountKind, path: str, source: str = "") -> Mount:
+    return Mount(kind=kind, path=path, source=source)
+
+
+def test_what_a_later_mount_covers_is_not_made() -> None:
+    below, again = mount(READ, "/a/b"), mount(WRITE, "/c")
+    inner = mount(READ, "/a/x/y")
+    assert seen([below, mount(READ, "/c"), mount(READ, "/a"), again, inner]) == [mount(READ, "/a"), again, inner]
+
+
+def test_a_hidden_directory_is_empty_but_for_room_for_what_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "file").write_text("secret")
+    wanted = [
+        mount(HIDE, "/hidden"),
+        mount(WRITE, "/hidden/deep/folder", str(tmp_path / "source")),
+        mount(READ, "/hidden/file", str(tmp_path / "file")),
+        mount(HIDE, str(tmp_path / "file")),
+    ]
+    made, lines = as_docker(wanted, tmp_path / "made")
+    room = Path(str(made[0]["Source"]))
+    assert sorted(str(path.relative_to(room)) for path in room.rglob("*")) == ["deep", "deep/folder", "file"]
+    assert (room / "file").read_text() == Path(str(made[3]["Source"])).read_text() == ""
+    assert [each["ReadOnly"] for each in made] == [True, False, True, True]
+    assert lines == []
+
+
+def test_paths_are_told_in_the_way_that_can_hold_them(tmp_path: Path) -> None:
+    made, lines = as_docker([mount(READ, "/a:b"), mount(WRITE, '/c,"d')], tmp_path)
+    assert [each["Target"] for each in made] == ["/a:b"]
+    assert lines == ['/c,"d:/c,"d:rw,rprivate']
+    for name in ("/a:b,c", "/a\nb"):
+        with pytest.raises(HostFailed, match="its name cannot be told"):
+            as_docker([mount(READ, name)], tmp_path)
+
+
+# --- Images ---
+
+
+def test_an_image_is_known_by_all_that_it_is_built_from(tmp_path: Path) -> None:
+    policy, written = ContainerfileImages(), tmp_path / "Containerfile"
+    written.write_text("FROM scratch\nCOPY tool /\n")
+    (tmp_path / "tool").write_text("1")
+    settled = policy.settle("Containerfile", str(tmp_path))
+    image = policy.image(settled)
+    assert image.recipe is not None
+    assert policy.image(policy.settle(str(written), "/")) == image
+    (tmp_path / "tool").write_text("2")
+    assert policy.settle("Containerfile", str(tmp_path)) != settled
+    late = policy.image(settled)
+    assert (late.name, late.recipe) == (image.name, None)
+    assert "was changed since" in late.lost
+    written.unlink()
+    assert "cannot be read" in policy.image(settled).lost
+
+
+def test_a_folder_that_is_too_large_or_not_there_is_refused(tmp_path: Path) -> None:
+    policy = ContainerfileImages()
+    with pytest.raises(ImageRefused, match="there is no file"):
+        policy.settle("Containerfile", str(tmp_path))
+    (tmp_path / "Containerfile").write_text("FROM scratch\n")
+    with (tmp_path / "large").open("wb") as stream:
+        stream.truncate(65 << 20)
+    with pytest.raises(ImageRefused, match="too large"):
+        policy.settle("Containerfile", str(tmp_path))
+
+
+def test_the_containerfile_that_kapelle_brings_is_there() -> None:
+    policy = ContainerfileImages()
+    assert policy.image(policy.settle("", "/")).recipe is not None
+    text = (SHIPPED / "Containerfile").read_text()
+    # Whatever the agent's CLI, git and the demo's gate ask for.
+    assert all(word in text for word in ("claude-code@${CLAUDE}", "git", "python3", "ca-certificates"))
+
+
+def test_it_brings_the_version_of_the_cli_that_is_tested() -> None:
+    from kapelle.adapters.drivers.claude.driver import TESTED
+
+    assert f"ARG CLAUDE={TESTED[1]}\n" in (SHIPPED / "Containerfile").read_text()
+
+
+def test_names_and_the_programs_of_the_machine() -> None:
+    assert NamedImages().image(NamedImages().settle("docker.io/library/node:22", "/")).name == "docker.io/library/node:22"
+    for wrong in ("", "-x", "a b", "a\n"):
+        with pytest.raises(ImageRefused, match="no name of an image"):
+            NamedImages().settle(wrong, "/")
+    assert HostImages().settle("", "/") == ""
+    assert HostImages().image("").host_programs
+    with pytest.raises(ImageRefused, match="takes nothing more"):
+        HostImages().settle("x", "/")
+
+
+# --- Where there is no runtime ---
+
+
+def without(**environment: str) -> Mapping[str, str]:
+    return environment
+
+
+def test_where_nothing_answers_it_is_said_what_to_do(tmp_path: Path) -> None:
+    nowhere = f"unix://{tmp_path}/none.sock"
+    docker, podman = DockerRuntime(without(DOCKER_HOST=nowhere)), PodmanRuntime(without(CONTAINER_HOST=nowhere))
+    assert "Docker does not answer" in docker.missing()
+    assert "systemctl --user start podman.socket" in podman.missing()
+    sandbox = ContainerSandbox({"docker": docker, "podman": podman}, {})
+    assert sandbox.missing() == f"{podman.missing()}; or: {docker.missing()}"
+    with pytest.raises(HostFailed, match="container cannot be used"):
+        sandbox.runtime()
+    assert sandbox.capabilities.limits == {Limit.DISK, Limit.FILES}
+
+
+def test_a_runtime_on_another_machine_is_refused() -> None:
+    for address in ("tcp://192.0.2.1:2375", "ssh://me@elsewhere", "tcp://docker.example:2376"):
+        assert "directories of this machine" in DockerRuntime(without(DOCKER_HOST=address)).missing()
+
+
+def test_what_answers_nonsense_is_no_runtime(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        listening.close()
+        assert "cannot be reached" in DockerRuntime(without(DOCKER_HOST=f"unix://{path}")).missing()
+
+
+def test_a_runtime_that_a_person_has_named_is_not_passed_over(tmp_path: Path) -> None:
+    """Even when another works."""
+    named = DockerRuntime(without(DOCKER_HOST=f"unix://{tmp_path}/none.sock"))
+    other = PodmanRuntime(without())
+    assert ContainerSandbox({"docker": named, "podman": other}, {}).missing() == named.missing()
