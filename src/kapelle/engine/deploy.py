@@ -100,7 +100,8 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
             mcp_config=outfit.mcp_config,
         )
     )
-    wrapped = await boxed(world, replace(box_of(order, home), mounts=outfit.mounts), launch)
+    box = box_of(order, home)
+    wrapped = await boxed(world, replace(box, mounts=(*box.mounts, *outfit.mounts)), launch)
     process = await world.host.start(replace(wrapped, hide=outfit.hide), order.agent.folder)
     return Deployed(process=process, base=base, changed=changed)
 
