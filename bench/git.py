@@ -14,8 +14,8 @@ from bench.machine import Figures
 from bench.places import git, repository
 from kapelle.adapters.workspaces.repositories import GitRepositories
 from kapelle.adapters.workspaces.worktrees import GitWorkspaces
+from kapelle.core.git import Signature, WorkspaceOrder
 from kapelle.core.ids import WorkspaceId
-from kapelle.core.ports import Signature, WorkspaceOrder
 
 FILES, FEW_FILES = 5_000, 50
 TURNS, FEW_TURNS = 9, 2

@@ -21,9 +21,10 @@ from kapelle.adapters.sandboxes.container.runtimes import PodmanRuntime
 from kapelle.adapters.sandboxes.container.sandbox import ContainerSandbox
 from kapelle.adapters.sandboxes.process import ProcessSandbox
 from kapelle.adapters.workspaces.worktrees import GitWorkspaces
+from kapelle.core.git import WorkspaceOrder
 from kapelle.core.ids import WorkspaceId
 from kapelle.core.isolation import Place
-from kapelle.core.ports import Launch, Sandbox, WorkspaceOrder
+from kapelle.core.ports import Launch, Sandbox
 from kapelle.testing.podman import missing_programs, podman_service
 
 TURNS, FEW_TURNS = 41, 3

@@ -1,5 +1,5 @@
 from kapelle.adapters.workspaces.repositories import GitRepositories
-from kapelle.core.ports import Repositories
+from kapelle.core.git import Repositories
 from kapelle.testing.conformance.repositories import RepositoriesSuite
 
 

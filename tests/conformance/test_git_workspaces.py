@@ -1,5 +1,5 @@
 from kapelle.adapters.workspaces.worktrees import GitWorkspaces
-from kapelle.core.ports import Workspaces
+from kapelle.core.git import Workspaces
 from kapelle.testing.conformance.workspaces import WorkspacesSuite
 
 

@@ -10,8 +10,9 @@ from kapelle.core.agent import AgentConfig, ProcessRef
 from kapelle.core.conversation import Prompt, PromptTaken, Said, ToolCalled, Trouble, TurnEnded, Unrecognised
 from kapelle.core.errors import GitFailed, HostFailed
 from kapelle.core.events import RunPaused
+from kapelle.core.git import Signature, WorkspaceOrder
 from kapelle.core.ids import AgentId, PromptId, WorkspaceId
-from kapelle.core.ports import AgentOrder, DriverCapabilities, Ended, Launch, Signature, WorkspaceOrder
+from kapelle.core.ports import AgentOrder, DriverCapabilities, Ended, Launch
 from kapelle.testing.chance import SeededChance
 from kapelle.testing.clock import NOON, HandClock
 from kapelle.testing.drivers import LineCodec, LineDriver

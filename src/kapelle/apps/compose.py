@@ -14,8 +14,9 @@ from kapelle.core.agent import ProcessRef
 from kapelle.core.containers import ImagePolicy
 from kapelle.core.errors import NotPossibleNow, ProgramMissing, UsageError
 from kapelle.core.evaluating import Evaluator
+from kapelle.core.git import Repositories
 from kapelle.core.ids import make_id
-from kapelle.core.ports import Driver, Host, Repositories, Sandbox
+from kapelle.core.ports import Driver, Host, Sandbox
 
 # Adapters are imported where they are composed: a command that opens no store does not wait for SQL and HTTP to load.
 if TYPE_CHECKING:

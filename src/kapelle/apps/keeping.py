@@ -15,8 +15,8 @@ from typing import Any
 from kapelle.apps.desk import Desk
 from kapelle.core.errors import Ambiguous, NotFound, NotPossibleNow, UsageError
 from kapelle.core.frozen import frozen
+from kapelle.core.git import Ref
 from kapelle.core.ids import RunId, TaskId
-from kapelle.core.ports import Ref
 from kapelle.core.store import View
 from kapelle.core.task import Task
 

@@ -14,8 +14,8 @@ from kapelle.apps.upstream import choose_upstream
 from kapelle.apps.workflows import Workshop, to_run
 from kapelle.core.account import AccountState, account_of
 from kapelle.core.errors import ProgramMissing, SecretMissing, UsageError
+from kapelle.core.git import RepositoryFacts
 from kapelle.core.ids import AccountId, RunId
-from kapelle.core.ports import RepositoryFacts
 from kapelle.core.requests import Submit
 from kapelle.core.run import Run, RunSpec
 from kapelle.core.store import View

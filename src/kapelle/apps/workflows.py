@@ -16,10 +16,11 @@ from kapelle.core.errors import FileInvalid, Mistake, TemplateFailed, UsageError
 from kapelle.core.evaluating import Evaluator
 from kapelle.core.gate import Check, Gate
 from kapelle.core.gateway import Upstream
+from kapelle.core.git import RepositoryFacts
 from kapelle.core.isolation import NetworkKind
 from kapelle.core.limits import LONGEST_INPUTS, LONGEST_NAME, LONGEST_PROMPT
 from kapelle.core.merge import DeliveryMode, MergeRules
-from kapelle.core.ports import Driver, RepositoryFacts, Sandbox
+from kapelle.core.ports import Driver, Sandbox
 from kapelle.core.retry import RetryPolicy
 from kapelle.core.run import Limits, RunSpec, WorkspaceRules
 from kapelle.core.secrets import GitLogin, McpServer

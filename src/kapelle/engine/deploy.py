@@ -8,9 +8,10 @@ from kapelle.core.conversation import Prompt
 from kapelle.core.errors import WorkspaceFailed
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Ticket
+from kapelle.core.git import WorkspaceOrder
 from kapelle.core.isolation import Mount, MountKind
 from kapelle.core.merge import Integration, undelivered
-from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess, WorkspaceOrder
+from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess
 from kapelle.core.run import Run
 from kapelle.core.store import WorkspaceRow
 from kapelle.core.task import Task

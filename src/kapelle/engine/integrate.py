@@ -7,10 +7,10 @@ from kapelle.core.attempt import Attempt
 from kapelle.core.errors import WorkspaceFailed
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import Gate, Verdict
+from kapelle.core.git import Commit, Signature, WorkspaceOrder
 from kapelle.core.ids import BatchId
 from kapelle.core.merge import Change, Integration, hold_up, undelivered
 from kapelle.core.plain_text import shown_files
-from kapelle.core.ports import Commit, Signature, WorkspaceOrder
 from kapelle.core.run import Run
 from kapelle.core.store import WorkspaceRow
 from kapelle.core.task import Task

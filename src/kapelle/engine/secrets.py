@@ -11,10 +11,10 @@ from contextlib import suppress
 from kapelle.core.agent import Agent, AgentConfig
 from kapelle.core.errors import HostFailed, SecretMissing
 from kapelle.core.frozen import frozen
+from kapelle.core.git import Commit
 from kapelle.core.hiding import NOTHING, Hiding, Secret
 from kapelle.core.ids import AgentId, AttemptId
 from kapelle.core.isolation import Mount, MountKind
-from kapelle.core.ports import Commit
 from kapelle.core.secret_events import SecretFound, SecretSuspected
 from kapelle.core.secrets import INSIDE, MCP_FILE, PLACEHOLDER, GitLogin, Handed, McpServer, file_variable
 from kapelle.core.store import Tx, View

@@ -9,10 +9,11 @@ from kapelle.core.errors import KapelleError
 from kapelle.core.events import ChangeHeld, ChangeQueued, GateFailed, GatePassed
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckResult, CheckState, Gate, Receipt, Verdict
+from kapelle.core.git import Commit, Signature
 from kapelle.core.ids import ChangeId, PromptId
 from kapelle.core.merge import Change, protected
 from kapelle.core.plain_text import shown_files
-from kapelle.core.ports import Commit, Driver, Signature
+from kapelle.core.ports import Driver
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.core.task import Task, TaskState, Wait, advance, rank

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from kapelle.core.errors import WorkspaceFailed
 from kapelle.core.gate import Gate, Verdict
+from kapelle.core.git import WorkspaceOrder
 from kapelle.core.ids import WorkspaceId
-from kapelle.core.ports import WorkspaceOrder
 from kapelle.core.run import Run
 from kapelle.core.store import WorkspaceRow
 from kapelle.engine.deploy import set_up

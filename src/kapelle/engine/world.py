@@ -7,8 +7,9 @@ from datetime import timedelta
 from kapelle.core.evaluating import Evaluator
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Credentials, Gateway
+from kapelle.core.git import Repositories, Workspaces
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId, make_id
-from kapelle.core.ports import Chance, Clock, Driver, Hints, Host, Repositories, Sandbox, Ways, Workspaces
+from kapelle.core.ports import Chance, Clock, Driver, Hints, Host, Sandbox, Ways
 from kapelle.core.secrets import Secrets
 from kapelle.core.store import Store
 from kapelle.core.warden import Warden

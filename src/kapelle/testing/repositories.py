@@ -5,9 +5,9 @@ from datetime import datetime
 from itertools import chain, count
 
 from kapelle.core.errors import GitFailed, RepositoryRefused, WorkspaceFailed
+from kapelle.core.git import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature, WorkspaceOrder
 from kapelle.core.hiding import NOTHING, Hiding, Leak
 from kapelle.core.isolation import Mount
-from kapelle.core.ports import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature, WorkspaceOrder
 from kapelle.testing.clock import NOON
 from kapelle.testing.git import Files, MemoryDirectory, MemoryGit, MemoryRepository, has_markers, matches
 from kapelle.testing.points import Points

@@ -7,9 +7,10 @@ import pytest
 from kapelle.adapters.hosts.local import LocalHost
 from kapelle.adapters.sandboxes.bubblewrap import BubblewrapSandbox
 from kapelle.adapters.workspaces.worktrees import GitWorkspaces
+from kapelle.core.git import Commit, WorkspaceOrder
 from kapelle.core.ids import WorkspaceId
 from kapelle.core.isolation import Place
-from kapelle.core.ports import Commit, Launch, WorkspaceOrder
+from kapelle.core.ports import Launch
 from kapelle.testing.conformance.gitrepo import Checkout, GitTests
 from kapelle.testing.conformance.hidden import HIDING, VALUE, everything_in
 from kapelle.testing.conformance.worktrees import REF, SIGNED

@@ -9,9 +9,10 @@ from kapelle.adapters.hosts.local import LocalHost
 from kapelle.adapters.sandboxes.bubblewrap import BubblewrapSandbox
 from kapelle.adapters.workspaces.worktrees import GitWorkspaces
 from kapelle.core.errors import WorkspaceFailed
+from kapelle.core.git import Signature, WorkspaceOrder
 from kapelle.core.ids import WorkspaceId
 from kapelle.core.isolation import Place
-from kapelle.core.ports import Launch, Signature, WorkspaceOrder
+from kapelle.core.ports import Launch
 from kapelle.testing.conformance.gitrepo import Checkout, GitTests
 
 SIGNED = Signature(author="coder (Kapelle)", email="coder@agents.invalid", message="Do the thing\n")

@@ -8,8 +8,8 @@ import pytest
 from kapelle.adapters.workspaces.repositories import GitRepositories
 from kapelle.adapters.workspaces.worktrees import GitWorkspaces
 from kapelle.core.errors import WorkspaceFailed
+from kapelle.core.git import Signature, WorkspaceOrder
 from kapelle.core.ids import WorkspaceId
-from kapelle.core.ports import Signature, WorkspaceOrder
 from kapelle.testing.conformance.gitrepo import Checkout, make_repository
 
 SIGNED = Signature(author="coder", email="coder@agents.invalid", message="Work\n")

@@ -13,7 +13,7 @@ from kapelle.adapters.system.locks import COPIED
 from kapelle.adapters.workspaces.moved import how_to_repair, record_named, repoint
 from kapelle.adapters.workspaces.worktrees import commit_tree, held
 from kapelle.core.errors import WorkspaceFailed
-from kapelle.core.ports import Signature
+from kapelle.core.git import Signature
 
 UNFIT = re.compile(r"[^\w-]+")
 """What cannot be in the name of a ref."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 from kapelle.adapters.system.git import Git, GitResult, failed, plain
 from kapelle.adapters.system.locks import HELD, IN_THE_WAY
 from kapelle.core.errors import RepositoryRefused
-from kapelle.core.ports import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature
+from kapelle.core.git import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature
 
 MESSAGE_LINES = 4
 MOVED = "moved by somebody else meanwhile"

@@ -30,9 +30,9 @@ from kapelle.adapters.workspaces.searching import (
 )
 from kapelle.core.errors import GitFailed, WorkspaceFailed
 from kapelle.core.frozen import frozen
+from kapelle.core.git import Commit, Conflict, Signature, WorkspaceOrder
 from kapelle.core.hiding import NOTHING, Hiding, Leak
 from kapelle.core.isolation import Mount
-from kapelle.core.ports import Commit, Conflict, Signature, WorkspaceOrder
 
 WILDCARD = re.compile(r"[\\*?\[]")
 UNDER_WAY = {

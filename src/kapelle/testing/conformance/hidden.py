@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kapelle.core.git import Commit
 from kapelle.core.hiding import Hiding, Leak, Secret
-from kapelle.core.ports import Commit
 from kapelle.testing.conformance.gitrepo import Checkout
 from kapelle.testing.conformance.worktrees import REF, SIGNED, WorkspaceTests
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kapelle.core.errors import RepositoryRefused, WorldError
-from kapelle.core.ports import Conflict, Repositories, RepositoryFacts, Signature
+from kapelle.core.git import Conflict, Repositories, RepositoryFacts, Signature
 from kapelle.testing.conformance.gitrepo import Checkout, GitTests
 
 NOWHERE = "1234567" * 5 + "12345"

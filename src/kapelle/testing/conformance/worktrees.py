@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from kapelle.core.errors import WorkspaceFailed, WorldError
+from kapelle.core.git import Commit, Signature, WorkspaceOrder, Workspaces
 from kapelle.core.ids import WorkspaceId
-from kapelle.core.ports import Commit, Signature, WorkspaceOrder, Workspaces
 from kapelle.testing.conformance.gitrepo import Checkout, GitTests
 
 REF = "refs/kapelle/test/kept"
