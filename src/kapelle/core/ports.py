@@ -223,6 +223,10 @@ class Ways(Protocol):
         """Close the way of a process, with whatever goes through it; no effect when it is closed."""
         ...
 
+    async def sweep(self, root: str, keep: Collection[str]) -> None:
+        """Remove what earlier leaders left of ways below *root*, but for those in the folders *keep* and what is open."""
+        ...
+
     async def stop(self) -> None:
         """Close all of them."""
         ...

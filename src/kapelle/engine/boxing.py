@@ -14,6 +14,9 @@ from kapelle.core.sizes import format_size
 from kapelle.core.store import WorkspaceRow
 from kapelle.engine.world import World
 
+WAYS = "ways"
+"""The directory, in the folder of a process, with the sockets that lead it out of its sandbox."""
+
 
 @frozen
 class Box:
@@ -70,7 +73,7 @@ async def way_of(world: World, box: Box) -> Way | None:
         return None
     model = urlsplit(box.model).port if box.model is not None else None
     holder = Pass(key=box.key, run_id=box.run_id, task_id=box.task_id, network=network, model=model)
-    return await world.ways.open(holder, f"{box.folder}/ways")
+    return await world.ways.open(holder, f"{box.folder}/{WAYS}")
 
 
 async def cleared(world: World, box: Box) -> Remains:

@@ -16,6 +16,7 @@ from kapelle.core.events import AgentReaped
 from kapelle.core.ids import WorkspaceId
 from kapelle.core.isolation_events import SandboxLeft, SandboxSwept
 from kapelle.core.store import View
+from kapelle.engine.boxing import WAYS
 from kapelle.engine.world import World
 
 GRACE = timedelta(milliseconds=250)
@@ -44,8 +45,9 @@ async def sweep_all(world: World) -> None:
 
 async def _sweep(world: World, others: Collection[str] = ()) -> list[Event]:
     """Remove what sandboxes had made for processes that nobody stands for: those of open runs, and *others*."""
-    keep, names = await world.store.read(_in_use)
+    keep, names, folders = await world.store.read(_in_use)
     names = names.union(others)
+    await world.ways.sweep(world.folders.root, {f"{folder}/{WAYS}" for folder in folders})
     events: list[Event] = []
     for name in sorted(names & set(world.sandboxes)):
         try:
@@ -58,11 +60,12 @@ async def _sweep(world: World, others: Collection[str] = ()) -> list[Event]:
     return events
 
 
-def _in_use(view: View) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the live agents, and the sandboxes that anything of an open run is in."""
+def _in_use(view: View) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Return the live agents, the sandboxes that anything of an open run is in, and the folders of the live agents."""
     runs = view.runs.open()
     names = {run.spec.workspace.sandbox for run in runs} | {config.sandbox for run in runs for config in run.spec.configs}
-    return frozenset(agent.agent_id for agent in view.agents.live()), frozenset(names)
+    live = view.agents.live()
+    return frozenset(agent.agent_id for agent in live), frozenset(names), frozenset(agent.folder for agent in live)
 
 
 async def _end(world: World, processes: Iterable[ProcessRef], grace: timedelta) -> list[AgentReaped]:

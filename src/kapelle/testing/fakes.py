@@ -64,6 +64,7 @@ class OpenWays:
 
     def __init__(self) -> None:
         self.open_now: dict[str, Pass] = {}
+        self.swept: list[tuple[str, frozenset[str]]] = []
         self.told: Callable[[Decision], None] = lambda _: None
 
     def listen(self, told: Callable[[Decision], None]) -> None:
@@ -78,6 +79,10 @@ class OpenWays:
     async def close(self, key: str) -> None:
         """See the port."""
         self.open_now.pop(key, None)
+
+    async def sweep(self, root: str, keep: Collection[str]) -> None:
+        """See the port."""
+        self.swept.append((root, frozenset(keep)))
 
     async def stop(self) -> None:
         """See the port."""

@@ -1,6 +1,7 @@
 """The proxy, by its sockets: who may go where, and what is said to those who may not. All hosts are on loopback."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -246,3 +247,19 @@ async def test_a_folder_that_cannot_be_made_is_told(outside: Outside, tmp_path: 
     with pytest.raises(HostFailed, match="the way to the network cannot be made"):
         await outside.open("good.example")
     (tmp_path / "ways").unlink()
+
+
+async def test_what_earlier_leaders_left_is_swept(web: Web, tmp_path: Path) -> None:
+    """But for what is open, and what somebody who is live will open again."""
+    for name in ("dead", "live"):
+        (tmp_path / "agents" / name / "ways").mkdir(parents=True)
+        with socket.socket(socket.AF_UNIX) as left_behind:
+            left_behind.bind(str(tmp_path / "agents" / name / "ways" / "proxy"))
+    mine = Outside(tmp_path / "agents" / "mine" / "ways", web)
+    await mine.open("good.example")
+    (tmp_path / "agents" / "dead" / "ways" / "note").write_text("no socket")
+    await mine.ways.sweep(str(tmp_path), {str(tmp_path / "agents" / "live" / "ways")})
+    there = [path for path in (tmp_path / "agents").rglob("*") if not path.is_dir()]
+    left = sorted(str(path.relative_to(tmp_path / "agents")) for path in there)
+    assert left == ["dead/ways/note", "live/ways/proxy", "mine/ways/proxy"]
+    await mine.ways.stop()

@@ -26,6 +26,7 @@ class Opened:
 
     def __init__(self, holder: Pass, folder: str, told: Callable[[Decision], None], resolver: Resolver | None) -> None:
         self._holder = holder
+        self.folder = folder
         self._folder = Path(folder)
         self._told = told
         self._proxy = Proxy(self._decided, resolver or resolve)

@@ -1,6 +1,8 @@
 """Ways out of sandboxes of this machine; see ``opened``."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from asyncio import to_thread
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kapelle.core.errors import HostFailed
@@ -10,6 +12,8 @@ from kapelle.core.network import Decision, Pass
 if TYPE_CHECKING:
     from kapelle.adapters.network.opened import Opened
 
+FOLDER = "ways"
+"""What a directory of sockets is called, in the folder of whoever they are for."""
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the addresses of a host."""
 
@@ -46,6 +50,16 @@ class LocalWays:
         if found is not None:
             await found.end()
 
+    async def sweep(self, root: str, keep: Collection[str]) -> None:
+        kept = {*keep, *(found.folder for found in self._open.values())}
+        for path in await to_thread(_sockets, root):
+            if str(path.parent) not in kept:
+                path.unlink(missing_ok=True)
+
     async def stop(self) -> None:
         for key in list(self._open):
             await self.close(key)
+
+
+def _sockets(root: str) -> list[Path]:
+    return [path for path in Path(root).glob(f"*/*/{FOLDER}/*") if path.is_socket()]
