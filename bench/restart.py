@@ -45,7 +45,7 @@ class Place:
 
     async def start(self, *command: str) -> asyncio.subprocess.Process:
         """Start a command of Kapelle."""
-        home = {"KAPELLE_HOME": str(self.folder / "home"), "KAPELLE_SLOTS": str(self.tasks)}
+        home = {"KAPELLE_HOME": str(self.folder / "home"), "KAPELLE_SLOTS": str(self.tasks), "KAPELLE_SANDBOX": "process"}
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "kapelle", *command, cwd=self.folder, env={**os.environ, **home},
             stdout=asyncio.subprocess.DEVNULL,

@@ -25,6 +25,10 @@ class Played:
     report: dict[str, Any]
 
 
+COMMITS = range(6, 10)
+"""First-parent commits of main: the first, and one for each change, or for those that were ready at the same time."""
+
+
 @pytest.fixture(scope="module", params=["process", "bubblewrap", "container"])
 def played(request: pytest.FixtureRequest, program: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Played:
     env = {"KAPELLE_SANDBOX": request.param}
@@ -48,7 +52,7 @@ def test_the_demo_ends_well_and_proves_it() -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "9/9 tasks" in done.stdout
-    assert done.stdout.count("  ok     ") == 8
+    assert done.stdout.count("  ok     ") in COMMITS
     assert "its checkout is clean" in done.stdout
 
 
@@ -75,7 +79,7 @@ def test_the_sample_passes_its_own_tests_on_every_first_parent_commit(played: Pl
     place = played.place
 
     commits = place.git("rev-list", "--first-parent", "main").split()
-    assert len(commits) == 8
+    assert len(commits) in COMMITS
     for commit in commits:
         checkout = tmp_path / commit
         place.git("worktree", "add", "-q", "--detach", str(checkout), commit)
