@@ -8,11 +8,12 @@ SANDBOX ?=
 SANDBOXES := $(if $(filter Linux,$(shell uname)),bubblewrap:bwrap util-linux:setpriv podman runc conmon)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix bench soak
+.PHONY: help demo test coverage check fix bench soak
 
 help:
 	@echo "make demo   the main job, without a key: real claude processes, rehearsed (SANDBOX=bubblewrap or container: in sandboxes)"
 	@echo "make test   every test, the fast ones first"
+	@echo "make coverage  the same, with what they reach"
 	@echo "make check  formatting, lint, types, import contracts"
 	@echo "make fix    mend what can be mended by itself"
 	@echo "make bench  benchmarks; see bench/README.md"
@@ -26,6 +27,10 @@ demo: $(READY)
 	@KAPELLE_SANDBOX=$(SANDBOX) $(if $(filter container,$(SANDBOX)),$(BIN)/python tools/with-podman) $(BIN)/python examples/demo/run.py
 
 test: $(READY)
+	@tools/system-packages git tmux gcc $(SANDBOXES)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak"
+
+coverage: $(READY)
 	@tools/system-packages git tmux gcc $(SANDBOXES)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak" --cov --cov-report=term:skip-covered
 

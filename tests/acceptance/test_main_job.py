@@ -29,22 +29,6 @@ COMMITS = range(6, 10)
 """First-parent commits of main: the first, and one for each change, or for those that were ready at the same time."""
 
 
-@pytest.fixture(scope="module", params=["process", "bubblewrap", "container"])
-def played(request: pytest.FixtureRequest, program: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Played:
-    env = {"KAPELLE_SANDBOX": request.param}
-    if request.param == "bubblewrap":
-        program("bwrap")
-    if request.param == "container":
-        env["CONTAINER_HOST"] = request.getfixturevalue("podman_address")
-    folder = tmp_path_factory.mktemp("played")
-    shutil.copytree(DEMO / "repository", folder / "shop")
-    place = Place(repository=make_repository(folder / "shop"), home=folder / "state")
-    arguments = (str(DEMO / "workflow.yml"), "--rehearse", str(DEMO / "rehearsal.yml"), "--json")
-    answer = place.run("run", *arguments, env=env)
-    assert answer.code == 0, answer.out + answer.err
-    return Played(place=place, report=answer.json)
-
-
 def test_the_demo_ends_well_and_proves_it() -> None:
     done = subprocess.run(
         [sys.executable, str(DEMO / "run.py"), "--remove"], check=False, capture_output=True, text=True, cwd=ROOT
@@ -56,7 +40,33 @@ def test_the_demo_ends_well_and_proves_it() -> None:
     assert "its checkout is clean" in done.stdout
 
 
-def test_main_holds_all_of_it_and_the_report_tells_the_story(played: Played) -> None:
+@pytest.mark.parametrize("sandbox", ["process", "bubblewrap", "container"])
+def test_the_main_job_is_done_in_every_sandbox(
+    request: pytest.FixtureRequest, program: Callable[[str], str], tmp_path: Path, sandbox: str
+) -> None:
+    env = {"KAPELLE_SANDBOX": sandbox}
+    if sandbox == "bubblewrap":
+        program("bwrap")
+    if sandbox == "container":
+        env["CONTAINER_HOST"] = request.getfixturevalue("podman_address")
+    job = played(tmp_path, env)
+    main_holds_all_of_it_and_the_report_tells_the_story(job)
+    the_sample_passes_its_own_tests_on_every_first_parent_commit(job, tmp_path)
+    agents_work_at_the_same_time_each_in_a_worktree_and_a_conversation_of_its_own(job)
+    commits_say_who_did_what(job)
+    nothing_is_left_behind(job)
+
+
+def played(folder: Path, env: dict[str, str]) -> Played:
+    shutil.copytree(DEMO / "repository", folder / "shop")
+    place = Place(repository=make_repository(folder / "shop"), home=folder / "state")
+    arguments = (str(DEMO / "workflow.yml"), "--rehearse", str(DEMO / "rehearsal.yml"), "--json")
+    answer = place.run("run", *arguments, env=env)
+    assert answer.code == 0, answer.out + answer.err
+    return Played(place=place, report=answer.json)
+
+
+def main_holds_all_of_it_and_the_report_tells_the_story(played: Played) -> None:
     place, report = played.place, played.report
 
     tasks = {task["name"]: task for task in report["tasks"]}
@@ -75,7 +85,7 @@ def test_main_holds_all_of_it_and_the_report_tells_the_story(played: Played) -> 
     assert place.git("status", "--porcelain") == ""
 
 
-def test_the_sample_passes_its_own_tests_on_every_first_parent_commit(played: Played, tmp_path: Path) -> None:
+def the_sample_passes_its_own_tests_on_every_first_parent_commit(played: Played, tmp_path: Path) -> None:
     place = played.place
 
     commits = place.git("rev-list", "--first-parent", "main").split()
@@ -90,7 +100,7 @@ def test_the_sample_passes_its_own_tests_on_every_first_parent_commit(played: Pl
         assert tests.returncode == 0, f"{commit}: {tests.stderr}"
 
 
-def test_agents_work_at_the_same_time_each_in_a_worktree_and_a_conversation_of_its_own(played: Played) -> None:
+def agents_work_at_the_same_time_each_in_a_worktree_and_a_conversation_of_its_own(played: Played) -> None:
     place = played.place
 
     events = [json.loads(line) for line in place.run("events", "--json").out.splitlines()]
@@ -122,7 +132,7 @@ def conflicts(events: list[dict[str, object]], names: dict[object, object], name
     return any(event["kind"] == "change.conflicted" and names[event["task_id"]] == name for event in events)
 
 
-def test_commits_say_who_did_what(played: Played) -> None:
+def commits_say_who_did_what(played: Played) -> None:
     place, report = played.place, played.report
 
     merge = place.git("log", "-1", "--format=%B", "--grep", "Merge tax into main", "main")
@@ -133,7 +143,7 @@ def test_commits_say_who_did_what(played: Played) -> None:
     assert "coder (Kapelle) <coder@agents.kapelle.invalid>" in authors
 
 
-def test_nothing_is_left_behind(played: Played) -> None:
+def nothing_is_left_behind(played: Played) -> None:
     place = played.place
 
     assert place.processes() == []
