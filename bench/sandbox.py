@@ -40,7 +40,7 @@ async def measure(*, small: bool = False) -> Figures:
     found: Figures = {}
     sizes = {"small": FILES["small"]} if small else FILES
     for name, files in sizes.items():
-        with tempfile.TemporaryDirectory(prefix="kapelle-bench-") as folder, _containers(Path(folder), name) as container:
+        with tempfile.TemporaryDirectory(prefix="kapelle-bench-") as folder, _containers(name) as container:
             took = await _all(Path(folder), files, FEW_TURNS if small else TURNS, container)
         suffix = "" if name == "small" else "_5000_files"
         found |= {f"{each}_ms{suffix}": value for each, value in took.items()}
@@ -49,12 +49,12 @@ async def measure(*, small: bool = False) -> Figures:
 
 
 @contextmanager
-def _containers(folder: Path, size: str) -> Generator[dict[str, Sandbox]]:
+def _containers(size: str) -> Generator[dict[str, Sandbox]]:
     """Give the container sandbox with a Podman of its own, where there is one and it is its turn."""
     if size != "small" or missing_programs():
         yield {}
         return
-    with podman_service(folder / "podman") as address:
+    with podman_service() as address:
         runtime = PodmanRuntime({**os.environ, "CONTAINER_HOST": address})
         yield {"container": ContainerSandbox({"podman": runtime}, {"host": HostImages()})}
 

@@ -52,10 +52,10 @@ def podman_programs(program: Callable[[str], str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def podman_address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def podman_address(request: pytest.FixtureRequest) -> Iterator[str]:
     """Return where a Podman of the tests' own answers."""
     request.getfixturevalue("podman_programs")
-    with podman_service(tmp_path_factory.mktemp("podman")) as address:
+    with podman_service() as address:
         yield address
 
 

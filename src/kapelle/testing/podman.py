@@ -46,8 +46,8 @@ def _settings() -> str:
 
 
 @contextmanager
-def podman_service(folder: Path) -> Generator[str]:
-    """Start Podman's service, which keeps everything in *folder*; yield its address for ``CONTAINER_HOST``.
+def podman_service() -> Generator[str]:
+    """Start Podman's service, which keeps everything in a folder of its own; yield its address for ``CONTAINER_HOST``.
 
     At the end all its containers are ended and removed, and so is what it has mounted.
 
@@ -56,12 +56,12 @@ def podman_service(folder: Path) -> Generator[str]:
     """
     if gone := missing_programs():
         raise ProgramMissing(f"{' and '.join(gone)} cannot be found", remedy="apt-get install podman runc")
-    folder.mkdir(parents=True, exist_ok=True)
-    # A socket's path can be a hundred bytes long, what Podman has for the run fifty; and folders of tests are deep.
-    short = Path(tempfile.mkdtemp(prefix="kapelle-podman-", dir="/tmp"))
-    settings, socket = folder / "containers.conf", short / "podman.sock"
+    # A socket's path can be a hundred bytes long, what Podman has for the run fifty; and folders of tests are deep. Nor is
+    # it in one of those because of what Podman mounts in it: who clears them away would stumble over that.
+    folder = Path(tempfile.mkdtemp(prefix="kapelle-podman-", dir="/tmp"))
+    settings, socket = folder / "containers.conf", folder / "podman.sock"
     settings.write_text(_settings(), encoding="utf-8")
-    podman = ["podman", "--root", str(folder / "root"), "--runroot", str(short / "run"), "--runtime", "runc"]
+    podman = ["podman", "--root", str(folder / "root"), "--runroot", str(folder / "run"), "--runtime", "runc"]
     podman += ["--storage-driver", "overlay"]
     env = {**os.environ, "CONTAINERS_CONF": str(settings), "PATH": PATH}
     with (folder / "said.txt").open("wb") as said:
@@ -83,9 +83,8 @@ def podman_service(folder: Path) -> Generator[str]:
         with suppress(ProcessLookupError):
             os.killpg(service.pid, signal.SIGTERM)
         service.wait(timeout=PATIENCE)
-        for each in (folder, short):
-            _unmount(each)
-            shutil.rmtree(each, ignore_errors=True)
+        _unmount(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wait_for(socket: Path, service: "subprocess.Popen[bytes]", said: Path) -> None:
