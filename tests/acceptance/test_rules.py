@@ -1,10 +1,13 @@
 """Command rules and questions, through the real CLI."""
 
 import json
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -254,9 +257,11 @@ if clean == "all":
 def evil(place: Place, sandbox: str, tries: str) -> list[dict[str, Any]]:
     """Let an agent ask for something, and try to answer that itself in the meantime; return the events of it."""
     (place.repository / "evil.py").write_text(EVIL)
-    command = f"python3 evil.py {place.home} {place.repository} {tries} > evil.txt 2>&1 &"
+    command = f"python3 -u evil.py {place.home} {place.repository} {tries} > evil.txt 2>&1 &"
     prepare(place, command, "touch asked.txt", sandbox=sandbox, rules=f"{ASKING}, deadline: 8s")
-    answer = place.run("run", "../flow.yml", "--rehearse", "../rehearsal.yml", "--json")
+    # Kapelle is installed where the agent looks for Python.
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    answer = place.run("run", "../flow.yml", "--rehearse", "../rehearsal.yml", "--json", env={"PATH": path})
     assert answer.code == 0, answer.out + answer.err
     return events(place)
 

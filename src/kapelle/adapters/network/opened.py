@@ -5,13 +5,12 @@ leader, and the next one makes the sockets in it again, so a process that is sti
 """
 
 import asyncio
-import os
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
 from kapelle.adapters.network.proxy import Proxy, Resolver, closing, join, resolve
+from kapelle.adapters.system.sockets import listening
 from kapelle.core.network import Decision, Destination, Pass
 
 MODEL, PROXY = "model", "proxy"
@@ -64,27 +63,17 @@ class Opened:
         self._again.clear()
 
     async def _serve(self, name: str, serve: Serve) -> None:
-        # By the directory's descriptor: the path of a socket may have a hundred bytes or so, and that of a state more.
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self._connected(serve, reader, writer)
+
+        listener = listening(self._folder, name, BACKLOG)
         try:
-            with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=folder)
-            listener.bind(_by_descriptor(folder, self._folder, name))
             # Whoever sees the directory may come in: nobody but its process does.
             (self._folder / name).chmod(0o666)
-            listener.listen(BACKLOG)
-            listener.setblocking(False)
-
-            def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                self._connected(serve, reader, writer)
-
             self._servers.append(await asyncio.start_unix_server(connected, sock=listener))
         except BaseException:
             listener.close()
             raise
-        finally:
-            os.close(folder)
 
     def _connected(self, serve: Serve, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async def answer() -> None:
@@ -116,9 +105,3 @@ class Opened:
             return
         self._again[key] = 0
         self._told(decision)
-
-
-def _by_descriptor(handle: int, folder: Path, name: str) -> str:
-    """Return a short path of *name* in a directory, where the system has such."""
-    short = Path(f"/proc/self/fd/{handle}")
-    return str(short / name) if short.exists() else str(folder / name)

@@ -1,7 +1,6 @@
 """Wardens on this machine: a Unix socket for each agent, in a folder that only that agent's sandbox shows.
 
-A socket's path may have about a hundred bytes, and a state directory may lie deep: it is bound by a short way that leads there,
-a link in a temporary directory which is gone afterwards. Who connects goes to the folder first and names the socket alone.
+Who connects goes to the folder first and names the socket alone.
 """
 
 import asyncio
@@ -10,11 +9,11 @@ import json
 import socket
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kapelle.adapters.system.ownership import agent, give
+from kapelle.adapters.system.sockets import listening
 from kapelle.core.errors import HostFailed
 from kapelle.core.ids import AgentId
 from kapelle.core.rules import Call, Ruling, Verdict
@@ -103,18 +102,10 @@ class SocketWarden:
 def _listen(folder: Path) -> socket.socket:
     """Listen in *folder*, which is made and belongs to the agent from then on."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / SOCKET
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = listening(folder, SOCKET, QUEUE)
     try:
-        with TemporaryDirectory(prefix="kapelle-") as near:
-            way = Path(near, "f")
-            way.symlink_to(folder)
-            listener.bind(str(way / SOCKET))
-        path.chmod(0o600)
+        (folder / SOCKET).chmod(0o600)
         give(str(folder), agent())
-        listener.listen(QUEUE)
-        listener.setblocking(False)
     except BaseException:
         listener.close()
         raise
