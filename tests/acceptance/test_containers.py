@@ -19,6 +19,7 @@ tasks: {one: {prompt: "Write one.txt"}}
 """
 REHEARSAL = """\
 rules:
+  # A tool that takes its time, so that there is a middle of the turn in which to kill.
   - when: {task: "*"}
     turns:
       - tools: [{Write: {file_path: "{{ cwd }}/{{ task }}.txt", content: "x\\n"}}]

@@ -20,12 +20,14 @@ tasks: {forks: {prompt: forks}, memory: {prompt: memory}, disk: {prompt: disk}, 
 """
 SCRIPTS = {
     "forks": """
-        import os, time
-        first = os.getpid()
+        import os
+        first, last = os.pipe()
         try:
             while True:
                 if os.fork() == 0:
-                    time.sleep(1)
+                    os.close(last)
+                    os.read(first, 1)  # it ends with the one that forks
+                    os._exit(0)
         except OSError:
             open("survived-forks.txt", "a").write("no more\\n")
         os._exit(0)
@@ -38,10 +40,10 @@ SCRIPTS = {
         open("survived-memory.txt", "w").write(str(os.wait()[1]))
     """,
     "disk": """
-        import os, time
+        import os, signal
         for number in range(30):
             open(f"{number}.bin", "wb").write(os.urandom(2_000_000))
-        time.sleep(60)
+        signal.pause()
     """,
     "stays": """
         import os

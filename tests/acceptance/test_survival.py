@@ -17,6 +17,7 @@ tasks:
 """
 REHEARSAL = """\
 rules:
+  # A tool that takes its time, so that there is a middle of the turn in which to kill.
   - when: {task: "*"}
     turns:
       - tools: [{Write: {file_path: "{{ cwd }}/{{ task }}.txt", content: "x\\n"}}]

@@ -143,8 +143,6 @@ class Remains:
     """The system ended something of it, because it would have used more memory than it may."""
     full: Limit | None = None
     """The limit that it was ended for, or that it met."""
-    ended: int = 0
-    """How many processes it had left behind, which were ended."""
 
 
 @frozen

@@ -96,11 +96,9 @@ class ControlGroups:
         groups = [group for each in self.hierarchies if (group := each.group(store_id, key)).is_dir()]
         if not groups:
             return Remains()
-        left = {pid for group in groups for pid in _members(group)}
         said = Remains(
             out_of_memory=any(counted(group, "oom_kill") for group in groups),
             full=Limit.PIDS if any(counted(group, "max", ("pids.events",)) for group in groups) else None,
-            ended=len(left),
         )
         for group in groups:
             await _remove(group)
