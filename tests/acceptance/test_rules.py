@@ -63,6 +63,19 @@ def test_what_a_rule_denies_is_explained_to_the_agent_which_goes_on(
     assert "Kapelle's rule privilege" in told["about"]
 
 
+def test_a_rule_about_reading_is_asked_about_before_it_is_read(place: Place) -> None:
+    prepare(place, rules='deny: ["Read(notes.txt)"]')
+    turns = [{"tools": [{"Read": {"file_path": "{{ cwd }}/notes.txt"}}]}]
+    turns += [{"tools": [{"Write": {"file_path": "{{ cwd }}/a.txt", "content": "a\n"}}]}, {"say": "Done."}]
+    place.write("rehearsal.yml", json.dumps({"rules": [{"when": {"prompt": "Work"}, "turns": turns}]}))
+
+    answer = place.run("run", "../flow.yml", "--rehearse", "../rehearsal.yml", "--json")
+
+    assert answer.code == 0, answer.out + answer.err
+    (denied,) = events(place, "command.denied")
+    assert (denied["tool"], denied["rule"]) == ("Read", "Read(notes.txt)")
+
+
 @contextmanager
 def running(place: Place) -> Iterator["subprocess.Popen[str]"]:
     leader = place.start("run", "../flow.yml", "--rehearse", "../rehearsal.yml")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapelle.core.builtin_rules import BUILTIN
-from kapelle.core.judging import glob_matches, judge
+from kapelle.core.judging import LOOKS, glob_matches, judge, unspoken
 from kapelle.core.merge import PROTECTED
 from kapelle.core.rules import Call, Rules, Ruling, Scope, Verdict, parse, rule_problem
 
@@ -275,3 +275,18 @@ def test_any_command_can_be_judged(command: str, prompted: bool) -> None:
 @given(st.sampled_from(QUIET), st.sampled_from([";", "&&", "||", "\n"]), st.sampled_from(QUIET))
 def test_rules_never_say_more_of_two_commands_than_of_each(one: str, sign: str, other: str) -> None:
     assert says(f"{other} {sign} {one}").verdict is Verdict.PASS
+
+
+TOOLS = st.sampled_from(["Read", "Grep", "Glob", "LS", "TodoWrite", "Bash", "Edit", "Write", "WebFetch", "*", "T*", "mcp__*"])
+OWN = st.lists(st.builds("{}{}".format, TOOLS, st.sampled_from(["", "(*)", "(a/**)", "(/w/**)"])), max_size=3).map(tuple)
+
+
+@given(OWN, OWN, st.sampled_from(sorted(LOOKS)), st.lists(st.sampled_from(["a/b", "/w/t/c", ".git/config"])).map(tuple))
+def test_of_a_tool_that_need_not_be_judged_no_rule_says_anything(
+    deny: tuple[str, ...], ask: tuple[str, ...], tool: str, paths: tuple[str, ...]
+) -> None:
+    rules = Rules(deny=deny, ask=ask)
+    if tool in unspoken(rules):
+        assert uses(tool, *paths, rules=rules, about="a/b").verdict is Verdict.PASS
+    elif any(rule in {tool, f"{tool}(*)"} for rule in (*deny, *ask)):
+        assert uses(tool, *paths, rules=rules).verdict is not Verdict.PASS

@@ -193,10 +193,8 @@ def _git_internals(deed: Deed) -> Iterator[Hit]:
         words, settings = git_words(command)
         given = list(settings)
         if words[:2] == ("git", "config"):
-            plain = [
-                word for word in words[2:] if not word.startswith("-") and word not in {"set", "unset", "get", "list", "edit"}
-            ]
-            looking = any(word in {"--get", "--get-all", "--get-regexp", "-l", "--list", "get", "list"} for word in words[2:])
+            plain = [word for word in words[2:] if not word.startswith("-") and word not in VERBS]
+            looking = any(word in LOOKS for word in words[2:])
             given += plain[:1] if not looking and len(plain) > 1 else []
         for setting in given:
             if _runs(setting):

@@ -14,6 +14,8 @@ from kapelle.core.shell import Script, Simple
 EDITS = frozenset({"Edit", "Write", "MultiEdit", "NotebookEdit"})
 READS = frozenset({"Read", "Grep", "Glob", "LS"})
 SHELL_TOOLS = frozenset({"Bash", "Monitor"})
+LOOKS = READS | {"NotebookRead", "TodoWrite", "TaskCreate", "TaskGet", "TaskList", "TaskUpdate"}
+"""Tools that neither write a file nor start a program."""
 LONGEST_COMMAND = 100_000
 """Characters of a command that are read; of a longer one only its words are looked at."""
 
@@ -52,6 +54,16 @@ def judge(rules: Rules, call: Call, scope: Scope) -> Ruling:
     whole = all(id(command) in covered for command in deed.commands)
     keys = tuple(dict.fromkeys(entry.rule for entry in asking))
     return Ruling(verdict=strongest, rule=said.rule, reason=said.reason, keys=keys, whole=whole)
+
+
+def unspoken(rules: Rules) -> tuple[str, ...]:
+    """Return tools about which *rules* say nothing, whatever they are called with: their calls need not be judged."""
+    named = [parse(text)[0] for text in (*rules.deny, *rules.ask)]
+
+    def spoken(tool: str) -> bool:
+        return any(fnmatchcase(tool, name) or (name in READS and tool in READS) for name in named)
+
+    return tuple(sorted(tool for tool in LOOKS if not spoken(tool)))
 
 
 def _prompted(call: Call) -> Ruling:

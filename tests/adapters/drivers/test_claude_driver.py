@@ -1,6 +1,4 @@
-import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +12,6 @@ from kapelle.adapters.drivers.claude.protocol import ClaudeCodec
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import ProgramMissing
 from kapelle.core.ports import AgentOrder, Launch, ModelAccess
-from kapelle.core.rules import Rules
-from kapelle.core.warden import WardenAccess
 
 MakeOrder = Callable[..., AgentOrder]
 GATEWAY = ModelAccess(base_url="http://127.0.0.1:4711", api_key="token-1", headers=(("X-Kapelle-Token", "a"), ("X-B", "b")))
@@ -244,82 +240,3 @@ def test_a_mode_that_is_refused_behind_the_gateway_is_told_beforehand(mode: str)
     (problem,) = ClaudeDriver().problems(config)
     assert "gateway: off" in problem
     assert ClaudeDriver().problems(config, gateway=False) == []
-
-
-WARDEN = WardenAccess(folder="/state/agents/it's/warden", token="token-1", patience=timedelta(minutes=10))  # noqa: S106  # nobody's
-
-
-def test_without_a_warden_nothing_is_asked(launch: Callable[..., Launch]) -> None:
-    found = launch()
-    assert not {"--settings", "--mcp-config", "--permission-prompt-tool"} & set(found.argv)
-    assert (found.files, found.programs) == ((), ())
-
-
-def test_every_tool_is_asked_about_by_a_hook_that_outlasts_its_helper(make_order: MakeOrder) -> None:
-    found = ClaudeDriver("claude").launch(replace(make_order(), warden=WARDEN))
-    settings = json.loads(flag(found, "--settings") or "")
-    (matched,) = settings["hooks"]["PreToolUse"]
-    (hook,) = matched["hooks"]
-    assert (matched["matcher"], hook["type"]) == ("*", "command")
-    assert hook["timeout"] > WARDEN.patience.total_seconds()
-    # Whatever a workspace says of hooks.
-    assert settings["disableAllHooks"] is False
-
-
-def test_the_program_s_own_permissions_say_what_they_can_say_of_the_rules(make_order: MakeOrder) -> None:
-    rules = Rules(deny=("WebFetch", "Bash(sudo *)", "Edit(a/**)"), ask=("Bash(npm *)", "Write(b)"))
-
-    def permissions(mode: str | None) -> dict[str, list[str]]:
-        config = replace(make_order().config, rules=rules, permission_mode=mode)
-        found = ClaudeDriver("claude").launch(replace(make_order(), config=config, warden=WARDEN))
-        return json.loads(flag(found, "--settings") or "")["permissions"]
-
-    assert permissions(None) == {"deny": ["WebFetch", "Bash(sudo *)"], "ask": ["Bash(npm *)"]}
-    assert permissions("dontAsk")["ask"] == []
-
-
-def test_what_would_prompt_is_asked_by_a_server_of_ours(make_order: MakeOrder) -> None:
-    found = ClaudeDriver("claude").launch(replace(make_order(), warden=WARDEN))
-    assert list(json.loads(flag(found, "--mcp-config") or "")["mcpServers"]) == ["kapelle"]
-    assert flag(found, "--permission-prompt-tool") == "mcp__kapelle__approve"
-
-
-def test_the_token_is_in_a_file_and_nowhere_else(make_order: MakeOrder) -> None:
-    found = ClaudeDriver("claude").launch(replace(make_order(), warden=WARDEN))
-    files = dict(found.files)
-    assert json.loads(files["warden.json"]) == {"folder": WARDEN.folder, "token": "token-1", "patience": 600.0}
-    assert "token-1" not in " ".join([*found.argv, *dict(found.env).values()])
-    assert all(Path(program).is_file() for program in found.programs)
-
-
-def test_what_a_rule_forbids_as_a_whole_the_model_does_not_see(launch: Callable[..., Launch]) -> None:
-    found = launch(deny=("Agent",), rules=Rules(deny=("WebFetch", "Bash(sudo *)")))
-    assert flag(found, "--disallowedTools") == "Agent,WebFetch"
-
-
-@pytest.fixture
-def hook(make_order: MakeOrder, tmp_path: Path) -> Callable[[bytes], "subprocess.CompletedProcess[bytes]"]:
-    """Run the hook, as the CLI does, with nobody to ask."""
-    access = WardenAccess(folder=str(tmp_path), token="t", patience=timedelta(0))  # noqa: S106  # nobody's
-    found = ClaudeDriver("claude").launch(replace(make_order(), folder=str(tmp_path), warden=access))
-    for name, content in found.files:
-        (tmp_path / name).write_text(content)
-    command = json.loads(flag(found, "--settings") or "")["hooks"]["PreToolUse"][0]["hooks"][0]["command"]
-    return lambda said: subprocess.run(["sh", "-c", command], input=said, capture_output=True, check=False)
-
-
-def test_with_nobody_to_ask_a_tool_is_denied_and_told_why(
-    hook: Callable[[bytes], "subprocess.CompletedProcess[bytes]"],
-) -> None:
-    done = hook(b'{"tool_name": "Bash", "tool_input": {"command": "ls"}, "tool_use_id": "1", "cwd": "/"}')
-    said = json.loads(done.stdout)["hookSpecificOutput"]
-    assert (done.returncode, said["hookEventName"], said["permissionDecision"]) == (0, "PreToolUse", "deny")
-    assert "nobody led Kapelle" in said["permissionDecisionReason"]
-
-
-@pytest.mark.parametrize("said", [b"", b"nonsense", b"[]", b'{"tool_name": "Bash", "tool_input": 1}'])
-def test_a_helper_that_fails_forbids_the_tool(
-    said: bytes, hook: Callable[[bytes], "subprocess.CompletedProcess[bytes]"]
-) -> None:
-    # 2 is the one exit code by which a hook forbids.
-    assert hook(said).returncode == 2

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kapelle.core.agent import AgentConfig
+from kapelle.core.judging import unspoken
 from kapelle.core.warden import WardenAccess
 
 SERVER = "kapelle"
@@ -41,19 +42,24 @@ def _permissions(config: AgentConfig) -> dict[str, list[str]]:
     return {"deny": own(config.rules.deny), "ask": asks}
 
 
+def _asked(silent: Sequence[str]) -> str:
+    """Return a pattern of the tools that are asked about: all, also those that nobody knows yet, but the *silent* ones."""
+    return f"^(?!(?:{'|'.join(silent)})$).*$" if silent else "*"
+
+
 def arguments(access: WardenAccess, folder: str, config: AgentConfig) -> list[str]:
     """Return what the CLI is started with so that it asks at *access*; the helper is in *folder*."""
     # In a container there may be another Python than here, or none of these: then no tool is used at all.
-    python = f"$([ -x {shlex.quote(interpreter())} ] && echo {shlex.quote(interpreter())} || echo python3)"
-    run = f'"{python}" -I -S {shlex.quote(f"{folder}/{HELPER}")}'
+    choose = f'python={shlex.quote(interpreter())}; [ -x "$python" ] || python=python3'
+    run = f'"$python" -I -S {shlex.quote(f"{folder}/{HELPER}")}'
     hook = {
         "type": "command",
-        "command": f"{run} hook || {{ echo {shlex.quote(FAILED)} >&2; exit 2; }}",
+        "command": f"{choose}; {run} hook || {{ echo {shlex.quote(FAILED)} >&2; exit 2; }}",
         "timeout": int(access.patience.total_seconds()) + SLACK_S,
     }
-    hooks = {"PreToolUse": [{"matcher": "*", "hooks": [hook]}]}
+    hooks = {"PreToolUse": [{"matcher": _asked(unspoken(config.rules)), "hooks": [hook]}]}
     settings = {"disableAllHooks": False, "hooks": hooks, "permissions": _permissions(config)}
-    servers = {"mcpServers": {SERVER: {"command": "sh", "args": ["-c", f"exec {run} approve"]}}}
+    servers = {"mcpServers": {SERVER: {"command": "sh", "args": ["-c", f"{choose}; exec {run} approve"]}}}
     asks = ["--mcp-config", json.dumps(servers), "--permission-prompt-tool", f"mcp__{SERVER}__approve"]
     return ["--settings", json.dumps(settings), *asks]
 

@@ -1,8 +1,9 @@
 """What the Claude Code CLI starts to ask its warden: as a hook before each tool, and as its permission prompt.
 
 It is copied into the agent's folder and run there by any Python, maybe in a sandbox without Kapelle: by the standard library
-alone, and as little of it as will do, for it is started with every tool call. ``warden.json`` beside it says where to ask. How
-things are asked is told in ``core.warden``.
+alone. It is started with every tool call, and most of its time goes into loading (``json`` and ``socket`` take longer than
+Python itself): so it uses the parts of them that are written in C, where there are such. ``warden.json`` beside it says where
+to ask. How things are asked is told in ``core.warden``.
 
     helper.py hook      one call on standard input (PreToolUse); the decision on standard output, nothing when there is none
     helper.py approve   an MCP server with one tool, ``approve``, for --permission-prompt-tool
@@ -10,15 +11,25 @@ things are asked is told in ``core.warden``.
 
 from __future__ import annotations
 
-import json
+import _thread
 import os
-import socket
 import sys
 import time
 
 TYPE_CHECKING = False  # that of typing takes longer to load than all the rest
 if TYPE_CHECKING:
+    import json
+    import socket
     from typing import Any
+else:
+    try:
+        import _json
+        import _socket as socket
+    except ImportError:  # not CPython
+        import json
+        import socket
+
+        _json = None
 
 AGAIN = 0.2
 """Seconds between tries to reach whoever leads."""
@@ -30,10 +41,45 @@ PROTOCOL = "2025-06-18"
 NOBODY = "nobody led Kapelle to decide about it; go on without it, or try again later"
 
 
+class Reading:
+    """How JSON is read: as ``json.loads`` does."""
+
+    strict = True
+    object_hook = object_pairs_hook = None
+    parse_float, parse_int, parse_constant = float, int, float
+
+
+def read(text: str) -> Any:
+    """Return what the JSON *text* says.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if TYPE_CHECKING or _json is None:
+        return json.loads(text)
+    try:
+        return _json.make_scanner(Reading)(text.strip(), 0)[0]
+    except StopIteration as error:
+        raise ValueError("this is no JSON") from error
+
+
+def written(value: Any) -> str:
+    """Return *value*, made of what JSON is made of, as JSON."""
+    if TYPE_CHECKING or _json is None:
+        return json.dumps(value)
+    if isinstance(value, str):
+        return _json.encode_basestring_ascii(value)
+    if isinstance(value, dict):
+        return "{" + ",".join([f"{written(name)}:{written(inner)}" for name, inner in value.items()]) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join([written(inner) for inner in value]) + "]"
+    return {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
+
+
 def place() -> dict[str, Any]:
     """Return where to ask, and how."""
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "warden.json"), encoding="utf-8") as stream:
-        return json.load(stream)
+        return read(stream.read())
 
 
 def asked(tool: str, given: dict[str, Any], call_id: str, cwd: str, *, prompted: bool) -> dict[str, Any]:
@@ -57,19 +103,14 @@ def ask(question: dict[str, Any]) -> tuple[str, str]:
     """Ask the warden, for as long as it may take; return the verdict and its reason."""
     where = place()
     until = time.monotonic() + where["patience"]
-    line = json.dumps({**question, "token": where["token"]}).encode() + b"\n"
+    line = written({**question, "token": where["token"]}).encode() + b"\n"
     # The socket's path may be longer than a socket's path may be.
     os.chdir(where["folder"])
     while True:
         try:
-            with socket.socket(socket.AF_UNIX) as warden:
-                warden.settimeout(max(until - time.monotonic(), AGAIN))
-                warden.connect("ask")
-                warden.sendall(line)
-                with warden.makefile("rb") as stream:
-                    answer = stream.readline()
+            answer = answered(line, max(until - time.monotonic(), AGAIN))
             if answer.endswith(b"\n"):
-                found = json.loads(answer)
+                found = read(answer.decode())
                 return found["verdict"], found["reason"]
         except OSError:
             # Whoever led has died, or is not there yet.
@@ -79,14 +120,28 @@ def ask(question: dict[str, Any]) -> tuple[str, str]:
         time.sleep(AGAIN)
 
 
+def answered(line: bytes, patience: float) -> bytes:
+    """Say *line* to the warden, and return its line; one that breaks off when the warden is gone."""
+    warden, answer = socket.socket(socket.AF_UNIX), b""
+    try:
+        warden.settimeout(patience)
+        warden.connect("ask")
+        warden.sendall(line)
+        while not answer.endswith(b"\n") and (more := warden.recv(1 << 16)):
+            answer += more
+    finally:
+        warden.close()
+    return answer
+
+
 def hook() -> None:
     """Answer one PreToolUse."""
-    given = json.load(sys.stdin)
+    given = read(sys.stdin.read())
     call_id, cwd = given.get("tool_use_id", ""), given.get("cwd", "")
     verdict, reason = ask(asked(given["tool_name"], given.get("tool_input") or {}, call_id, cwd, prompted=False))
     if verdict in ("allow", "deny"):
         said = {"hookEventName": "PreToolUse", "permissionDecision": verdict, "permissionDecisionReason": reason}
-        sys.stdout.write(json.dumps({"hookSpecificOutput": said}))
+        sys.stdout.write(written({"hookSpecificOutput": said}))
 
 
 TOOL = {
@@ -102,13 +157,11 @@ TOOL = {
 
 def approve() -> None:
     """Serve the tool ``approve`` until there is no more input."""
-    import threading
-
-    writing = threading.Lock()
+    writing = _thread.allocate_lock()
 
     def reply(number: Any, **result: Any) -> None:
         with writing:
-            sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": number, **result}) + "\n")
+            sys.stdout.write(written({"jsonrpc": "2.0", "id": number, **result}) + "\n")
             sys.stdout.flush()
 
     def called(number: Any, given: dict[str, Any]) -> None:
@@ -116,11 +169,11 @@ def approve() -> None:
         verdict, reason = ask(asked(given.get("tool_name", ""), wanted, given.get("tool_use_id", ""), where, prompted=True))
         allowed = {"behavior": "allow", "updatedInput": wanted}
         said = allowed if verdict == "allow" else {"behavior": "deny", "message": reason}
-        reply(number, result={"content": [{"type": "text", "text": json.dumps(said)}]})
+        reply(number, result={"content": [{"type": "text", "text": written(said)}]})
 
     where = os.getcwd()
     for line in sys.stdin:
-        message: dict[str, Any] = json.loads(line)
+        message: dict[str, Any] = read(line)
         number, method = message.get("id"), message.get("method")
         given: dict[str, Any] = message.get("params") or {}
         if number is None or method is None:
@@ -137,7 +190,8 @@ def approve() -> None:
             reply(number, result={})
         elif method == "tools/call" and given.get("name") == "approve":
             # Beside the others: several tools may wait for a person at the same time.
-            threading.Thread(target=called, args=(number, given.get("arguments") or {}), daemon=True).start()
+            wanted: dict[str, Any] = given.get("arguments") or {}
+            _thread.start_new_thread(called, (number, wanted))
         else:
             reply(number, error={"code": -32601, "message": f"there is no {method} here"})
 
