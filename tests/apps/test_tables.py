@@ -12,9 +12,10 @@ from contextlib import contextmanager, suppress
 from io import StringIO
 
 import pytest
+from rich.text import Text
 
 from kapelle.apps.cli.output import Plain
-from kapelle.apps.cli.tables import Column, print_table
+from kapelle.apps.cli.tables import Column, print_hanging, print_table
 from kapelle.testing.places import Place
 
 COLUMNS = (
@@ -46,6 +47,20 @@ def test_a_table_that_fits_is_one_and_one_that_does_not_becomes_lines() -> None:
     assert table(120).splitlines()[0].split() == ["TASK", "STATE", "FILES", "REF"]
     assert max(len(line) for line in table(80).splitlines()) <= 80
     assert table(60).splitlines()[:4] == ["implement-the-new-cart-total", "  STATE  failed", "  FILES  12", f"  REF    {REF}"]
+
+
+@pytest.mark.parametrize("width", [20, 40, 1000])
+def test_long_text_hangs_under_itself_and_no_word_is_broken(width: int) -> None:
+    stream = StringIO()
+    words = f"the limits of memory are held, see {REF} for what was kept of it"
+
+    print_hanging(Plain(file=stream, width=width, color_system=None), Text("✓ area   "), words)
+
+    first, *others = stream.getvalue().splitlines()
+    assert first.startswith("✓ area   the ")
+    assert all(line.startswith(" " * 9) and not line.endswith(" ") for line in others)
+    assert " ".join([first[9:], *(line[9:] for line in others)]) == words
+    assert width == 1000 or len(others) > 1
 
 
 @contextmanager

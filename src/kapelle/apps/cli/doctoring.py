@@ -9,6 +9,7 @@ from rich.text import Text
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, directory, go
 from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.tables import print_hanging
 from kapelle.apps.doctor import Finding, Standing, examine
 from kapelle.apps.settings import load
 from kapelle.core.errors import Mistake
@@ -58,6 +59,6 @@ async def _doctor(folder: Path | None, *, fix: bool, as_json: bool) -> bool:
 def _print(finding: Finding) -> None:
     mark, style = ("✓", "green") if finding.mended else MARKS[finding.standing]
     note = "  (mended)" if finding.mended else ""
-    out().print(Text.assemble((mark, style), f" {finding.area:<12} {finding.what}{note}"))
+    print_hanging(out(), Text.assemble((mark, style), f" {finding.area:<12} "), f"{finding.what}{note}")
     if finding.remedy and not finding.mended:
-        out().print(Text(f"  {'':<12} → {finding.remedy}", style="green"))
+        print_hanging(out(), Text(f"  {'':<12} → ", style="green"), finding.remedy, "green")

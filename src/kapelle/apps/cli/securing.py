@@ -7,6 +7,7 @@ from rich.text import Text
 
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.tables import print_hanging
 from kapelle.apps.secrets import look
 
 
@@ -39,6 +40,6 @@ async def _secrets(folder: Path | None, *, as_json: bool) -> bool:
         mark, style = ("✗", "red") if entry.problem else ("✓", "green")
         out().print(Text.assemble((mark, style), f" {entry.agent:<12} {entry.name:<20} {entry.reference}"))
         if entry.problem:
-            out().print(Text(f"  {entry.problem}", style="red"))
-            out().print(Text(f"  → {entry.remedy}", style="green"))
+            print_hanging(out(), Text("  "), entry.problem, "red")
+            print_hanging(out(), Text("  → ", style="green"), entry.remedy, "green")
     return not any(entry.problem for entry in found)

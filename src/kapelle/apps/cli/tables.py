@@ -4,6 +4,7 @@ What is too wide is folded where a column may be; where that does not help, each
 """
 
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -50,6 +51,16 @@ def print_table(console: Console, columns: Sequence[Column], rows: Iterable[Sequ
     for row in cells:
         table.add_row(*row)
     console.print(table)
+
+
+def print_hanging(console: Console, lead: Text, text: str, style: str = "") -> None:
+    """Print *text* behind *lead*, and under itself where it is longer than a line; it is broken between words alone."""
+    indent = cell_len(lead.plain)
+    room = max(console.width - indent, NARROWEST)
+    # A word that is longer than a line is left to the terminal, which gives it back whole to whoever copies it.
+    lines = [line for part in text.splitlines() for line in wrap(part, room, break_long_words=False, break_on_hyphens=False)]
+    for at, line in enumerate(lines):
+        console.print(Text.assemble(lead if at == 0 else " " * indent, (line, style)), soft_wrap=True)
 
 
 def _print_lines(console: Console, columns: Sequence[Column], cells: Sequence[Sequence[Text]]) -> None:
