@@ -272,6 +272,38 @@ def test_any_command_can_be_judged(command: str, prompted: bool) -> None:
     assert not prompted or found.verdict is not Verdict.PASS
 
 
+NESTING = (
+    "(",
+    "$(",
+    '"$(',
+    "`",
+    "<(",
+    "{ ",
+    "if ",
+    "! ",
+    "env ",
+    "xargs -n ",
+    "sudo ",
+    "eval ",
+    "find -exec ",
+    "sh -c '",
+    "a|",
+    "<<E\n",
+)
+
+
+@pytest.mark.parametrize("piece", NESTING)
+@pytest.mark.parametrize("end", ["true", "rm -rf /; sudo id"])
+def test_a_command_of_any_depth_can_be_judged(piece: str, end: str) -> None:
+    found = says((piece * 30_000)[:90_000] + end)
+    assert found.verdict in Verdict
+
+
+@pytest.mark.parametrize("piece", ["(", "$(", "env ", "xargs "])
+def test_a_command_that_is_too_deep_to_be_read_is_asked_about(piece: str) -> None:
+    assert says(f"{piece * 50}sudo id").verdict is Verdict.ASK
+
+
 @given(st.sampled_from(QUIET), st.sampled_from([";", "&&", "||", "\n"]), st.sampled_from(QUIET))
 def test_rules_never_say_more_of_two_commands_than_of_each(one: str, sign: str, other: str) -> None:
     assert says(f"{other} {sign} {one}").verdict is Verdict.PASS

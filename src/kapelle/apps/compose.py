@@ -329,6 +329,17 @@ def backed_up(home: Path) -> bool:
     return bool(backups.of(home / STORE))
 
 
+def taken(path: Path) -> tuple[int, float]:
+    """Return what *path* and all that is below it takes up on the disk, in bytes, and when any of it was last written to.
+
+    Raises:
+        OSError: a directory cannot be looked at.
+    """
+    from kapelle.adapters.system.walking import taken as measured
+
+    return measured(str(path))
+
+
 def machine() -> "Machine":
     """Return the machine as `kapelle doctor` looks at it."""
     from kapelle.adapters.system.machine import LocalMachine

@@ -4,7 +4,6 @@ Nothing goes that is not merged: a ref is removed only when the branch that it w
 runs that have ended left behind (logs, spools, homes of agents), and damaged stores that were put aside.
 """
 
-import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from kapelle.apps import compose
 from kapelle.apps.desk import Desk
 from kapelle.core.errors import Ambiguous, NotFound, NotPossibleNow, UsageError
 from kapelle.core.frozen import frozen
@@ -26,8 +26,6 @@ FOLDERS = ("agents", "checks", "homes", "logs", "reaped", "setup", "verify")
 """Folders below the state directory whose parts may go one by one."""
 DAMAGED = "store.db.damaged-*"
 ASIDE = re.compile(r"\.damaged-(\d{8}T\d{6})")
-BLOCK = 512
-"""Bytes in what the system counts the room of a file in, whatever the blocks of its disk."""
 
 
 @frozen
@@ -228,7 +226,7 @@ def _parts(folder: Path, busy: frozenset[str]) -> list[Litter]:
         # A folder of a second process of one agent is called after the agent and the term of its leader.
         if path.name in busy or any(path.name.startswith(f"{name}-") for name in busy):
             continue
-        size, newest = _measure(path)
+        size, newest = compose.taken(path)
         found.append(Litter(what=f"{folder.name}/{path.name}", path=path, size=size, at=datetime.fromtimestamp(newest, UTC)))
     return found
 
@@ -238,7 +236,7 @@ def _set_aside(home: Path) -> list[Litter]:
     found: list[Litter] = []
     for path in sorted(home.glob(DAMAGED)):
         stamp = ASIDE.search(path.name)
-        size, newest = _measure(path)
+        size, newest = compose.taken(path)
         at = datetime.fromtimestamp(newest, UTC)
         if stamp is not None:
             # When it was last written to says nothing: that may have been long before.
@@ -249,27 +247,7 @@ def _set_aside(home: Path) -> list[Litter]:
 
 def taken(home: Path) -> int:
     """Return the bytes that all of the state directory takes up on the disk, as ``du`` counts them."""
-    return _measure(home)[0] if home.is_dir() else 0
-
-
-def _measure(path: Path) -> tuple[int, float]:
-    """Return what all that is in *path* takes up on the disk, in bytes, and when anything in it was last written to."""
-    about = path.lstat()
-    size, newest, seen = about.st_blocks * BLOCK, about.st_mtime, set[tuple[int, int]]()
-    for parent, folders, files in os.walk(path):
-        for name in (*folders, *files):
-            try:
-                about = os.lstat(os.path.join(parent, name))  # noqa: PTH118  # as os.walk gives it
-            except FileNotFoundError:
-                continue
-            newest = max(newest, about.st_mtime)
-            # A file may have several names; a folder has two, and more with each folder in it.
-            if about.st_nlink > 1 and name in files:
-                if (about.st_dev, about.st_ino) in seen:
-                    continue
-                seen.add((about.st_dev, about.st_ino))
-            size += about.st_blocks * BLOCK
-    return size, newest
+    return compose.taken(home)[0] if home.is_dir() else 0
 
 
 async def free(desk: Desk, going: Iterable[Litter]) -> None:

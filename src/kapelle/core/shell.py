@@ -87,6 +87,8 @@ class _Reader:
         self._words: list[str] = []
         self._writes: list[str] = []
         self._given = ""
+        self._open = 0
+        """Parentheses that are open."""
         self._before: tuple[str, ...] = ()
         """The words of the last command, when its output goes into the next one."""
         self._bodies: list[tuple[str, int]] = []
@@ -157,8 +159,13 @@ class _Reader:
             self.sure = self.sure and self.text.startswith(")", self.at)
             self._words = []
             return
+        if self.depth + self._open >= DEEPEST:
+            self.sure, self.at = False, len(self.text)
+            return
         cwd, before = self.cwd, self._before
+        self._open += 1
         self._list(")")
+        self._open -= 1
         self.cwd, self._before = cwd, before
 
     def _flush(self, *, piped: bool) -> None:
@@ -208,12 +215,15 @@ class _Reader:
         whole = target if isabs(target) else join(self.cwd, target)
         self.cwd = UNKNOWN if UNKNOWN in whole else normpath(whole)
 
-    def _inner(self, command: Simple) -> None:
-        """Read what *command* starts in its turn."""
+    def _inner(self, command: Simple, deep: int = 0) -> None:
+        """Read what *command* starts in its turn; *deep* is how many programs have led to it."""
         for words in started_by(command.words):
+            if deep >= DEEPEST:
+                self.sure = False
+                break
             inner = replace(command, words=tuple(words), writes=())
             self.found.append(inner)
-            self._inner(inner)
+            self._inner(inner, deep + 1)
         texts = list(_scripts(command))
         if any(UNKNOWN in text for text in texts) or (command.program in SHELLS and command.fed_by):
             # What it is given to run is known to the running shell alone.

@@ -23,6 +23,8 @@ FOLDER = "warden"
 EVERYBODYS = ("/tmp", "/var/tmp")  # noqa: S108  # only compared with
 PATIENCE = timedelta(seconds=15)
 """How much longer than a question may wait its program waits: whoever leads is to be the one who says that time is up."""
+UNREADABLE = "unreadable"
+"""In the place of a rule: what no rule can be applied to is denied."""
 NOBODY = Ruling(verdict=Verdict.DENY, reason="this agent has been stopped")
 
 
@@ -107,7 +109,7 @@ class EngineWarden:
         agent = self._agents.get(agent_id)
         if agent is None:
             return NOBODY
-        ruling = judge(agent.rules, call, agent.scope)
+        ruling = _judged(agent, call)
         if ruling.verdict is Verdict.PASS:
             return ruling
         if ruling.verdict is Verdict.ALLOW:
@@ -137,6 +139,14 @@ class EngineWarden:
         """Put back what could not be written."""
         self._waiting[:0] = taken[0]
         self._refused[:0] = taken[1]
+
+
+def _judged(agent: Watched, call: Call) -> Ruling:
+    try:
+        return judge(agent.rules, call, agent.scope)
+    except Exception as error:  # noqa: BLE001  # the agent chose the words: none of them ends whoever leads all others
+        reason = f"it could not be judged ({type(error).__name__}: {error})"
+        return Ruling(verdict=Verdict.DENY, rule=UNREADABLE, reason=reason)
 
 
 def words(ruling: Ruling) -> str:

@@ -25,6 +25,8 @@ LONG = 10.0
 """Seconds after which everything is looked at in any case."""
 SHARE = 20
 """A look takes at most one part in so many of the time, and is taken when so small a part of the limit may have been filled."""
+LONGEST = 1_000
+"""Letters of a path within an open directory: nobody hides files where paths end, at 4,096 bytes."""
 BLOCK = 512
 """Bytes: the unit of ``st_blocks``."""
 
@@ -127,15 +129,31 @@ class _Disk:
 
 def _files(folder: str) -> Iterator[tuple[tuple[int, int], int]]:
     """Yield what is in a directory, each file by its number, with the bytes that it takes."""
-    todo = [folder]
+    todo: list[tuple[_Open, str]] = []
+    with suppress(OSError):
+        todo.append((_Open(folder, None), "."))
     while todo:
-        with suppress(OSError), os.scandir(todo.pop()) as entries:
-            for entry in entries:
-                with suppress(OSError):
+        base, within = todo.pop()
+        with suppress(OSError):
+            here = _Open(within, base.handle)
+            with os.scandir(here.handle) as entries:
+                for entry in entries:
                     facts = entry.stat(follow_symlinks=False)
                     yield (facts.st_dev, facts.st_ino), facts.st_blocks * BLOCK
                     if stat.S_ISDIR(facts.st_mode):
-                        todo.append(entry.path)
+                        below = f"{within}/{entry.name}"
+                        todo.append((base, below) if len(below) < LONGEST else (here, entry.name))
+
+
+class _Open:
+    """An open directory; it is closed when nothing below it is to be looked at any more."""
+
+    def __init__(self, name: str, within: int | None) -> None:
+        self.handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=within)
+
+    def __del__(self) -> None:
+        if hasattr(self, "handle"):
+            os.close(self.handle)
 
 
 def _nameless(pid: int) -> Iterator[tuple[tuple[int, int], int]]:

@@ -6,7 +6,6 @@ kapelle-UID/STORE/memory/ATTEMPT/   what the agent's program keeps of its conver
 """
 
 import os
-import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from kapelle.adapters.secrets.lookup import look_up
 from kapelle.adapters.system.ownership import agent, give
 from kapelle.adapters.system.private import made, private_places, read_known
+from kapelle.adapters.system.removal import clear_tree
 from kapelle.core.errors import HostFailed
 from kapelle.core.hiding import NOTHING, Hiding, Secret
 from kapelle.core.ids import AgentId, AttemptId
@@ -148,10 +148,6 @@ def _write(path: Path, content: str) -> None:
 
 def _remove(path: Path) -> None:
     try:
-        if path.is_dir():
-            path.chmod(0o700)
-            shutil.rmtree(path)
-    except FileNotFoundError:
-        return
+        clear_tree(path)
     except OSError as error:
         raise HostFailed(f"{path} cannot be removed: {error.strerror}") from error

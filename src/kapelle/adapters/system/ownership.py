@@ -2,6 +2,8 @@
 
 import os
 
+from kapelle.adapters.system.walking import walk
+
 AGENT = 59990
 """The user and the group of sandboxed processes that are started by root: nobody's on Debian, Fedora and macOS."""
 
@@ -20,10 +22,9 @@ def give(path: str, owner: int | None) -> None:
     if owner is None:
         return
     if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114  # a str is at hand
-        for _, folders, files, here in os.fwalk(path):
-            for name in (*folders, *files):
-                if os.stat(name, dir_fd=here, follow_symlinks=False).st_uid != owner:
-                    os.chown(name, owner, owner, dir_fd=here, follow_symlinks=False)
+        for here, name, facts in walk(path):
+            if facts.st_uid != owner:
+                os.chown(name, owner, owner, dir_fd=here, follow_symlinks=False)
     os.chown(path, owner, owner, follow_symlinks=False)
 
 

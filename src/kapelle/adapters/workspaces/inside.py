@@ -11,10 +11,13 @@ checked by git. What is done here (a commit, another state of the workspace, a m
 import os
 import re
 import shutil
+import stat
 from pathlib import Path
 
 from kapelle.adapters.system.git import Git
 from kapelle.adapters.system.ownership import give_like
+from kapelle.adapters.system.removal import clear_tree
+from kapelle.adapters.system.walking import walk
 from kapelle.core.errors import GitFailed, WorkspaceFailed
 from kapelle.core.isolation import Mount, MountKind
 
@@ -79,10 +82,7 @@ def show(git_dir: Path, inside: Path) -> None:
     for entry in os.scandir(inside):
         if entry.name in FIXED:
             continue
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
-        else:
-            os.unlink(entry.path)  # noqa: PTH108  # as scandir gives it
+        clear_tree(Path(entry.path))
     for name in SHOWN:
         if (git_dir / name).exists():
             fresh = git_dir / f"{INSIDE}.{name}"
@@ -130,7 +130,7 @@ async def take_in(git: Git, git_dir: Path, path: str, *, only: str | None = None
 
 
 def _refuse_links(git_dir: Path, problem: str) -> None:
-    if any(entry.is_symlink() for entry in (git_dir / OBJECTS).rglob("*")):
+    if any(stat.S_ISLNK(facts.st_mode) for _, _, facts in walk(str(git_dir / OBJECTS))):
         raise WorkspaceFailed(f"{problem}: there are links among its objects")
 
 
@@ -152,7 +152,7 @@ def undo_inside(git_dir: Path, path: str) -> None:
     if (git_dir / OBJECTS).exists():
         for entry in os.scandir(git_dir / OBJECTS):
             if entry.name != "info":
-                shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)  # noqa: PTH108
+                clear_tree(Path(entry.path))
     show_again(git_dir, path)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kapelle.adapters.system.git import Git, Locks, failed, plain
 from kapelle.adapters.system.locks import COPIED
+from kapelle.adapters.system.removal import clear_tree
 from kapelle.adapters.workspaces.cleansing import cleanse
 from kapelle.adapters.workspaces.inside import head_inside, open_inside, show_again, take_in, undo_inside
 from kapelle.adapters.workspaces.moved import repoint
@@ -375,21 +376,8 @@ def _make(path: Path) -> None:
 
 
 def _delete(path: Path) -> None:
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-        return
-
-    def make_writable(function: object, name: str, _: object) -> None:
-        # Package managers leave folders that even their owner may not write.
-        Path(name).parent.chmod(0o700)
-        Path(name).chmod(0o700)
-        if callable(function):
-            function(name)
-
     try:
-        shutil.rmtree(path, onerror=make_writable)
-    except FileNotFoundError:
-        return
+        clear_tree(path)
     except OSError as error:
         raise WorkspaceFailed(f"{path} cannot be removed: {error.strerror}") from error
 

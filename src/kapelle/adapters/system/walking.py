@@ -1,0 +1,71 @@
+"""Looking through directories in which somebody else has left what they like: deeper than a path is long, full of links.
+
+``os.walk`` and ``Path.rglob`` climb down by paths, which end at 4,096 bytes, and by calls, which end at a thousand.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+BLOCK = 512
+"""Bytes in what the system counts the room of a file in, whatever the blocks of its disk."""
+LONG = 2_000
+"""Bytes of a path within an open directory; what is deeper is opened from a directory further down."""
+
+
+class _Open:
+    """An open directory; it is closed when nothing below it is to be looked at any more."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def __del__(self) -> None:
+        os.close(self.handle)
+
+
+def walk(path: str) -> Iterator[tuple[int, str, os.stat_result]]:
+    """Yield what is below the directory *path*: an open directory, a name in it, and what is known of that.
+
+    No link is followed, and what goes meanwhile is left out.
+
+    Raises:
+        OSError: a directory cannot be looked at.
+    """
+    todo = [(_Open(os.open(path, FOLDER)), ".")]
+    while todo:
+        base, within = todo.pop()
+        try:
+            here = _Open(os.open(within, FOLDER, dir_fd=base.handle))
+        except FileNotFoundError:
+            continue
+        with os.scandir(here.handle) as entries:
+            names = [entry.name for entry in entries]
+        for name in names:
+            try:
+                facts = os.stat(name, dir_fd=here.handle, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if stat.S_ISDIR(facts.st_mode):
+                below = f"{within}/{name}"
+                todo.append((base, below) if len(os.fsencode(below)) < LONG else (here, name))
+            yield here.handle, name, facts
+
+
+def taken(path: str) -> tuple[int, float]:
+    """Return what *path* and all that is below it takes up on the disk, in bytes, and when any of it was last written to.
+
+    Raises:
+        OSError: a directory cannot be looked at.
+    """
+    about = os.lstat(path)
+    size, newest, seen = about.st_blocks * BLOCK, about.st_mtime, set[tuple[int, int]]()
+    for _, _, facts in walk(path) if stat.S_ISDIR(about.st_mode) else ():
+        newest = max(newest, facts.st_mtime)
+        # A file may have several names; a folder has two, and more with each folder in it.
+        if facts.st_nlink > 1 and not stat.S_ISDIR(facts.st_mode):
+            if (facts.st_dev, facts.st_ino) in seen:
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+        size += facts.st_blocks * BLOCK
+    return size, newest
