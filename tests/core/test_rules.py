@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kapelle.core import shell
 from kapelle.core.builtin_rules import BUILTIN
 from kapelle.core.judging import LOOKS, glob_matches, judge, unspoken
 from kapelle.core.merge import PROTECTED
@@ -289,14 +290,32 @@ NESTING = (
     "sh -c '",
     "a|",
     "<<E\n",
+    "env -a ",
+    "xargs -n xargs ",
+    "function a ",
+    "coproc ",
+    "cat > a/",
+    "rm -rf /;",
+    "<<E $(x)\n",
+    "A=$A ",
 )
 
 
 @pytest.mark.parametrize("piece", NESTING)
 @pytest.mark.parametrize("end", ["true", "rm -rf /; sudo id"])
 def test_a_command_of_any_depth_can_be_judged(piece: str, end: str) -> None:
-    found = says((piece * 30_000)[:90_000] + end)
-    assert found.verdict in Verdict
+    command = (piece * 30_000)[:90_000] + end
+    assert says(command).verdict in Verdict
+    found = shell.read(command, "/w/t").commands
+    # Whoever leads reads it: what it costs does not grow with what an agent thinks of.
+    assert len(found) <= shell.MOST
+    assert sum(len(simple.words) for simple in found[:-1]) < shell.MOST_WORDS
+
+
+def test_globs_cost_no_more_than_they_must() -> None:
+    path = "/".join(["a"] * 2_000)
+    assert glob_matches("**/a/**/a/**/a/**/a/**", path)
+    assert not glob_matches("**/a/**/a/**/a/**/a/**/b", path)
 
 
 @pytest.mark.parametrize("piece", ["(", "$(", "env ", "xargs "])

@@ -153,11 +153,23 @@ def glob_matches(pattern: str, path: str) -> bool:
 
 
 def _glob(pattern: Sequence[str], path: Sequence[str]) -> bool:
-    if not pattern:
-        return not path
-    if pattern[0] == "**":
-        return any(_glob(pattern[1:], path[skipped:]) for skipped in range(len(path) + 1))
-    return bool(path) and fnmatchcase(path[0], pattern[0]) and _glob(pattern[1:], path[1:])
+    # All places of the pattern that what was read of the path may have led to: the agent chose the path, and how long it is.
+    places = _onward({0}, pattern)
+    for name in path:
+        staying = {place for place in places if place < len(pattern) and pattern[place] == "**"}
+        going = {place + 1 for place in places - staying if place < len(pattern) and fnmatchcase(name, pattern[place])}
+        places = _onward(staying | going, pattern)
+    return len(pattern) in places
+
+
+def _onward(places: set[int], pattern: Sequence[str]) -> set[int]:
+    """Return *places* and those behind any `**` in them, which may stand for nothing."""
+    found = set(places)
+    for place in sorted(places):
+        while place < len(pattern) and pattern[place] == "**":
+            place += 1
+            found.add(place)
+    return found
 
 
 # --- Built-in rules ---------------------------------------------------------------------------------------------------

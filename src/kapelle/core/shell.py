@@ -18,6 +18,8 @@ UNKNOWN = "\0"
 """Stands in a word for a part that only the running shell knows."""
 DEEPEST = 12
 """Commands within commands that are read; what is deeper is not understood."""
+MOST, MOST_WORDS = 1_000, 50_000
+"""Commands of one text that are read, and words of them all: whoever leads reads it, and has others to see to."""
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "ash", "fish"})
 STARTERS = frozenset(
     {"env", "nohup", "setsid", "nice", "ionice", "time", "command", "builtin", "exec", "stdbuf", "timeout", "xargs", "watch"}
@@ -73,6 +75,23 @@ def read(text: str, cwd: str, variables: Mapping[str, str] | None = None) -> Scr
     return Script(commands=tuple(reader.found), sure=reader.sure)
 
 
+class _Found(list[Simple]):
+    """The commands that were found, in the text and in all texts within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._words = 0
+
+    def append(self, command: Simple, /) -> None:
+        super().append(command)
+        self._words += len(command.words)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more is to be read."""
+        return len(self) >= MOST or self._words >= MOST_WORDS
+
+
 class _Reader:
     """Reads one text from its beginning to its end; texts within it have readers of their own, which share what was found."""
 
@@ -82,7 +101,7 @@ class _Reader:
         self.cwd = cwd
         self.variables = variables
         self.depth = depth
-        self.found: list[Simple] = outer.found if outer is not None else []
+        self.found: _Found = outer.found if outer is not None else _Found()
         self.sure = depth <= DEEPEST
         self._words: list[str] = []
         self._writes: list[str] = []
@@ -105,6 +124,9 @@ class _Reader:
     def _list(self, closing: str) -> None:
         """Read commands up to *closing* (nothing: the end of the text)."""
         while self.at < len(self.text):
+            if self.found.full:
+                self.sure, self.at = False, len(self.text)
+                break
             letter = self.text[self.at]
             if closing and letter == closing:
                 self._flush(piped=False)
@@ -185,12 +207,12 @@ class _Reader:
         self._inner(found)
 
     def _without_keywords(self, words: list[str]) -> list[str]:
-        while words and words[0] in KEYWORDS:
-            words = words[1:]
+        first, skipped = 0, {**dict.fromkeys(KEYWORDS, 1), "coproc": 1, "function": 2}
+        while first < len(words) and words[first] in skipped:
+            first += skipped[words[first]]
+        words = words[first:]
         if words and words[0] in {"for", "select", "case"}:
             return []
-        if words and words[0] in {"function", "coproc"}:
-            return self._without_keywords(words[2:] if words[0] == "function" else words[1:])
         rest = words
         while rest and _ASSIGNS.match(rest[0]):
             name, _, value = rest[0].partition("=")
@@ -218,7 +240,7 @@ class _Reader:
     def _inner(self, command: Simple, deep: int = 0) -> None:
         """Read what *command* starts in its turn; *deep* is how many programs have led to it."""
         for words in started_by(command.words):
-            if deep >= DEEPEST:
+            if deep >= DEEPEST or self.found.full:
                 self.sure = False
                 break
             inner = replace(command, words=tuple(words), writes=())
