@@ -165,10 +165,9 @@ def _glob(pattern: Sequence[str], path: Sequence[str]) -> bool:
 def _onward(places: set[int], pattern: Sequence[str]) -> set[int]:
     """Return *places* and those behind any `**` in them, which may stand for nothing."""
     found = set(places)
-    for place in sorted(places):
-        while place < len(pattern) and pattern[place] == "**":
-            place += 1
-            found.add(place)
+    for place in range(min(places, default=0), len(pattern)):
+        if place in found and pattern[place] == "**":
+            found.add(place + 1)
     return found
 
 
