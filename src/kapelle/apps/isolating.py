@@ -1,7 +1,7 @@
 """What agents.yml asks of a sandbox: read, put together from the whole file and one agent, and held against what it can."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from kapelle.apps import models
@@ -95,10 +95,29 @@ def unheld(sandbox: Sandbox | None, asked: Isolation, here: tuple[str, ...] = ()
     if asked.image and not can.images:
         message = f"the sandbox {name} takes its programs from this machine, not from an image"
         wrong.append(Mistake(message=message, advice="leave it out, or say `sandbox: container`", path=(*here, "image")))
+    if can.files:
+        wrong += _written(asked, here)
     if not can.files and any(mount.kind is MountKind.HIDE for mount in asked.mounts):
         message = f"the sandbox {name} hides nothing"
         wrong.append(Mistake(message=message, advice=HELD, path=(*here, "mounts")))
     return wrong
+
+
+def _written(asked: Isolation, here: tuple[str, ...]) -> Iterator[Mistake]:
+    """Yield what is wrong with directories that agents may write: nobody outside is to rely on what is in them."""
+    open_ = [mount.path for mount in asked.mounts if mount.kind is MountKind.WRITE]
+    programs = [entry for entry in os.environ.get("PATH", "").split(os.pathsep) if Path(entry).is_absolute()]
+    for path in open_:
+        if held := next((entry for entry in programs if Path(os.path.realpath(entry)).is_relative_to(path)), None):
+            message = f"{held} is on your PATH, and agents could write it: Kapelle itself would start what they put there"
+            advice = "name a directory below it that holds no programs, or take it off your PATH"
+            yield Mistake(message=message, advice=advice, path=(*here, "mounts"))
+    for mount in asked.mounts:
+        if outer := next((path for path in open_ if path != mount.path and Path(mount.path).is_relative_to(path)), None):
+            message = (
+                f"{mount.path} lies in {outer}, which agents may write: they decide what is there when the next one starts"
+            )
+            yield Mistake(message=message, advice="leave one of the two out", path=(*here, "mounts"))
 
 
 def _place(root: Path, written: str) -> tuple[str, str]:

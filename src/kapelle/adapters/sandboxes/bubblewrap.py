@@ -9,7 +9,6 @@ everything inside. No ``--new-session``: the shim's group is how all of it is en
 """
 
 import os
-import shutil
 import subprocess
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from kapelle.adapters.sandboxes.leading import Leading
 from kapelle.adapters.sandboxes.programs import SYSTEM, is_below, needed
 from kapelle.adapters.sandboxes.surroundings import environment
 from kapelle.adapters.system.ownership import agent
+from kapelle.adapters.system.trusted import system_program
 from kapelle.core.errors import HostFailed
 from kapelle.core.isolation import Mount, MountKind, Place, Remains, SandboxCapabilities
 from kapelle.core.ports import Launch
@@ -73,7 +73,15 @@ class BubblewrapSandbox:
 
 
 def _bubblewrap() -> Iterator[str]:
-    yield from ("bwrap", "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL")
+    yield from (
+        system_program("bwrap") or "bwrap",
+        "--die-with-parent",
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--cap-drop",
+        "ALL",
+    )
     if agent() is None:
         yield "--unshare-user"
         return
@@ -87,7 +95,7 @@ def _become() -> tuple[str, ...]:
     if who is None:
         return ()
     dropped = ("--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs")
-    return ("setpriv", f"--reuid={who}", f"--regid={who}", "--clear-groups", *dropped, "--")
+    return (system_program("setpriv") or "setpriv", f"--reuid={who}", f"--regid={who}", "--clear-groups", *dropped, "--")
 
 
 @lru_cache(maxsize=16)
@@ -136,7 +144,7 @@ def _mounts(mounts: list[Mount]) -> Iterator[str]:
 def _problem() -> str:
     """Return why bubblewrap does not work here; it is tried once in the life of a process."""
     needs = ("bwrap", "setpriv") if agent() is not None else ("bwrap",)
-    gone = [name for name in needs if shutil.which(name) is None]
+    gone = [name for name in needs if system_program(name) is None]
     if gone:
         return f"{' and '.join(gone)} cannot be found; install bubblewrap and util-linux (it needs Linux)"
     argv = [*_bubblewrap(), "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--", *_become(), "true"]

@@ -8,11 +8,12 @@ import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import BinaryIO
 
 from kapelle.adapters.system.locks import PATIENCE, out_of_the_way
 from kapelle.adapters.system.processes import end_with_group, exit_of
+from kapelle.adapters.system.trusted import program, search_path
 from kapelle.core.errors import GitFailed, ProgramMissing
 from kapelle.core.frozen import frozen
 
@@ -77,10 +78,19 @@ def _safely() -> dict[str, str]:
 SAFELY = _safely()
 
 
+def _set(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
+    if not settings:
+        return {}
+    found = {"GIT_CONFIG_COUNT": str(len(SAFE) + len(settings))}
+    for index, (name, value) in enumerate(settings, len(SAFE)):
+        found |= {f"GIT_CONFIG_KEY_{index}": name, f"GIT_CONFIG_VALUE_{index}": value}
+    return found
+
+
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     # What the operator's shell says about git (GIT_DIR, GIT_INDEX_FILE, ...) is about another repository.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    return {**kept, **SAFELY, **extra}
+    return {**kept, "PATH": search_path(), **SAFELY, **extra}
 
 
 def _scratch() -> BinaryIO:
@@ -96,6 +106,7 @@ class Git:
     def __init__(self, folder: str, *, git_dir: str | None = None, env: Mapping[str, str] | None = None) -> None:
         self._folder = folder
         self._env = dict(env or {})
+        self._settings: tuple[tuple[str, str], ...] = ()
         if git_dir is not None:
             # Said outright, so that a .git file that an agent rewrote leads nowhere.
             self._env |= {"GIT_DIR": git_dir, "GIT_WORK_TREE": folder}
@@ -104,6 +115,13 @@ class Git:
         """Return the same with more in its environment."""
         copy = Git(self._folder)
         copy._env = {**self._env, **env}  # its own class
+        copy._settings = self._settings  # its own class
+        return copy
+
+    def set(self, settings: Iterable[tuple[str, str]]) -> "Git":
+        """Return the same with other settings than the repository, the operator and the system say."""
+        copy = Git(self._folder, env=self._env)
+        copy._settings = (*self._settings, *settings)
         return copy
 
     async def ask(self, *arguments: str, given: bytes | None = None, patience: float = PATIENCE) -> GitResult:
@@ -138,9 +156,9 @@ class Git:
     def _start(self, arguments: Sequence[str], source: BinaryIO, out: BinaryIO, err: BinaryIO) -> subprocess.Popen[bytes]:
         try:
             return subprocess.Popen(
-                ["git", *arguments],
+                [program("git") or "git", *arguments],
                 cwd=self._folder,
-                env=_environment(self._env),
+                env=_environment({**_set(self._settings), **self._env}),
                 stdin=source,
                 stdout=out,
                 stderr=err,

@@ -18,6 +18,7 @@ from kapelle.adapters.system.git import Git
 from kapelle.adapters.system.ownership import give_like
 from kapelle.adapters.system.removal import clear_tree
 from kapelle.adapters.system.walking import walk
+from kapelle.adapters.workspaces.shown import shown_of
 from kapelle.core.errors import GitFailed, WorkspaceFailed
 from kapelle.core.isolation import Mount, MountKind
 
@@ -56,7 +57,7 @@ async def open_inside(git_dir: Path, path: str) -> list[Mount]:
     ]
     return [
         Mount(kind=MountKind.READ, path=str(common)),
-        Mount(kind=MountKind.HIDE, path=str(common / "worktrees")),
+        *await shown_of(common, git_dir),
         Mount(kind=MountKind.WRITE, path=str(git_dir), source=str(inside)),
         *[Mount(kind=MountKind.READ, path=str(git_dir / name), source=str(inside / name)) for name in FIXED],
         Mount(kind=MountKind.READ, path=BEHIND, source=str(common / "objects")),
@@ -75,6 +76,11 @@ def _alternates(objects: Path) -> list[str]:
         return []
     places = [(objects / line).resolve() for line in lines if line and not line.startswith("#")]
     return [place for found in places if found.is_dir() for place in (str(found), *_alternates(found))]
+
+
+def is_open_inside(git_dir: Path) -> bool:
+    """Say whether somebody works in the worktree from inside a sandbox, or has."""
+    return (git_dir / INSIDE).exists()
 
 
 def show(git_dir: Path, inside: Path) -> None:

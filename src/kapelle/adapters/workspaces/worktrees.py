@@ -18,7 +18,8 @@ from kapelle.adapters.system.git import Git, Locks, failed, plain
 from kapelle.adapters.system.locks import COPIED
 from kapelle.adapters.system.removal import clear_tree
 from kapelle.adapters.workspaces.cleansing import cleanse
-from kapelle.adapters.workspaces.inside import head_inside, open_inside, show_again, take_in, undo_inside
+from kapelle.adapters.workspaces.harmless import harmless
+from kapelle.adapters.workspaces.inside import head_inside, is_open_inside, open_inside, show_again, take_in, undo_inside
 from kapelle.adapters.workspaces.moved import repoint
 from kapelle.adapters.workspaces.searching import (
     bring_across,
@@ -233,12 +234,12 @@ class GitWorkspaces:
                 raise failed(arguments, result)
         note_searched(git_dir, [commit, *searched(git_dir)])
         show_again(git_dir, path)
-        found = await git.do("diff", "--name-only", "--diff-filter=U", "-z")
+        found = await git.do("diff", "--ignore-submodules=all", "--name-only", "--diff-filter=U", "-z")
         return [Conflict(file=name, reason="content") for name in dict.fromkeys(found.names)]
 
     async def leftover_markers(self, path: str, repository: str, base: str) -> Sequence[str]:
         git, _ = await self._git(path, repository)
-        said = await git.ask("diff", "--check", base, "HEAD")
+        said = await git.ask("diff", "--no-ext-diff", "--no-textconv", "--ignore-submodules=all", "--check", base, "HEAD")
         lines = [line for line in said.lines if line.endswith("leftover conflict marker")]
         names = dict.fromkeys(line.rsplit(":", 2)[0] for line in lines)
         if not names:
@@ -306,7 +307,8 @@ class GitWorkspaces:
         # A link in its place would have git work, and clean, wherever it leads.
         if git_dir is None or Path(path).is_symlink():
             raise WorkspaceFailed(f"{path} is no worktree of {repository} (any more)")
-        return Git(path, git_dir=str(git_dir)), git_dir
+        git = Git(path, git_dir=str(git_dir))
+        return (await harmless(git) if is_open_inside(git_dir) else git), git_dir
 
     @staticmethod
     async def _add_all(git: Git, git_dir: Path, *, whatever: bool = False) -> None:
@@ -315,18 +317,18 @@ class GitWorkspaces:
         A repository inside the workspace cannot be committed; it is refused, or left out when *whatever*.
         """
         copied = _copied(git_dir)
+        # Where an agent has made one of another repository, git would look into that, by that one's own settings.
+        without = await _repositories(git) if is_open_inside(git_dir) else []
         if copied:
             # git stumbles over an ignored file that is named, even when it is named to be left out.
             ignored = (await git.ask("check-ignore", "-z", "--stdin", given=os.fsencode("\0".join(copied)))).fields
-            without = [f":(exclude,literal,top){name}" for name in copied if name not in ignored]
-            await git.do("add", "--all", "--", ":/", *without)
+            without += [name for name in copied if name not in ignored]
+        await git.do("add", "--all", "--", ":/", *[f":(exclude,literal,top){name}" for name in without])
+        if copied:
             # The agent may have staged it.
             named = [f":(literal,top){name}" for name in copied]
             await git.do("rm", "-r", "--cached", "--quiet", "--force", "--ignore-unmatch", "--", *named)
-        else:
-            await git.do("add", "--all", "--", ":/")
-        staged = (await git.do("ls-files", "--stage", "-z")).fields
-        nested = [entry.split("\t", 1)[1] for entry in staged if entry.startswith("160000 ")]
+        nested = await _repositories(git)
         if not nested:
             return
         if not whatever:
@@ -419,11 +421,21 @@ class _State:
 
 
 async def _state(git: Git, git_dir: Path) -> _State:
-    said = (await git.do("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal", "--ignored=no")).fields
+    said = (
+        await git.do(
+            "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal", "--ignored=no", "--ignore-submodules=all"
+        )
+    ).fields
     facts = dict(line[2:].split(" ", 1) for line in said if line.startswith("# "))
     copied = {f"? {name}" for name in _copied(git_dir)}
     clean = all(line.startswith("# ") or line in copied for line in said)
     return _State(head=facts["branch.oid"], detached=facts["branch.head"] == "(detached)", clean=clean)
+
+
+async def _repositories(git: Git) -> list[str]:
+    """Return the repositories within the worktree that are staged."""
+    staged = (await git.do("ls-files", "--stage", "-z")).fields
+    return [entry.split("\t", 1)[1] for entry in staged if entry.startswith("160000 ")]
 
 
 async def _marked(git: Git) -> list[str]:
