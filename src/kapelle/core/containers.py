@@ -113,6 +113,10 @@ class Runtime(Protocol):
         """Return all containers, running or not, that have *labels*: the labels of each by its name."""
         ...
 
+    async def first_process(self, name: str) -> int | None:
+        """Return the number that the first process of the container *name* has on this machine; None when none runs in it."""
+        ...
+
     async def remove(self, name: str) -> bool:
         """End and remove the container *name*; return whether the system had ended something in it for want of memory."""
         ...

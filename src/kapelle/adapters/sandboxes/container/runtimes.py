@@ -144,6 +144,11 @@ class DockerApi(ABC):
             there = await docker.containers.list(all=True, filters={"label": wanted})
         return {str(each["Names"][0]).lstrip("/"): dict(each["Labels"]) for each in there}
 
+    async def first_process(self, name: str) -> int | None:
+        async with self._docker() as docker:
+            found = await _unless_missing(docker.containers.container(name).show())
+        return None if found is None else int(found["State"].get("Pid") or 0) or None
+
     async def remove(self, name: str) -> bool:
         async with self._docker() as docker:
             container = docker.containers.container(name)
