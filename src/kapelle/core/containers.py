@@ -122,11 +122,11 @@ class Runtime(Protocol):
         ...
 
     async def pause(self, name: str) -> None:
-        """Stop all processes in the container *name* where they are."""
+        """Stop all processes in the container *name* where they are; no effect when there is none, or it is so already."""
         ...
 
     async def unpause(self, name: str) -> None:
-        """Let them go on."""
+        """Let them go on; no effect when there is none, or they do."""
         ...
 
     async def use(self, name: str) -> ContainerUse:

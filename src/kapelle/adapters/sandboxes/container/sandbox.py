@@ -167,6 +167,15 @@ class ContainerSandbox:
         pids = [await runtime.first_process(name) for name, labels in there.items() if labels.get(KEY) in keys]
         return [found for pid in pids if pid is not None and (found := reference(pid)) is not None]
 
+    async def freeze(self, place: Place) -> None:
+        # Without the folder there never was a container, nor need there be a runtime.
+        if _folder(place).exists():
+            await self.runtime().pause(_name(place))
+
+    async def thaw(self, place: Place) -> None:
+        if _folder(place).exists():
+            await self.runtime().unpause(_name(place))
+
     async def _environment(self, runtime: Runtime, image: Image, launch: Launch, place: Place) -> dict[str, str]:
         """Return the environment of the container; what says where things are on this machine means nothing in an image."""
         env = environment(launch, place)
