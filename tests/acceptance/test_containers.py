@@ -75,8 +75,14 @@ def test_after_kill_9_of_the_leader_a_container_is_adopted(slow: Place, podman: 
 
     assert resumed.code == 0, resumed.out + resumed.err
     told = check_all_is_there(slow, podman)
-    assert [event for event in told if event["kind"] == "agent.adopted"]
+    kinds = [event["kind"] for event in told]
+    assert "agent.adopted" in kinds
+    # Nothing of it was ended, and nothing took its place.
+    assert "agent.reaped" not in kinds
+    assert kinds.count("agent.deployed") == 1
+    assert "code 143" not in resumed.out + slow.run("events").out
     assert [event["number"] for event in told if event["kind"] == "attempt.started"] == [1]
+    assert [event["tool"] for event in told if event["kind"] == "agent.used_tool"] == ["Write", "Bash"]
 
 
 def test_after_kill_9_of_leader_and_runner_nothing_is_left(slow: Place, podman: str) -> None:

@@ -14,6 +14,9 @@ import pytest
 
 from kapelle.testing.places import Place, until
 
+FIXTURES = {"bubblewrap": "bubblewrap", "container": "podman"}
+"""What must be there for a sandbox."""
+SANDBOXES = ["process", *FIXTURES]
 AGENTS = """\
 sandbox: SANDBOX
 agents:
@@ -44,12 +47,12 @@ def events(place: Place, kind: str = "") -> list[dict[str, Any]]:
     return [event for event in said if event["kind"].startswith(kind)]
 
 
-@pytest.mark.parametrize("sandbox", ["process", "bubblewrap"])
+@pytest.mark.parametrize("sandbox", SANDBOXES)
 def test_what_a_rule_denies_is_explained_to_the_agent_which_goes_on(
     place: Place, sandbox: str, request: pytest.FixtureRequest
 ) -> None:
-    if sandbox == "bubblewrap":
-        request.getfixturevalue("bubblewrap")
+    if sandbox in FIXTURES:
+        request.getfixturevalue(FIXTURES[sandbox])
     prepare(place, "sudo id > root.txt", "echo hello > hello.txt", sandbox=sandbox)
 
     answer = place.run("run", "../flow.yml", "--rehearse", "../rehearsal.yml", "--json")
@@ -95,8 +98,11 @@ def inbox(place: Place) -> list[dict[str, Any]]:
 ASKING = 'ask: ["Bash(touch *)"]'
 
 
-def test_what_is_asked_waits_for_a_person_and_goes_through(place: Place) -> None:
-    prepare(place, "touch asked.txt", rules=ASKING)
+@pytest.mark.parametrize("sandbox", ["process", "container"])
+def test_what_is_asked_waits_for_a_person_and_goes_through(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
+    if sandbox in FIXTURES:
+        request.getfixturevalue(FIXTURES[sandbox])
+    prepare(place, "touch asked.txt", sandbox=sandbox, rules=ASKING)
     with running(place) as leader:
         until(leader, "asks: Bash: touch asked.txt")
         (item,) = inbox(place)
@@ -148,10 +154,10 @@ def test_without_an_answer_it_is_denied_and_the_agent_goes_on(place: Place) -> N
     assert "nobody answered in time" in events(place, "agent.tool_failed")[0]["about"]
 
 
-@pytest.mark.parametrize("sandbox", ["process", "bubblewrap"])
+@pytest.mark.parametrize("sandbox", SANDBOXES)
 def test_a_question_survives_the_death_of_the_leader(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
-    if sandbox == "bubblewrap":
-        request.getfixturevalue("bubblewrap")
+    if sandbox in FIXTURES:
+        request.getfixturevalue(FIXTURES[sandbox])
     prepare(place, "touch asked.txt", sandbox=sandbox, rules=ASKING)
     with running(place) as leader:
         until(leader, "asks: Bash: touch asked.txt")

@@ -22,6 +22,9 @@ import pytest
 from kapelle.core.hiding import forms
 from kapelle.testing.places import Place, Said, until
 
+FIXTURES = {"bubblewrap": "bubblewrap", "container": "podman"}
+"""What must be there for a sandbox."""
+SANDBOXES = ["process", *FIXTURES]
 MCP = Path(__file__).with_name("mcp_server.py")
 # Put together here, so that nobody who looks for credentials finds them in this file.
 SECRETS = {
@@ -196,10 +199,10 @@ def _check(place: Place, answer: Said) -> None:
     assert "[secret GITHUB]" in place.git("show", f"{kept[0]}:deep.txt")
 
 
-@pytest.mark.parametrize("sandbox", ["process", "bubblewrap"])
+@pytest.mark.parametrize("sandbox", SANDBOXES)
 def test_none_of_ten_secrets_is_anywhere(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
-    if sandbox != "process":
-        request.getfixturevalue(sandbox)
+    if sandbox in FIXTURES:
+        request.getfixturevalue(FIXTURES[sandbox])
     variables = _set_up(place, sandbox)
     with Watcher() as watcher:
         answer = place.run("run", "../flow.yml", "--rehearse", "../rehearsal.yml", env=variables)
@@ -209,10 +212,10 @@ def test_none_of_ten_secrets_is_anywhere(place: Place, sandbox: str, request: py
     _check(place, answer)
 
 
-@pytest.mark.parametrize("sandbox", ["process", "bubblewrap"])
+@pytest.mark.parametrize("sandbox", SANDBOXES)
 def test_nor_when_the_leader_is_killed(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
-    if sandbox != "process":
-        request.getfixturevalue(sandbox)
+    if sandbox in FIXTURES:
+        request.getfixturevalue(FIXTURES[sandbox])
     variables = _set_up(place, sandbox, delay="2s")
     leader = place.start("run", "../flow.yml", "--rehearse", "../rehearsal.yml", env=variables)
     said = until(leader, "Write w.txt")
@@ -228,14 +231,15 @@ def test_nor_when_the_leader_is_killed(place: Place, sandbox: str, request: pyte
     _check(place, answer)
 
 
-@pytest.mark.usefixtures("bubblewrap")
-def test_an_agent_in_a_sandbox_finds_no_secret_but_its_own(place: Place) -> None:
+@pytest.mark.parametrize("sandbox", FIXTURES)
+def test_an_agent_in_a_sandbox_finds_no_secret_but_its_own(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
     """Neither those of an agent of another kind at work at the same time, nor what Kapelle keeps to hide them."""
-    agents = """\
-    sandbox: bubblewrap
+    request.getfixturevalue(FIXTURES[sandbox])
+    agents = f"""\
+    sandbox: {sandbox}
     agents:
-      one: {program: command, secrets: {MINE: env:PLANTED_NPM}}
-      two: {program: command, secrets: {THEIRS: env:PLANTED_GITHUB}}
+      one: {{program: command, secrets: {{MINE: env:PLANTED_NPM}}}}
+      two: {{program: command, secrets: {{THEIRS: env:PLANTED_GITHUB}}}}
     """
     (place.repository / ".kapelle" / "agents.yml").write_text(textwrap.dedent(agents))
     place.write("flow.yml", TWO)

@@ -307,6 +307,33 @@ def test_a_container_that_belongs_to_no_agent_is_found_and_removed(place: Place,
     assert api.ask("GET", "/containers/lost/json")[0] == 404
 
 
+def test_a_container_of_a_live_agent_is_left_alone_by_who_mends(place: Place, podman: str) -> None:
+    place.write("flow.yml", FLOW.replace("echo 1 > a.txt", "echo up; until [ -e go ]; do sleep 0.05; done; echo 1 > a.txt"))
+    leader = place.start("run", "../flow.yml", env={"KAPELLE_SANDBOX": "container"})
+    until(leader, "up")
+    leader.kill()
+    leader.communicate()
+    api = Api(podman.removeprefix("unix://"))
+    (container,) = api.ask("GET", "/containers/json")[1]
+    assert [entry["standing"] for entry in found(place, "orphans", "--fix")] == ["ok"]
+    with closing(sqlite3.connect(place.home / "store.db")) as store:
+        (store_id,) = store.execute("select value from about where name = 'store_id'").fetchone()
+    with subprocess.Popen(["sleep", "600"], env={**os.environ, "KAPELLE_STORE": store_id}, start_new_session=True) as orphan:
+        (mended,) = found(place, "orphans", "--fix")
+        assert str(orphan.pid) in str(mended["what"])
+        assert orphan.wait() != 0
+    # What answers is gone: then nothing is said to be nobody's, and nothing is ended.
+    nowhere = {"CONTAINER_HOST": "unix:///nowhere/podman.sock"}
+    (unknown,) = found(place, "orphans", "--fix", env=nowhere)
+    assert "cannot be told" in str(unknown["what"])
+    assert [each["Id"] for each in api.ask("GET", "/containers/json")[1]] == [container["Id"]]
+    (workspace,) = (path for path in (place.home / "workspaces").iterdir() if path.is_dir())
+    (workspace / "go").touch()
+    assert place.run("resume").code == 0
+    assert place.git("show", "main:a.txt") == "1"
+    assert place.run("events", "--json").out.count('"agent.deployed"') == 1
+
+
 def test_a_workspace_that_belongs_to_no_task_is_kept_and_cleared_away(place: Place) -> None:
     orphan = ran(place).home / "workspaces" / "lost-w-1"
     place.git("worktree", "add", "-q", "--detach", str(orphan))

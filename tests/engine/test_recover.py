@@ -1,20 +1,22 @@
 """A leader that dies, and the one that takes over from it."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
 
-from kapelle.core.agent import AgentState
+from kapelle.core.agent import AgentState, ProcessRef
 from kapelle.core.attempt import PromptState
-from kapelle.core.errors import WorkspaceFailed
+from kapelle.core.errors import HostFailed, WorkspaceFailed
 from kapelle.core.events import AgentAdopted, AgentReaped, AgentSaid, AttemptStarted, LeadTaken, PromptSent, SnapshotKept
+from kapelle.core.isolation_events import SandboxLeft
 from kapelle.core.merge import DeliveryMode
 from kapelle.core.requests import Cancel
 from kapelle.core.store import Tx
 from kapelle.core.task import TaskState
 from kapelle.engine.integrate import integration_ref
 from kapelle.testing.factories import PROJECT, run_spec, task
-from kapelle.testing.hosts import crashes, writes
+from kapelle.testing.hosts import ScriptedProcess, crashes, writes
 from kapelle.testing.stores import LeaderDied
 from kapelle.testing.worlds import Leader, SmallWorld
 
@@ -268,6 +270,51 @@ async def test_a_process_without_a_row_is_reaped(here: SmallWorld) -> None:
     assert [event.pid for event in await here.events(AgentReaped)] == [lost.ref.pid]
     await successor.run()
     assert here.host.live() == [here.process()]
+
+
+async def left_by_an_agent(here: SmallWorld, leader: Leader) -> ScriptedProcess:
+    """Let a live agent's row no longer name its process, as if that were one of many of it; return it."""
+    (agent,) = await here.store.read(lambda view: view.agents.live())
+    other = ProcessRef(boot_id="b", pid=999_999, started="long ago")
+    await here.store.transact(lambda tx: tx.agents.put(replace(agent, process=other)), term=leader.term)
+    return here.process()
+
+
+async def test_what_a_sandbox_says_is_of_a_live_agent_is_left_alone(here: SmallWorld) -> None:
+    await here.submit(run_spec())
+    leader = await here.lead()
+    await leader.run()
+    mine = await left_by_an_agent(here, leader)
+    (agent,) = await here.store.read(lambda view: view.agents.live())
+    asked: list[tuple[str, set[str]]] = []
+
+    def within(store_id: str, keys: Collection[str]) -> list[ProcessRef]:
+        asked.append((store_id, set(keys)))
+        return [mine.ref]
+
+    here.sandbox.within = within
+    await leader.die()
+    await here.lead()
+    assert mine.alive
+    assert await here.events(AgentReaped) == []
+    assert asked[0] == (here.store.store_id, {agent.agent_id})
+
+
+async def test_what_is_of_whom_cannot_be_told_is_left_alone(here: SmallWorld) -> None:
+    await here.submit(run_spec())
+    leader = await here.lead()
+    await leader.run()
+    mine = await left_by_an_agent(here, leader)
+
+    def within(_store_id: str, _keys: Collection[str]) -> list[ProcessRef]:
+        raise HostFailed("it does not answer")
+
+    here.sandbox.within = within
+    await leader.die()
+    await here.lead()
+    assert mine.alive
+    (told,) = await here.events(SandboxLeft)
+    assert (told.sandbox, told.reason.splitlines()[0]) == ("process", "it does not answer")
 
 
 async def test_a_process_of_another_store_is_left_alone(here: SmallWorld) -> None:

@@ -28,6 +28,7 @@ from kapelle.core.isolation import Limit, SandboxCapabilities
 from kapelle.core.plain_text import counted
 from kapelle.core.store import Lead
 from kapelle.engine.accounts import mark
+from kapelle.engine.reaping import strays
 from kapelle.engine.secrets import sweep
 
 OLDEST_GIT = (2, 38)
@@ -363,6 +364,12 @@ async def _store(configuration: Configuration, machine: Machine, desk: Desk, *, 
     if lead is not None:
         yield Finding(area="orphans", standing=Standing.OK, what="whoever leads looks after what belongs to nobody")
         return
+    unknown = (await strays(desk.world)).unknown
+    if unknown is not None:
+        what = f"what is of live agents, and what is of nobody, cannot be told: {unknown.reason}"
+        remedy = f"Make the sandbox {unknown.sandbox} usable; then: kapelle resume"
+        yield Finding(area="orphans", standing=Standing.NOTE, what=what, remedy=remedy)
+        return
     before = await _orphans(desk)
     moved = await desk.tidy() if before and fix else None
     left = await _orphans(desk) if moved is not None else before
@@ -382,9 +389,8 @@ async def _store(configuration: Configuration, machine: Machine, desk: Desk, *, 
 async def _orphans(desk: Desk) -> dict[str, str]:
     """Return what belongs to nobody, by path or by process id, and what to say of it."""
     world = desk.world
-    live = await world.store.read(lambda view: {agent.process for agent in view.agents.live() if agent.process is not None})
     known = await world.store.read(lambda view: {row.path for row in view.agents.workspaces()})
-    processes = await world.host.leftovers(world.store.store_id, living=live)
+    processes = (await strays(world)).processes
     present = [path for path in await world.workspaces.present(world.folders.workspaces) if path not in known]
     unowned = await world.store.read(lambda view: sweep(world, view, remove=False))
     agents = await world.store.read(lambda view: {agent.agent_id for agent in view.agents.live()})

@@ -113,16 +113,20 @@ class Runtime(Protocol):
         """Return all containers, running or not, that have *labels*: the labels of each by its name."""
         ...
 
+    async def first_process(self, name: str) -> int | None:
+        """Return the number that the first process of the container *name* has on this machine; None when none runs in it."""
+        ...
+
     async def remove(self, name: str) -> bool:
         """End and remove the container *name*; return whether the system had ended something in it for want of memory."""
         ...
 
     async def pause(self, name: str) -> None:
-        """Stop all processes in the container *name* where they are."""
+        """Stop all processes in the container *name* where they are; no effect when there is none, or it is so already."""
         ...
 
     async def unpause(self, name: str) -> None:
-        """Let them go on."""
+        """Let them go on; no effect when there is none, or they do."""
         ...
 
     async def use(self, name: str) -> ContainerUse:

@@ -19,7 +19,7 @@ class LimitMet(Event):
 
 @frozen
 class SandboxLeft(Event):
-    """What a sandbox had made could not be removed; the next leader tries again."""
+    """What a sandbox had made could not be looked through or removed; the next leader tries again."""
 
     kind: ClassVar[str] = "sandbox.left"
     sandbox: str

@@ -203,6 +203,16 @@ class Sandbox(Protocol):
         """Return the keys of what ``sweep`` would find, and leave it as it is."""
         ...
 
+    async def inside(self, store_id: str, keys: Collection[str]) -> Sequence[ProcessRef]:
+        """Return the live processes of those whose keys are in *keys* that may not be below the one that was started for them.
+
+        What is below one of these belongs to it, and need not be among them.
+
+        Raises:
+            HostFailed: it cannot be told.
+        """
+        ...
+
 
 class Ways(Protocol):
     """The ways out for processes that reach nothing by themselves: to the gateway, and through one proxy to what they may."""

@@ -13,10 +13,11 @@ from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import KapelleError
 from kapelle.core.event import Event
 from kapelle.core.events import AgentReaped
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import WorkspaceId
 from kapelle.core.isolation_events import SandboxLeft, SandboxSwept
 from kapelle.core.store import View
-from kapelle.engine.boxing import WAYS
+from kapelle.engine.boxing import WAYS, sandbox_of
 from kapelle.engine.world import World
 
 GRACE = timedelta(milliseconds=250)
@@ -25,12 +26,47 @@ LOOKS = 5
 """How often it is looked again for what those that were ended have started meanwhile."""
 
 
+@frozen
+class Strays:
+    """What carries a store's id and belongs to no live agent."""
+
+    processes: tuple[ProcessRef, ...] = ()
+    unknown: SandboxLeft | None = None
+    """Which sandbox cannot tell what is of its live agents, and why; then *processes* is empty."""
+
+
+async def strays(world: World) -> Strays:
+    """Return what an agent or a check started and left behind, and nothing of live agents, wherever their sandboxes have it."""
+    living, keys = await world.store.read(_living)
+    first = set(await world.host.leftovers(world.store.store_id, living=living))
+    if not first:
+        return Strays()
+    # Sandboxes are asked after that look: what is started in one meanwhile was not in view.
+    for name, those in sorted(keys.items()):
+        try:
+            living |= set(await sandbox_of(world, name).inside(world.store.store_id, those))
+        except KapelleError as error:
+            return Strays(unknown=SandboxLeft(sandbox=name, reason=error.in_full))
+    found = await world.host.leftovers(world.store.store_id, living=living)
+    return Strays(processes=tuple(process for process in found if process in first))
+
+
+def _living(view: View) -> tuple[set[ProcessRef], dict[str, set[str]]]:
+    """Return the processes of the live agents, and who they are, by sandbox."""
+    live = view.agents.live()
+    keys: dict[str, set[str]] = {}
+    for agent in live:
+        run = view.runs.get(agent.run_id)
+        if run is not None:
+            keys.setdefault(run.spec.config(agent.config).sandbox, set()).add(agent.agent_id)
+    return {agent.process for agent in live if agent.process is not None}, keys
+
+
 async def reap(world: World, me: ProcessRef, *, grace: timedelta) -> None:
     """End what carries this store's id and belongs to no live agent: what an agent or a check started and left behind."""
-    live = await world.store.read(lambda view: {agent.process for agent in view.agents.live() if agent.process is not None})
-    found = await world.host.leftovers(world.store.store_id, living=live)
-    reaped: list[Event] = []
-    reaped += await _end(world, [process for process in found if process != me], grace)
+    found = await strays(world)
+    reaped: list[Event] = [] if found.unknown is None else [found.unknown]
+    reaped += await _end(world, [process for process in found.processes if process != me], grace)
     reaped += await _sweep(world)
     if reaped:
         await world.store.transact(lambda tx: tx.log(*reaped), term=world.term)

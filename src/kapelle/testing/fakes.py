@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from datetime import datetime
 
 from kapelle.core.account import shuts
+from kapelle.core.agent import ProcessRef
 from kapelle.core.budget import Usage
 from kapelle.core.calls import ModelCall
 from kapelle.core.conversation import Trouble
@@ -32,6 +33,8 @@ class PlainSandbox:
         self.cleared: list[str] = []
         self.remains: Callable[[Place], Remains] = lambda _: Remains()
         """What is to be said of a process that has ended; or it raises."""
+        self.within: Callable[[str, Collection[str]], Sequence[ProcessRef]] = lambda _store_id, _keys: ()
+        """What is not below what was started; or it raises."""
 
     def missing(self) -> str:
         """See the port."""
@@ -57,6 +60,10 @@ class PlainSandbox:
         """See the port."""
         places = [place for _, place in self.wrapped if place.store_id == store_id]
         return [place.key for place in places if place.key not in {*keep, *self.cleared}]
+
+    async def inside(self, store_id: str, keys: Collection[str]) -> Sequence[ProcessRef]:
+        """See the port."""
+        return self.within(store_id, keys)
 
 
 class OpenWays:

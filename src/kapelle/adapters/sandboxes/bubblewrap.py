@@ -22,6 +22,7 @@ from kapelle.adapters.sandboxes.programs import SYSTEM, is_below, needed
 from kapelle.adapters.sandboxes.surroundings import environment
 from kapelle.adapters.system.ownership import agent
 from kapelle.adapters.system.trusted import system_program
+from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import HostFailed
 from kapelle.core.isolation import Mount, MountKind, Place, Remains, SandboxCapabilities
 from kapelle.core.ports import Launch
@@ -70,6 +71,9 @@ class BubblewrapSandbox:
 
     async def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         return self._holding.leftovers(store_id, keep)
+
+    async def inside(self, store_id: str, keys: Collection[str]) -> Sequence[ProcessRef]:
+        return self._holding.inside(store_id, keys)
 
 
 def _bubblewrap() -> Iterator[str]:

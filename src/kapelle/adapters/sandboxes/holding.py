@@ -8,6 +8,8 @@ from pathlib import Path
 
 from kapelle.adapters.sandboxes.surroundings import temporary
 from kapelle.adapters.system import cgroups
+from kapelle.adapters.system.processes import reference
+from kapelle.core.agent import ProcessRef
 from kapelle.core.isolation import Limit, Place, Remains
 from kapelle.core.ports import Launch
 
@@ -78,6 +80,11 @@ class Holding:
     def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         """Return what ``swept`` would find."""
         return cgroups.here().leftovers(store_id, keep) if self.groups else ()
+
+    def inside(self, store_id: str, keys: Collection[str]) -> Sequence[ProcessRef]:
+        """Return all live processes of *keys*, as far as groups tell."""
+        pids = cgroups.here().inside(store_id, keys) if self.groups else ()
+        return [found for pid in pids if (found := reference(pid)) is not None]
 
     def _by_groups(self) -> frozenset[Limit]:
         return cgroups.here().holds() if self.groups else frozenset()

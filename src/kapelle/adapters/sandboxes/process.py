@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from kapelle.adapters.sandboxes.holding import Holding
 from kapelle.adapters.sandboxes.surroundings import environment, make_folders
+from kapelle.core.agent import ProcessRef
 from kapelle.core.isolation import Place, Remains, SandboxCapabilities
 from kapelle.core.ports import Launch
 
@@ -38,3 +39,6 @@ class ProcessSandbox:
 
     async def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         return self._holding.leftovers(store_id, keep)
+
+    async def inside(self, store_id: str, keys: Collection[str]) -> Sequence[ProcessRef]:
+        return self._holding.inside(store_id, keys)

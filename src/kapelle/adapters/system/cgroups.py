@@ -131,6 +131,11 @@ class ControlGroups:
         for hierarchy in self.hierarchies:
             yield from (group for group in _children(hierarchy.folder / f"{PREFIX}{store_id}") if group.name not in kept)
 
+    def inside(self, store_id: str, keys: Collection[str]) -> list[int]:
+        """Return all processes in the groups of *keys*."""
+        # The first has everybody in it.
+        return [pid for each in self.hierarchies[:1] for key in keys for pid in _members(each.group(store_id, key))]
+
     def members(self, store_id: str, key: str) -> Path | None:
         """Return the file that names the processes in the group of a process, or None where there are no groups."""
         return next((each.group(store_id, key) / "cgroup.procs" for each in self.hierarchies), None)

@@ -472,6 +472,26 @@ class SandboxSuite:
         await self.sandbox().clear(place)
         assert await lifeline.cut() == "up\n"
 
+    async def test_what_is_of_a_live_process_is_known_wherever_it_is(self, stage: Stage, place: Place) -> None:
+        """A new leader takes nothing for left over that is below what was started, or inside as the sandbox has it."""
+        if not self.sandbox().capabilities.ends_all:
+            return
+        lifeline = stage.lifeline()
+        env = (("PATH", "/usr/bin:/bin"), ("KAPELLE_STORE", place.store_id))
+        away = 'exec 9>"$1"; echo up >&9; echo up; exec sleep 1000'
+        script = f"(setsid sh -c '{away}' sh \"$1\" &); exec cat"
+        found = await self._start(stage, place, stage.launch(script, lifeline.path, stdin=True, env=env))
+        await read_until(stage.host, found, b"up\n")
+        inside = await self.sandbox().inside(place.store_id, {place.key, "another"})
+        assert list(await self.host().leftovers(place.store_id, living=[found.process, *inside])) == []
+        for store_id, keys in ((place.store_id, {"another"}), (f"{place.store_id}-other", {place.key})):
+            assert list(await self.sandbox().inside(store_id, keys)) == []
+        await stage.host.close_input(found.process)
+        await read_to_end(stage.host, found)
+        await self.sandbox().clear(place)
+        assert await lifeline.cut() == "up\n"
+        assert list(await self.sandbox().inside(place.store_id, {place.key})) == []
+
     async def test_what_nobody_stands_for_is_swept(self, stage: Stage, place: Place) -> None:
         """Of this store, and but for what is to be kept."""
         others = replace(place, key="other"), replace(place, store_id=f"{place.store_id}-other", key="third")

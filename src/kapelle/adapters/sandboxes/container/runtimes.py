@@ -23,6 +23,8 @@ PATIENCE = 5.0
 """Seconds that an answer about the runtime itself may take."""
 FOUND, NOT_FOUND, CONFLICT = 200, 404, 409
 NO_SUCH = "no such container"
+IMPROPER = "container state improper"
+"""What Podman says when a container became another while it was looked at: one that was paused ends when it goes on."""
 TRIES, REST = 100, 0.05
 """How often it is tried to remove a container that is being removed by somebody else; seconds between."""
 LAST_LINES = 20
@@ -144,6 +146,11 @@ class DockerApi(ABC):
             there = await docker.containers.list(all=True, filters={"label": wanted})
         return {str(each["Names"][0]).lstrip("/"): dict(each["Labels"]) for each in there}
 
+    async def first_process(self, name: str) -> int | None:
+        async with self._docker() as docker:
+            found = await _unless_missing(docker.containers.container(name).show())
+        return None if found is None else int(found["State"].get("Pid") or 0) or None
+
     async def remove(self, name: str) -> bool:
         async with self._docker() as docker:
             container = docker.containers.container(name)
@@ -160,12 +167,22 @@ class DockerApi(ABC):
         return found is not None and bool(found["State"].get("OOMKilled"))
 
     async def pause(self, name: str) -> None:
-        async with self._docker() as docker:
-            await docker.containers.container(name).pause()
+        await self._hold(name, paused=True)
 
     async def unpause(self, name: str) -> None:
+        await self._hold(name, paused=False)
+
+    async def _hold(self, name: str, *, paused: bool) -> None:
         async with self._docker() as docker:
-            await docker.containers.container(name).unpause()
+            container = docker.containers.container(name)
+            if await _is_paused(container) is not (not paused):
+                return
+            try:
+                await (container.pause() if paused else container.unpause())
+            except _aiodocker().DockerError:
+                # It may have ended meanwhile, or somebody else was quicker.
+                if await _is_paused(container) is (not paused):
+                    raise
 
     async def use(self, name: str) -> ContainerUse:
         async with self._docker() as docker:
@@ -264,9 +281,18 @@ async def _unless_missing(asked: Awaitable[Any], *expected: int) -> dict[str, An
         # Podman says so with another status for one that is being removed.
         if error.status == NOT_FOUND or NO_SUCH in error.message.lower():
             return None
-        if error.status in expected:
+        if error.status in expected or (CONFLICT in expected and IMPROPER in error.message.lower()):
             return {}
         raise
+
+
+async def _is_paused(container: Any) -> bool | None:
+    """Say whether *container* is paused; None when it does not run, or is gone."""
+    found = await _unless_missing(container.show())
+    state: dict[str, Any] = found["State"] if found is not None else {}
+    if state.get("Paused"):
+        return True
+    return False if state.get("Running") else None
 
 
 async def _build(docker: Any, image: Image) -> None:

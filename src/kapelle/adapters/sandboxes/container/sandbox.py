@@ -23,6 +23,8 @@ from kapelle.adapters.sandboxes.leading import Leading
 from kapelle.adapters.sandboxes.programs import SYSTEM, needed
 from kapelle.adapters.sandboxes.surroundings import PASSED_ON, environment
 from kapelle.adapters.system.ownership import agent
+from kapelle.adapters.system.processes import reference
+from kapelle.core.agent import ProcessRef
 from kapelle.core.containers import Image, ImagePolicy, Runtime
 from kapelle.core.errors import HostFailed, ProgramMissing
 from kapelle.core.isolation import Isolation, Limit, Mount, MountKind, Place, ProcessLimits, Remains, SandboxCapabilities
@@ -157,6 +159,22 @@ class ContainerSandbox:
 
     async def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         return tuple((await _of_nobody(self.runtime(), store_id, keep)).values())
+
+    async def inside(self, store_id: str, keys: Collection[str]) -> Sequence[ProcessRef]:
+        # A container is not below its runner but below who watches it for the runtime; all of it is below its first process.
+        runtime = self.runtime()
+        there = await runtime.found({STORE: store_id})
+        pids = [await runtime.first_process(name) for name, labels in there.items() if labels.get(KEY) in keys]
+        return [found for pid in pids if pid is not None and (found := reference(pid)) is not None]
+
+    async def freeze(self, place: Place) -> None:
+        # Without the folder there never was a container, nor need there be a runtime.
+        if _folder(place).exists():
+            await self.runtime().pause(_name(place))
+
+    async def thaw(self, place: Place) -> None:
+        if _folder(place).exists():
+            await self.runtime().unpause(_name(place))
 
     async def _environment(self, runtime: Runtime, image: Image, launch: Launch, place: Place) -> dict[str, str]:
         """Return the environment of the container; what says where things are on this machine means nothing in an image."""
