@@ -12,7 +12,7 @@ from kapelle.testing.places import Place, Said
 AGENTS = """\
 sandbox: SANDBOX
 agents: {coder: {program: claude, tools: {allow: [Bash]}}}
-gates: {quick: {checks: [{name: there, run: "test -f done.txt"}]}}
+gates: {quick: {rounds: 3, checks: [{name: there, run: "test -f done.txt"}]}}
 """
 FLOW = """\
 name: outside
@@ -53,6 +53,22 @@ WITHIN = """
     open("inner/a.txt", "w").write("changed")
     git("add", "inner", "-f")
     git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "inner")
+"""
+
+# Somebody who stays in the background exchanges a directory for a link, again and again: RENAME_EXCHANGE of renameat2(2).
+RACE = """
+    import ctypes, os, time
+    if os.fork() == 0:
+        os.setsid()
+        for stream in (0, 1, 2): os.close(stream)
+        if os.fork(): os._exit(0)
+        os.mkdir("folder")
+        for number in range(20): open(f"folder/{number}.txt", "w").write("mine")
+        os.symlink("OUTSIDE", "link")
+        libc, begun = ctypes.CDLL(None), time.monotonic()
+        while time.monotonic() - begun < 120: libc.renameat2(-100, b"folder", -100, b"link", 2)
+        os._exit(0)
+    while not os.path.lexists("link"): pass
 """
 
 
@@ -115,3 +131,18 @@ def test_a_repository_within_is_refused_and_not_looked_into(place: Place, marker
     assert marker.read_text() == ""
     assert answer.code == 1, answer.out + answer.err
     assert "there is a git repository inside the workspace: inner" in answer.out
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_who_exchanges_directories_for_links_gets_nothing_in_and_nothing_out(place: Place, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o700)
+    for number in range(20):
+        (outside / f"{number}.txt").write_text("private of the operator")
+    # A check that fails leaves work for more rounds, each with a commit and a clean-up.
+    plant(place, outside, RACE.replace("OUTSIDE", str(outside)))
+
+    assert sorted(path.read_text() for path in outside.iterdir()) == ["private of the operator"] * 20
+    said = place.git("cat-file", "--batch-check", "--batch-all-objects").splitlines()
+    blobs = [line.split()[0] for line in said if " blob 23" in line]
+    assert not [blob for blob in blobs if "private" in place.git("cat-file", "blob", blob)]

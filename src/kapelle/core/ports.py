@@ -203,6 +203,24 @@ class Sandbox(Protocol):
         """Return the keys of what ``sweep`` would find, and leave it as it is."""
         ...
 
+    async def freeze(self, place: Place, process: ProcessRef | None) -> None:
+        """Hold everything still that runs at *place*, started as *process*, until ``thaw``.
+
+        No effect when it stands still already, or nothing runs there. It can be ended all the same.
+
+        Raises:
+            HostFailed: something cannot be held still.
+        """
+        ...
+
+    async def thaw(self, place: Place, process: ProcessRef | None) -> None:
+        """Let it go on; no effect when it does. Another leader may have frozen it.
+
+        Raises:
+            HostFailed: it cannot be told to.
+        """
+        ...
+
     async def inside(self, store_id: str, keys: Collection[str]) -> Sequence[ProcessRef]:
         """Return the live processes of those whose keys are in *keys* that may not be below the one that was started for them.
 

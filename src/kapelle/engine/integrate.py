@@ -19,6 +19,7 @@ from kapelle.engine.collisions import collisions
 from kapelle.engine.deploy import set_up
 from kapelle.engine.gating import Gating, key_of, run_gate
 from kapelle.engine.secrets import hiding
+from kapelle.engine.stillness import still
 from kapelle.engine.world import World
 
 Rooms = tuple[tuple[Run, WorkspaceRow], ...]
@@ -232,7 +233,8 @@ class Integrator:
     async def _bring_in(self, entry: Merging, onto: str) -> None:
         config = entry.run.spec.config(entry.attempt.config)
         found = await hiding(self._world, config, entry.attempt.attempt_id)
-        await self._world.workspaces.bring_in(entry.workspace.path, entry.change.repository, onto, found)
+        async with still(self._world, entry.attempt.attempt_id):
+            await self._world.workspaces.bring_in(entry.workspace.path, entry.change.repository, onto, found)
 
     async def _named(self, entry: Merging, gating: Gating, onto: str) -> SentBack:
         change, failing = entry.change, gating.verdict.failing

@@ -13,6 +13,7 @@ from kapelle.engine.integrate import Integrator, integration_ref
 from kapelle.engine.reaping import reap
 from kapelle.engine.secrets import sweep
 from kapelle.engine.set_back import move_earlier
+from kapelle.engine.stillness import let_go
 from kapelle.engine.world import World
 
 
@@ -37,6 +38,8 @@ class RecoverStage:
             return None
         self._done = True
         integrations = await self._world.store.transact(self._begin, term=self._world.term)
+        if said := await let_go(self._world):
+            await self._world.store.transact(lambda tx: tx.log(*said), term=self._world.term)
         integrator = Integrator(self._world)
         for integration in integrations:
             # A repository may be gone by now; that keeps nobody from leading.

@@ -22,6 +22,7 @@ from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.ending import close, finish, give_up_attempt, moved_event, run_of, wait
 from kapelle.engine.gating import Gating, key_of, log_checks, run_gate
 from kapelle.engine.secrets import hide_folder, hiding, log_leaks, text_of
+from kapelle.engine.stillness import still
 from kapelle.engine.world import World
 
 NO_GATE = Gate(name="none", checks=())
@@ -100,7 +101,8 @@ class ValidateStage:
 
     async def _validate(self, order: _Order) -> Finding:
         try:
-            found = await self._look(order)
+            async with still(self._world, order.attempt.attempt_id):
+                found = await self._look(order)
         except KapelleError as error:
             # It may name a file, and whoever works there chose that name.
             config, attempt_id = order.run.spec.config(order.attempt.config), order.attempt.attempt_id

@@ -31,6 +31,8 @@ class PlainSandbox:
     def __init__(self) -> None:
         self.wrapped: list[tuple[Launch, Place]] = []
         self.cleared: list[str] = []
+        self.frozen: set[str] = set()
+        """The keys of what is held still."""
         self.remains: Callable[[Place], Remains] = lambda _: Remains()
         """What is to be said of a process that has ended; or it raises."""
         self.within: Callable[[str, Collection[str]], Sequence[ProcessRef]] = lambda _store_id, _keys: ()
@@ -55,6 +57,16 @@ class PlainSandbox:
         found = list(await self.leftovers(store_id, keep))
         self.cleared += found
         return found
+
+    async def freeze(self, place: Place, process: ProcessRef | None) -> None:
+        """See the port."""
+        del process
+        self.frozen.add(place.key)
+
+    async def thaw(self, place: Place, process: ProcessRef | None) -> None:
+        """See the port."""
+        del process
+        self.frozen.discard(place.key)
 
     async def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         """See the port."""

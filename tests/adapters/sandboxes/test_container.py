@@ -196,34 +196,34 @@ async def test_a_container_is_paused_and_goes_on_and_says_what_it_uses(
 async def test_a_place_is_frozen_and_thawed_and_once_more_changes_nothing(
     sandbox: ContainerSandbox, stage: Stage, place: Place
 ) -> None:
-    await sandbox.freeze(place)
+    await sandbox.freeze(place, None)
     found = await start(sandbox, stage, place, "i=0; while :; do i=$((i + 1)); echo $i; sleep 0.01; done")
-    await sandbox.thaw(place)
+    await sandbox.thaw(place, None)
     data = await read_until(stage.host, found, b"3\n")
-    await sandbox.freeze(place)
+    await sandbox.freeze(place, None)
     runtime = sandbox.runtime()
     ((name, _),) = (await runtime.found({"kapelle.store": STORE, "kapelle.key": "a-1"})).items()
     first = (await runtime.use(name)).cpu_seconds
-    await sandbox.freeze(place)
+    await sandbox.freeze(place, None)
     assert (await runtime.use(name)).cpu_seconds == first
     # Whoever leads by now.
     other = ContainerSandbox()
-    await other.thaw(place)
-    await other.thaw(place)
+    await other.thaw(place, None)
+    await other.thaw(place, None)
     await read_until(stage.host, found, f"\n{len(data.split()) + 40}\n".encode())
     await stage.host.end(found.process, found.folder, grace=timedelta(seconds=0.1))
     for each in (sandbox.freeze, sandbox.thaw):
-        await each(place)
+        await each(place, None)
     await sandbox.clear(place)
     for each in (sandbox.freeze, sandbox.thaw):
-        await each(place)
+        await each(place, None)
 
 
 async def test_what_is_frozen_can_be_ended(sandbox: ContainerSandbox, stage: Stage, place: Place) -> None:
     lifeline = stage.lifeline()
     found = await start(sandbox, stage, place, 'exec 9>"$1"; echo up >&9; echo up; sleep 1000', lifeline.path)
     await read_until(stage.host, found, b"up\n")
-    await sandbox.freeze(place)
+    await sandbox.freeze(place, None)
     await stage.host.end(found.process, found.folder, grace=timedelta(0))
     await sandbox.clear(place)
     assert await lifeline.cut() == "up\n"

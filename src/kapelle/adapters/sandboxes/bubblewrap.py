@@ -72,6 +72,12 @@ class BubblewrapSandbox:
     async def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         return self._holding.leftovers(store_id, keep)
 
+    async def freeze(self, place: Place, process: ProcessRef | None) -> None:
+        await self._holding.freeze(place, process)
+
+    async def thaw(self, place: Place, process: ProcessRef | None) -> None:
+        await self._holding.thaw(place, process)
+
     async def inside(self, store_id: str, keys: Collection[str]) -> Sequence[ProcessRef]:
         return self._holding.inside(store_id, keys)
 

@@ -40,10 +40,11 @@ def main() -> None:
     parser.add_argument("--memory", type=int)
     parser.add_argument("--pids", type=int)
     parser.add_argument("--folder", action="append", default=[])
+    parser.add_argument("--shared", action="append", default=[], help="a directory of which only what is added counts")
     parser.add_argument("pid", type=int)
     asked = parser.parse_args()
     watch = _Watch(asked.pid, asked.members)
-    disk = _Disk(asked.folder, asked.disk) if asked.disk is not None else None
+    disk = _Disk(asked.folder, asked.shared, asked.disk) if asked.disk is not None else None
     while not watch.ended_within(SHORT if disk is None else disk.rest):
         pids = watch.processes()
         which = ""
@@ -98,9 +99,10 @@ def _handle(pid: int) -> int | None:
 class _Disk:
     """What is in some directories."""
 
-    def __init__(self, folders: list[str], limit: int) -> None:
-        self._folders = folders
+    def __init__(self, own: list[str], shared: list[str], limit: int) -> None:
+        self._folders = [*own, *shared]
         self._limit = limit
+        self._before = sum(dict(file for folder in shared for file in _files(folder)).values())
         self._looked_at = 0.0
         self._used = -1
         self.rest = SHORT
@@ -116,7 +118,7 @@ class _Disk:
         size += sum(dict(file for pid in pids for file in _nameless(pid)).values())
         self._looked_at, self._used = time.monotonic(), used
         self.rest = max(SHORT, SHARE * (self._looked_at - begun))
-        return size > self._limit
+        return size - self._before > self._limit
 
     def _used_of_file_systems(self) -> int:
         found: dict[int, int] = {}

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from kapelle.adapters.sandboxes.surroundings import temporary
-from kapelle.adapters.system import cgroups
-from kapelle.adapters.system.processes import reference
+from kapelle.adapters.system import cgroups, stopping
+from kapelle.adapters.system.processes import alive, reference
 from kapelle.core.agent import ProcessRef
-from kapelle.core.isolation import Limit, Place, Remains
+from kapelle.core.isolation import Limit, MountKind, Place, Remains
 from kapelle.core.ports import Launch
 
 GUARD = Path(__file__).with_name("guard.py")
@@ -81,6 +81,30 @@ class Holding:
         """Return what ``swept`` would find."""
         return cgroups.here().leftovers(store_id, keep) if self.groups else ()
 
+    async def freeze(self, place: Place, process: ProcessRef | None) -> None:
+        """Hold still what runs at *place*: by its group, or one process after the other where groups cannot.
+
+        Raises:
+            HostFailed: something cannot be held still.
+        """
+        if self.groups and await cgroups.here().freeze(place.store_id, place.key):
+            return
+        await stopping.stop(lambda: self._there(place, process))
+
+    async def thaw(self, place: Place, process: ProcessRef | None) -> None:
+        """Let it go on.
+
+        Raises:
+            HostFailed: it cannot be told to.
+        """
+        if not (self.groups and cgroups.here().thaw(place.store_id, place.key)):
+            stopping.go_on(self._there(place, process))
+
+    def _there(self, place: Place, process: ProcessRef | None) -> list[int]:
+        if self.groups:
+            return cgroups.here().inside(place.store_id, [place.key])
+        return [] if process is None or not alive(process) else stopping.started_by(process.pid)
+
     def inside(self, store_id: str, keys: Collection[str]) -> Sequence[ProcessRef]:
         """Return all live processes of *keys*, as far as groups tell."""
         pids = cgroups.here().inside(store_id, keys) if self.groups else ()
@@ -95,7 +119,11 @@ class Holding:
         watched: list[str] = []
         if limits.disk is not None:
             watched += [f"--disk={limits.disk}"]
-            watched += [f"--folder={folder}" for folder in (place.workspace, place.home, temporary(place))]
+            # Everything that it alone may write, wherever that is; what a person lets it write was theirs before.
+            own = [mount.source or mount.path for mount in place.mounts if mount.kind is MountKind.WRITE]
+            watched += [f"--folder={folder}" for folder in (place.workspace, place.home, temporary(place), *own)]
+            shared = [mount.path for mount in place.isolation.mounts if mount.kind is MountKind.WRITE]
+            watched += [f"--shared={folder}" for folder in shared]
         for limit in sorted(POLLED - self._by_groups()):
             value = getattr(limits, limit.value)
             watched += [] if value is None else [f"--{limit.value}={value}"]

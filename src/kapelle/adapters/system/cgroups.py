@@ -34,6 +34,8 @@ GONE = 10.0
 """Seconds that what was killed may take to go."""
 LOOK = 0.002
 """Seconds between looks whether it has gone: the kernel tells nobody who polls a file of version 1."""
+FREEZE = "cgroup.freeze"
+"""Of version 2 alone; what is frozen by version 1 could not be ended."""
 JOIN = 'echo 0 > "$1"'
 
 
@@ -135,6 +137,49 @@ class ControlGroups:
         """Return all processes in the groups of *keys*."""
         # The first has everybody in it.
         return [pid for each in self.hierarchies[:1] for key in keys for pid in _members(each.group(store_id, key))]
+
+    async def freeze(self, store_id: str, key: str) -> bool:
+        """Hold the processes of *key* still, all at once; False where groups cannot (version 1), or there is none.
+
+        Raises:
+            HostFailed: they cannot be held still.
+        """
+        group = self._freezing(store_id, key)
+        if group is None:
+            return False
+        try:
+            (group / FREEZE).write_text("1")
+            async with asyncio.timeout(GONE):
+                while not counted(group, "frozen", ("cgroup.events",)):  # noqa: ASYNC110  # see LOOK
+                    await asyncio.sleep(LOOK)
+        except FileNotFoundError:
+            return True
+        except (OSError, TimeoutError) as error:
+            with suppress(OSError):
+                (group / FREEZE).write_text("0")
+            raise HostFailed(f"what runs in {group} cannot be held still: {str(error) or 'it took too long'}") from error
+        return True
+
+    def thaw(self, store_id: str, key: str) -> bool:
+        """Let them go on; False where groups cannot.
+
+        Raises:
+            HostFailed: they cannot be told to.
+        """
+        group = self._freezing(store_id, key)
+        if group is None:
+            return False
+        try:
+            (group / FREEZE).write_text("0")
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise HostFailed(f"what is held still in {group} cannot be let go: {error.strerror}") from error
+        return True
+
+    def _freezing(self, store_id: str, key: str) -> Path | None:
+        groups = [each.group(store_id, key) for each in self.hierarchies]
+        return next((group for group in groups if (group / FREEZE).exists()), None)
 
     def members(self, store_id: str, key: str) -> Path | None:
         """Return the file that names the processes in the group of a process, or None where there are no groups."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -412,6 +413,29 @@ class SandboxSuite:
         assert said in {"written\n", ""}
         assert remains.full is Limit.DISK
 
+    @pytest.mark.parametrize("where", ["deep", "mounted"])
+    async def test_wherever_it_writes_it_counts(self, stage: Stage, place: Place, tmp_path: Path, where: str) -> None:
+        """In directories deeper than a path is long, and in whatever else it alone may write."""
+        if Limit.DISK not in self.sandbox().capabilities.limits or (
+            where == "mounted" and not self.sandbox().capabilities.files
+        ):
+            return
+        (tmp_path / "mounted").mkdir()
+        mounts = (Mount(kind=MountKind.WRITE, path=str(tmp_path / "mounted")),)
+        script = f"""
+            import os, time
+            if {where!r} == "mounted":
+                os.chdir({str(tmp_path / "mounted")!r})
+            for number in range(600 if {where!r} == "deep" else 0):
+                os.mkdir("dddddddd")
+                os.chdir("dddddddd")
+            for number in range(8):
+                open(f"part-{{number}}", "wb").write(os.urandom(1_000_000))
+            time.sleep(1000)
+        """
+        _, remains = await self._limited(stage, replace(place, mounts=mounts), ProcessLimits(disk=5_000_000), dedent(script))
+        assert remains.full is Limit.DISK
+
     async def test_what_it_writes_and_hides_counts_too(self, stage: Stage, place: Place) -> None:
         """A file that is open needs no name."""
         if Limit.DISK not in self.sandbox().capabilities.limits or not self.sandbox().capabilities.ends_all:
@@ -491,6 +515,33 @@ class SandboxSuite:
         await self.sandbox().clear(place)
         assert await lifeline.cut() == "up\n"
         assert list(await self.sandbox().inside(place.store_id, {place.key})) == []
+
+    @pytest.mark.parametrize("end", [False, True])
+    async def test_what_is_frozen_stands_still_until_somebody_lets_it_go(self, stage: Stage, place: Place, end: bool) -> None:
+        """All of it, wherever it went; another leader may let it go, and it can be ended while it stands still."""
+        lifeline = stage.lifeline()
+        counts = "i=0; while :; do i=$((i + 1)); echo $i; sleep 0.01; done"
+        script = f"exec 9>\"$1\"; echo up >&9; setsid sh -c '{counts} > grows' & {counts}"
+        found = await self._start(stage, place, stage.launch(script, lifeline.path))
+        await read_until(stage.host, found, b"3\n")
+        await self.sandbox().freeze(place, found.process)
+        await self.sandbox().freeze(place, found.process)
+        grows = Path(place.workspace) / "grows"
+        before = grows.read_bytes()
+        # A process of another's goes on meanwhile, long enough for ten more lines.
+        await asyncio.to_thread(subprocess.run, ["sleep", "0.1"], check=True)
+        assert grows.read_bytes() == before
+        if not end:
+            for _ in range(2):
+                await self.sandbox().thaw(place, found.process)
+            await read_until(stage.host, found, f"\n{len(before.split()) + 50}\n".encode())
+            assert len(grows.read_bytes()) > len(before)
+        await stage.host.end(found.process, found.folder, grace=timedelta(0))
+        await self.sandbox().clear(place)
+        if self.sandbox().capabilities.ends_all:
+            assert await lifeline.cut() == "up\n"
+        await self.sandbox().freeze(place, found.process)
+        await self.sandbox().thaw(place, found.process)
 
     async def test_what_nobody_stands_for_is_swept(self, stage: Stage, place: Place) -> None:
         """Of this store, and but for what is to be kept."""

@@ -167,12 +167,14 @@ class ContainerSandbox:
         pids = [await runtime.first_process(name) for name, labels in there.items() if labels.get(KEY) in keys]
         return [found for pid in pids if pid is not None and (found := reference(pid)) is not None]
 
-    async def freeze(self, place: Place) -> None:
+    async def freeze(self, place: Place, process: ProcessRef | None) -> None:
+        del process  # whatever it is, it waits for the container
         # Without the folder there never was a container, nor need there be a runtime.
         if _folder(place).exists():
             await self.runtime().pause(_name(place))
 
-    async def thaw(self, place: Place) -> None:
+    async def thaw(self, place: Place, process: ProcessRef | None) -> None:
+        del process
         if _folder(place).exists():
             await self.runtime().unpause(_name(place))
 

@@ -1,0 +1,67 @@
+"""Holding processes still one by one, where no control group holds all of them at once."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Collection
+from contextlib import suppress
+
+import psutil
+
+from kapelle.core.errors import HostFailed
+
+PATIENCE = 10.0
+"""Seconds that they may take to stop."""
+LOOK = 0.002
+"""Seconds between looks."""
+SURE = 2
+"""Looks in a row in which all stand still: who was let go by another that went still meanwhile is seen in the second."""
+STILL = frozenset({psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD, psutil.STATUS_TRACING_STOP})
+
+
+async def stop(there: Callable[[], Collection[int]]) -> None:
+    """Stop all processes that *there* returns, and those that they start meanwhile.
+
+    Raises:
+        HostFailed: some do not stand still; all are let go again.
+    """
+    still = 0
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while still < SURE:
+                moving = [pid for pid in there() if _moves(pid)]
+                _tell(moving, signal.SIGSTOP)
+                still = 0 if moving else still + 1
+                await asyncio.sleep(LOOK)
+    except TimeoutError:
+        go_on(there())
+        raise HostFailed(
+            "what the agent started cannot be held still", remedy="It may wait for a disk: see `ps` for its state."
+        ) from None
+
+
+def go_on(pids: Collection[int]) -> None:
+    """Let *pids* go on; no effect on those that do."""
+    _tell(pids, signal.SIGCONT)
+
+
+def started_by(pid: int) -> list[int]:
+    """Return what the shim *pid* has started for somebody: its first child, and all that is below that one."""
+    with suppress(psutil.Error):
+        children = psutil.Process(pid).children()
+        first = min(children, key=lambda child: (child.create_time(), child.pid), default=None)
+        return [] if first is None else [first.pid, *(each.pid for each in first.children(recursive=True))]
+    return []
+
+
+def _moves(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() not in STILL
+    except psutil.Error:
+        return False
+
+
+def _tell(pids: Collection[int], what: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(OSError):
+            os.kill(pid, what)

@@ -1,0 +1,74 @@
+"""Stillness: while a workspace is looked at from outside, nothing of its agent goes on in it.
+
+What an agent has started may go on in the background when its turn is over. It could exchange a directory for a link between
+two looks of git, or other files for those that were committed while the gate is run over them.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from kapelle.core.agent import Agent
+from kapelle.core.errors import KapelleError
+from kapelle.core.event import Event
+from kapelle.core.ids import AttemptId
+from kapelle.core.isolation import Place
+from kapelle.core.isolation_events import SandboxLeft
+from kapelle.core.store import View
+from kapelle.engine.boxing import sandbox_of
+from kapelle.engine.world import World
+
+
+@asynccontextmanager
+async def still(world: World, attempt_id: AttemptId) -> AsyncGenerator[None]:
+    """Hold everything still that the agent of an attempt has started.
+
+    Raises:
+        KapelleError: something cannot be held still, or let go again.
+    """
+    async with AsyncExitStack() as frozen:
+        for agent, name, place in await _live(world, attempt_id):
+            sandbox = sandbox_of(world, name)
+            frozen.push_async_callback(sandbox.thaw, place, agent.process)
+            await sandbox.freeze(place, agent.process)
+        yield
+
+
+async def let_go(world: World) -> list[Event]:
+    """Let everything go on that an earlier leader held still when it was ended; return what is to be said."""
+    said: list[Event] = []
+    for agent, name, place in await _live(world, None):
+        try:
+            await sandbox_of(world, name).thaw(place, agent.process)
+        except KapelleError as error:
+            # Its agent has a time limit, and everything else can be led meanwhile.
+            said.append(SandboxLeft(sandbox=name, reason=error.in_full))
+    return said
+
+
+async def _live(world: World, attempt_id: AttemptId | None) -> Sequence[tuple[Agent, str, Place]]:
+    """Return the live agents of an attempt (None: of all), with the names of their sandboxes, and their places."""
+
+    def read(view: View) -> list[tuple[Agent, str, Place]]:
+        found: list[tuple[Agent, str, Place]] = []
+        for agent in view.agents.live():
+            if agent.process is None or attempt_id not in {None, agent.attempt_id}:
+                continue
+            run, attempt = view.runs.get(agent.run_id), view.attempts.get(agent.attempt_id)
+            workspace_id = attempt.workspace_id if attempt is not None else None
+            row = view.agents.workspace(workspace_id) if workspace_id is not None else None
+            if run is None or row is None:
+                continue
+            config = run.spec.config(agent.config)
+            place = Place(
+                workspace=row.path,
+                folder=agent.folder,
+                home=world.folders.home(agent.attempt_id),
+                store_id=world.store.store_id,
+                key=agent.agent_id,
+                owned=row.owned,
+                isolation=config.isolation,
+            )
+            found.append((agent, config.sandbox, place))
+        return found
+
+    return await world.store.read(read)
