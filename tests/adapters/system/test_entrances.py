@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kapelle.adapters.system.entrances import Entrance, Room
+from kapelle.adapters.system.entrances import Entrance, Room, Streams
 from kapelle.adapters.system.sockets import listening
 
 FULL = "too many are inside"
@@ -27,7 +27,8 @@ class Hall:
         self.remade = asyncio.Event()
         self.room = Room(most)
         self.made: list[socket.socket] = []
-        self.entrance = Entrance(self._make, self.room, serve=self._serve, told=self._hear, full=(FULL, b"full\n"))
+        enter = Streams(self.room, self._serve, self._hear, full=(FULL, b"full\n"))
+        self.entrance = Entrance(self._make, enter, self._hear)
 
     def _make(self) -> socket.socket:
         self.made.append(listening(self.folder, "in", 8))
@@ -108,14 +109,16 @@ async def test_a_machine_without_files_left_is_waited_for(hall: Hall) -> None:
         outside.connect(str(hall.folder / "in"))
         await hall.something.wait()
     assert await hall.say("patient", await asyncio.open_unix_connection(sock=outside)) == "heard patient\n"
-    assert set(hall.told) == {"somebody could not be let in (Too many open files)"}
+    assert hall.told == ["somebody could not be let in (Too many open files)"]
 
 
 async def test_a_socket_that_breaks_is_made_again(hall: Hall) -> None:
     hall.made[0].shutdown(socket.SHUT_RDWR)
     await hall.remade.wait()
     assert await hall.say("you") == "heard you\n"
-    assert hall.told == ["somebody could not be let in (Invalid argument)"]
+    # Which error a system has for it is its own affair.
+    assert len(hall.told) == 1
+    assert hall.told[0].startswith("nobody could be let in any more (")
 
 
 async def test_one_that_cannot_be_made_again_is_told_and_tried_again(tmp_path: Path) -> None:
@@ -124,7 +127,7 @@ async def test_one_that_cannot_be_made_again_is_told_and_tried_again(tmp_path: P
     (tmp_path / "there" / "in").unlink()
     (tmp_path / "there").rename(tmp_path / "gone")
     hall.made[0].shutdown(socket.SHUT_RDWR)
-    while len(hall.told) < 3:
+    while len(hall.told) < 2:
         hall.something.clear()
         await hall.something.wait()
     (tmp_path / "gone").rename(tmp_path / "there")

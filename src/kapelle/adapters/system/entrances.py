@@ -10,15 +10,20 @@ Whoever is turned away costs the time to say so, and coming again and again cost
 import asyncio
 import errno
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 LACKING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """What the system says when it has nothing left to let somebody in with."""
 GONE = (BlockingIOError, InterruptedError, ConnectionAbortedError)
 """Whoever came is not there any more."""
+OFTEN = 100
+"""Times in a row that somebody should be there and is not: then the socket is broken, whatever the system says of it."""
 REST_S = 0.05
 """Seconds for which nobody is looked at after somebody was turned away, or could not be let in."""
+WORD_S = 0.5
+"""Seconds that whoever is turned away has to hear why."""
 LIMIT = 1 << 16
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -29,51 +34,49 @@ class Room:
     def __init__(self, most: int) -> None:
         self.most = most
         self.guests: set[asyncio.Task[None]] = set()
+        self.outside: set[asyncio.Task[None]] = set()
+        """Who found no room, and is being told so: never many, see ``REST_S``."""
 
     @property
     def full(self) -> bool:
         """Whether nobody else can come in."""
         return len(self.guests) >= self.most
 
+    @property
+    def everybody(self) -> set[asyncio.Task[None]]:
+        """Whoever is served, or turned away."""
+        return self.guests | self.outside
+
     def clear(self) -> None:
-        """Break off whatever is going on inside."""
-        for guest in self.guests:
+        """Break off whatever is going on."""
+        for guest in self.everybody:
             guest.cancel()
 
     async def cleared(self) -> None:
         """Break it off, and wait until all of it has ended."""
         self.clear()
-        if self.guests:
-            await asyncio.wait(self.guests)
+        if everybody := self.everybody:
+            await asyncio.wait(everybody)
 
 
 class Entrance:
-    """One socket, and who comes in by it."""
+    """One socket that listens."""
 
     def __init__(
-        self,
-        make: Callable[[], socket.socket],
-        room: Room,
-        *,
-        serve: Serve,
-        told: Callable[[str], None],
-        full: tuple[str, bytes],
-        limit: int = LIMIT,
+        self, make: Callable[[], socket.socket], enter: Callable[[socket.socket], bool], told: Callable[[str], None]
     ) -> None:
-        """Listen on what *make* makes, and have those who find room served.
+        """Listen on what *make* makes, and have those who come *enter*, which says whether there was room for them.
 
-        What goes wrong is *told*. *full* is what is told of somebody who finds no room, and what is said to them. *limit* is
-        how much of what a guest has said is held before it is read.
+        What goes wrong is *told*, once each time.
 
         Raises:
             OSError: the socket cannot be made.
         """
         self._make = make
-        self._room = room
-        self._serve = serve
+        self._enter = enter
         self._told = told
-        self._full = full
-        self._limit = limit
+        self._said = ""
+        self._in_vain = 0
         self._loop = asyncio.get_running_loop()
         self._rest: asyncio.TimerHandle | None = None
         self._listener: socket.socket | None = make()
@@ -97,28 +100,28 @@ class Entrance:
     def _look(self, listener: socket.socket) -> None:
         try:
             connection, _ = listener.accept()
-        except GONE:
+        except GONE as error:
+            self._in_vain += 1
+            if self._in_vain > OFTEN:
+                self._broken(listener, error)
             return
         except OSError as error:
-            self._pause(listener)
             if error.errno not in LACKING:
-                self._forget()
-            self._told(f"somebody could not be let in ({error.strerror or error})")
-            return
-        if self._room.full:
+                self._broken(listener, error)
+                return
             self._pause(listener)
-            with connection, suppress(OSError):
-                # It is new: there is room for a few words whether or not anybody reads them.
-                connection.setblocking(False)
-                connection.send(self._full[1])
-            self._told(self._full[0])
+            self._tell(f"somebody could not be let in ({error.strerror or error})")
             return
+        self._said, self._in_vain = "", 0
         connection.setblocking(False)
-        guest = asyncio.ensure_future(self._receive(connection))
-        self._room.guests.add(guest)
-        guest.add_done_callback(self._room.guests.discard)
-        # Not at the end of the task itself: one that is cancelled before it began has none.
-        guest.add_done_callback(lambda ended: connection.close() if ended.cancelled() else None)
+        if not self._enter(connection):
+            self._pause(listener)
+
+    def _broken(self, listener: socket.socket, error: OSError) -> None:
+        self._in_vain = 0
+        self._pause(listener)
+        self._forget()
+        self._tell(f"nobody could be let in any more ({error.strerror or error})")
 
     def _pause(self, listener: socket.socket) -> None:
         self._loop.remove_reader(listener)
@@ -130,9 +133,52 @@ class Entrance:
                 self._listener = self._make()
         except OSError as error:
             self._rest = self._loop.call_later(REST_S, self._go_on)
-            self._told(f"nobody can be let in ({error.strerror or error})")
+            self._tell(f"nobody can be let in ({error.strerror or error})")
             return
         self._watch(self._listener)
+
+    def _tell(self, reason: str) -> None:
+        if self._said != reason:
+            self._said = reason
+            self._told(reason)
+
+
+class Streams:
+    """Lets those who find room in, and has each of them served by itself; to be given to an ``Entrance`` as ``enter``."""
+
+    def __init__(
+        self, room: Room, serve: Serve, told: Callable[[str], None], *, full: tuple[str, bytes], limit: int = LIMIT
+    ) -> None:
+        """*full* is what is *told* of somebody who finds no room, and what is said to them; *limit* as for streams."""
+        self._room = room
+        self._serve = serve
+        self._told = told
+        self._full = full
+        self._limit = limit
+
+    def __call__(self, connection: socket.socket) -> bool:
+        """Let somebody in; say whether there was room."""
+        if self._room.full:
+            self._begin(connection, self._turn_away(connection), self._room.outside)
+            self._told(self._full[0])
+            return False
+        self._begin(connection, self._receive(connection), self._room.guests)
+        return True
+
+    def _begin(self, connection: socket.socket, act: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
+        guest = asyncio.ensure_future(act)
+        among.add(guest)
+        guest.add_done_callback(among.discard)
+        # Not at the end of the task itself: one that is cancelled before it began has none.
+        guest.add_done_callback(lambda ended: connection.close() if ended.cancelled() else None)
+
+    async def _turn_away(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            # It is new: there is space for a few words, whether or not anybody reads them.
+            connection.send(self._full[1])
+            connection.shutdown(socket.SHUT_WR)
+            # Most say all that they have to say before they read.
+            await asyncio.sleep(WORD_S)
 
     async def _receive(self, connection: socket.socket) -> None:
         try:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kapelle.adapters.system.entrances import Entrance, Room
+from kapelle.adapters.system.entrances import Entrance, Room, Streams
+from kapelle.adapters.system.files import share
 from kapelle.adapters.system.ownership import agent, give
 from kapelle.adapters.system.sockets import listening
 from kapelle.core.errors import HostFailed
@@ -29,7 +30,7 @@ ASKED_S = 30.0
 """Seconds that something may take to be asked."""
 NOT_UNDERSTOOD = Ruling(verdict=Verdict.DENY, reason="what was asked of the warden cannot be understood")
 NOT_ASKED = Ruling(verdict=Verdict.DENY, reason=f"nothing was asked of the warden within {ASKED_S:.0f} seconds")
-TOO_MANY = Ruling(verdict=Verdict.DENY, reason=f"more than {MOST} things were asked of the warden at once")
+TOO_MANY = Ruling(verdict=Verdict.DENY, reason="too many things were asked of the warden at once")
 NOT_YOURS = Ruling(verdict=Verdict.DENY, reason="this is another agent's warden")
 
 
@@ -68,16 +69,17 @@ class SocketWarden:
     def admit(self, agent_id: AgentId, access: WardenAccess) -> None:
         if agent_id in self._listening or self._judge is None:
             return
-        judge, place, room = self._judge, Path(access.folder), Room(MOST)
+        judge, place, room = self._judge, Path(access.folder), Room(share(MOST))
+
+        def told(reason: str) -> None:
+            judge.refused(agent_id, reason)
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await _talk(agent_id, access, reader, writer, judge)
+
+        enter = Streams(room, talk, told, full=(TOO_MANY.reason, _line(TOO_MANY)), limit=LONGEST)
         try:
-            entrance = Entrance(
-                lambda: _listen(place),
-                room,
-                serve=lambda reader, writer: _talk(agent_id, access, reader, writer, judge),
-                told=lambda reason: judge.refused(agent_id, reason),
-                full=(TOO_MANY.reason, _line(TOO_MANY)),
-                limit=LONGEST,
-            )
+            entrance = Entrance(lambda: _listen(place), enter, told)
         except OSError as error:
             raise HostFailed(f"the warden in {place} cannot be made: {error.strerror or error}") from error
         self._listening[agent_id] = (place / SOCKET, entrance, room)
@@ -89,7 +91,7 @@ class SocketWarden:
         path, entrance, room = found
         entrance.close()
         room.clear()
-        for guest in room.guests:
+        for guest in room.everybody:
             self._leaving.add(guest)
             guest.add_done_callback(self._leaving.discard)
         with suppress(OSError):
