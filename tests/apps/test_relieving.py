@@ -1,6 +1,7 @@
 """When a process that leads is ended by another: when it shows no sign of life, whatever the clock on the wall says."""
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ class Follower:
             back_up=nothing,
             backup_every=timedelta(hours=1),
             steady=lambda: self.count,
+            while_leading=nullcontext,
         )
 
     async def looks_after(self, seconds: float) -> list[ProcessRef]:

@@ -229,6 +229,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
     from kapelle.adapters.store.sqlite import SqliteStore
     from kapelle.adapters.store.sqlite_lead import SqliteLeadership
     from kapelle.adapters.system import processes
+    from kapelle.adapters.system.files import many_files
     from kapelle.adapters.system.git import Locks
     from kapelle.adapters.wardens.sockets import SocketWarden
     from kapelle.adapters.workspaces.repositories import GitRepositories
@@ -286,6 +287,8 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
             back_up=store.back_up,
             backup_every=configuration.settings.backup_every,
             steady=time.monotonic,
+            # Each agent has connections to whoever leads.
+            while_leading=many_files,
         )
     finally:
         evaluator.close()

@@ -2,7 +2,7 @@
 
 from asyncio import TaskGroup, timeout
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 
 from kapelle.apps.reader import Reader, rest, within
@@ -37,6 +37,7 @@ class Desk(Reader):
         back_up: Callable[[], Awaitable[None]],
         backup_every: timedelta,
         steady: Callable[[], float],
+        while_leading: Callable[[], AbstractContextManager[None]],
     ) -> None:
         super().__init__(world.store, world.clock, leadership, alive=alive)
         self.world = world
@@ -46,6 +47,7 @@ class Desk(Reader):
         self._back_up = back_up
         self._backup_every = backup_every
         self._steady = steady
+        self._while_leading = while_leading
         self._leading = False
         self._sign: tuple[int, datetime] | None = None
         """The last sign of life that was seen: term and time of its renewal."""
@@ -128,8 +130,9 @@ class Desk(Reader):
             if term is not None:
                 self._leading = True
                 try:
-                    async with _beside(self._back_up_again_and_again()):
-                        await self._engine.lead(term, stop, finished)
+                    with self._while_leading():
+                        async with _beside(self._back_up_again_and_again()):
+                            await self._engine.lead(term, stop, finished)
                     # What has come to its end is in a backup, however short its run was.
                     await self._back_up()
                 except LeadLost:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from kapelle.adapters.hosts.local import LocalHost
 from kapelle.adapters.hosts.shim import SHIM
+from kapelle.adapters.system.files import many_files
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import HostFailed
 from kapelle.core.ports import Ended, Launch
@@ -172,3 +174,16 @@ async def test_an_end_is_seen_also_where_the_spool_is_gone(tmp_path: Path) -> No
     assert await host.write(found, b"go\n")
     await waiting
     assert (await host.look(found, str(tmp_path / "agent"), 0)).ended is not None
+
+
+async def test_what_is_started_keeps_the_soft_limit_of_open_files_that_there_was(stage: Stage) -> None:
+    """Programs that look at each number that a file could have would take long; and it may be raised again by who needs it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    launch = Launch(argv=("/bin/sh", "-c", "ulimit -S -n; ulimit -H -n"), cwd=str(stage.folder), env=(("PATH", os.defpath),))
+    try:
+        with many_files():
+            said = await stage.host.run(launch, str(stage.folder / "said"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert said.tail.split() == ["200", "unlimited" if hard == resource.RLIM_INFINITY else str(hard)]

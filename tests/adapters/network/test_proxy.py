@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kapelle.adapters.network.opened import MANY
+from kapelle.adapters.network.opened import MANY, MOST
 from kapelle.adapters.network.ways import LocalWays
 from kapelle.core.errors import HostFailed
 from kapelle.core.ids import RunId, TaskId
@@ -263,3 +263,34 @@ async def test_what_earlier_leaders_left_is_swept(web: Web, tmp_path: Path) -> N
     left = sorted(str(path.relative_to(tmp_path / "agents")) for path in there)
     assert left == ["dead/ways/note", "live/ways/proxy", "mine/ways/proxy"]
     await mine.ways.stop()
+
+
+async def test_nobody_has_connections_without_end(outside: Outside) -> None:
+    """To the model and through the proxy together; what is over is told why, and as one decision."""
+    await outside.open("good.example", model=outside.web.port)
+    paths = [str(outside.folder / name) for name in ("model", "proxy")]
+    held = [await asyncio.open_unix_connection(paths[number % 2]) for number in range(MOST)]
+    said = [await outside.ask("CONNECT good.example:PORT HTTP/1.1\nHost: x\n\n", end=False) for _ in range(3)]
+    why = f"it had {MOST} connections open at once, and more there may not be"
+    assert [lines.splitlines()[0] for lines in said] == [f"HTTP/1.1 503 Kapelle: {why}"] * 3
+    for _, writer in held:
+        writer.close()
+    assert "200" in await outside.ask("CONNECT good.example:PORT HTTP/1.1\nHost: x\n\nGET / HTTP/1.1\n\n")
+    await outside.ways.close("g-1")
+    assert outside.decided() == [("*", why, 1), ("good.example", "", 1), ("*", why, 2)]
+
+
+async def test_a_connection_that_fails_is_told_and_ends_no_other(tmp_path: Path, web: Web) -> None:
+    async def broken(host: str, port: int) -> Sequence[str]:
+        raise RecursionError(f"{host}:{port}")
+
+    outside = Outside(tmp_path / "ways", web)
+    outside.ways = LocalWays(broken)
+    outside.ways.listen(outside.told.append)
+    await outside.open("good.example", model=web.port)
+    assert await outside.ask("CONNECT good.example:PORT HTTP/1.1\nHost: x\n\n") == ""
+    assert (await outside.ask("GET /v1 HTTP/1.1\n\n", "model")).endswith("hello")
+    await outside.ways.stop()
+    assert [refusal for _, refusal, _ in outside.decided()] == [
+        f"somebody could not be served (RecursionError: good.example:{web.port})"
+    ]

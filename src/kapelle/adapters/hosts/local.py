@@ -19,6 +19,7 @@ from typing import BinaryIO
 from kapelle.adapters.hosts.filtering import filtered
 from kapelle.adapters.hosts.shim import SHIM
 from kapelle.adapters.system import processes
+from kapelle.adapters.system.files import soft_limit
 from kapelle.adapters.system.growth import Growth
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import HostFailed
@@ -224,8 +225,11 @@ def _popen(launch: Launch, folder: Path, *, stdin: int, stdout: BinaryIO, stderr
 
 
 def _open_files(launch: Launch) -> str:
+    """Return how many open files the shim is to let the program have; ``S`` for a soft limit, which it may raise."""
     if launch.open_files is None:
-        return ""
+        # Not what whoever leads has raised its own to: some programs look at each of them.
+        soft = soft_limit()
+        return "" if soft is None else f"S{soft}"
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     # Nobody may raise their own hard limit but root; fewer are no more than was asked for.
     return str(launch.open_files if most == resource.RLIM_INFINITY else min(launch.open_files, most))

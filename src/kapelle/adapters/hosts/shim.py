@@ -29,7 +29,11 @@ become() {
     case $group in */cgroup.procs) echo 0 > "$group" || exit 125 ;; *) exit 125 ;; esac
   done
   [ -z "$blocks" ] || ulimit -f "$blocks" || exit 125
-  [ -z "$files" ] || ulimit -n "$files" || exit 125
+  case $files in
+    '') ;;
+    S*) ulimit -S -n "${files#S}" || exit 125 ;;
+    *) ulimit -n "$files" || exit 125 ;;
+  esac
   exec "$@"
 }
 trap : TERM INT HUP

@@ -5,36 +5,43 @@ leader, and the next one makes the sockets in it again, so a process that is sti
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from kapelle.adapters.network.proxy import Proxy, Resolver, closing, join, resolve
+from kapelle.adapters.network.proxy import Proxy, Resolver, answered, closing, join
+from kapelle.adapters.system.entrances import Entrance, Room, Serve, Streams
+from kapelle.adapters.system.files import share
 from kapelle.adapters.system.sockets import listening
 from kapelle.core.network import Decision, Destination, Pass
 
 MODEL, PROXY = "model", "proxy"
 MANY = 500
 """Different decisions about one process that are told each by itself; further ones are told together."""
+MOST = 96
+"""Connections of one process at once, to its model and through the proxy together: programs that fetch packages open the most,
+and none of them half as many."""
 BACKLOG = 128
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+EVERYWHERE = Destination(host="*", port=0)
+"""For what is told of no single place."""
 
 
 class Opened:
     """The way of one process."""
 
-    def __init__(self, holder: Pass, folder: str, told: Callable[[Decision], None], resolver: Resolver | None) -> None:
+    def __init__(self, holder: Pass, folder: str, told: Callable[[Decision], None], resolver: Resolver) -> None:
         self._holder = holder
         self.folder = folder
         self._folder = Path(folder)
         self._told = told
-        self._proxy = Proxy(self._decided, resolver or resolve)
-        self._servers: list[asyncio.Server] = []
-        self._connections: set[asyncio.Task[None]] = set()
+        self._proxy = Proxy(self._decided, resolver)
+        self._entrances: list[Entrance] = []
+        self._room = Room(share(MOST))
         self._again: dict[tuple[Destination, str], int] = {}
         """How often something was decided again since it was told first."""
 
-    async def begin(self) -> None:
+    def begin(self) -> None:
         """Listen.
 
         Raises:
@@ -42,18 +49,15 @@ class Opened:
         """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         self._folder.chmod(0o755)
-        await self._serve(PROXY, lambda reader, writer: self._proxy.serve(self._holder, reader, writer))
+        self._listen(PROXY, lambda reader, writer: self._proxy.serve(self._holder, reader, writer))
         if self._holder.model is not None:
-            await self._serve(MODEL, self._to_model)
+            self._listen(MODEL, self._to_model)
 
     async def end(self) -> None:
         """Listen no longer, break off what is open, and tell what was not told yet."""
-        for server in self._servers:
-            server.close()
-        for connection in self._connections:
-            connection.cancel()
-        if self._connections:
-            await asyncio.wait(self._connections)
+        for entrance in self._entrances:
+            entrance.close()
+        await self._room.cleared()
         for name in (MODEL, PROXY):
             with suppress(FileNotFoundError, NotADirectoryError):
                 (self._folder / name).unlink()
@@ -62,27 +66,23 @@ class Opened:
                 self._told(Decision(holder=self._holder, to=to, refusal=refusal, times=times))
         self._again.clear()
 
-    async def _serve(self, name: str, serve: Serve) -> None:
-        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            self._connected(serve, reader, writer)
+    def _listen(self, name: str, serve: Serve) -> None:
+        def make() -> socket.socket:
+            listener = listening(self._folder, name, BACKLOG)
+            try:
+                # Whoever sees the directory may come in: nobody but its process does.
+                (self._folder / name).chmod(0o666)
+            except BaseException:
+                listener.close()
+                raise
+            return listener
 
-        listener = listening(self._folder, name, BACKLOG)
-        try:
-            # Whoever sees the directory may come in: nobody but its process does.
-            (self._folder / name).chmod(0o666)
-            self._servers.append(await asyncio.start_unix_server(connected, sock=listener))
-        except BaseException:
-            listener.close()
-            raise
+        full = f"it had {self._room.most} connections open at once, and more there may not be"
+        enter = Streams(self._room, serve, self._failed, full=(full, answered(503, full)))
+        self._entrances.append(Entrance(make, enter, self._failed))
 
-    def _connected(self, serve: Serve, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async def answer() -> None:
-            with closing(writer):
-                await serve(reader, writer)
-
-        task = asyncio.ensure_future(answer())
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+    def _failed(self, reason: str) -> None:
+        self._decided(Decision(holder=self._holder, to=EVERYWHERE, refusal=reason))
 
     async def _to_model(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -100,7 +100,7 @@ class Opened:
             self._again[key] += 1
             return
         if len(self._again) >= MANY:
-            rest = (Destination(host="*", port=0), decision.refusal)
+            rest = (EVERYWHERE, decision.refusal)
             self._again[rest] = self._again.get(rest, 0) + 1
             return
         self._again[key] = 0

@@ -6,9 +6,12 @@ it is looked at and to another when it is used. What it refuses is said where pr
 
 import asyncio
 import re
+import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 import h11
@@ -18,6 +21,8 @@ from kapelle.core.network import Decision, Destination, Pass, address_refusal, n
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 CONNECT_S = 10.0
 """Seconds that a host may take to answer, at each of its addresses."""
+RESOLVERS = 8
+"""Names that are looked up at once; half of them for one process."""
 HEAD_S = 30.0
 """Seconds that a request may take to come."""
 PIECE = 1 << 16
@@ -40,22 +45,34 @@ class Asked:
     """What is to be sent on first: nothing for a tunnel."""
 
 
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """Return the addresses of *host*, as this machine resolves names.
+class Resolving:
+    """Looks up the addresses of hosts as this machine does, in threads of its own: those of whoever leads are for all others."""
 
-    Raises:
-        OSError: it has none.
-    """
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)  # a stream
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(RESOLVERS, thread_name_prefix="resolving")
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        """Return the addresses of *host*.
+
+        Raises:
+            OSError: it has none.
+        """
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    def close(self) -> None:
+        """Look up nothing more; what is being looked up comes to its end by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Proxy:
     """Serves one connection after the other; what it decides is told."""
 
-    def __init__(self, told: Callable[[Decision], None], resolver: Resolver = resolve) -> None:
+    def __init__(self, told: Callable[[Decision], None], resolver: Resolver) -> None:
         self._told = told
         self._resolve = resolver
+        self._looking_up = asyncio.Semaphore(RESOLVERS // 2)
 
     async def serve(self, holder: Pass, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer what comes on a connection of *holder*, to its end."""
@@ -88,7 +105,8 @@ class Proxy:
         if refusal := name_refusal(holder.network, to):
             return refusal, ()
         try:
-            addresses = await self._resolve(to.host, to.port)
+            async with self._looking_up:
+                addresses = await self._resolve(to.host, to.port)
         except (OSError, UnicodeError) as error:
             return f"its name leads nowhere ({error})", ()
         return address_refusal(holder.network, to, addresses), addresses
@@ -149,13 +167,17 @@ async def _connect(to: Destination, addresses: Iterable[str]) -> tuple[asyncio.S
     raise Unreachable(f"{to.host}:{to.port} does not answer: {said}") from problem
 
 
-async def _answer(writer: asyncio.StreamWriter, status: int, text: str) -> None:
-    """Say *text* in the status line, which programs show, and in the body, which some do."""
+def answered(status: int, text: str) -> bytes:
+    """Return a reply with *text* in the status line, which programs show, and in the body, which some do."""
     plain = re.sub(r"[^\x20-\x7e]", "?", f"Kapelle: {text}")[:500]
     body = f"{plain}\n".encode("ascii")
     head = f"HTTP/1.1 {status} {plain}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return head.encode("ascii") + body
+
+
+async def _answer(writer: asyncio.StreamWriter, status: int, text: str) -> None:
     with suppress(OSError):
-        writer.write(head.encode("ascii") + body)
+        writer.write(answered(status, text))
         await writer.drain()
 
 

@@ -11,6 +11,7 @@ from kapelle.core.network import Decision, Pass
 
 if TYPE_CHECKING:
     from kapelle.adapters.network.opened import Opened
+    from kapelle.adapters.network.proxy import Resolving
 
 FOLDER = "ways"
 """What a directory of sockets is called, in the folder of whoever they are for."""
@@ -23,6 +24,7 @@ class LocalWays:
 
     def __init__(self, resolver: Resolver | None = None) -> None:
         self._resolver = resolver
+        self._resolving: Resolving | None = None
         self._told: Callable[[Decision], None] = lambda _: None
         self._open: dict[str, Opened] = {}
 
@@ -32,14 +34,17 @@ class LocalWays:
     async def open(self, holder: Pass, folder: str) -> Way:
         # The proxy is loaded where it is needed: most runs need none.
         from kapelle.adapters.network.opened import Opened
+        from kapelle.adapters.network.proxy import Resolving
 
         found = self._open.get(holder.key)
         if found is None:
+            if self._resolver is None and self._resolving is None:
+                self._resolving = Resolving()
             # Whoever listens may come later, or be another by then.
-            found = Opened(holder, folder, lambda decision: self._told(decision), self._resolver)  # noqa: PLW0108
+            found = Opened(holder, folder, lambda decision: self._told(decision), self._look_up)  # noqa: PLW0108
             self._open[holder.key] = found
             try:
-                await found.begin()
+                found.begin()
             except OSError as error:
                 await self.close(holder.key)
                 raise HostFailed(f"the way to the network cannot be made in {folder}: {error.strerror}") from error
@@ -59,6 +64,15 @@ class LocalWays:
     async def stop(self) -> None:
         for key in list(self._open):
             await self.close(key)
+        if self._resolving is not None:
+            self._resolving.close()
+            self._resolving = None
+
+    async def _look_up(self, host: str, port: int) -> Sequence[str]:
+        look_up = self._resolver or self._resolving
+        if look_up is None:
+            raise OSError("nobody looks up names any more")
+        return await look_up(host, port)
 
 
 def _sockets(root: str) -> list[Path]:

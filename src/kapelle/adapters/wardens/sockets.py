@@ -12,6 +12,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from kapelle.adapters.system.entrances import Entrance, Room, Streams
+from kapelle.adapters.system.files import share
 from kapelle.adapters.system.ownership import agent, give
 from kapelle.adapters.system.sockets import listening
 from kapelle.core.errors import HostFailed
@@ -19,10 +21,16 @@ from kapelle.core.ids import AgentId
 from kapelle.core.rules import Call, Ruling, Verdict
 from kapelle.core.warden import SOCKET, Judge, WardenAccess
 
-LONGEST = 1 << 22
-"""Bytes of what is asked; whoever asks cuts it long before."""
+LONGEST = 1 << 21
+"""Bytes of what is asked; whoever asks cuts it before."""
 QUEUE = 64
+MOST = 32
+"""Connections of one agent at once: several tools, each asked about twice, and each may wait for a person."""
+ASKED_S = 30.0
+"""Seconds that something may take to be asked."""
 NOT_UNDERSTOOD = Ruling(verdict=Verdict.DENY, reason="what was asked of the warden cannot be understood")
+NOT_ASKED = Ruling(verdict=Verdict.DENY, reason=f"nothing was asked of the warden within {ASKED_S:.0f} seconds")
+TOO_MANY = Ruling(verdict=Verdict.DENY, reason="too many things were asked of the warden at once")
 NOT_YOURS = Ruling(verdict=Verdict.DENY, reason="this is another agent's warden")
 
 
@@ -51,52 +59,51 @@ class SocketWarden:
 
     def __init__(self) -> None:
         self._judge: Judge | None = None
-        self._group: asyncio.TaskGroup | None = None
-        self._listening: dict[AgentId, tuple[Path, asyncio.Task[None]]] = {}
-        self._stopping = asyncio.Event()
-        self._serving: asyncio.Future[None] | None = None
+        self._listening: dict[AgentId, tuple[Path, Entrance, Room]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        """What is being broken off, of agents that were dismissed."""
 
     async def start(self, judge: Judge) -> None:
-        self._judge, self._stopping = judge, asyncio.Event()
-        begun = asyncio.Event()
-        # It lives as long as the warden, not as long as a scope: it is awaited in stop().
-        self._serving = asyncio.ensure_future(self._serve(begun))
-        await begun.wait()
-
-    async def _serve(self, begun: asyncio.Event) -> None:
-        async with asyncio.TaskGroup() as self._group:
-            begun.set()
-            await self._stopping.wait()
-        self._group = None
+        self._judge = judge
 
     def admit(self, agent_id: AgentId, access: WardenAccess) -> None:
-        if agent_id in self._listening or self._group is None or self._judge is None:
+        if agent_id in self._listening or self._judge is None:
             return
-        place = Path(access.folder)
+        judge, place, room = self._judge, Path(access.folder), Room(share(MOST))
+
+        def told(reason: str) -> None:
+            judge.refused(agent_id, reason)
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await _talk(agent_id, access, reader, writer, judge)
+
+        enter = Streams(room, talk, told, full=(TOO_MANY.reason, _line(TOO_MANY)), limit=LONGEST)
         try:
-            listener = _listen(place)
+            entrance = Entrance(lambda: _listen(place), enter, told)
         except OSError as error:
             raise HostFailed(f"the warden in {place} cannot be made: {error.strerror or error}") from error
-        task = self._group.create_task(_accept(agent_id, access, listener, self._judge))
-        # Not at the end of the task itself: one that is cancelled before it began has none.
-        task.add_done_callback(lambda _: listener.close())
-        self._listening[agent_id] = (place / SOCKET, task)
+        self._listening[agent_id] = (place / SOCKET, entrance, room)
 
     def dismiss(self, agent_id: AgentId) -> None:
-        path, task = self._listening.pop(agent_id, (None, None))
-        if path is not None and task is not None:
-            task.cancel()
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        found = self._listening.pop(agent_id, None)
+        if found is None:
+            return
+        path, entrance, room = found
+        entrance.close()
+        room.clear()
+        for guest in room.everybody:
+            self._leaving.add(guest)
+            guest.add_done_callback(self._leaving.discard)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
     async def stop(self) -> None:
         # Those who wait are told nothing: they ask the next leader.
         for agent_id in list(self._listening):
             self.dismiss(agent_id)
-        self._stopping.set()
-        if self._serving is not None:
-            await self._serving
-        self._serving = self._judge = None
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+        self._judge = None
 
 
 def _listen(folder: Path) -> socket.socket:
@@ -112,34 +119,41 @@ def _listen(folder: Path) -> socket.socket:
     return listener
 
 
-async def _accept(agent_id: AgentId, access: WardenAccess, listener: socket.socket, judge: Judge) -> None:
-    loop = asyncio.get_running_loop()
-    async with asyncio.TaskGroup() as group:
-        while True:
-            connection, _ = await loop.sock_accept(listener)
-            task = group.create_task(_talk(agent_id, access, connection, judge))
-            task.add_done_callback(lambda ended, left=connection: left.close() if ended.cancelled() else None)
-
-
-async def _talk(agent_id: AgentId, access: WardenAccess, connection: socket.socket, judge: Judge) -> None:
+async def _talk(
+    agent_id: AgentId, access: WardenAccess, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, judge: Judge
+) -> None:
     """Hear one thing and answer it; whoever hangs up meanwhile asks again or does not care any more."""
-    with suppress(OSError):
-        reader, writer = await asyncio.open_unix_connection(sock=connection, limit=LONGEST)
-        try:
-            ruling = await _decided(agent_id, access, reader, judge)
-            writer.write(f"{json.dumps({'verdict': ruling.verdict.value, 'reason': ruling.reason})}\n".encode())
-            await writer.drain()
-        finally:
-            writer.close()
-
-
-async def _decided(agent_id: AgentId, access: WardenAccess, reader: asyncio.StreamReader, judge: Judge) -> Ruling:
     try:
-        asked = _Asked.model_validate_json(await reader.readline())
+        async with asyncio.timeout(ASKED_S):
+            line = await reader.readline()
+    except TimeoutError:
+        line = None
+    except ValueError:
+        line = b""
+    ruling, refusal = await _decided(agent_id, access, line, judge)
+    # Before it is told: whoever is told may fail, too.
+    writer.write(_line(ruling))
+    if refusal:
+        judge.refused(agent_id, refusal)
+    await writer.drain()
+
+
+def _line(ruling: Ruling) -> bytes:
+    return f"{json.dumps({'verdict': ruling.verdict.value, 'reason': ruling.reason})}\n".encode()
+
+
+async def _decided(agent_id: AgentId, access: WardenAccess, line: bytes | None, judge: Judge) -> tuple[Ruling, str]:
+    """Return what is answered to *line* (None: nothing came), and what is to be told of whoever spoke, if anything."""
+    if line is None:
+        return NOT_ASKED, NOT_ASKED.reason
+    try:
+        asked = _Asked.model_validate_json(line)
     except (ValidationError, ValueError):
-        judge.refused(agent_id, NOT_UNDERSTOOD.reason)
-        return NOT_UNDERSTOOD
+        return NOT_UNDERSTOOD, NOT_UNDERSTOOD.reason
     if not hmac.compare_digest(asked.token.encode(errors="replace"), access.token.encode()):
-        judge.refused(agent_id, "somebody without this agent's token spoke at its warden")
-        return NOT_YOURS
-    return await judge.judge(agent_id, asked.call())
+        return NOT_YOURS, "somebody without this agent's token spoke at its warden"
+    try:
+        return await judge.judge(agent_id, asked.call()), ""
+    except Exception as error:  # noqa: BLE001  # whatever failed: what was asked does not go through for it
+        reason = f"what was asked of the warden could not be decided ({type(error).__name__}: {error})"
+        return Ruling(verdict=Verdict.DENY, reason=reason), reason

@@ -20,7 +20,9 @@ PATIENCE = 20
 """Seconds after which an answer that should have come is given up."""
 NOBODY = (FileNotFoundError, ConnectionRefusedError)
 """How it is to connect where nobody listens."""
-ONE, OTHER = AgentId("g-1"), AgentId("g-2")
+ONE, OTHER, THIRD = AgentId("g-1"), AgentId("g-2"), AgentId("g-3")
+MANY = 50
+"""More than anybody asks for at once."""
 NONSENSE = (b"", b"nonsense", b"{}", b"[1]", b'{"answer": "allow"}', b"\xff\xfe", b"x" * (1 << 23))
 NO = Ruling(verdict=Verdict.DENY, reason="since I say so")
 
@@ -46,6 +48,26 @@ class Asked:
     def refused(self, agent_id: AgentId, reason: str) -> None:
         """See ``core.warden.Judge``."""
         self.refusals.append((agent_id, reason))
+
+
+class Failing(Asked):
+    """A judge that cannot judge what one agent asks, nor be told of it."""
+
+    def __init__(self, *, deaf: bool = False) -> None:
+        super().__init__()
+        self.deaf = deaf
+
+    async def judge(self, agent_id: AgentId, call: Call) -> Ruling:
+        """See ``core.warden.Judge``."""
+        if agent_id == ONE:
+            raise RecursionError("too deep")
+        return await super().judge(agent_id, call)
+
+    def refused(self, agent_id: AgentId, reason: str) -> None:
+        """See ``core.warden.Judge``."""
+        super().refused(agent_id, reason)
+        if self.deaf:
+            raise ValueError("not to be told")
 
 
 class WardenSuite:
@@ -159,6 +181,42 @@ class WardenSuite:
             assert not first.done()
             judge.may_answer.set()
         assert first.result() == second.result() != b""
+
+    async def test_what_cannot_be_judged_is_denied_and_told(self) -> None:
+        """And nobody else hears of it: the others' wardens, and this one, go on."""
+        judge = Failing()
+        async with self.leading(judge, ONE, OTHER) as warden:
+            said = [json.loads(await self.say(self.line())) for _ in range(2)]
+            assert await self.say(self.line(OTHER), OTHER) != b""
+            warden.admit(THIRD, self.access(THIRD))
+            assert await self.say(self.line(THIRD), THIRD) != b""
+        assert [answer["verdict"] for answer in said] == ["deny", "deny"]
+        assert "could not be decided (RecursionError: too deep)" in said[0]["reason"]
+        assert judge.refusals == [(ONE, said[0]["reason"])] * 2
+        assert [agent_id for agent_id, _ in judge.calls] == [OTHER, THIRD]
+
+    async def test_a_judge_that_cannot_be_told_either_ends_nobody(self) -> None:
+        """What was asked is denied all the same."""
+        judge = Failing(deaf=True)
+        async with self.leading(judge, ONE, OTHER):
+            assert json.loads(await self.say(self.line()))["verdict"] == "deny"
+            assert await self.say(self.line(OTHER), OTHER) != b""
+
+    async def test_nothing_can_be_asked_without_end(self) -> None:
+        """Who asks for more at once than anybody would is told so; the others are still heard, and so is this one later."""
+        judge = Asked()
+        judge.may_answer.clear()
+        async with self.leading(judge, ONE, OTHER), asyncio.TaskGroup() as group:
+            asking = [group.create_task(self.say(self.line(call_id=f"c-{number}"))) for number in range(MANY)]
+            done, waiting = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+            over = json.loads(done.pop().result() or b"{}")
+            assert (over.get("verdict"), "at once" in over.get("reason", "")) == ("deny", True)
+            assert {agent_id for agent_id, _ in judge.refusals} == {ONE}
+            for task in waiting:
+                task.cancel()
+            judge.may_answer.set()
+            assert json.loads(await self.say(self.line(OTHER), OTHER))["reason"] == NO.reason
+        assert len(judge.calls) < MANY
 
     async def test_who_hangs_up_is_in_nobodys_way(self) -> None:
         """Before it has asked, and before it was answered."""
