@@ -69,6 +69,8 @@ def podman_service() -> Generator[str]:
         with_us = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
         service = subprocess.Popen(
             [*with_us, *podman, "system", "service", "--time", "0", f"unix://{socket}"],
+            # What it starts leaves an empty file there for each container that was out of memory.
+            cwd=folder,
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=said,

@@ -1,6 +1,8 @@
 """What of containers needs no runtime: frames, mounts, images, and what is said where there is no runtime."""
 
+import io
 import socket
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -105,8 +107,51 @@ def test_a_folder_that_is_too_large_or_not_there_is_refused(tmp_path: Path) -> N
     (tmp_path / "Containerfile").write_text("FROM scratch\n")
     with (tmp_path / "large").open("wb") as stream:
         stream.truncate(65 << 20)
-    with pytest.raises(ImageRefused, match="too large"):
+    with pytest.raises(ImageRefused, match=r"too large .* give the Containerfile a folder of its own .* \.containerignore"):
         policy.settle("Containerfile", str(tmp_path))
+    (tmp_path / ".containerignore").write_text("large\n")
+    assert policy.settle("Containerfile", str(tmp_path))
+
+
+def built_from(folder: Path) -> list[str]:
+    policy = ContainerfileImages()
+    recipe = policy.image(policy.settle("Containerfile", str(folder))).recipe
+    with tarfile.open(fileobj=io.BytesIO(recipe or b"")) as archive:
+        return archive.getnames()
+
+
+def test_what_is_left_out_is_nothing_that_an_image_is_built_from(tmp_path: Path) -> None:
+    for name in (
+        "Containerfile",
+        ".git/HEAD",
+        "sub/.git",
+        "a.py",
+        "a.log",
+        "sub/b.log",
+        "sub/deep/c.log",
+        "node_modules/x/y",
+        "keep",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("FROM scratch\n")
+    (tmp_path / "link").symlink_to("a.py")
+    everything = ["Containerfile", "a.log", "a.py", "keep", "node_modules/x/y", "sub/b.log", "sub/deep/c.log"]
+    assert built_from(tmp_path) == everything
+    (tmp_path / ".git" / "HEAD").write_text("changed")
+    ignore = tmp_path / ".dockerignore"
+    for lines, left in (
+        ("# nothing\n\n/\n", everything),
+        ("*.log\nnode_modules/\n", ["Containerfile", "a.py", "keep", "sub/b.log", "sub/deep/c.log"]),
+        ("**/*.log\n/sub/nothing", ["Containerfile", "a.py", "keep", "node_modules/x/y"]),
+        ("*/*/*\n!sub/deep/c.log", ["Containerfile", "a.log", "a.py", "keep", "sub/b.log", "sub/deep/c.log"]),
+        # It is needed all the same.
+        ("*\n!keep\n", ["Containerfile", "keep"]),
+        ("**", ["Containerfile"]),
+    ):
+        ignore.write_text(lines)
+        assert [name for name in built_from(tmp_path) if name != ".dockerignore"] == left, lines
+    (tmp_path / ".containerignore").write_text("**/.*\nnode_modules\nsub\n")
+    assert built_from(tmp_path) == ["Containerfile", "a.log", "a.py", "keep"]
 
 
 def test_the_containerfile_that_kapelle_brings_is_there() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
+from kapelle.adapters.sandboxes.container.context import files_in
 from kapelle.adapters.sandboxes.programs import SYSTEM
 from kapelle.core.containers import Image, ImageRefused
 
@@ -17,6 +18,10 @@ SHIPPED = Path(__file__).with_name("image")
 EMPTY_FOLDERS = ("etc", "tmp", "proc", "dev", "sys", "run", "var")
 LARGEST = 64 * 1024 * 1024
 """Bytes of a folder with a Containerfile in it: it is read as a whole, again and again."""
+TOO_LARGE = (
+    "give the Containerfile a folder of its own with nothing in it but what it copies, or name in a file .containerignore "
+    "beside it what is to be left out"
+)
 NAME = re.compile(r"[a-z0-9][a-zA-Z0-9._/:@-]*")
 
 
@@ -105,7 +110,7 @@ def _add_folder(archive: tarfile.TarFile, name: str) -> None:
 
 
 def _packed(containerfile: Path) -> bytes:
-    """Return *containerfile* and all that is beside and below it, in an archive that is always the same.
+    """Return *containerfile* and what is beside and below it, in an archive that is always the same.
 
     Raises:
         ImageRefused: it cannot be read, or is too much.
@@ -114,14 +119,11 @@ def _packed(containerfile: Path) -> bytes:
     files: dict[str, bytes] = {}
     executable: set[str] = set()
     try:
-        for path in sorted(folder.rglob("*")):
-            if not path.is_file() or path.is_symlink():
-                continue
+        for path in files_in(folder):
             facts = path.stat()
             size += facts.st_size
             if size > LARGEST:
-                advice = "give the Containerfile a folder of its own, with nothing in it but what it copies"
-                raise ImageRefused(f"{folder} is too large to build an image from (over {LARGEST >> 20} MB); {advice}")
+                raise ImageRefused(f"{folder} is too large to build an image from (over {LARGEST >> 20} MB): {TOO_LARGE}")
             name = str(path.relative_to(folder))
             files[name] = path.read_bytes()
             executable |= {name} if facts.st_mode & 0o100 else set()

@@ -2,7 +2,7 @@
 
 It belongs to the process group of the agent or check, so the host starts, watches and ends it as any other, and it outlives the
 leader. It is one for each agent, so it is small: the standard library and no more, blocking calls, and Docker's API spoken
-by itself (aiodocker and what it needs take four times the memory; see docs/decisions/0014-container-runner.md). It is run as
+by itself (aiodocker and what it needs take four times the memory; see docs/decisions/0015-containers.md). It is run as
 a file, with ``-I -S``: it can import nothing else of Kapelle.
 
     create -> attach -> start -> [ input and output are copied, signals passed on ] -> end of output -> look -> remove -> exit
