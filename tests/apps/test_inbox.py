@@ -80,10 +80,8 @@ async def test_what_a_rule_asks_about_is_told_in_few_words_on_any_terminal(tmp_p
         assert "is asked about" not in told
         if width == 200:
             assert [*told.splitlines()[0].split()] == ["ID", "FOR", "WHAT", "WHY", "UNTIL", "ANSWERS"]
-            assert (
-                told.splitlines()[1].split()[1:]
-                == "api Bash: npm publish Bash(npm *) 10m00s, then deny allow deny always".split()
-            )
+            words = "api Bash: npm publish Bash(npm *) 10m00s, then deny allow deny always"
+            assert " ".join(told.splitlines()[1].split()[1:]) == words
         else:
             assert told.splitlines()[:4] == [
                 item.item_id,
