@@ -44,6 +44,13 @@ def bubblewrap(program: Callable[[str], str]) -> None:
     program("bwrap")
 
 
+@pytest.fixture
+def as_root() -> None:
+    """See that the tests run as root, who gives agents a user of their own."""
+    if os.geteuid() != 0:
+        pytest.skip("only root gives agents a user of their own")
+
+
 @pytest.fixture(scope="session")
 def podman_programs(program: Callable[[str], str]) -> None:
     """See that a Podman can be started."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kapelle.testing.places import Place, until
+from kapelle.testing.terminals import read, terminal
 
 FIXTURES = {"bubblewrap": "bubblewrap", "container": "podman"}
 """What must be there for a sandbox."""
@@ -125,6 +126,19 @@ def test_what_is_asked_waits_for_a_person_and_goes_through(place: Place, sandbox
     late = place.run("answer", item["id"], "deny")
     assert late.code != 0
     assert "has said allow" in late.err
+
+
+def test_a_terminal_shows_what_is_asked_with_the_command_that_answers_it(place: Place) -> None:
+    prepare(place, "touch asked.txt", rules=ASKING)
+    with terminal(place, "run", "../flow.yml", "--rehearse", "../rehearsal.yml", width=100) as (ours, process):
+        seen = read(ours, "1 waits for you: kapelle inbox")
+        (item,) = inbox(place)
+        assert "one: asks: Bash: touch asked.txt (" in seen
+        assert f"kapelle answer {item['id']} allow|deny|always; without an answer until " in seen
+        assert "asks: Bash: touch asked.txt (i-" in seen
+        assert place.run("answer", item["id"], "allow", "--reason", "go on").code == 0
+        assert "said allow: go on" in read(ours, "1/1 tasks")
+        assert process.wait(timeout=30) == 0
 
 
 def test_what_the_cli_would_prompt_for_is_a_question_and_always_holds_for_the_run(place: Place) -> None:

@@ -2,11 +2,14 @@
 
 import json
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from kapelle.apps import models
+from kapelle.apps.cli.inbox import print_items
+from kapelle.apps.cli.output import Plain
 from kapelle.apps.inbox import answer_to, inbox, item_json
 from kapelle.apps.ruling import rules_of
 from kapelle.core.account import Account, AccountState, account_of
@@ -62,6 +65,30 @@ async def test_all_that_waits_is_in_it_and_can_be_answered(tmp_path: Path) -> No
         no = await here.store.read(lambda view: answer_to(view, "release", AnswerKind.DENY, "not today")[1])
         assert isinstance(no, Reject)
         assert no.reason == "not today"
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+async def test_what_a_rule_asks_about_is_told_in_few_words_on_any_terminal(tmp_path: Path, width: int) -> None:
+    async with world(tmp_path) as here:
+        await waiting(here)
+        items = await here.store.read(inbox)
+        stream = StringIO()
+        print_items(Plain(file=stream, width=width, color_system=None), items, here.clock.now())
+        told = stream.getvalue()
+        item = items[0]
+        assert "is asked about" in item.why
+        assert "is asked about" not in told
+        if width == 200:
+            assert [*told.splitlines()[0].split()] == ["ID", "FOR", "WHAT", "WHY", "UNTIL", "ANSWERS"]
+            words = "api Bash: npm publish Bash(npm *) 10m00s, then deny allow deny always"
+            assert " ".join(told.splitlines()[1].split()[1:]) == words
+        else:
+            assert told.splitlines()[:4] == [
+                item.item_id,
+                "  FOR      api",
+                "  WHAT     Bash: npm publish",
+                "  WHY      Bash(npm *)",
+            ]
 
 
 async def test_it_is_named_by_its_task_or_by_the_beginning_of_its_id(tmp_path: Path) -> None:

@@ -1,14 +1,8 @@
 """What a person has to copy is whole on any terminal, and what was drawn anew is gone at the end."""
 
-import os
-import pty
 import signal
-import subprocess
-import sys
 import termios
 from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
 from io import StringIO
 
 import pytest
@@ -17,6 +11,7 @@ from rich.text import Text
 from kapelle.apps.cli.output import Plain
 from kapelle.apps.cli.tables import Column, print_hanging, print_table
 from kapelle.testing.places import Place
+from kapelle.testing.terminals import read, terminal
 
 COLUMNS = (
     Column(name="TASK", folds=True),
@@ -63,36 +58,6 @@ def test_long_text_hangs_under_itself_and_no_word_is_broken(width: int) -> None:
     assert width == 1000 or len(others) > 1
 
 
-@contextmanager
-def terminal(place: Place, *arguments: str, width: int = 60) -> "Generator[tuple[int, subprocess.Popen[bytes]]]":
-    """Run a command in a terminal of its own; yield our end of it, and the process."""
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, width))
-    with subprocess.Popen(
-        [sys.executable, "-m", "kapelle", *arguments],
-        cwd=place.repository,
-        env={**place.environment, "TERM": "xterm"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield ours, process
-        finally:
-            process.kill()
-            os.close(theirs)
-            os.close(ours)
-
-
-def read(ours: int, until: str) -> str:
-    seen = ""
-    with suppress(OSError):
-        while until not in seen:
-            seen += os.read(ours, 65536).decode(errors="replace")
-    return seen
-
-
 def test_ids_and_refs_are_whole_on_a_narrow_terminal(place: Place) -> None:
     tasks = "tasks: {implement-the-new-cart-total: {prompt: 'echo 1 > 1.txt; exit 1', max_attempts: 1}}\n"
     place.write("flow.yml", f"name: a-rather-long-name-of-a-workflow\ndefaults: {{agent: script, gate: none}}\n{tasks}")
@@ -118,3 +83,18 @@ def test_ctrl_c_is_not_written_into_what_is_drawn_anew(place: Place) -> None:
         assert termios.tcgetattr(ours) == before
     # The last that is drawn is erased line by line before the report is printed.
     assert "\x1b[2K" in seen.rpartition("Interrupted")[0]
+
+
+def test_a_terminal_tells_what_a_person_must_approve_and_how_much_there_is(place: Place) -> None:
+    tasks = "{one: {approval: true, prompt: 'true'}, two: {approval: true, prompt: 'true'}}"
+    place.write("flow.yml", f"name: x\ndefaults: {{agent: script, gate: none}}\ntasks: {tasks}\n")
+    with terminal(place, "run", "../flow.yml", width=80) as (ours, process):
+        seen = read(ours, "2 wait for you: kapelle inbox")
+        (first, second) = (item["id"] for item in place.run("inbox", "--json").json)
+        assert f"one: waits for approval: kapelle approve {first}" in seen
+        assert f"two: waits for approval: kapelle approve {second}" in seen
+        assert place.run("answer", "one", "allow").code == 0
+        read(ours, "1 waits for you: kapelle inbox")
+        assert place.run("answer", "two", "allow").code == 0
+        read(ours, "2/2 tasks")
+        assert process.wait(timeout=30) == 0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kapelle.core import shell
 from kapelle.core.builtin_rules import BUILTIN
-from kapelle.core.judging import LOOKS, glob_matches, judge, unspoken
+from kapelle.core.judging import LOOKS, about, glob_matches, judge, unspoken
 from kapelle.core.merge import PROTECTED
 from kapelle.core.rules import Call, Rules, Ruling, Scope, Verdict, parse, rule_problem
 
@@ -341,3 +341,19 @@ def test_of_a_tool_that_need_not_be_judged_no_rule_says_anything(
         assert uses(tool, *paths, rules=rules, about="a/b").verdict is Verdict.PASS
     elif any(rule in {tool, f"{tool}(*)"} for rule in (*deny, *ask)):
         assert uses(tool, *paths, rules=rules).verdict is not Verdict.PASS
+
+
+def test_paths_are_told_as_rules_name_them() -> None:
+    assert uses("Edit", "/w/t/migrations/1.sql").reason == "migrations/1.sql is asked about (Edit(migrations/**))"
+    assert uses("Read", "/secrets/x").reason == "/secrets/x is not allowed here (Read(/secrets/**))"
+
+
+@pytest.mark.parametrize(
+    ("path", "told"), [("/w/t/a.py", "a.py"), ("b.py", "sub/b.py"), ("/w/t/../x", "/w/x"), ("/w/tt/x", "/w/tt/x"), ("/", "/")]
+)
+def test_files_of_a_call_are_told_relative_to_the_workspace(path: str, told: str) -> None:
+    assert about(Call(call_id="1", tool="Edit", paths=(path,), cwd="/w/t/sub"), SCOPE) == told
+
+
+def test_a_command_is_told_as_it_is() -> None:
+    assert about(Call(call_id="1", tool="Bash", command="cd /; rm /w/t/x", paths=("/w/t/x",)), SCOPE) == "cd /; rm /w/t/x"

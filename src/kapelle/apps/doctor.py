@@ -183,11 +183,20 @@ def _sandboxes() -> list[Finding]:
         what += f"; {_limits(can)}"
         if not can.ends_all:
             what += "; what leaves its process group and drops its environment goes on"
-        instead = f"{better} works here, and is taken where `sandbox` says nothing else." if better else ""
-        remedy = instead or "Agents can do whatever you can: let them work on what you can restore."
         standing = Standing.NOTE if open_ or len(can.limits) < len(Limit) else Standing.OK
-        found.append(Finding(area="sandbox", standing=standing, what=what, remedy="" if isolated else remedy))
+        found.append(Finding(area="sandbox", standing=standing, what=what, remedy=_sandbox_remedy(can, better)))
     return found
+
+
+def _sandbox_remedy(can: SandboxCapabilities, better: str | None) -> str:
+    """Return what to do about what a sandbox does not isolate or hold; *better* is one that isolates here."""
+    parts: list[str] = []
+    if not (can.files or can.network or can.pids):
+        instead = f"{better} works here, and is taken where `sandbox` says nothing else." if better else ""
+        parts.append(instead or "Agents can do whatever you can: let them work on what you can restore.")
+    if len(can.limits) < len(Limit):
+        parts.append("Run in a systemd user session (delegated control groups), or leave out the limits that are not held.")
+    return " ".join(parts)
 
 
 def _limits(can: SandboxCapabilities) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from kapelle.apps.delivering import held_up
 from kapelle.apps.reviewing import review_of_task
 from kapelle.core.account import AccountState, account_of, remedy
+from kapelle.core.builtin_rules import BUILTIN
 from kapelle.core.errors import Ambiguous, NotFound, UsageError
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import RunId, TaskId
@@ -21,6 +22,7 @@ from kapelle.core.task import Task, TaskState, Wait
 PREFIX = "i-"
 """How the ids of questions begin."""
 YES_OR_NO = (AnswerKind.ALLOW, AnswerKind.DENY)
+BUILT_IN = frozenset(builtin.name for builtin in BUILTIN)
 TRY_AGAIN = (AnswerKind.ALLOW,)
 """For what a person sees to elsewhere: then it is tried again."""
 
@@ -39,6 +41,8 @@ class Item:
     """Of the task, the account or the target."""
     what: str
     why: str = ""
+    rule: str = ""
+    """The rule that asks: its text, or the name of a built-in one."""
     answers: tuple[AnswerKind, ...] = YES_OR_NO
     always: tuple[str, ...] = ()
     """What `always` would let through for the rest of the run."""
@@ -46,6 +50,13 @@ class Item:
     deadline_at: datetime | None = None
     default: Fallback | None = None
     """What happens at the deadline."""
+
+    @property
+    def because(self) -> str:
+        """Why, in few words: a person's own rule says it by itself."""
+        if not self.rule:
+            return self.why
+        return f"{self.rule}: {self.why}" if self.rule in BUILT_IN else self.rule
 
 
 def inbox(view: View) -> list[Item]:
@@ -67,6 +78,7 @@ def _question(view: View, question: Question) -> Item:
         name=task.name if task is not None else question.task_id,
         what=f"{question.tool}: {question.what}",
         why=question.reason,
+        rule=question.rule,
         answers=tuple(AnswerKind),
         always=question.keys,
         since=question.asked_at,
@@ -169,6 +181,7 @@ def item_json(item: Item) -> dict[str, Any]:
         "name": item.name,
         "what": item.what,
         "why": item.why or None,
+        "rule": item.rule or None,
         "answers": [answer.value for answer in item.answers],
         "always": list(item.always),
         "since": item.since.isoformat() if item.since else None,

@@ -1,15 +1,17 @@
 """What agents.yml asks of a sandbox: read, put together from the whole file and one agent, and held against what it can."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from kapelle.apps import models
 from kapelle.apps.imaging import image
 from kapelle.apps.settings import AUTO
 from kapelle.core.errors import Mistake
+from kapelle.core.gateway import Upstream
 from kapelle.core.isolation import Isolation, Mount, MountKind, Network, NetworkKind, ProcessLimits
-from kapelle.core.ports import Sandbox
+from kapelle.core.ports import Driver, Sandbox
 from kapelle.core.run import RunSpec
 from kapelle.core.task import WorkspaceKind
 
@@ -17,6 +19,7 @@ PREFERRED = ("bubblewrap",)
 """Sandboxes that are taken when none is named, the best first."""
 PLAIN = "process"
 HELD = "`kapelle doctor` tells what each sandbox holds here"
+LEAVE_OUT = f"leave it out, or run in a systemd user session (delegated control groups); {HELD}"
 
 
 def chosen(sandboxes: Mapping[str, Sandbox], named: str, *, why_open: str = "") -> str:
@@ -36,13 +39,26 @@ def why_open(kinds: Collection[WorkspaceKind | None], *, own_login: bool) -> str
     return ""
 
 
-def unisolated(spec: RunSpec, sandboxes: Mapping[str, Sandbox], named: str) -> str:
+def own_login(upstream: Upstream, drivers: Iterable[Driver]) -> bool:
+    """Say whether any of *drivers* calls its model with the operator's own login."""
+    return upstream.own_login and any(driver.capabilities.uses_gateway for driver in drivers)
+
+
+def because(sandboxes: Mapping[str, Sandbox], named: str, *, why_open: str) -> str:
+    """Return why *named* does not mean a sandbox that isolates here; empty when it does, or when nobody left the choice."""
+    if named != AUTO:
+        return ""
+    missing = [f"{name}: {problem}" for name in PREFERRED if name in sandboxes and (problem := sandboxes[name].missing())]
+    return "; ".join(missing) or why_open
+
+
+def unisolated(spec: RunSpec, sandboxes: Mapping[str, Sandbox], drivers: Mapping[str, Driver], named: str) -> str:
     """Return why nothing of a run is isolated although nobody asked for that, in words for people; empty when it is."""
     if named != AUTO or spec.workspace.sandbox != PLAIN:
         return ""
-    reason = why_open({task.workspace for task in spec.tasks}, own_login=spec.upstream.own_login)
-    missing = [f"{name}: {problem}" for name in PREFERRED if name in sandboxes and (problem := sandboxes[name].missing())]
-    return "; ".join(missing) or reason
+    logs_in = own_login(spec.upstream, (drivers[config.program] for config in spec.configs))
+    reason = why_open({task.workspace for task in spec.tasks}, own_login=logs_in)
+    return because(sandboxes, named, why_open=reason)
 
 
 def isolation(
@@ -78,46 +94,75 @@ def isolation(
     return found, wrong
 
 
-def unheld(sandbox: Sandbox | None, asked: Isolation, here: tuple[str, ...] = ()) -> list[Mistake]:
-    """Return what of *asked* the sandbox cannot hold: better said before than not held after."""
+def unheld(
+    sandbox: Sandbox | None, asked: Isolation, given: models.Isolated, here: tuple[str, ...] = (), *, because: str = ""
+) -> list[Mistake]:
+    """Return what of *asked* the sandbox cannot hold: better said before than not held after.
+
+    *given* is what was written at *here*: what is not from there has its place where the whole file says it, or where another
+    sandbox is named for it. *because* says why it is this sandbox, where nobody named it.
+    """
     if sandbox is None or sandbox.missing():
         # That is a mistake of its own.
         return []
-    can, name = sandbox.capabilities, sandbox.name
+    can, name = sandbox.capabilities, f"the sandbox {sandbox.name}"
+    why = f" (it is taken since {because})" if because else ""
     wrong: list[Mistake] = []
+
+    def add(message: str, advice: str, *keys: str) -> None:
+        own = _is_given(given, keys)
+        path = (*here, *keys) if own else ((*here, "sandbox") if given.sandbox is not None else keys)
+        wrong.append(Mistake(message=message, advice=advice, path=path))
+
     for limit in asked.limits.given():
         if limit not in can.limits:
-            message = f"the sandbox {name} cannot hold a limit of {limit.value} here"
-            wrong.append(Mistake(message=message, advice=HELD, path=(*here, "limits")))
+            add(f"{name} cannot hold a limit of {limit.value} here{why}", LEAVE_OUT, "limits", limit.value)
     if asked.network.closed and not can.network:
-        message = f"the sandbox {name} keeps nobody from the network"
-        wrong.append(Mistake(message=message, advice=HELD, path=(*here, "network")))
+        add(f"{name} keeps nobody from the network{why}", HELD, "network")
     if asked.image and not can.images:
-        message = f"the sandbox {name} takes its programs from this machine, not from an image"
-        wrong.append(Mistake(message=message, advice="leave it out, or say `sandbox: container`", path=(*here, "image")))
+        advice = "leave it out, or say `sandbox: container`"
+        add(f"{name} takes its programs from this machine, not from an image{why}", advice, "image")
     if can.files:
-        wrong += _written(asked, here)
+        for message, advice in _written(asked):
+            add(message, advice, "mounts")
     if not can.files and any(mount.kind is MountKind.HIDE for mount in asked.mounts):
-        message = f"the sandbox {name} hides nothing"
-        wrong.append(Mistake(message=message, advice=HELD, path=(*here, "mounts")))
+        add(f"{name} hides nothing{why}", HELD, "mounts")
     return wrong
 
 
-def _written(asked: Isolation, here: tuple[str, ...]) -> Iterator[Mistake]:
-    """Yield what is wrong with directories that agents may write: nobody outside is to rely on what is in them."""
+def _written(asked: Isolation) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with directories that agents may write, with advice: nobody is to rely on what is in them."""
     open_ = [mount.path for mount in asked.mounts if mount.kind is MountKind.WRITE]
     programs = [entry for entry in os.environ.get("PATH", "").split(os.pathsep) if Path(entry).is_absolute()]
     for path in open_:
         if held := next((entry for entry in programs if Path(os.path.realpath(entry)).is_relative_to(path)), None):
             message = f"{held} is on your PATH, and agents could write it: Kapelle itself would start what they put there"
             advice = "name a directory below it that holds no programs, or take it off your PATH"
-            yield Mistake(message=message, advice=advice, path=(*here, "mounts"))
+            yield message, advice
     for mount in asked.mounts:
         if outer := next((path for path in open_ if path != mount.path and Path(mount.path).is_relative_to(path)), None):
             message = (
                 f"{mount.path} lies in {outer}, which agents may write: they decide what is there when the next one starts"
             )
-            yield Mistake(message=message, advice="leave one of the two out", path=(*here, "mounts"))
+            yield message, "leave one of the two out"
+
+
+def _is_given(given: models.Isolated, keys: tuple[str, ...]) -> bool:
+    found: Any = given
+    for key in keys:
+        if key not in found.model_fields_set:
+            return False
+        found = getattr(found, key)
+    return True
+
+
+def not_given_away(task: str, sandbox: Sandbox | None) -> list[Mistake]:
+    """Return what is wrong with a *task* that works in a directory of the operator's, in *sandbox*."""
+    if os.geteuid() != 0 or sandbox is None or not sandbox.capabilities.files:
+        return []
+    message = f"agents that root starts in the sandbox {sandbox.name} own nothing of yours: {task} could not work there"
+    advice = "leave `workspace: path` out, start Kapelle as another user, or write `sandbox: process` for its agent"
+    return [Mistake(message=message, advice=advice, path=("tasks", task, "workspace"))]
 
 
 def _place(root: Path, written: str) -> tuple[str, str]:

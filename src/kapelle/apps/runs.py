@@ -11,9 +11,10 @@ from kapelle.apps.desk import Desk
 from kapelle.apps.secrets import look
 from kapelle.apps.settings import Configuration
 from kapelle.apps.upstream import choose_upstream
-from kapelle.apps.workflows import Workshop, to_run
+from kapelle.apps.workflows import Workshop, check_login, to_run
 from kapelle.core.account import AccountState, account_of
 from kapelle.core.errors import ProgramMissing, SecretMissing, UsageError
+from kapelle.core.gateway import Upstream
 from kapelle.core.git import RepositoryFacts
 from kapelle.core.ids import AccountId, RunId
 from kapelle.core.requests import Submit
@@ -23,6 +24,10 @@ from kapelle.documents import Document
 
 # What the top of a bare repository holds.
 _BARE = ("HEAD", "objects", "refs")
+
+
+REHEARSED = Upstream(rehearsal="any")
+"""In the place of what answers the model calls of a run that is only looked at."""
 
 
 async def repository_of(found: Configuration) -> RepositoryFacts | None:
@@ -70,7 +75,7 @@ async def prepare(
         CredentialsMissing: the run needs a model and there is no way to reach one.
         SecretMissing: a secret that an agent of the run must have is not to be had.
         ProgramMissing: a program that an agent of the run needs is not installed.
-        UsageError: an input or the target is not possible.
+        UsageError: an input or the target is not possible, or an agent's sandbox keeps its login from it.
     """
     shop = await workshop(found)
     if shop.repository is not None and found.settings.home.resolve().is_relative_to(shop.repository.root):
@@ -80,7 +85,8 @@ async def prepare(
         )
     if rehearse is not None:
         compose.load_rehearsal(rehearse)
-    upstream = choose_upstream(found, rehearse=rehearse, record=record)
+    # Who only checks is told of no login: with a rehearsal there need be none.
+    upstream = REHEARSED if check_only else choose_upstream(found, rehearse=rehearse, record=record)
     try:
         # In a thread: what a template computes may take a while.
         spec = await to_thread(to_run, document, workflow, shop, inputs=inputs, upstream=upstream)
@@ -107,7 +113,9 @@ async def prepare(
     if rehearse is not None:
         return spec
     models_needed = any(compose.drivers()[config.program].capabilities.uses_gateway for config in spec.configs)
-    return replace(spec, upstream=choose_upstream(found, rehearse=None, record=record, needs_model=models_needed))
+    spec = replace(spec, upstream=choose_upstream(found, rehearse=None, record=record, needs_model=models_needed))
+    check_login(shop, spec)
+    return spec
 
 
 def held_by_account(view: View, runs: Sequence[Run], *, named: bool) -> frozenset[RunId]:

@@ -1,14 +1,14 @@
 """From a workflow file and a configuration to a run that can be submitted: everything checked, every mistake told at once."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from kapelle.apps import models
 from kapelle.apps.imaging import of_its_own
-from kapelle.apps.isolating import chosen, isolation, unheld, why_open
+from kapelle.apps.isolating import because, chosen, isolation, not_given_away, own_login, unheld, why_open
 from kapelle.apps.ruling import rules_of
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
 from kapelle.core.agent import AgentConfig
@@ -49,6 +49,10 @@ class Workshop:
         """Return the name of the sandbox that *named* means here, or that of the settings."""
         return chosen(self.sandboxes, named or self.configuration.settings.sandbox, why_open=self.why_open)
 
+    def because(self, named: str | None = None) -> str:
+        """Return why that is not one that isolates, where nobody named it."""
+        return because(self.sandboxes, named or self.configuration.settings.sandbox, why_open=self.why_open)
+
 
 def read_workflow(path: Path) -> tuple[Document, models.Workflow]:
     """Read the workflow file at *path*; what is wrong with it so far is kept with the document.
@@ -64,15 +68,18 @@ def read_workflow(path: Path) -> tuple[Document, models.Workflow]:
     return document, workflow
 
 
-def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake]]:
-    """Return the agents of agents.yml, and what is wrong with them."""
+def agent_configs(shop: Workshop, used: Collection[str] | None = None) -> tuple[tuple[AgentConfig, ...], list[Mistake]]:
+    """Return the agents of agents.yml, and what is wrong with them.
+
+    What this machine cannot hold is wrong with those alone that are *used*; None: with all.
+    """
     found: list[AgentConfig] = []
     wrong: list[Mistake] = []
     path = shop.configuration.root / AGENTS_FILE
     document = Document.read(path) if path.exists() else Document(str(path), None)
     wrong += _sandbox_wrong(shop, document, shop.sandbox(), ())
     whole, problems = isolation(shop.configuration.root, shop.configuration.agents)
-    problems += unheld(shop.sandboxes.get(shop.sandbox()), whole)
+    problems += unheld(shop.sandboxes.get(shop.sandbox()), whole, shop.configuration.agents, because=shop.because())
     wrong += [document.located(problem) for problem in problems]
     for name, agent in shop.configuration.agents.agents.items():
         here = ("agents", name)
@@ -81,7 +88,8 @@ def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake
             advice = closest(agent.program, shop.drivers)
             message = f"there is no driver for the program {agent.program}"
             wrong.append(document.located(Mistake(message=message, advice=advice, path=(*here, "program"))))
-        if agent.sandbox is not None:
+        holds = used is None or name in used
+        if agent.sandbox is not None and holds:
             wrong += _sandbox_wrong(shop, document, shop.sandbox(agent.sandbox), here)
         prompt, problem = _system_prompt(shop.configuration.root, agent.prompt)
         if problem:
@@ -92,7 +100,8 @@ def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake
         sandbox = shop.sandbox(agent.sandbox)
         asked, problems = isolation(shop.configuration.root, agent, whole, here)
         asked = of_its_own(shop.sandboxes.get(sandbox), asked, given=agent.image is not None)
-        problems += unheld(shop.sandboxes.get(sandbox), asked, here) if agent.isolation_given or agent.sandbox else []
+        if holds:
+            problems += unheld(shop.sandboxes.get(sandbox), asked, agent, here, because=shop.because(agent.sandbox))
         if asked.network.kind is NetworkKind.NONE and driver is not None and driver.capabilities.uses_gateway:
             advice = "write `network: model-only`"
             message = f"with `network: none` {agent.program} does not reach its model"
@@ -108,7 +117,7 @@ def agent_configs(shop: Workshop) -> tuple[tuple[AgentConfig, ...], list[Mistake
             advice = "see the reference of agents.yml"
             wrong.append(document.located(Mistake(message=text, advice=advice, path=here)))
         found.append(config)
-    return tuple(found), wrong
+    return tuple(found), list(dict.fromkeys(wrong))
 
 
 def _sandbox_wrong(shop: Workshop, document: Document, name: str, here: tuple[str, ...]) -> list[Mistake]:
@@ -207,7 +216,7 @@ def to_run(
 
     Raises:
         FileInvalid: the workflow or agents.yml has mistakes; all of them are told, each with its place.
-        UsageError: an input is unknown or missing, or an agent cannot have what it needs in its sandbox.
+        UsageError: an input is unknown or missing.
     """
     values = input_values(workflow, inputs) if not document.mistakes else {}
     phases = tuple(workflow.phases if workflow.phases is not None else shop.configuration.project.phases)
@@ -219,7 +228,12 @@ def to_run(
         tasks.append(made)
         further.extend(problems)
     shop = replace(shop, why_open=_why_open(shop, tasks, upstream))
-    configs, wrong = agent_configs(shop)
+    used = {made.spec.agent for made in tasks}
+    configs, wrong = agent_configs(shop, used)
+    in_sandbox = {config.name: shop.sandboxes.get(config.sandbox) for config in configs}
+    for made in tasks:
+        if made.spec.workspace is WorkspaceKind.PATH:
+            further.extend(not_given_away(made.spec.name, in_sandbox.get(made.spec.agent)))
     around = Surroundings(
         agents=frozenset(config.name for config in configs),
         gates=frozenset(gate.name for gate in all_gates),
@@ -247,7 +261,6 @@ def _spec(
 ) -> RunSpec:
     settings, repository = shop.configuration.settings, shop.repository
     used = {spec.agent for spec in tasks}
-    _check_login(shop, [config for config in configs if config.name in used], upstream)
     return RunSpec(
         name=workflow.name,
         project=shop.configuration.project.name or shop.configuration.root.name,
@@ -282,11 +295,10 @@ def _why_open(shop: Workshop, tasks: Sequence[WorkflowTask], upstream: Upstream)
     agents = shop.configuration.agents.agents
     programs = {agents[task.spec.agent].program for task in tasks if task.spec.agent in agents}
     drivers = [driver for program in programs if (driver := shop.drivers.get(program)) is not None]
-    own_login = upstream.own_login and any(driver.capabilities.uses_gateway for driver in drivers)
-    return why_open({task.spec.workspace for task in tasks}, own_login=own_login)
+    return why_open({task.spec.workspace for task in tasks}, own_login=own_login(upstream, drivers))
 
 
-def _check_login(shop: Workshop, configs: Sequence[AgentConfig], upstream: Upstream) -> None:
+def check_login(shop: Workshop, spec: RunSpec) -> None:
     """See that no agent needs a login that its sandbox keeps from it.
 
     Raises:
@@ -294,10 +306,10 @@ def _check_login(shop: Workshop, configs: Sequence[AgentConfig], upstream: Upstr
     """
     held = [
         config.name
-        for config in configs
+        for config in spec.configs
         if shop.sandboxes[config.sandbox].capabilities.files and shop.drivers[config.program].capabilities.uses_gateway
     ]
-    if upstream.own_login and held:
+    if spec.upstream.own_login and held:
         remedy = "Set ANTHROPIC_API_KEY, which stays in the gateway; or `sandbox: process` for these agents."
         message = f"the login of claude is in your own home, which agents in a sandbox do not see: {', '.join(held)}"
         raise UsageError(message, remedy=remedy)

@@ -8,7 +8,7 @@ from kapelle.core import shell
 from kapelle.core.builtin_rules import BUILTIN, Deed, git_words, reads, writes
 from kapelle.core.frozen import frozen
 from kapelle.core.merge import protected
-from kapelle.core.rules import Call, Rules, Ruling, Scope, Verdict, parse, worst
+from kapelle.core.rules import ABOUT, Call, Rules, Ruling, Scope, Verdict, parse, worst
 from kapelle.core.shell import Script, Simple
 
 EDITS = frozenset({"Edit", "Write", "MultiEdit", "NotebookEdit"})
@@ -113,7 +113,7 @@ def _own(rules: Rules, call: Call, deed: Deed, scope: Scope) -> Iterator[_Found]
                 paths = deed.writes if tool in EDITS else [*_paths(call, None, scope, READS), *_read(deed)]
                 for path in paths:
                     if path_matches(pattern, path, scope.workspace):
-                        yield _Found(verdict=verdict, rule=text, reason=f"{path} {words} ({text})")
+                        yield _Found(verdict=verdict, rule=text, reason=f"{within(path, scope.workspace)} {words} ({text})")
             elif fnmatchcase(call.tool, tool) and fnmatchcase(call.what, pattern):
                 yield _Found(verdict=verdict, rule=text, reason=f"{call.tool} {words} ({text})")
 
@@ -137,6 +137,20 @@ def matches(pattern: str, command: Simple) -> bool:
         if fnmatchcase(text, pattern) or (pattern.endswith(" *") and text == pattern[:-2]):
             return True
     return False
+
+
+def within(path: str, workspace: str) -> str:
+    """Return the absolute *path* as a rule names it: relative to the workspace when it is below that."""
+    return relpath(path, workspace) if Scope(workspace=workspace).holds(path) else path
+
+
+def about(call: Call, scope: Scope) -> str:
+    """Return what *call* is about, for people: as ``Call.what``, with paths as rules name them. A command stays as it is."""
+    if call.command is not None or not call.paths:
+        return call.what
+    cwd = call.cwd or scope.workspace
+    whole = [normpath(path if isabs(path) else join(cwd, path)) for path in call.paths]
+    return ", ".join(within(path, scope.workspace) for path in whole)[:ABOUT]
 
 
 def path_matches(pattern: str, path: str, workspace: str) -> bool:

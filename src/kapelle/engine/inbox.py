@@ -14,6 +14,7 @@ from datetime import datetime
 
 from kapelle.core.agent import Agent
 from kapelle.core.ids import QuestionId
+from kapelle.core.judging import about
 from kapelle.core.question import Question, QuestionState, deadline, detail, settle
 from kapelle.core.rule_events import (
     CommandAllowed,
@@ -104,7 +105,7 @@ class InboxStage:
             agent_id=agent.agent_id,
             call_id=call.call_id,
             tool=call.tool,
-            what=call.what,
+            what=about(call, agent.scope),
             rule=ruling.rule,
             reason=ruling.reason,
             keys=ruling.keys,
@@ -168,7 +169,7 @@ def _fact(kind: type[CommandDenied] | type[CommandAllowed], waiting: Waiting, re
         task_id=agent.task_id,
         agent_id=agent.agent_id,
         tool=call.tool,
-        what=call.what,
+        what=about(call, agent.scope),
         rule=waiting.ruling.rule,
         reason=reason,
     )

@@ -46,7 +46,7 @@ class Asked:
 
 
 class Resolving:
-    """Looks up the addresses of hosts as this machine does, in threads of its own: those of whoever leads are for all others."""
+    """Looks up the addresses of hosts as this machine does, in threads of its own: the leader needs the common ones."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(RESOLVERS, thread_name_prefix="resolving")

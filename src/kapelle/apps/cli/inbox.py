@@ -1,10 +1,12 @@
 """`inbox` and `answer`: what waits for a person, and what the person says."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.text import Text
 
 from kapelle.apps import compose
@@ -21,10 +23,10 @@ from kapelle.core.question import AnswerKind
 INBOX = (
     Column(name="ID"),
     Column(name="FOR"),
-    Column(name="WHAT", folds=True),
-    Column(name="WHY", folds=True),
-    Column(name="UNTIL", folds=True),
-    Column(name="ANSWERS", folds=True),
+    Column(name="WHAT", folds=True, least=30),
+    Column(name="WHY", folds=True, least=20),
+    Column(name="UNTIL"),
+    Column(name="ANSWERS"),
 )
 
 
@@ -59,8 +61,13 @@ async def _inbox(folder: Path | None, *, as_json: bool) -> None:
     if not items:
         console.print("Nothing waits for you.")
         return
-    print_table(console, INBOX, [_row(item, now) for item in items])
+    print_items(console, items, now)
     console.print(Text("kapelle answer ID allow|deny|always", style="dim"))
+
+
+def print_items(console: Console, items: Sequence[Item], now: datetime) -> None:
+    """Print what waits."""
+    print_table(console, INBOX, [_row(item, now) for item in items])
 
 
 def _row(item: Item, now: datetime) -> tuple[str | Text, ...]:
@@ -72,7 +79,7 @@ def _row(item: Item, now: datetime) -> tuple[str | Text, ...]:
         Text(item.item_id, style="bold"),
         item.name,
         item.what,
-        item.why,
+        item.because,
         until,
         " ".join(kind.value for kind in item.answers),
     )

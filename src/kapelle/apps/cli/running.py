@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 import termios
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -17,13 +17,16 @@ from rich.text import Text
 from kapelle.apps.cli.output import count_tokens, err, money, out, state_text
 from kapelle.apps.cli.telling import line_of
 from kapelle.apps.desk import Desk
+from kapelle.apps.inbox import inbox
 from kapelle.apps.memory import collect_less
 from kapelle.apps.views import RunReport, done_text, run_report
 from kapelle.core.durations import format_duration
-from kapelle.core.events import AgentUsedTool, ChangeHeld, Entry, Event, TaskMoved
+from kapelle.core.events import AgentUsedTool, ChangeHeld, Entry, Event, TaskMoved, TaskWaited
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.plain_text import shown
-from kapelle.core.task import TERMINAL
+from kapelle.core.question import ASKS
+from kapelle.core.rule_events import QuestionAnswered, QuestionAsked, QuestionExpired
+from kapelle.core.task import TERMINAL, Wait
 from kapelle.engine.leader import Stop
 
 NARROW = 80
@@ -57,6 +60,8 @@ class Watcher:
         self._names: dict[str, str] = {}
         self._note = ""
         self._seq = 0
+        self._waiting = 0
+        """How many things wait for a person."""
         self._reviews: set[str] = set()
         """Commits whose review was asked for."""
 
@@ -94,11 +99,12 @@ class Watcher:
             narrow = live.console.width < NARROW
             while True:
                 last = over.is_set()
-                for entry in await self._entries():
-                    self._take(entry.event)
+                entries = await self._entries()
                 report = await self._report()
                 if report is not None:
-                    for text in self._new_reviews(report):
+                    self._names = {entry.task.task_id: entry.task.name for entry in report.tasks}
+                    self._waiting = len(await self._desk.world.store.read(inbox))
+                    for text in (*self._asked(entries), *self._new_reviews(report)):
                         # Above the table, where nothing is cut: it is neither wrapped nor shortened.
                         live.console.print(Text(text, style="yellow"), soft_wrap=True)
                     live.update(self._picture(report, self._desk.world.clock.now(), narrow=narrow))
@@ -136,6 +142,16 @@ class Watcher:
                 self._reviews.add(review.commit)
                 yield review.text
 
+    def _asked(self, entries: Iterable[Entry]) -> Iterator[str]:
+        """Take in what happened, and yield of it what a person is asked, or was, in the words of a pipe."""
+        for entry in entries:
+            self._take(entry.event)
+            event = entry.event
+            # How to review a change of protected files, which has a detail, is told at length.
+            start = isinstance(event, TaskWaited) and event.waits_for is Wait.APPROVAL and not event.detail
+            if start or isinstance(event, QuestionAsked | QuestionAnswered | QuestionExpired):
+                yield from (f"{entry.at.astimezone():%H:%M:%S} {line}" for line in line_of(entry.event, self._names))
+
     def _take(self, event: Event) -> None:
         if event.task_id is None:
             return
@@ -164,7 +180,8 @@ class Watcher:
             elif task.state in TERMINAL:
                 doing = task.summary.splitlines()[0] if task.summary else ""
             elif task.waits_for is not None:
-                doing = report.waits_for(task)
+                # How to answer a question stands above the table.
+                doing = f"asks: {task.detail.removeprefix(ASKS)}" if task.detail.startswith(ASKS) else report.waits_for(task)
             elapsed = entry.elapsed(now)
             tokens = count_tokens(entry.spend.usage.total) if entry.spend.calls else ""
             table.add_row(
@@ -182,6 +199,9 @@ class Watcher:
         sums = f"{done_text(report.counts)}  {count_tokens(report.spend.usage.total)} tokens  "
         head.add_row(Text(report.run.spec.name, style="bold"), bar, f"{sums}{money(report.spend.cost_usd)}  {elapsed}")
         parts = [head, Text(), table]
+        if self._waiting:
+            waits = "1 waits" if self._waiting == 1 else f"{self._waiting} wait"
+            parts.append(Text(f"{waits} for you: kapelle inbox", style="yellow"))
         if self._note:
             parts.append(Text(self._note, style="yellow", no_wrap=False, overflow="fold"))
         return Group(*parts)

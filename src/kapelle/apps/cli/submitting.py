@@ -152,7 +152,7 @@ async def _spec(found: Configuration, wanted: _Wanted) -> RunSpec:
 
 async def _run(found: Configuration, wanted: _Wanted, *, as_json: bool) -> int:
     spec = await _spec(found, wanted)
-    if reason := unisolated(spec, compose.sandboxes(), found.settings.sandbox):
+    if reason := unisolated(spec, compose.sandboxes(), compose.drivers(), found.settings.sandbox):
         err().print(f"Nothing is isolated in this run ({reason}): agents and checks can do whatever you can.")
     async with compose.open_desk(found) as desk:
         run_id = await accept(desk, found, spec, principal(desk.world.store.store_id))
@@ -186,7 +186,7 @@ async def _stay(desk: Desk, run_id: RunId, *, as_json: bool, resumed: bool = Fal
 
 async def _submit_only(found: Configuration, wanted: _Wanted, *, as_json: bool) -> None:
     spec = await _spec(found, wanted)
-    if reason := unisolated(spec, compose.sandboxes(), found.settings.sandbox):
+    if reason := unisolated(spec, compose.sandboxes(), compose.drivers(), found.settings.sandbox):
         err().print(f"Nothing is isolated in this run ({reason}): agents and checks can do whatever you can.")
     async with compose.open_desk(found) as desk:
         run_id = await accept(desk, found, spec, principal(desk.world.store.store_id))

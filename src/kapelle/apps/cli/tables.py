@@ -16,7 +16,7 @@ from kapelle.core.plain_text import shown
 
 GAP = 2
 NARROWEST = 10
-"""Letters that a column which is folded keeps; with fewer it cannot be read."""
+"""Letters that a column which is folded keeps, unless it says otherwise; with fewer it cannot be read."""
 
 
 @frozen
@@ -27,6 +27,8 @@ class Column:
     right: bool = False
     folds: bool = False
     """Whether it may be broken into several lines: never what has to be copied."""
+    least: int = NARROWEST
+    """Letters that it keeps then: with fewer, each row becomes lines of its own."""
 
 
 def print_table(console: Console, columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> None:
@@ -34,7 +36,7 @@ def print_table(console: Console, columns: Sequence[Column], rows: Iterable[Sequ
     cells = [[_plain(cell) for cell in row] for row in rows]
     widths = [max([len(column.name), *(cell_len(row[at].plain) for row in cells)]) for at, column in enumerate(columns)]
     gaps = GAP * (len(columns) - 1)
-    folded = [min(width, NARROWEST) if column.folds else width for column, width in zip(columns, widths, strict=True)]
+    folded = [min(width, column.least) if column.folds else width for column, width in zip(columns, widths, strict=True)]
     if sum(folded) + gaps > console.width:
         _print_lines(console, columns, cells)
         return

@@ -114,10 +114,11 @@ def _told(event: Event) -> str | None:
 
 def _ruled(event: Event) -> str | None:
     match event:
-        case QuestionAsked(question_id=question_id, tool=tool, what=what, reason=reason, default=default):
+        case QuestionAsked(question_id=question_id, tool=tool, what=what, reason=reason, default=default, deadline_at=until):
             why = f" ({_first(reason)})" if reason else ""
             answers = f"kapelle answer {question_id} allow|deny|always"
-            return f"asks: {tool}: {what[:LONGEST]}{why}: {answers}; without an answer: {default}"
+            otherwise = f"without an answer until {until.astimezone():%H:%M:%S}: {default}"
+            return f"asks: {tool}: {what[:LONGEST]}{why}: {answers}; {otherwise}"
         case QuestionAnswered(answer=answer, principal=principal, reason=reason):
             return f"{principal} said {answer}" + (f": {_first(reason)}" if reason else "")
         case QuestionExpired(default=default):
