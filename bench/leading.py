@@ -108,6 +108,7 @@ async def leading(home: Path, *, slots: int | None = None) -> AsyncGenerator[Ben
             back_up=sqlite_store.back_up,
             backup_every=configuration.settings.backup_every,
             steady=time.monotonic,
+            while_leading=contextlib.nullcontext,
         )
         stop = Stop()
         collect_less()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kapelle.adapters.system import cgroups
 from kapelle.testing.places import Place, until
 from kapelle.testing.terminals import read, terminal
 
@@ -269,6 +270,16 @@ def sockets(*more):
     return "spoken to"
 
 
+def detached():
+    # Nobody of the agent's is above it any more; its group is the same.
+    words = [*base, "answer", item, "always", "-C", checkout]
+    away = ["setsid", "--fork", "sh", "-c", '"$@" > said.tmp 2>&1; mv said.tmp said.txt', "sh", *words]
+    subprocess.run(away, env=env)
+    while not os.path.exists("said.txt"):
+        pass
+    return open("said.txt").read()
+
+
 item = "i-0"
 for _ in range(50):
     said = kapelle("inbox", "--json")
@@ -280,6 +291,7 @@ names = [name for name in env if name.startswith("KAPELLE_") and name != "KAPELL
 for name in names:
     env.pop(name)
 attempt("cleaned", lambda: kapelle("answer", item, "always").stderr)
+attempt("detached", detached)
 attempt("sockets", sockets)
 if clean == "all":
     attempt("store", store)
@@ -298,16 +310,35 @@ def evil(place: Place, sandbox: str, tries: str) -> list[dict[str, Any]]:
     return events(place)
 
 
+def test_an_agent_of_which_everything_was_denied_has_done_nothing(place: Place) -> None:
+    prepare(place, "sudo id > root.txt")
+    turns = [{"tools": [{"Bash": {"command": "sudo id > root.txt"}}]}, {"say": "Done."}]
+    rules = {"rules": [{"when": {"prompt": "Work"}, "turns": turns}], "otherwise": {"say": "Done, I said."}}
+    place.write("rehearsal.yml", json.dumps(rules))
+
+    answer = place.run("run", "../flow.yml", "--rehearse", "../rehearsal.yml", "--json")
+
+    assert answer.code == 1
+    (task,) = answer.json["tasks"]
+    assert task["failure"]["kind"] == "no_work"
+    assert "every tool that it called was refused or failed" in task["failure"]["message"]
+
+
 def test_an_agent_does_not_answer_its_own_question(place: Place) -> None:
     found = evil(place, "process", "some")
 
     tried = place.git("show", "main:evil.txt")
-    assert tried.count("only a person can answer") == 2, tried
+    groups = bool(cgroups.here().hierarchies)
+    assert tried.count("only a person can answer") == (3 if groups else 2), tried
     assert "asked.txt" not in place.git("ls-tree", "--name-only", "main")
     refused = [event["reason"] for event in found if event["kind"] == "request.refused"]
-    assert len(refused) == 2
-    assert all("agent:one" in reason for reason in refused)
-    assert [event["kind"] for event in found if event["kind"].startswith("question.")] == ["question.asked", "question.expired"]
+    assert ["agent:one" in reason for reason in refused] == [True, True, *([False] if groups else [])]
+    assert len(refused) == (3 if groups else 2)
+    if groups:
+        assert [event["kind"] for event in found if event["kind"].startswith("question.")] == [
+            "question.asked",
+            "question.expired",
+        ]
     assert len([event for event in found if event["kind"] == "warden.refused"]) == 2
 
 

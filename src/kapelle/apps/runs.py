@@ -2,7 +2,7 @@
 
 import shutil
 from asyncio import to_thread
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,17 +105,26 @@ async def prepare(
         if lacking := compose.drivers()[program].missing():
             message, _, remedy = lacking.partition("\n")
             raise ProgramMissing(message, remedy=remedy or None)
-    used = {task.agent for task in spec.tasks}
-    looked = await look(found, [config for config in spec.configs if config.name in used])
-    missing = [entry for entry in looked if entry.problem]
-    if missing:
-        raise SecretMissing("\n".join(entry.problem for entry in missing), remedy=missing[0].remedy)
+    await require_secrets(found, spec, {task.agent for task in spec.tasks})
     if rehearse is not None:
         return spec
     models_needed = any(compose.drivers()[config.program].capabilities.uses_gateway for config in spec.configs)
     spec = replace(spec, upstream=choose_upstream(found, rehearse=None, record=record, needs_model=models_needed))
     check_login(shop, spec)
     return spec
+
+
+async def require_secrets(found: Configuration, spec: RunSpec, used: Collection[str]) -> None:
+    """Look whether every secret is to be had that the agents *used* of a run must have.
+
+    Raises:
+        SecretMissing: one is not.
+    """
+    looked = await look(found, [config for config in spec.configs if config.name in used])
+    missing = [entry for entry in looked if entry.problem]
+    if missing:
+        remedies = dict.fromkeys(entry.remedy for entry in missing)
+        raise SecretMissing("\n".join(entry.problem for entry in missing), remedy="\n".join(remedies))
 
 
 def held_by_account(view: View, runs: Sequence[Run], *, named: bool) -> frozenset[RunId]:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord
 from kapelle.core.errors import KapelleError
-from kapelle.core.events import ChangeHeld, ChangeQueued, GateFailed, GatePassed
+from kapelle.core.events import AgentToolFailed, ChangeHeld, ChangeQueued, GateFailed, GatePassed
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckResult, CheckState, Gate, Receipt, Verdict
 from kapelle.core.git import Commit, Signature
@@ -15,7 +15,7 @@ from kapelle.core.merge import Change, protected
 from kapelle.core.plain_text import shown_files
 from kapelle.core.ports import Driver
 from kapelle.core.run import Run
-from kapelle.core.store import Tx, WorkspaceRow
+from kapelle.core.store import Tx, View, WorkspaceRow
 from kapelle.core.task import Task, TaskState, Wait, advance, rank
 from kapelle.core.wording import check_failed, commit_message, listed, no_work, result_wrong, secret_in_work
 from kapelle.engine.acts import Acts, Finding
@@ -164,9 +164,11 @@ class ValidateStage:
             names = shown_files(changed[:10])
             text = f"You were to read only, and these files are changed: {names}. Put them back as they were."
             return text, f"it was to read only, and changed {names}", Outcome.AGENT_FAILED
-        claims = order.driver.capabilities.reports_tools and order.attempt.tool_calls == 0
-        if claims and not changed and not task.spec.reads_only:
-            return no_work(), "it claimed success without using a tool and without changing a file", Outcome.NO_WORK
+        claims = order.driver.capabilities.reports_tools and not changed and not task.spec.reads_only
+        if claims and not await self._did_something(order):
+            tried = order.attempt.tool_calls > 0
+            how = "though every tool that it called was refused or failed" if tried else "without using a tool"
+            return no_work(tried=tried), f"it claimed success {how} and without changing a file", Outcome.NO_WORK
         if task.spec.result_schema is not None:
             problem = await to_thread(self._world.evaluator.result_problem, task.spec.result_schema, task.result)
             if problem:
@@ -178,6 +180,23 @@ class ValidateStage:
                 text = f"These files still hold conflict markers: {names}. Resolve them."
                 return text, f"conflict markers are left in {names}", Outcome.CONFLICT
         return "", "", Outcome.GATE_FAILED
+
+    async def _did_something(self, order: _Order) -> bool:
+        """Say whether a tool did what the agent asked of it: one that was denied, or failed, did nothing."""
+        if order.attempt.tool_calls == 0:
+            return False
+
+        def failed(view: View) -> int:
+            found, after = 0, 0
+            while entries := view.events(after, run_id=order.run.run_id):
+                after = entries[-1].seq
+                its = (entry for entry in entries if entry.at >= order.attempt.started_at)
+                found += sum(
+                    isinstance(entry.event, AgentToolFailed) and entry.event.task_id == order.task.task_id for entry in its
+                )
+            return found
+
+        return await self._world.store.read(failed) < order.attempt.tool_calls
 
     def _signature(self, order: _Order) -> Signature:
         message = commit_message(

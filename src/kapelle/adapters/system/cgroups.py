@@ -197,6 +197,15 @@ def here() -> ControlGroups:
     return ControlGroups((*([second] if second is not None else []), *(each for each in found if each.version == 1)))
 
 
+def inside_of(store_id: str) -> str | None:
+    """Return the key of the process of a store in whose group this process is, or None when it is in none."""
+    with suppress(OSError):
+        for line in OWN.read_text().splitlines():
+            if found := re.search(rf"/{PREFIX}{re.escape(store_id)}/([^/]+)", line):
+                return found[1]
+    return None
+
+
 # --- Where groups can be made ---
 
 

@@ -12,6 +12,7 @@ from subprocess import Popen
 
 import psutil
 
+from kapelle.adapters.system.cgroups import inside_of
 from kapelle.core.agent import ProcessRef
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -146,12 +147,13 @@ def _parent(pid: int) -> int:
 def agent_above(store_id: str) -> str | None:
     """Return the task whose agent of *store_id* this process, or one above it, was started for, or None when there is none.
 
-    What a process carries may be cleaned before it is started, but not what those above it carry.
+    What a process carries may be cleaned before it is started, but not what those above it carry; and what detaches itself from
+    all of these is in the control group of its agent still, where there are such.
     """
     for names in _environments_above():
         if names.get(STORE_VARIABLE) == store_id and WORKSPACE_VARIABLE in names:
             return names.get(TASK_VARIABLE, "unknown")
-    return None
+    return inside_of(store_id)
 
 
 def _environments_above() -> Generator[dict[str, str]]:

@@ -13,7 +13,7 @@ from kapelle.apps.cli.running import stay
 from kapelle.apps.desk import Desk
 from kapelle.apps.isolating import unisolated
 from kapelle.apps.principal import principal
-from kapelle.apps.runs import held_by_account, prepare
+from kapelle.apps.runs import held_by_account, prepare, require_secrets
 from kapelle.apps.runs import submit as accept
 from kapelle.apps.settings import Configuration
 from kapelle.apps.views import run_json, run_report
@@ -22,7 +22,9 @@ from kapelle.core.errors import NotFound, NotPossibleNow, UsageError
 from kapelle.core.ids import RunId
 from kapelle.core.plain_text import counted
 from kapelle.core.requests import Resume, Retry
-from kapelle.core.run import RUN_TERMINAL, RunSpec, RunState
+from kapelle.core.run import RUN_TERMINAL, Run, RunSpec, RunState
+from kapelle.core.store import View
+from kapelle.core.task import TERMINAL
 
 File = Annotated[Path | None, typer.Argument(help="A workflow file.", show_default=False)]
 Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help="Run one task with this prompt in place of a file.")]
@@ -199,6 +201,10 @@ async def _submit_only(found: Configuration, wanted: _Wanted, *, as_json: bool) 
             err().print(f"Nobody leads just now. `kapelle resume {run_id}` works on it.")
 
 
+def _agents_left(view: View, run: Run) -> set[str]:
+    return {task.spec.agent for task in view.tasks.of_run(run.run_id) if task.state not in TERMINAL}
+
+
 async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) -> int:
     async with compose.open_desk(found, make=False) as desk:
         if prefix is not None:
@@ -213,6 +219,11 @@ async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) ->
         if not runs:
             out().print("There is nothing to resume.") if not as_json else print_json([])
             return 0
+        if await desk.leader() is None:
+            # Whoever leads looks them up: better now than by an attempt that fails.
+            for entry in runs:
+                left = await desk.world.store.read(lambda view, entry=entry: _agents_left(view, entry))
+                await require_secrets(found, entry.spec, left)
         held = await desk.world.store.read(lambda view: held_by_account(view, runs, named=prefix is not None))
         for entry in runs:
             if entry.paused or entry.state is RunState.DELIVERING or entry.run_id in held:
