@@ -4,6 +4,7 @@ from kapelle.core.budget import Usage
 from kapelle.core.conversation import Trouble
 from kapelle.core.events import BudgetReached, ModelCalled
 from kapelle.core.gateway import Upstream
+from kapelle.core.isolation_events import LimitMet
 from kapelle.core.run import Limits
 from kapelle.core.task import TaskState
 from kapelle.testing.factories import run_spec, task
@@ -222,3 +223,13 @@ async def test_once_the_runs_budget_is_spent_no_further_task_of_it_gets_anywhere
     assert tasks["second"].failure is not None
     assert tasks["second"].failure.message == "the budget of run shop is spent ($1.00 of $1.00)"
     assert len(here.host.processes) == 2
+
+
+async def test_more_at_once_than_one_agent_may_have_is_told_once(here: SmallWorld) -> None:
+    leader = await at_work(here, "api")
+    (agent,) = await here.store.read(lambda view: view.agents.live())
+    for _ in range(100):
+        leader.meter.crowded(agent.agent_id, "it has too many connections to its model open at once")
+    await leader.run()
+    (event,) = await here.events(LimitMet, "api")
+    assert (event.agent_id, event.reason) == (agent.agent_id, "it has too many connections to its model open at once")

@@ -22,6 +22,8 @@ from kapelle.core.rule_events import (
 )
 from kapelle.core.rules import Call, Fallback, Rules, Ruling, Verdict
 from kapelle.core.task import TaskState, Wait
+from kapelle.engine.repeats import FEW, MANY
+from kapelle.engine.warden import MOST_OPEN
 from kapelle.testing.factories import run_spec, task
 from kapelle.testing.worlds import Leader, SmallWorld
 
@@ -327,3 +329,63 @@ async def test_where_nothing_is_merged_it_is_asked_about(here: SmallWorld) -> No
     await leader.run()
     assert not (await ask(here, "echo on: push > .github/workflows/ci.yml")).done()
     assert (await question(here)).rule == "ci-files"
+
+
+async def end_turn(here: SmallWorld, leader: Leader) -> None:
+    process = here.process()
+    process.write("api.py", "1")
+    process.done()
+    await leader.run_out()
+
+
+async def test_garbage_at_a_warden_is_told_a_few_times_and_then_counted(here: SmallWorld) -> None:
+    leader = await at_work(here)
+    (agent,) = await here.store.read(lambda view: view.agents.live())
+    for _ in range(1000):
+        here.warden.intrude(agent.agent_id)
+        here.warden.intrude(agent.agent_id, "another reason")
+    await leader.run()
+    assert [event.times for event in await here.events(WardenRefused, "api")] == [1] * 2 * FEW
+    await end_turn(here, leader)
+    sums = (await here.events(WardenRefused, "api"))[2 * FEW :]
+    assert [(event.reason, event.times) for event in sums] == [
+        ("somebody else spoke", 1000 - FEW),
+        ("another reason", 1000 - FEW),
+    ]
+
+
+async def test_ever_new_garbage_is_counted_together(here: SmallWorld) -> None:
+    leader = await at_work(here)
+    (agent,) = await here.store.read(lambda view: view.agents.live())
+    for number in range(MANY + 50):
+        here.warden.intrude(agent.agent_id, f"reason {number}")
+    await end_turn(here, leader)
+    told = await here.events(WardenRefused, "api")
+    assert (len(told), told[-1].reason, told[-1].times) == (MANY + 1, "more of the kind", 50)
+
+
+async def test_what_is_denied_again_and_again_is_denied_at_once_and_counted(here: SmallWorld) -> None:
+    leader = await at_work(here)
+    told = [(await ask(here, "sudo ls", f"c-{number}")).result() for number in range(FEW + 5)]
+    assert {(ruling.verdict, ruling.reason) for ruling in told} == {(Verdict.DENY, told[0].reason)}
+    assert "Kapelle's rule privilege: `sudo`" in told[0].reason
+    assert len(await here.events(CommandDenied, "api")) == FEW
+    await ask(here, "sudo id")
+    await end_turn(here, leader)
+    events = await here.events(CommandDenied, "api")
+    assert [(event.what, event.times) for event in events[FEW:]] == [("sudo id", 1), ("sudo ls", 5)]
+
+
+async def test_an_agent_has_only_so_many_questions_open(here: SmallWorld) -> None:
+    leader = await at_work(here)
+    asked = [await ask(here, "npm publish", f"c-{number}") for number in range(MOST_OPEN)]
+    over = (await ask(here, "npm publish", "c-over")).result()
+    assert over.verdict is Verdict.DENY
+    assert f"{MOST_OPEN} questions of this agent wait for an answer already" in over.reason
+    assert [event.rule for event in await here.events(CommandDenied, "api")] == ["questions"]
+    assert len(await here.events(QuestionAsked)) == MOST_OPEN
+    first = (await here.store.read(lambda view: view.questions.open()))[0]
+    assert await answer(here, first, AnswerKind.DENY) is None
+    assert sum(each.done() for each in asked) == 1
+    assert not (await ask(here, "npm publish", "c-later")).done()
+    await end_turn(here, leader)

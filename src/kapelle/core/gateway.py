@@ -58,6 +58,10 @@ class Meter(Protocol):
         """Book *call*."""
         ...
 
+    def crowded(self, agent_id: AgentId, reason: str) -> None:
+        """Take note that *agent_id* asked for more at once than anybody may, and was refused."""
+        ...
+
 
 class Gateway(Protocol):
     """The local reverse proxy between agents and models."""

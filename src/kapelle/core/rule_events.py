@@ -18,6 +18,8 @@ class CommandDenied(Event):
     what: str
     rule: str
     reason: str = ""
+    times: int = 1
+    """How often, since it was last told."""
 
 
 @frozen
@@ -30,6 +32,8 @@ class CommandAllowed(Event):
     what: str
     rule: str
     reason: str = ""
+    times: int = 1
+    """How often, since it was last told."""
 
 
 @frozen
@@ -91,3 +95,5 @@ class WardenRefused(Event):
     kind: ClassVar[str] = "warden.refused"
     agent_id: AgentId
     reason: str
+    times: int = 1
+    """How often, since it was last told."""

@@ -22,14 +22,13 @@ from kapelle.core.rule_events import (
     QuestionAsked,
     QuestionExpired,
     QuestionWithdrawn,
-    WardenRefused,
 )
 from kapelle.core.rules import Ruling, Verdict
 from kapelle.core.store import Tx
 from kapelle.core.task import TERMINAL, Wait
 from kapelle.engine.asking import no_longer_asks, still_asks
 from kapelle.engine.ending import wait
-from kapelle.engine.warden import EngineWarden, Waiting, Watched, words
+from kapelle.engine.warden import EngineWarden, Waiting, Watched, fact, words
 from kapelle.engine.world import World
 
 Told = tuple[Waiting, Ruling]
@@ -53,8 +52,8 @@ class InboxStage:
 
         def decide(tx: Tx) -> tuple[list[Told], datetime | None]:
             self._waiting = {question_id: list(waiting) for question_id, waiting in before.items()}
-            for agent, reason in taken[1]:
-                tx.log(WardenRefused(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent.agent_id, reason=reason))
+            for event in taken[1]:
+                tx.log(event)
             told = [said for waiting in taken[0] for said in self._take_in(tx, waiting)]
             wake = self._settle_due(tx)
             return [*told, *self._settled(tx)], wake
@@ -74,16 +73,16 @@ class InboxStage:
     def _take_in(self, tx: Tx, waiting: Waiting) -> list[Told]:
         agent, call, ruling = waiting.agent, waiting.call, waiting.ruling
         if ruling.verdict is Verdict.DENY:
-            tx.log(_fact(CommandDenied, waiting, ruling.reason))
+            tx.log(fact(CommandDenied, agent, call, ruling, ruling.reason))
             return [(waiting, replace(ruling, reason=words(ruling)))]
         if ruling.verdict is Verdict.ALLOW:
-            tx.log(_fact(CommandAllowed, waiting, ruling.reason))
+            tx.log(fact(CommandAllowed, agent, call, ruling, ruling.reason))
             return []
         known = tx.questions.asked(agent.agent_id, call.call_id) if call.call_id else None
         # In the place of the program's own prompt there is no passing: it is all of the call, or it is asked about.
         enough = ruling.whole or not call.prompted
         if known is None and enough and (granted := _granted(tx, agent, ruling)):
-            tx.log(_fact(CommandAllowed, waiting, f"{granted} said always"))
+            tx.log(fact(CommandAllowed, agent, call, ruling, f"{granted} said always"))
             verdict = Verdict.ALLOW if ruling.whole else Verdict.PASS
             return [(waiting, Ruling(verdict=verdict, reason=f"{granted} said always"))]
         question = known or self._ask(tx, waiting)
@@ -160,19 +159,6 @@ class InboxStage:
                 continue
             told += [(waiting, _decision(question)) for waiting in self._waiting.pop(question_id)]
         return told
-
-
-def _fact(kind: type[CommandDenied] | type[CommandAllowed], waiting: Waiting, reason: str) -> CommandDenied | CommandAllowed:
-    agent, call = waiting.agent, waiting.call
-    return kind(
-        run_id=agent.run_id,
-        task_id=agent.task_id,
-        agent_id=agent.agent_id,
-        tool=call.tool,
-        what=about(call, agent.scope),
-        rule=waiting.ruling.rule,
-        reason=reason,
-    )
 
 
 def _still_asked(agent: Agent | None) -> bool:

@@ -10,9 +10,11 @@ from kapelle.core.account import Account
 from kapelle.core.budget import Budget, exhausted
 from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import Trouble
+from kapelle.core.event import Event
 from kapelle.core.events import BudgetReached, ModelCalled
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AccountId, AgentId, RunId, TaskId
+from kapelle.core.isolation_events import LimitMet
 from kapelle.core.store import Tx, View
 from kapelle.engine.accounts import refusal_of
 
@@ -42,7 +44,9 @@ class EngineMeter:
         self._by_run: dict[RunId, float] = {}
         self._purses: dict[AgentId, _Purse] = {}
         self._calls: list[ModelCall] = []
-        self._reached: list[tuple[_Purse, Budget]] = []
+        self._facts: list[Event] = []
+        self._crowded: set[tuple[AgentId, str]] = set()
+        """Agents that were told of already, and what of them."""
         self._said: set[tuple[RunId, str]] = set()
         self._unpriced: dict[AgentId, str] = {}
         """Agents that were seen to call a model whose price is not known, and which."""
@@ -85,6 +89,7 @@ class EngineMeter:
         """Forget an agent; what it spent stays."""
         self._purses.pop(agent_id, None)
         self._unpriced.pop(agent_id, None)
+        self._crowded = {told for told in self._crowded if told[0] != agent_id}
 
     def admit(self, agent_id: AgentId) -> Refusal | None:
         """See ``core.gateway.Meter``."""
@@ -120,7 +125,14 @@ class EngineMeter:
             return None
         if (purse.run_id, empty.name) not in self._said:
             self._said.add((purse.run_id, empty.name))
-            self._reached.append((purse, empty))
+            reached = BudgetReached(
+                run_id=purse.run_id,
+                task_id=purse.task_id,
+                budget=empty.name,
+                limit_usd=empty.limit_usd,
+                spent_usd=empty.spent_usd,
+            )
+            self._facts.append(reached)
             self._wake()
         return f"the budget of {empty.name} is spent (${empty.spent_usd:.2f} of ${empty.limit_usd:.2f})"
 
@@ -144,21 +156,30 @@ class EngineMeter:
         self._hear(call)
         self._wake()
 
-    def take(self) -> tuple[list[ModelCall], list[tuple[_Purse, Budget]]]:
+    def crowded(self, agent_id: AgentId, reason: str) -> None:
+        """See ``core.gateway.Meter``; told once, or an agent could fill the log."""
+        purse = self._purses.get(agent_id)
+        if purse is None or (agent_id, reason) in self._crowded:
+            return
+        self._crowded.add((agent_id, reason))
+        self._facts.append(LimitMet(run_id=purse.run_id, task_id=purse.task_id, agent_id=agent_id, reason=reason))
+        self._wake()
+
+    def take(self) -> tuple[list[ModelCall], list[Event]]:
         """Return what has to be written down since the last call."""
         calls, self._calls = self._calls, []
-        reached, self._reached = self._reached, []
-        return calls, reached
+        facts, self._facts = self._facts, []
+        return calls, facts
 
-    def give_back(self, taken: tuple[list[ModelCall], list[tuple[_Purse, Budget]]]) -> None:
+    def give_back(self, taken: tuple[list[ModelCall], list[Event]]) -> None:
         """Put back what could not be written."""
         self._calls[:0] = taken[0]
-        self._reached[:0] = taken[1]
+        self._facts[:0] = taken[1]
 
 
-def write_down(tx: Tx, taken: tuple[list[ModelCall], list[tuple[_Purse, Budget]]]) -> None:
-    """Write calls and budgets that were reached into the store, with their events."""
-    calls, reached = taken
+def write_down(tx: Tx, taken: tuple[list[ModelCall], list[Event]]) -> None:
+    """Write calls, and budgets and bounds that were reached, into the store, with their events."""
+    calls, facts = taken
     if calls:
         tx.ledger.add(calls, tx.now)
     for call in calls:
@@ -174,13 +195,5 @@ def write_down(tx: Tx, taken: tuple[list[ModelCall], list[tuple[_Purse, Budget]]
                 trouble=None if call.trouble is None else call.trouble.value,
             )
         )
-    for purse, budget in reached:
-        tx.log(
-            BudgetReached(
-                run_id=purse.run_id,
-                task_id=purse.task_id,
-                budget=budget.name,
-                limit_usd=budget.limit_usd,
-                spent_usd=budget.spent_usd,
-            )
-        )
+    for fact in facts:
+        tx.log(fact)

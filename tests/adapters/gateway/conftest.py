@@ -29,6 +29,7 @@ class RememberingMeter:
         self.why = Trouble.BUDGET
         self.asked: list[AgentId] = []
         self.calls: list[ModelCall] = []
+        self.too_much: list[tuple[AgentId, str]] = []
         self._waiting: asyncio.Queue[ModelCall] = asyncio.Queue()
 
     def admit(self, agent_id: AgentId) -> Refusal | None:
@@ -38,6 +39,9 @@ class RememberingMeter:
     def record(self, call: ModelCall) -> None:
         self.calls.append(call)
         self._waiting.put_nowait(call)
+
+    def crowded(self, agent_id: AgentId, reason: str) -> None:
+        self.too_much.append((agent_id, reason))
 
     async def booked(self) -> ModelCall:
         """Wait for the next call that is booked."""

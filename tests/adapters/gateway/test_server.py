@@ -1,8 +1,10 @@
 """The gateway in front of a rehearsal: tokens, budgets, its port."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import httpx2
 import pytest
 
 from kapelle.adapters.evaluators.process import ProcessEvaluator
+from kapelle.adapters.gateway.answering import LARGEST, MOST_AT_ONCE
+from kapelle.adapters.gateway.connections import OF_ONE, UNKNOWN
 from kapelle.adapters.gateway.prices import PRICES, cost_of
 from kapelle.adapters.gateway.reading import ReplyReader
 from kapelle.adapters.gateway.server import ModelGateway
@@ -487,3 +491,92 @@ async def test_a_port_that_cannot_be_written_down_is_told(make_gateway: Make, me
     port_file.mkdir()
     with pytest.raises(GatewayFailed, match="cannot be written"):
         await make_gateway(port_file=port_file).start(meter)
+
+
+# --- What one agent alone may have ---
+
+
+async def asked_by_hand(url: str, *, token: str = "token-1", body: bytes = b"", length: int | None = None) -> Any:  # noqa: S107
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    size = len(body) if length is None else length
+    head = f"POST /v1/messages HTTP/1.1\r\nHost: x\r\nx-api-key: {token}\r\nContent-Length: {size}\r\n\r\n"
+    writer.write(head.encode() + body)
+    return reader, writer
+
+
+async def test_an_agent_has_only_so_many_connections_and_others_have_theirs(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    script = "rules: [{turns: [{say: hello}]}]"
+    gateway.admit(rehearsed(script))
+    gateway.admit(rehearsed(script, token="token-2", agent_id=AgentId("g2")))  # noqa: S106
+    held = [await asked_by_hand(url, length=10) for _ in range(OF_ONE)]
+    refused = await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)
+    while refused.status_code != 503:
+        # Not all of the others have been read yet.
+        refused = await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)
+    assert error_of(refused)["message"] == "kapelle limit: it has too many connections to its model open at once"
+    assert (await client.post(f"{url}/v1/messages", json=ASKS, headers={"x-api-key": "token-2"})).status_code == 200
+    assert {agent_id for agent_id, _ in meter.too_much} == {"g1"}
+    for _, writer in held:
+        writer.close()
+
+
+async def test_who_connects_and_says_nothing_is_in_nobodys_way(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{turns: [{say: hello}]}]"))
+    port = int(url.rpartition(":")[2])
+    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(UNKNOWN + 5)]
+    assert (await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)).status_code == 200
+    with suppress(ConnectionResetError):
+        assert await silent[0][0].read() == b""
+    for _, writer in silent:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 50_000, b"GET /" + b"x" * 300_000, b"GET / HTTP/1.1\r\nx: " + b"y" * 300_000],
+)
+async def test_a_head_without_end_ends_its_connection(make_gateway: Make, meter: Any, endless: bytes) -> None:
+    url = await make_gateway().start(meter)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    with suppress(ConnectionError):
+        writer.write(endless)
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_body_in_small_pieces_is_none_the_worse(make_gateway: Make, meter: Any, rehearsed: MakeTicket) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{turns: [{say: hello}]}]"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    body = json.dumps({**PLAIN, "system": "x" * 50_000}).encode()
+    pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    head = b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nx-api-key: token-1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    writer.write(head + pieces + b"0\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_requests_are_not_held_without_end(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{turns: [{say: hello}]}]"))
+    # All but their last byte.
+    held = [await asked_by_hand(url, body=b"x" * LARGEST, length=LARGEST + 1) for _ in range(MOST_AT_ONCE // LARGEST)]
+    status = 0
+    while status != 503:
+        # Not all of the others has been read yet.
+        status = (await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)).status_code
+    assert meter.too_much[-1][1] == "it has requests of more than 128 MB to its model open at once"
+    for _, writer in held:
+        writer.close()

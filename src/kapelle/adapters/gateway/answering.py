@@ -7,11 +7,12 @@ agents start.
 import asyncio
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -19,10 +20,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from kapelle.adapters.gateway.connections import LOG, Connection, Connections
 from kapelle.adapters.gateway.prices import cost_of
 from kapelle.adapters.gateway.recognising import NO_RETRY, Recognised, answer_to, recognise
 from kapelle.adapters.gateway.rehearsal import Caller
 from kapelle.adapters.gateway.rehearse import RehearsedUpstream, error, log_no_broken_replies
+from kapelle.adapters.system.entrances import Entrance
 from kapelle.core.budget import Price, Usage, price_of
 from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import Trouble
@@ -30,7 +33,7 @@ from kapelle.core.errors import KapelleError
 from kapelle.core.evaluating import Evaluator
 from kapelle.core.gateway import Credentials, Meter, Ticket
 from kapelle.core.hiding import Hiding, Secret
-from kapelle.core.ids import AttemptId
+from kapelle.core.ids import AgentId, AttemptId
 from kapelle.core.shapes import without_shapes
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 METHODS = ["GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"]
 LARGEST = 64 << 20
 """Bytes of a request, at most; the API itself takes half of that."""
+MOST_AT_ONCE = 2 * LARGEST
+"""Bytes of all requests of one agent that are open at once."""
 TOKEN_HEADER = "x-kapelle-token"  # noqa: S105  # the name of a header
 FIRST_ERROR = 400
 """The lowest status of an error."""
@@ -72,15 +77,18 @@ class Answering:
         self._new_id = new_id
         self._prices = prices
         self._rehearsals: dict[str, RehearsedUpstream] = {}
+        self._connections = Connections()
+        self._held: Counter[AgentId] = Counter()
+        """Bytes of requests that are being answered."""
         self._forwarder: asyncio.Future[Forwarder] | None = None
 
-    async def serve(self, listener: socket.socket, stopping: asyncio.Event) -> None:
-        """Answer whoever connects to *listener*, until *stopping*."""
+    async def serve(self, listen: Callable[[], socket.socket], stopping: asyncio.Event) -> None:
+        """Answer whoever connects where *listen* listens, until *stopping*."""
         app = Starlette(routes=[Route("/{path:path}", self._handle, methods=METHODS)])
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
         log_no_broken_replies()
         try:
-            await _Server(config, stopping).serve(sockets=[listener])
+            await _Server(config, stopping, listen, self._connections).serve()
         finally:
             if self._forwarder is not None:
                 await (await self._forwarder).close()
@@ -91,21 +99,53 @@ class Answering:
             if request.method == "HEAD":
                 return Response(status_code=200)
             return error(401, "this token is not known to the Kapelle gateway (its agent was stopped)")
+        if not self._connections.belongs(request.client, ticket.agent_id):
+            return self._crowded(ticket, "it has too many connections to its model open at once")
         if request.url.path.endswith("/messages"):
             refusal = self._meter.admit(ticket.agent_id)
             if refusal is not None:
                 return _refused(refusal)
-        try:
-            body = await _body_of(request)
-        except ClientDisconnect:
-            return Response(status_code=499)
-        if body is None:
-            return error(413, f"a request of more than {LARGEST} bytes", headers=NO_RETRY)
+        with self._holding(ticket.agent_id) as held:
+            try:
+                body = await _body_of(request, held)
+            except ClientDisconnect:
+                return Response(status_code=499)
+            except _TooMuch:
+                return self._crowded(ticket, f"it has requests of more than {MOST_AT_ONCE >> 20} MB to its model open at once")
+            if body is None:
+                return error(413, f"a request of more than {LARGEST} bytes", headers=NO_RETRY)
+            return await self._answer(request, body, ticket)
+
+    async def _answer(self, request: Request, body: bytes, ticket: Ticket) -> Response:
         if ticket.upstream.rehearsal is not None:
             return await self._rehearse(request, body, ticket)
         # Shielded: a call that is given up while it loads must not take it from the others.
         forwarder = await asyncio.shield(self._load_forwarder())
         return await forwarder.forward(request, body, ticket)
+
+    @contextmanager
+    def _holding(self, agent_id: AgentId) -> Generator[Callable[[int], None]]:
+        """Count what of the requests of *agent_id* is in memory."""
+        size = 0
+
+        def held(count: int) -> None:
+            nonlocal size
+            size += count
+            self._held[agent_id] += count
+            if self._held[agent_id] > MOST_AT_ONCE:
+                raise _TooMuch
+
+        try:
+            yield held
+        finally:
+            self._held[agent_id] -= size
+            if not self._held[agent_id]:
+                del self._held[agent_id]
+
+    def _crowded(self, ticket: Ticket, reason: str) -> Response:
+        """Refuse what is too much for one agent; its program may ask again."""
+        self._meter.crowded(ticket.agent_id, reason)
+        return error(503, f"kapelle limit: {reason}", "overloaded_error", headers={"connection": "close"})
 
     def expect(self, ticket: Ticket) -> None:
         """Get ready for calls of *ticket*."""
@@ -199,14 +239,23 @@ class Answering:
         )
 
 
-async def _body_of(request: Request) -> bytes | None:
-    """Return the body of *request*, or None when it is too large."""
+class _TooMuch(Exception):
+    """All requests of an agent together are too large."""
+
+
+async def _body_of(request: Request, held: Callable[[int], None]) -> bytes | None:
+    """Return the body of *request*, or None when it is too large; *held* is told of each part.
+
+    Raises:
+        _TooMuch: *held* says so.
+    """
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
         size += len(part)
         if size > LARGEST:
             return None
+        held(len(part))
         parts.append(part)
     return b"".join(parts)
 
@@ -220,9 +269,35 @@ def _refused(refusal: Refusal) -> Response:
 class _Server(uvicorn.Server):
     """A server that leaves signals to whoever runs the process, and ends as soon as it is told to."""
 
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        stopping: asyncio.Event,
+        listen: Callable[[], socket.socket],
+        connections: Connections,
+    ) -> None:
         super().__init__(config)
         self._stopping = stopping
+        self._listen = listen
+        self._connections = connections
+        self._entrance: Entrance | None = None
+        self._entering: set[asyncio.Future[Any]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # it listens by itself
+        """Let whoever comes in."""
+        await self.lifespan.startup()
+        self._entrance = Entrance(self._listen, self._enter, lambda reason: LOG.warning("the gateway: %s", reason))
+        self.started = True
+
+    def _enter(self, connection: socket.socket) -> bool:
+        def made() -> Connection:
+            return Connection(self.config, self.server_state, self.lifespan.state, connections=self._connections)
+
+        loop = asyncio.get_running_loop()
+        entering = asyncio.ensure_future(loop.connect_accepted_socket(made, connection))
+        self._entering.add(entering)
+        entering.add_done_callback(self._entering.discard)
+        return True
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -236,10 +311,12 @@ class _Server(uvicorn.Server):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), DATE_S)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # it has its own
         """End connections that wait for a request at once; give the others a while to end theirs."""
-        for listening in (*self.servers, *(sockets or ())):
-            listening.close()
+        if self._entrance is not None:
+            self._entrance.close()
+        if self._entering:
+            await asyncio.wait(self._entering)
         for connection in list(self.server_state.connections):
             connection.shutdown()
         state, loop = self.server_state, asyncio.get_running_loop()

@@ -118,7 +118,8 @@ _QUIET = _BrokenReplies()
 
 def log_no_broken_replies() -> None:
     """See to it that a reply that breaks off does not print a traceback over whatever is on the screen."""
-    logging.getLogger("uvicorn.error").addFilter(_QUIET)
+    for name in ("uvicorn.error", "kapelle.gateway"):
+        logging.getLogger(name).addFilter(_QUIET)
 
 
 def _error(turn: Turn, status: int, now: datetime) -> Response:

@@ -71,11 +71,12 @@ class ModelGateway:
                 known=self._known,
             )
 
-        # Who connects meanwhile waits in the listener's queue.
+        # Who connects meanwhile waits in the listener's queue. One that breaks is made again, in the same place.
+        listeners = [listener]
         self._answering = await asyncio.to_thread(load)
         for ticket in list(self._tickets.values()):
             self._answering.expect(ticket)
-        await self._answering.serve(listener, self._stopping)
+        await self._answering.serve(lambda: listeners.pop() if listeners else self._listen(), self._stopping)
 
     def admit(self, ticket: Ticket) -> None:
         self._tickets[ticket.token] = ticket

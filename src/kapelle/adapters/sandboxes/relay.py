@@ -14,6 +14,8 @@ PIECE = 1 << 16
 MOST = 1 << 20
 """Bytes that may wait for somebody who does not read."""
 BACKLOG = 128
+REST_S = 0.05
+"""Seconds for which nobody is let in when there is nothing to let them in with."""
 
 
 def main() -> None:
@@ -45,33 +47,69 @@ def _leave_the_streams() -> None:
 class _Relay:
     def __init__(self, leads: dict[socket.socket, str]) -> None:
         self._selector = selectors.DefaultSelector()
-        for listener, target in leads.items():
+        self._leads = leads
+        self._resting = True
+        """Whether nobody is let in just now: for want of files, or since nobody outside takes any more."""
+        for listener in leads:
             listener.setblocking(False)
-            self._selector.register(listener, selectors.EVENT_READ, target)
 
     def run(self) -> None:
         while True:
+            if self._resting:
+                self._resting = False
+                for listener, target in self._leads.items():
+                    self._selector.register(listener, selectors.EVENT_READ, target)
             for key, events in self._selector.select():
                 if isinstance(key.data, str):
-                    self._accept(key.fileobj, key.data)  # type: ignore[arg-type]
+                    if not self._resting:
+                        self._accept(key.fileobj, key.data)  # type: ignore[arg-type]
                 elif not key.data.closed:
                     key.data.go_on(events)
+            if self._resting:
+                # Somebody may leave meanwhile; those who wait do so in the listener's queue.
+                for key, events in self._selector.select(REST_S):
+                    if not key.data.closed:
+                        key.data.go_on(events)
+
+    def _rest(self) -> None:
+        self._resting = True
+        for listener in self._leads:
+            self._selector.unregister(listener)
 
     def _accept(self, listener: socket.socket, target: str) -> None:
-        with suppress(BlockingIOError):
-            near, _ = listener.accept()
+        # First what may be lacking: whoever cannot be led out yet stays in the queue.
+        try:
             far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                far.connect(target)
-            except OSError:
-                # Nobody leads just now. Whoever asked tries again, or says that the connection was reset.
-                far.close()
-                near.close()
-                return
-            one, other = _End(near, self._selector), _End(far, self._selector)
-            one.other, other.other = other, one
-            one.watch()
-            other.watch()
+        except OSError:
+            self._rest()
+            return
+        leads = True
+        try:
+            far.setblocking(False)
+            far.connect(target)
+        except BlockingIOError:
+            far.close()
+            self._rest()
+            return
+        except OSError:
+            # Nobody leads just now. Whoever asked tries again, or says that the connection was reset.
+            leads = False
+        try:
+            near, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            far.close()
+            return
+        except OSError:
+            far.close()
+            self._rest()
+            return
+        if not leads:
+            far.close()
+            near.close()
+            return
+        one, other = _End(near, self._selector), _End(far, self._selector)
+        one.other, other.other = other, one
+        one.begin()
 
 
 class _End:
@@ -89,6 +127,14 @@ class _End:
         self.shut = False
         self.closed = False
         self.watched = 0
+
+    def begin(self) -> None:
+        """Begin to pass on, both ways."""
+        try:
+            self.watch()
+            self.other.watch()
+        except OSError:
+            self._break()
 
     def watch(self) -> None:
         """Ask for what can go on here."""
@@ -113,25 +159,39 @@ class _End:
                 self._read()
             if events & selectors.EVENT_WRITE:
                 self.flush()
+            self._settle()
+        except OSError:
+            self._break()
+
+    def _read(self) -> None:
+        try:
+            data = self.stream.recv(PIECE)
         except BlockingIOError:
             return
         except OSError:
-            self._break()
-            return
-        self._settle()
-
-    def _read(self) -> None:
-        data = self.stream.recv(PIECE)
+            # What it has said before is passed on still.
+            self.hears_no_more()
+            data = b""
         if not data:
             self.said_all = True
             return
         self.other.waiting += data
-        with suppress(BlockingIOError):
-            self.other.flush()
+        self.other.flush()
 
     def flush(self) -> None:
-        while self.waiting:
-            del self.waiting[: self.stream.send(self.waiting)]
+        try:
+            while self.waiting:
+                del self.waiting[: self.stream.send(self.waiting)]
+        except BlockingIOError:
+            return
+        except OSError:
+            # It may have said why before it hung up: that is still to be read.
+            self.hears_no_more()
+
+    def hears_no_more(self) -> None:
+        """Give up what is to be said here, and hear nothing more for it."""
+        self.waiting.clear()
+        self.shut = self.other.said_all = True
 
     def _settle(self) -> None:
         for end in (self, self.other):
