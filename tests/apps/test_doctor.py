@@ -108,14 +108,15 @@ def test_what_a_sandbox_does_not_isolate_is_said(place: Place, podman: str) -> N
 
 def test_without_a_container_runtime_it_is_said_what_to_do(place: Place) -> None:
     env = {"CONTAINER_HOST": f"unix://{place.home}/none.sock"}
-    told = {str(entry["what"]) for entry in found(place, "sandbox", env=env)}
-    (what,) = (each for each in told if each.startswith("container cannot be used: "))
-    assert "Podman does not answer" in what
-    assert "systemctl --user start podman.socket" in what
+    (told,) = (each for each in found(place, "sandbox", env=env) if str(each["what"]).startswith("container cannot be used: "))
+    assert "Podman does not answer" in str(told["what"])
+    assert "see that it answers there" in str(told["remedy"])
+    assert "Start Podman: " in str(told["remedy"])
     agents = place.repository / ".kapelle" / "agents.yml"
     agents.write_text("sandbox: container\nagents: {script: {program: command}}\n")
     (entry,) = found(place, "project", env=env)
     assert "the sandbox container cannot be used: Podman does not answer" in str(entry["what"])
+    assert "Start Podman: " in str(entry["remedy"])
 
 
 @pytest.mark.usefixtures("podman")
@@ -308,9 +309,13 @@ def test_a_container_that_belongs_to_no_agent_is_found_and_removed(place: Place,
 
 
 def test_a_container_of_a_live_agent_is_left_alone_by_who_mends(place: Place, podman: str) -> None:
-    place.write("flow.yml", FLOW.replace("echo 1 > a.txt", "echo up; until [ -e go ]; do sleep 0.05; done; echo 1 > a.txt"))
+    place.write(
+        "flow.yml", FLOW.replace("echo 1 > a.txt", ": > up; until [ -e go ]; do sleep 0.05; done; rm up go; echo 1 > a.txt")
+    )
     leader = place.start("run", "../flow.yml", env={"KAPELLE_SANDBOX": "container"})
-    until(leader, "up")
+    until(leader, "a: started")
+    while not list(place.home.glob("workspaces/*/up")):
+        assert leader.poll() is None
     leader.kill()
     leader.communicate()
     api = Api(podman.removeprefix("unix://"))

@@ -172,7 +172,8 @@ def _sandboxes() -> list[Finding]:
     better = next((name for name, sandbox in here.items() if sandbox.capabilities.files and not problems[name]), None)
     for name, sandbox in here.items():
         if problems[name]:
-            found.append(Finding(area="sandbox", standing=Standing.NOTE, what=f"{name} cannot be used: {problems[name]}"))
+            what = f"{name} cannot be used: {problems[name]}"
+            found.append(Finding(area="sandbox", standing=Standing.NOTE, what=what, remedy=sandbox.remedy()))
             continue
         can = sandbox.capabilities
         parts = {"files": can.files, "network": can.network, "processes": can.pids}

@@ -49,7 +49,7 @@ def because(sandboxes: Mapping[str, Sandbox], named: str, *, why_open: str) -> s
     if named != AUTO:
         return ""
     missing = [f"{name}: {problem}" for name in PREFERRED if name in sandboxes and (problem := sandboxes[name].missing())]
-    return "; ".join(missing) or why_open
+    return "; ".join((*missing, "`kapelle doctor` says what to do")) if missing else why_open
 
 
 def unisolated(spec: RunSpec, sandboxes: Mapping[str, Sandbox], drivers: Mapping[str, Driver], named: str) -> str:

@@ -129,7 +129,7 @@ def _sandbox_wrong(shop: Workshop, document: Document, name: str, here: tuple[st
     problem = sandbox.missing()
     if not problem:
         return []
-    advice = "`kapelle doctor` tells which sandboxes work here"
+    advice = f"{sandbox.remedy()} `kapelle doctor` tells which sandboxes work here."
     return [document.located(Mistake(message=f"the sandbox {name} cannot be used: {problem}", advice=advice, path=path))]
 
 

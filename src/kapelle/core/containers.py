@@ -90,7 +90,11 @@ class Runtime(Protocol):
         ...
 
     def missing(self) -> str:
-        """Return why it cannot be used, and what to do, in words for people; empty when it can. Waits for it briefly."""
+        """Return why it cannot be used, in words for people; empty when it can. Waits for it briefly."""
+        ...
+
+    def remedy(self) -> str:
+        """Return what a person can do so that it can be used, in whole sentences; empty when it can. Waits for it briefly."""
         ...
 
     def facts(self) -> RuntimeFacts:

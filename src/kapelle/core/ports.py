@@ -176,7 +176,11 @@ class Sandbox(Protocol):
         ...
 
     def missing(self) -> str:
-        """Return why it cannot be used on this machine, and what to do, in words for people; empty when it can."""
+        """Return why it cannot be used on this machine, in words for people; empty when it can."""
+        ...
+
+    def remedy(self) -> str:
+        """Return what a person can do so that it can be used, in whole sentences; empty when it can."""
         ...
 
     async def wrap(self, launch: Launch, place: Place) -> Launch:

@@ -42,6 +42,10 @@ class PlainSandbox:
         """See the port."""
         return ""
 
+    def remedy(self) -> str:
+        """See the port."""
+        return ""
+
     async def wrap(self, launch: Launch, place: Place) -> Launch:
         """See the port."""
         self.wrapped.append((launch, place))

@@ -2,8 +2,9 @@
 
 import io
 import socket
+import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -190,12 +191,58 @@ def test_where_nothing_answers_it_is_said_what_to_do(tmp_path: Path) -> None:
     nowhere = f"unix://{tmp_path}/none.sock"
     docker, podman = DockerRuntime(without(DOCKER_HOST=nowhere)), PodmanRuntime(without(CONTAINER_HOST=nowhere))
     assert "Docker does not answer" in docker.missing()
-    assert "systemctl --user start podman.socket" in podman.missing()
+    assert f"CONTAINER_HOST names {nowhere}: see that it answers there" in podman.remedy()
     sandbox = ContainerSandbox({"docker": docker, "podman": podman}, {})
     assert sandbox.missing() == f"{podman.missing()}; or: {docker.missing()}"
-    with pytest.raises(HostFailed, match="container cannot be used"):
+    assert sandbox.remedy() == f"{podman.remedy()} Or: {docker.remedy()}"
+    with pytest.raises(HostFailed, match="container cannot be used") as refused:
         sandbox.runtime()
+    assert refused.value.advice == sandbox.remedy()
     assert sandbox.capabilities.limits == {Limit.DISK, Limit.FILES}
+
+
+class Nowhere(PodmanRuntime):
+    def sockets(self) -> Iterator[Path]:
+        return iter(())
+
+
+@pytest.mark.parametrize(
+    ("root", "systemd", "told"),
+    [
+        (False, True, "`systemctl --user start podman.socket`"),
+        (
+            False,
+            False,
+            "podman system service --time=0 unix://RUN/podman/podman.sock &`; then `export CONTAINER_HOST=unix://RUN/",
+        ),
+        (
+            True,
+            True,
+            "podman system service --time=0 unix:///run/podman/podman.sock &`; then `export CONTAINER_HOST=unix:///run/",
+        ),
+        (
+            True,
+            False,
+            "podman system service --time=0 unix:///run/podman/podman.sock &`; then `export CONTAINER_HOST=unix:///run/",
+        ),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is `podman machine`")
+def test_one_that_is_not_installed_is_told_from_one_that_is_not_running(
+    tmp_path: Path, root: bool, systemd: bool, told: str
+) -> None:
+    environment = without(PATH=str(tmp_path), XDG_RUNTIME_DIR=str(tmp_path / "run"))
+    folder = tmp_path if systemd else tmp_path / "none"
+    gone = Nowhere(environment, root=root, systemd=folder)
+    assert gone.missing() == "Podman is not installed"
+    assert gone.remedy().startswith("Install Podman (`apt-get install podman`")
+    (tmp_path / "podman").write_text("#!/bin/sh\n")
+    (tmp_path / "podman").chmod(0o755)
+    idle = Nowhere(environment, root=root, systemd=folder)
+    assert idle.missing() == "Podman is installed, and its service is not running"
+    assert "Install" not in idle.remedy()
+    assert told.replace("RUN", str(tmp_path / "run")) in idle.remedy()
+    assert idle.remedy().endswith("Or name in CONTAINER_HOST where it answers.")
 
 
 def test_a_runtime_on_another_machine_is_refused() -> None:

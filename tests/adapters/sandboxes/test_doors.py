@@ -21,7 +21,6 @@ MODULE = """
         name = "elsewhere"
         title = "Elsewhere"
         variable = "ELSEWHERE"
-        remedy = "start it"
 
         def sockets(self):
             return iter(())

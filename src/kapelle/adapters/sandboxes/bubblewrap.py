@@ -48,11 +48,14 @@ class BubblewrapSandbox:
         return SandboxCapabilities(files=True, network=True, pids=True, ends_all=True, limits=self._holding.holds())
 
     def missing(self) -> str:
-        return _problem()
+        return _problem()[0]
+
+    def remedy(self) -> str:
+        return _problem()[1]
 
     async def wrap(self, launch: Launch, place: Place) -> Launch:
-        if problem := _problem():
-            raise HostFailed(f"the sandbox bubblewrap cannot be used: {problem}")
+        if problem := self.missing():
+            raise HostFailed(f"the sandbox bubblewrap cannot be used: {problem}", remedy=self.remedy())
         own, way = given(launch, place), Leading(place.way)
         env = {**way.environment(), **environment(launch, place)}
         shown = needed(env.get("PATH", os.defpath), (launch.argv[0], *launch.programs, *way.programs()), private(place))
@@ -151,18 +154,19 @@ def _mounts(mounts: list[Mount]) -> Iterator[str]:
 
 
 @cache
-def _problem() -> str:
-    """Return why bubblewrap does not work here; it is tried once in the life of a process."""
+def _problem() -> tuple[str, str]:
+    """Return why bubblewrap does not work here, and what to do; it is tried once in the life of a process."""
     needs = ("bwrap", "setpriv") if agent() is not None else ("bwrap",)
     gone = [name for name in needs if system_program(name) is None]
     if gone:
-        return f"{' and '.join(gone)} cannot be found; install bubblewrap and util-linux (it needs Linux)"
+        return f"{' and '.join(gone)} cannot be found", "Install bubblewrap and util-linux; it needs Linux."
     argv = [*_bubblewrap(), "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--", *_become(), "true"]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PATIENCE)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"bwrap cannot be started: {error}"
+        return f"bwrap cannot be started: {error}", "Try it by hand: bwrap --ro-bind / / true"
     if done.returncode == 0:
-        return ""
+        return "", ""
     said = " ".join(done.stderr.split()) or f"it ended with {done.returncode}"
-    return f"{said}; this machine (or the container that Kapelle runs in) does not allow new namespaces"
+    why = f"{said}; this machine (or the container that Kapelle runs in) does not allow new namespaces"
+    return why, "Allow them to your user, or use `sandbox: container`."

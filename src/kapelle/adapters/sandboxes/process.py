@@ -27,6 +27,9 @@ class ProcessSandbox:
     def missing(self) -> str:
         return ""
 
+    def remedy(self) -> str:
+        return ""
+
     async def wrap(self, launch: Launch, place: Place) -> Launch:
         make_folders(place)
         return self._holding.held(replace(launch, env=tuple(environment(launch, place).items())), place)

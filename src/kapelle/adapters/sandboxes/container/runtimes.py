@@ -5,6 +5,8 @@ The hot path, a container's life, is the runner's; what is here needs aiodocker,
 
 import asyncio
 import os
+import shutil
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping
@@ -16,6 +18,7 @@ from typing import Any, cast
 from kapelle.adapters.sandboxes.container.runner import Api, Failed
 from kapelle.core.containers import ContainerUse, Image, RuntimeFacts
 from kapelle.core.errors import HostFailed
+from kapelle.core.frozen import frozen
 
 KNOWN_FOR = 10.0
 """Seconds for which what was found out of a runtime is believed: it may be started, or ended, at any time."""
@@ -29,7 +32,18 @@ TRIES, REST = 100, 0.05
 """How often it is tried to remove a container that is being removed by somebody else; seconds between."""
 LAST_LINES = 20
 """How much of what a build said is told when it fails."""
+SYSTEMD = Path("/run/systemd/system")
+"""It is there where systemd is what starts services."""
+SYSTEM_SOCKET = Path("/run/podman/podman.sock")
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+
+
+@frozen
+class Missing:
+    """Why a runtime cannot be used, in words for people, and what to do, in whole sentences."""
+
+    why: str
+    remedy: str
 
 
 class DockerApi(ABC):
@@ -39,11 +53,16 @@ class DockerApi(ABC):
     title = ""
     variable = ""
     """The variable of the environment that says where it answers."""
-    remedy = ""
+    programs: tuple[str, ...] = ()
+    """Programs of which one is on the PATH where it is installed; none: that cannot be seen."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, *, root: bool | None = None, systemd: Path = SYSTEMD
+    ) -> None:
         self._environment = os.environ if environment is None else environment
-        self._known: tuple[float, RuntimeFacts | str] | None = None
+        self._root = os.geteuid() == 0 if root is None else root
+        self._systemd = systemd.is_dir()
+        self._known: tuple[float, RuntimeFacts | Missing] | None = None
         self._facts: dict[str, RuntimeFacts] = {}
         """By address: asking for them takes Podman a quarter of a second, and they do not change while it runs."""
         self._making = asyncio.Lock()
@@ -52,34 +71,45 @@ class DockerApi(ABC):
     def sockets(self) -> Iterator[Path]:
         """Yield where its socket may be, unless a person says it."""
 
+    def install(self) -> str:
+        """Return how it is installed here, in a whole sentence."""
+        return f"Install {self.title}."
+
+    def start(self) -> str:
+        """Return how it is started here once it is installed, in a whole sentence."""
+        return f"Start {self.title}."
+
     def chosen(self) -> bool:
         return bool(self._environment.get(self.variable))
 
     def missing(self) -> str:
         found = self._look()
-        return found if isinstance(found, str) else ""
+        return found.why if isinstance(found, Missing) else ""
+
+    def remedy(self) -> str:
+        found = self._look()
+        return found.remedy if isinstance(found, Missing) else ""
 
     def facts(self) -> RuntimeFacts:
         found = self._look()
-        if isinstance(found, str):
-            raise HostFailed(found, remedy=self.remedy)
+        if isinstance(found, Missing):
+            raise HostFailed(found.why, remedy=found.remedy)
         return found
 
     def changes(self) -> Mapping[str, object]:
         # Without root's rights, who started it is root inside, and anybody else inside is nobody's outside: unless it is said.
         return {"UsernsMode": "keep-id"} if self.facts().rootless else {}
 
-    def _look(self) -> RuntimeFacts | str:
+    def _look(self) -> RuntimeFacts | Missing:
         now = time.monotonic()
         if self._known is None or now - self._known[0] > KNOWN_FOR:
             self._known = now, self._ask()
         return self._known[1]
 
-    def _ask(self) -> RuntimeFacts | str:
-        address = self._address()
-        if isinstance(address, str):
-            return address
-        where = str(address[0])
+    def _ask(self) -> RuntimeFacts | Missing:
+        where = self._address()
+        if isinstance(where, Missing):
+            return where
         api = Api(where, patience=PATIENCE)
         try:
             version = api.version()
@@ -88,33 +118,45 @@ class DockerApi(ABC):
             status, info = api.ask("GET", "/info")
         except Failed as error:
             self._facts.pop(where, None)
-            return f"{self.title} does not answer: {error}; {self.remedy}"
+            return Missing(why=f"{self.title} does not answer: {error}", remedy=self._how_to_reach())
         if status != FOUND:
-            return f"{self.title} does not answer as it should at {where}; {self.remedy}"
+            return Missing(why=f"{self.title} does not answer as it should at {where}", remedy=self._how_to_reach())
         self._facts[where] = _facts(where, version, info)
         return self._facts[where]
 
-    def _address(self) -> tuple[str] | str:
-        """Return the address in a tuple, or why there is none."""
+    def _address(self) -> str | Missing:
+        """Return the address, or why there is none."""
         given = self._environment.get(self.variable)
         if given:
             kind, _, rest = given.partition("://")
             host = rest.rstrip("/").rpartition(":")[0]
             if kind == "unix":
-                return (rest,)
+                return rest
             if kind in {"tcp", "http"} and host in LOOPBACK:
-                return (rest.rstrip("/"),)
-            return (
-                f"{self.variable} is {given}, and containers of Kapelle work in directories of this machine: "
-                f"name a socket of this machine (unix:///...)"
-            )
+                return rest.rstrip("/")
+            why = f"{self.variable} is {given}, and containers of Kapelle work in directories of this machine"
+            return Missing(why=why, remedy=f"Name a socket of this machine in {self.variable} (unix:///...).")
         there = [path for path in self.sockets() if path.is_socket() and os.access(path, os.R_OK | os.W_OK)]
         if there:
-            return (str(there[0]),)
+            return str(there[0])
         closed = [path for path in self.sockets() if path.exists()]
         if closed:
-            return f"{closed[0]} is there, and you may not use it; see that your user may, or start Podman's for yourself"
-        return f"{self.title} is not running, or not here; {self.remedy}"
+            remedy = "See that your user may, or start a Podman of your own, without root's rights."
+            return Missing(why=f"{closed[0]} is there, and you may not use it", remedy=remedy)
+        why = "is installed, and its service is not running" if self._installed() else "is not installed"
+        return Missing(why=f"{self.title} {why}", remedy=self._how_to_reach())
+
+    def _installed(self) -> bool:
+        path = self._environment.get("PATH", os.defpath)
+        return not self.programs or any(shutil.which(name, path=path) is not None for name in self.programs)
+
+    def _how_to_reach(self) -> str:
+        """Return what to do so that somebody answers."""
+        how = self.start() if self._installed() else f"{self.install()} {self.start()}"
+        given = self._environment.get(self.variable)
+        if given:
+            return f"{self.variable} names {given}: see that it answers there, or name another. {how}"
+        return f"{how} Or name in {self.variable} where it answers."
 
     # --- Images -------------------------------------------------------------------------------------------------------
 
@@ -210,7 +252,7 @@ class DockerApi(ABC):
         except (aiodocker.DockerError, aiodocker.DockerContainerError) as error:
             raise HostFailed(f"{facts.product}: {error.message}") from error
         except (OSError, TimeoutError) as error:
-            raise HostFailed(f"{facts.product} cannot be reached: {error}", remedy=self.remedy) from error
+            raise HostFailed(f"{facts.product} cannot be reached: {error}", remedy=self._how_to_reach()) from error
 
 
 class DockerRuntime(DockerApi):
@@ -219,7 +261,14 @@ class DockerRuntime(DockerApi):
     name = "docker"
     title = "Docker"
     variable = "DOCKER_HOST"
-    remedy = "install and start Docker (docs.docker.com/engine/install), or name its socket in DOCKER_HOST"
+    programs = ("docker", "dockerd")
+
+    def install(self) -> str:
+        return "Install Docker (docs.docker.com/engine/install)."
+
+    def start(self) -> str:
+        by_root = "systemctl start docker" if self._systemd else "dockerd"
+        return f"Start Docker, as root: `{by_root}`." if sys.platform == "linux" else super().start()
 
     def sockets(self) -> Iterator[Path]:
         yield Path("/var/run/docker.sock")
@@ -227,12 +276,12 @@ class DockerRuntime(DockerApi):
         if folder := self._environment.get("XDG_RUNTIME_DIR"):
             yield Path(folder) / "docker.sock"
 
-    def missing(self) -> str:
-        if problem := super().missing():
-            return problem
-        if self.facts().rootless and "podman" not in self.facts().product.lower():
-            return "Docker without root's rights cannot let you be yourself in a container; use Podman, which can"
-        return ""
+    def _ask(self) -> RuntimeFacts | Missing:
+        found = super()._ask()
+        if isinstance(found, RuntimeFacts) and found.rootless and "podman" not in found.product.lower():
+            why = "Docker without root's rights cannot let you be yourself in a container"
+            return Missing(why=why, remedy="Use Podman, which can.")
+        return found
 
 
 class PodmanRuntime(DockerApi):
@@ -241,12 +290,29 @@ class PodmanRuntime(DockerApi):
     name = "podman"
     title = "Podman"
     variable = "CONTAINER_HOST"
-    remedy = "install Podman and start `systemctl --user start podman.socket`, or name its socket in CONTAINER_HOST"
+    programs = ("podman",)
+
+    def install(self) -> str:
+        how = "`apt-get install podman` or `dnf install podman`" if sys.platform == "linux" else "podman.io"
+        return f"Install Podman ({how})."
+
+    def start(self) -> str:
+        if sys.platform != "linux":
+            return "Start Podman: `podman machine start`."
+        if self._systemd and not self._root:
+            return "Start Podman: `systemctl --user start podman.socket`."
+        own = SYSTEM_SOCKET
+        if not self._root:
+            own = Path(self._environment.get("XDG_RUNTIME_DIR") or Path.home()) / "podman" / "podman.sock"
+        return (
+            f"Start Podman: `mkdir -p {own.parent}; podman system service --time=0 unix://{own} &`; "
+            f"then `export CONTAINER_HOST=unix://{own}`."
+        )
 
     def sockets(self) -> Iterator[Path]:
         if folder := self._environment.get("XDG_RUNTIME_DIR"):
             yield Path(folder) / "podman" / "podman.sock"
-        yield Path("/run/podman/podman.sock")
+        yield SYSTEM_SOCKET
 
 
 def _aiodocker() -> Any:

@@ -66,15 +66,21 @@ class ContainerSandbox:
         """What it isolates here; the limits are those that the runtime can hold."""
         found = self._choose()
         limits, by = frozenset({Limit.DISK, Limit.FILES}), ""
-        if not isinstance(found, str):
+        if found is not None:
             facts = found.facts()
             limits |= HELD_INSIDE if facts.limits else frozenset()
             by = f"{facts.product} at {facts.address}{', without root' if facts.rootless else ''}"
         return SandboxCapabilities(files=True, network=True, pids=True, ends_all=True, limits=limits, images=True, by=by)
 
     def missing(self) -> str:
-        found = self._choose()
-        return found if isinstance(found, str) else ""
+        if self._choose() is not None:
+            return ""
+        return "; or: ".join(found.missing() for found in self._wanted())
+
+    def remedy(self) -> str:
+        if self._choose() is not None:
+            return ""
+        return " Or: ".join(found.remedy() for found in self._wanted())
 
     def runtime(self) -> Runtime:
         """Return the runtime that containers are made by.
@@ -83,17 +89,19 @@ class ContainerSandbox:
             HostFailed: there is none.
         """
         found = self._choose()
-        if isinstance(found, str):
-            raise HostFailed(f"the sandbox container cannot be used: {found}")
+        if found is None:
+            raise HostFailed(f"the sandbox container cannot be used: {self.missing()}", remedy=self.remedy())
         return found
 
-    def _choose(self) -> Runtime | str:
-        """Return the runtime that a person has named, or the first that answers; or why there is none."""
+    def _choose(self) -> Runtime | None:
+        """Return the runtime that a person has named, or the first that answers; None when there is none."""
+        return next((found for found in self._wanted() if not found.missing()), None)
+
+    def _wanted(self) -> list[Runtime]:
+        """Return the runtimes that a person has named, or all."""
         names = [*FIRST, *sorted(self._runtimes.keys() - set(FIRST))]
         there = [self._runtimes[name] for name in names if name in self._runtimes]
-        named = [found for found in there if found.chosen()] or there
-        problems = {found.name: found.missing() for found in named}
-        return next((found for found in named if not problems[found.name]), "; or: ".join(problems.values()))
+        return [found for found in there if found.chosen()] or there
 
     async def wrap(self, launch: Launch, place: Place) -> Launch:
         runtime = self.runtime()
