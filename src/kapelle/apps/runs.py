@@ -95,8 +95,10 @@ async def prepare(
     if spec.repository is not None and spec.target is not None:
         branch = await compose.repositories().resolve(spec.repository, f"refs/heads/{spec.target}")
         if branch is None:
+            source = found.origin("target").source
+            of = f" (from {source})" if source.startswith(("environment", ".env")) else ""
             raise UsageError(
-                f"the repository {spec.repository} has no branch {spec.target}",
+                f"the repository {spec.repository} has no branch {spec.target}{of}",
                 remedy=f"Make it (git branch {spec.target}) or name another with --target.",
             )
     if check_only:

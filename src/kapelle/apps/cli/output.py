@@ -111,11 +111,7 @@ def print_error(error: KapelleError, *, as_json: bool) -> None:
     console = err()
     if isinstance(error, FileInvalid):
         for mistake in error.mistakes:
-            console.print(
-                Text.assemble(
-                    (f"{shown(mistake.file)}:{mistake.line}:{mistake.column}: ", "bold"), shown_block(mistake.message)
-                )
-            )
+            console.print(Text.assemble((f"{shown(mistake.place)}: ", "bold"), shown_block(mistake.message)))
             console.print(Text(f"    → {shown_block(mistake.advice)}", style="green"))
         count = len(error.mistakes)
         console.print(Text(f"{count} mistake{'s' if count != 1 else ''}; nothing was submitted. [{error.code}]", style="red"))
