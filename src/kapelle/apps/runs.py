@@ -111,7 +111,9 @@ async def prepare(
     looked = await look(found, [config for config in spec.configs if config.name in used])
     missing = [entry for entry in looked if entry.problem]
     if missing:
-        raise SecretMissing("\n".join(entry.problem for entry in missing), remedy=missing[0].remedy)
+        # What is wrong with several in the same way is mended in the same way, too.
+        remedies = dict.fromkeys(entry.remedy for entry in missing)
+        raise SecretMissing("\n".join(entry.problem for entry in missing), remedy="\n    ".join(remedies))
     if rehearse is not None:
         return spec
     models_needed = any(compose.drivers()[config.program].capabilities.uses_gateway for config in spec.configs)
