@@ -93,7 +93,7 @@ def test_each_that_is_missing_is_told_with_what_to_do_about_it(place: Place, tmp
             "Set ONE in",
             "Set TWO in",
             f"Let {tmp_path}/none be a file",
-            f"Give file:{tmp_path}/short another value",
+            f"Give file:{tmp_path}/short another",
         ):
             assert remedy in flat
 

@@ -163,7 +163,7 @@ def _called(view: View, word: str) -> Item:
     if found:
         return found[0]
     letters = word.removeprefix(PREFIX)
-    settled = view.questions.find(f"{PREFIX}{letters}") if letters else []
+    settled = view.questions.find(f"{PREFIX}{letters}") if letters else ()
     if len(settled) == 1:
         # With more of them nobody knows which was meant.
         raise _settled(view, settled[0])
