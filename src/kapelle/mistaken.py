@@ -22,7 +22,8 @@ def mistakes_in(error: ValidationError, content: object, model: type[BaseModel])
         found.setdefault(_real(entry, content), []).append(entry)
     # Where one of several kinds of value is allowed, what is wrong within one says more than that it is none of the rest.
     within = {path[:length] for path in found for length in range(len(path))}
-    return [_mistake(path, entries, model) for path, entries in found.items() if len(entries) == 1 or path not in within]
+    told = {path: entries for path, entries in found.items() if path not in within or KEY in entries[0]["loc"]}
+    return [_mistake(path, entries, model) for path, entries in told.items()]
 
 
 def wrong(entry: ErrorDetails) -> tuple[str, str]:

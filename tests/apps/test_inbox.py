@@ -1,6 +1,7 @@
 """The inbox: what waits for a person, by every door."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -15,9 +16,10 @@ from kapelle.apps.ruling import rules_of
 from kapelle.core.account import Account, AccountState, account_of
 from kapelle.core.agent import AgentConfig
 from kapelle.core.conversation import Trouble
-from kapelle.core.errors import Ambiguous, NotFound, UsageError
+from kapelle.core.errors import Ambiguous, KapelleError, NotFound, UsageError
+from kapelle.core.ids import QuestionId
 from kapelle.core.merge import hold_up
-from kapelle.core.question import AnswerKind
+from kapelle.core.question import AnswerKind, QuestionState, settle
 from kapelle.core.requests import Answer, Approve, Reject, Resume
 from kapelle.core.rules import Call, Fallback, Rules
 from kapelle.core.store import Tx
@@ -98,12 +100,41 @@ async def test_it_is_named_by_its_task_or_by_the_beginning_of_its_id(tmp_path: P
         for word in (question.item_id, question.item_id[:8], question.item_id[2:8], "api"):
             found, _ = await here.store.read(lambda view, word=word: answer_to(view, word, AnswerKind.ALWAYS, ""))
             assert found == question
-        with pytest.raises(Ambiguous):
+        with pytest.raises(Ambiguous, match=r"t-\w+ \(ci\), t-\w+ \(release\)"):
             await here.store.read(lambda view: answer_to(view, "t-", AnswerKind.ALLOW, ""))
         with pytest.raises(NotFound, match="nothing in the inbox is called other"):
             await here.store.read(lambda view: answer_to(view, "other", AnswerKind.ALLOW, ""))
         with pytest.raises(UsageError, match="cannot be answered with always"):
             await here.store.read(lambda view: answer_to(view, "release", AnswerKind.ALWAYS, ""))
+
+
+async def test_what_became_of_a_question_that_waits_no_more_is_told(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        leader = await waiting(here)
+        (question,) = await here.store.read(lambda view: list(view.questions.open()))
+
+        async def said(*states: QuestionState, word: str = "") -> str:
+            def put(tx: Tx) -> None:
+                for number, state in enumerate(states):
+                    kind = AnswerKind.DENY if state is QuestionState.ANSWERED else None
+                    over = settle(question, state, here.clock.now(), answer=kind, by="person:ann")
+                    new = f"{question.question_id}{'x' * number}"
+                    tx.questions.put(replace(over, question_id=QuestionId(new), call_id=f"c{number}"))
+
+            await here.store.transact(put, term=leader.term)
+            name = word or question.question_id
+            with pytest.raises(KapelleError) as raised:
+                await here.store.read(lambda view: answer_to(view, name, AnswerKind.ALLOW, ""))
+            return f"{raised.value} | {raised.value.advice}"
+
+        name = question.question_id
+        assert (await said(QuestionState.ANSWERED)).startswith(f"{name} was answered already: deny (ann)")
+        assert (await said(QuestionState.EXPIRED)).startswith(f"nobody answered {name} in time: deny")
+        withdrawn = await said(QuestionState.WITHDRAWN)
+        assert withdrawn.startswith(f"{name} was withdrawn when its agent was ended; api asks again when it goes on")
+        assert "kapelle resume r-" in withdrawn
+        several = await said(QuestionState.WITHDRAWN, QuestionState.ANSWERED, word="i-")
+        assert several.startswith("nothing in the inbox is called i-")
 
 
 async def test_accounts_and_targets_that_wait_for_a_person_are_in_it(tmp_path: Path) -> None:
@@ -155,7 +186,10 @@ def test_answering_what_is_not_there_is_told(place: Place) -> None:
     said = place.run("answer", "i-none", "allow")
     assert said.code == 2
     assert "nothing in the inbox is called i-none" in said.err
-    assert place.run("answer", "i-none", "perhaps").code == 2
+    perhaps = place.run("answer", "i-none", "perhaps")
+    assert perhaps.code == 2
+    assert "said cannot be 'perhaps'" not in perhaps.err
+    assert "Write allow, deny or always." in perhaps.err
 
 
 def test_a_task_is_approved_from_the_inbox(place: Place) -> None:

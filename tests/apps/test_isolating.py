@@ -1,5 +1,6 @@
 """What agents.yml asks of a sandbox that it does not hold here, and why it is that sandbox: told once, in its place."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,20 @@ def test_as_root_a_sandbox_that_is_named_for_a_directory_of_yours_is_a_mistake_o
     assert answer.code == 2
     assert "flow.yml:2:30: agents that root starts in the sandbox bubblewrap own nothing of yours" in answer.err
     assert place.runs() == 0
+
+
+def test_what_was_used_is_named_wherever_a_run_is_shown(place: Place) -> None:
+    agents(place, "process")
+    place.write("flow.yml", "name: flow\ntasks: {one: {agent: script, prompt: 'true'}}\n")
+
+    told = place.run("run", "../flow.yml").out
+
+    assert re.match(r"run r-\w+: flow, 1 task, sandbox: process\n", told)
+    (task_id,) = (entry["id"] for entry in place.run("show", "flow", "--json").json["tasks"])
+    assert "sandbox: process" in place.run("show", "flow").out
+    assert "sandbox: process" in place.run("show", task_id).out
+    assert place.run("show", task_id, "--json").json["sandbox"] == "process"
+    assert place.run("show", "flow", "--json").json["sandboxes"] == ["process"]
 
 
 @pytest.mark.usefixtures("bubblewrap")

@@ -80,6 +80,24 @@ def test_a_variable_of_dotenv_is_found(place: Place) -> None:
     assert place.run("secrets").code == 0
 
 
+def test_each_that_is_missing_is_told_with_what_to_do_about_it(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "short").write_text("x")
+    (tmp_path / "short").chmod(0o600)
+    written(place, f"secrets: {{A: env:ONE, B: env:TWO, C: 'file:{tmp_path}/none', D: 'file:{tmp_path}/short'}}")
+    place.write("flow.yml", FLOW)
+    said, answer = place.run("secrets"), place.run("run", "../flow.yml")
+    assert "kapelle secrets" not in said.out
+    for told in (said.out, answer.err):
+        flat = " ".join(told.split())
+        for remedy in (
+            "Set ONE in",
+            "Set TWO in",
+            f"Let {tmp_path}/none be a file",
+            f"Give file:{tmp_path}/short another",
+        ):
+            assert remedy in flat
+
+
 def test_where_there_are_none_it_is_said(place: Place) -> None:
     answer = written(place, "").run("secrets")
     assert (answer.code, "No agent has secrets" in answer.out) == (0, True)

@@ -8,7 +8,7 @@ from kapelle.apps.delivering import held_up
 from kapelle.apps.reviewing import review_of_task
 from kapelle.core.account import AccountState, account_of, remedy
 from kapelle.core.builtin_rules import BUILTIN
-from kapelle.core.errors import Ambiguous, NotFound, UsageError
+from kapelle.core.errors import Ambiguous, NotFound, NotPossibleNow, UsageError
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.plain_text import shown_files
@@ -17,12 +17,13 @@ from kapelle.core.requests import Answer, Approve, Body, Reject, Resume
 from kapelle.core.rules import Fallback
 from kapelle.core.run import Run
 from kapelle.core.store import View
-from kapelle.core.task import Task, TaskState, Wait
+from kapelle.core.task import TERMINAL, Task, TaskState, Wait
 
 PREFIX = "i-"
 """How the ids of questions begin."""
 YES_OR_NO = (AnswerKind.ALLOW, AnswerKind.DENY)
 BUILT_IN = frozenset(builtin.name for builtin in BUILTIN)
+LISTS = "`kapelle inbox` lists what waits."
 TRY_AGAIN = (AnswerKind.ALLOW,)
 """For what a person sees to elsewhere: then it is tried again."""
 
@@ -134,6 +135,7 @@ def answer_to(view: View, word: str, answer: AnswerKind, reason: str) -> tuple[I
 
     Raises:
         NotFound: nothing in the inbox is called so.
+        NotPossibleNow: it is a question that does not wait any more.
         Ambiguous: more than one thing is.
         UsageError: this cannot be answered like that.
     """
@@ -156,19 +158,37 @@ def _called(view: View, word: str) -> Item:
     found = [item for item in items if word == item.item_id] or [item for item in items if word == item.name and item.task_id]
     found = found or [item for item in items if item.item_id.startswith(word) or item.item_id[len(PREFIX) :].startswith(word)]
     if len(found) > 1:
-        raise Ambiguous(f"{word} means more than one thing: {', '.join(item.item_id for item in found)}")
+        which = ", ".join(f"{item.item_id} ({item.name})" for item in found)
+        raise Ambiguous(f"{word} means more than one thing: {which}", remedy="Write more of the id.")
     if found:
         return found[0]
-    raise NotFound(f"nothing in the inbox is called {word}{_settled(view, word)}", remedy="`kapelle inbox` lists what waits.")
+    letters = word.removeprefix(PREFIX)
+    settled = view.questions.find(f"{PREFIX}{letters}") if letters else ()
+    if len(settled) == 1:
+        # With more of them nobody knows which was meant.
+        raise _settled(view, settled[0])
+    raise NotFound(f"nothing in the inbox is called {word}", remedy=LISTS)
 
 
-def _settled(view: View, word: str) -> str:
-    """Say what became of a question that is not open any more."""
-    for question in view.questions.find(word if word.startswith(PREFIX) else f"{PREFIX}{word}"):
-        if question.state is QuestionState.ANSWERED and question.answer is not None:
-            return f": {question.answered_by} has said {question.answer.value}"
-        return f": it is {question.state.value}"
-    return ""
+def _settled(view: View, question: Question) -> NotPossibleNow:
+    """Return what became of a question that is not open any more."""
+    name = question.question_id
+    if question.state is QuestionState.ANSWERED and question.answer is not None:
+        by = question.answered_by.removeprefix("person:")
+        return NotPossibleNow(f"{name} was answered already: {question.answer.value} ({by})", remedy=LISTS)
+    if question.state is QuestionState.EXPIRED:
+        return NotPossibleNow(f"nobody answered {name} in time: {question.default.value}", remedy=LISTS)
+    task = view.tasks.get(question.task_id)
+    if task is None or task.state in TERMINAL:
+        how = f": {task.name} is {task.state.value}" if task is not None else ""
+        return NotPossibleNow(f"{name} was withdrawn when its agent ended{how}", remedy=LISTS)
+    again = [other.question_id for other in view.questions.open() if other.task_id == question.task_id]
+    if again:
+        return NotPossibleNow(f"{name} was withdrawn; {task.name} asks {', '.join(again)} now", remedy=LISTS)
+    return NotPossibleNow(
+        f"{name} was withdrawn when its agent was ended; {task.name} asks again when it goes on",
+        remedy=f"`kapelle resume {question.run_id}` goes on when nobody leads.",
+    )
 
 
 def item_json(item: Item) -> dict[str, Any]:

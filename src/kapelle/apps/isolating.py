@@ -13,6 +13,7 @@ from kapelle.core.gateway import Upstream
 from kapelle.core.isolation import Isolation, Mount, MountKind, Network, NetworkKind, ProcessLimits
 from kapelle.core.ports import Driver, Sandbox
 from kapelle.core.run import RunSpec
+from kapelle.core.sizes import format_size
 from kapelle.core.task import WorkspaceKind
 
 PREFERRED = ("bubblewrap",)
@@ -154,6 +155,17 @@ def _is_given(given: models.Isolated, keys: tuple[str, ...]) -> bool:
             return False
         found = getattr(found, key)
     return True
+
+
+def too_little(driver: Driver, asked: Isolation, given: models.Isolated, here: tuple[str, ...]) -> list[Mistake]:
+    """Return what is wrong when the driver's program cannot work with the memory that it is left."""
+    least, memory = driver.capabilities.least_memory, asked.limits.memory
+    if memory is None or memory >= least:
+        return []
+    message = f"{driver.name} cannot work with {format_size(memory)} of memory"
+    path = ("limits", "memory")
+    own = (*here, *path) if _is_given(given, path) else path
+    return [Mistake(message=message, advice=f"write {format_size(least)} or more", path=own)]
 
 
 def not_given_away(task: str, sandbox: Sandbox | None) -> list[Mistake]:

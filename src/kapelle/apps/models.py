@@ -29,6 +29,7 @@ from kapelle.core.merge import DeliveryMode
 from kapelle.core.names import branch_problem, copy_problem, name_problem
 from kapelle.core.network import host_problem, private_problem
 from kapelle.core.rules import Fallback, rule_problem
+from kapelle.core.sizes import HOW as HOW_SIZES
 from kapelle.core.sizes import PATTERN as PATTERN_OF_SIZE
 from kapelle.core.sizes import format_size, parse_size
 from kapelle.core.task import OnFailure, Priority, WorkspaceKind
@@ -55,13 +56,22 @@ def _size(value: object) -> int:
         return value
     if isinstance(value, str):
         return parse_size(value)
-    raise ValueError(f"{value!r} is no size; write it with its unit: 500MB, 2GB")
+    raise ValueError(f"{value!r} is no size; {HOW_SIZES}")
 
 
+def _enough(value: int) -> int:
+    if 0 < value < LEAST:
+        raise ValueError(f"{format_size(value)} is too little for any process; write {format_size(LEAST)} or more")
+    return value
+
+
+LEAST = 1_000_000
+"""Bytes of memory, and of disk, below which nothing starts."""
 Size = Annotated[
     int,
     BeforeValidator(_size),
     Field(gt=0),
+    AfterValidator(_enough),
     PlainSerializer(format_size),
     WithJsonSchema({"type": "string", "pattern": PATTERN_OF_SIZE, "examples": ["500MB", "2GB"]}),
 ]
@@ -256,25 +266,27 @@ class ProcessLimits(Model):
     files: int | None = Field(default=None, ge=16, description="Open files of each process.")
 
 
+def _host(value: str) -> str:
+    if problem := host_problem(value):
+        raise ValueError(problem)
+    return value
+
+
+def _private(value: str) -> str:
+    if problem := private_problem(value):
+        raise ValueError(problem)
+    return value
+
+
 class AllowedNetwork(Model):
     """Which hosts may be reached beside the model."""
 
-    allow: Names = Field(description="Hosts: NAME, *.NAME (all below it) or *; NAME:PORT for a port that is not the web's.")
-    private: Names = Field(default_factory=list, description="Hosts and networks that may be reached though not public.")
-
-    @field_validator("allow")
-    @classmethod
-    def _hosts(cls, value: list[str]) -> list[str]:
-        for host in value:
-            _without(host_problem(host))
-        return value
-
-    @field_validator("private")
-    @classmethod
-    def _networks(cls, value: list[str]) -> list[str]:
-        for name in value:
-            _without(private_problem(name))
-        return value
+    allow: Annotated[list[Annotated[str, AfterValidator(_host)]], BeforeValidator(_list)] = Field(
+        description="Hosts: NAME, *.NAME (all below it) or *; NAME:PORT for a port that is not the web's."
+    )
+    private: Annotated[list[Annotated[str, AfterValidator(_private)]], BeforeValidator(_list)] = Field(
+        default_factory=list, description="Hosts and networks that may be reached though not public."
+    )
 
 
 Network = Literal["open", "none", "model-only"] | AllowedNetwork

@@ -95,8 +95,10 @@ async def prepare(
     if spec.repository is not None and spec.target is not None:
         branch = await compose.repositories().resolve(spec.repository, f"refs/heads/{spec.target}")
         if branch is None:
+            source = found.origin("target").source
+            of = f" (from {source})" if source.startswith(("environment", ".env")) else ""
             raise UsageError(
-                f"the repository {spec.repository} has no branch {spec.target}",
+                f"the repository {spec.repository} has no branch {spec.target}{of}",
                 remedy=f"Make it (git branch {spec.target}) or name another with --target.",
             )
     if check_only:
@@ -123,8 +125,9 @@ async def require_secrets(found: Configuration, spec: RunSpec, used: Collection[
     looked = await look(found, [config for config in spec.configs if config.name in used])
     missing = [entry for entry in looked if entry.problem]
     if missing:
+        # What is wrong with several in the same way is mended in the same way, too.
         remedies = dict.fromkeys(entry.remedy for entry in missing)
-        raise SecretMissing("\n".join(entry.problem for entry in missing), remedy="\n".join(remedies))
+        raise SecretMissing("\n".join(entry.problem for entry in missing), remedy="\n    ".join(remedies))
 
 
 def held_by_account(view: View, runs: Sequence[Run], *, named: bool) -> frozenset[RunId]:

@@ -30,13 +30,16 @@ def _references(value: object) -> object:
     if not isinstance(value, dict):
         said = "it is no mapping of names to references (what stands there is not repeated here); write NAME: env:VARIABLE"
         raise ValueError(said)  # noqa: TRY004  # what pydantic takes for a mistake of the file
-    for name in cast("dict[Any, Any]", value):
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise ValueError("a name in it is no name of a variable (it is not repeated here); letters, digits and _")
     return cast("dict[Any, Any]", value)
 
 
-References = Annotated[dict[str, Reference], BeforeValidator(_references)]
+def _name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError("this is no name of a variable (it is not repeated here); letters, digits and _")
+    return value
+
+
+References = Annotated[dict[Annotated[str, AfterValidator(_name)], Reference], BeforeValidator(_references)]
 
 
 class _Model(BaseModel):

@@ -217,6 +217,10 @@ class Configuration:
     environment: Mapping[str, str]
     """The environment together with .env."""
 
+    def origin(self, name: str) -> Origin:
+        """Return where the setting *name* came from."""
+        return next(entry for entry in self.origins if entry.setting.name == name)
+
 
 def find_root(start: Path) -> Path:
     """Return the nearest directory from *start* upwards that holds .kapelle or .git, or *start* itself."""

@@ -15,7 +15,7 @@ from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckState, Receipt
 from kapelle.core.ids import RunId
 from kapelle.core.merge import Change, ChangeState
-from kapelle.core.run import RUN_TERMINAL, Run
+from kapelle.core.run import RUN_TERMINAL, Run, RunSpec
 from kapelle.core.store import View
 from kapelle.core.task import TERMINAL, Task, TaskState, Wait
 
@@ -42,6 +42,8 @@ class TaskReport:
     """The last one that it offered."""
     review: Review | None = None
     """Its change of protected files that waits for a person."""
+    sandbox: str = ""
+    """What its agent works in."""
 
     @property
     def passed(self) -> bool | None:
@@ -115,6 +117,18 @@ class RunReport:
         return sum(count for state, count in self.counts if state in TERMINAL)
 
 
+def sandboxes_of(spec: RunSpec) -> tuple[str, ...]:
+    """Return what the agents of a run, and its commands and checks, work in: each sandbox once, agents first."""
+    names = (*(config.sandbox for config in spec.configs), spec.workspace.sandbox)
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def sandbox_text(spec: RunSpec) -> str:
+    """Say what a run works in."""
+    names = sandboxes_of(spec)
+    return f"{'sandbox' if len(names) == 1 else 'sandboxes'}: {', '.join(names)}"
+
+
 def done_text(counts: Counts, noun: str = "") -> str:
     """Say how many tasks are done, of how many, and how many ended without being done."""
     by_state = dict(counts)
@@ -129,6 +143,7 @@ def run_report(view: View, run_id: RunId) -> RunReport | None:
     if run is None:
         return None
     spends = view.ledger.by_task(run_id)
+    sandboxes = {config.name: config.sandbox for config in run.spec.configs}
     tasks = tuple(
         TaskReport(
             task=task,
@@ -137,6 +152,7 @@ def run_report(view: View, run_id: RunId) -> RunReport | None:
             receipt=_receipt(view, task),
             change=next(reversed(view.changes.of_task(task.task_id)), None),
             review=review_of_task(view, task.task_id, task.name) if task.waits_for is Wait.APPROVAL else None,
+            sandbox=sandboxes.get(task.spec.agent, ""),
         )
         for task in view.tasks.of_run(run_id)
     )
@@ -190,6 +206,7 @@ def task_json(entry: TaskReport, now: datetime) -> dict[str, Any]:
         "detail": task.detail or None,
         "review": review_json(entry.review) if entry.review is not None else None,
         "agent": task.spec.agent,
+        "sandbox": entry.sandbox or None,
         "priority": task.spec.priority.value,
         "attempts": len(entry.attempts),
         "gate_rounds": sum(attempt.gate_rounds for attempt in entry.attempts),
@@ -245,6 +262,7 @@ def run_json(report: RunReport, now: datetime) -> dict[str, Any]:
         "paused": run.paused,
         "repository": run.spec.repository,
         "target": run.spec.target,
+        "sandboxes": list(sandboxes_of(run.spec)),
         "delivered": report.delivered or None,
         "held_up": report.held.why if report.held is not None else None,
         "what_to_do": (report.held.remedy or None) if report.held is not None else None,

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from kapelle.apps import models
 from kapelle.apps.imaging import of_its_own
-from kapelle.apps.isolating import because, chosen, isolation, not_given_away, own_login, unheld, why_open
-from kapelle.apps.ruling import rules_of
+from kapelle.apps.isolating import because, chosen, isolation, not_given_away, own_login, too_little, unheld, why_open
+from kapelle.apps.ruling import misnamed, rules_of
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import FileInvalid, Mistake, TemplateFailed, UsageError, closest
@@ -77,7 +77,7 @@ def agent_configs(shop: Workshop, used: Collection[str] | None = None) -> tuple[
     wrong: list[Mistake] = []
     path = shop.configuration.root / AGENTS_FILE
     document = Document.read(path) if path.exists() else Document(str(path), None)
-    wrong += _sandbox_wrong(shop, document, shop.sandbox(), ())
+    wrong += [_from_its_origin(shop, mistake) for mistake in _sandbox_wrong(shop, document, shop.sandbox(), ())]
     whole, problems = isolation(shop.configuration.root, shop.configuration.agents)
     problems += unheld(shop.sandboxes.get(shop.sandbox()), whole, shop.configuration.agents, because=shop.because())
     wrong += [document.located(problem) for problem in problems]
@@ -102,12 +102,16 @@ def agent_configs(shop: Workshop, used: Collection[str] | None = None) -> tuple[
         asked = of_its_own(shop.sandboxes.get(sandbox), asked, given=agent.image is not None)
         if holds:
             problems += unheld(shop.sandboxes.get(sandbox), asked, agent, here, because=shop.because(agent.sandbox))
+        problems += too_little(driver, asked, agent, here) if driver is not None else []
         if asked.network.kind is NetworkKind.NONE and driver is not None and driver.capabilities.uses_gateway:
             advice = "write `network: model-only`"
             message = f"with `network: none` {agent.program} does not reach its model"
             problems.append(Mistake(message=message, advice=advice, path=here))
         wrong += [document.located(problem) for problem in problems]
         rules = rules_of(agent.rules or shop.configuration.agents.rules)
+        if driver is not None:
+            ruled, place = (agent.rules, here) if agent.rules is not None else (shop.configuration.agents.rules, ())
+            wrong += [document.located(problem) for problem in misnamed(ruled, driver.capabilities.tools, place)]
         config = replace(_agent_config(name, agent, prompt, sandbox), isolation=asked, rules=rules)
         if agent.rules is not None and driver is not None and not driver.capabilities.asks:
             message = f"{agent.program} does not ask before it does something: rules mean nothing to it"
@@ -131,6 +135,14 @@ def _sandbox_wrong(shop: Workshop, document: Document, name: str, here: tuple[st
         return []
     advice = f"{sandbox.remedy()} `kapelle doctor` tells which sandboxes work here."
     return [document.located(Mistake(message=f"the sandbox {name} cannot be used: {problem}", advice=advice, path=path))]
+
+
+def _from_its_origin(shop: Workshop, mistake: Mistake) -> Mistake:
+    """Return *mistake*, which is one of the sandbox of the settings, in the place that gave it its value."""
+    origin = shop.configuration.origin("sandbox")
+    if origin.source in {AGENTS_FILE, "default"}:
+        return mistake
+    return replace(mistake, file=origin.source, line=0, column=0)
 
 
 def _agent_config(name: str, agent: models.Agent, prompt: str, sandbox: str) -> AgentConfig:
@@ -317,7 +329,7 @@ def check_login(shop: Workshop, spec: RunSpec) -> None:
 
 def _before(shop: Workshop, name: str, in_workflow: Any) -> Any:
     """Return a setting that a workflow file may give too: command line and environment go before it, the other files after."""
-    origin = next(entry for entry in shop.configuration.origins if entry.setting.name == name)
+    origin = shop.configuration.origin(name)
     if in_workflow is None or origin.source not in {PROJECT_FILE, AGENTS_FILE, "default"}:
         return getattr(shop.configuration.settings, name)
     return in_workflow

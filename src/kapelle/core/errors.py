@@ -56,9 +56,13 @@ class Mistake:
     line: int = 0
     column: int = 0
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people: ``FILE:LINE:COLUMN``, or what else gave the value, such as a variable."""
+        return ":".join(str(part) for part in (self.file, self.line, self.column) if part)
+
     def __str__(self) -> str:
-        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
-        return f"{place}: {self.message}" if place else self.message
+        return f"{self.place}: {self.message}" if self.place else self.message
 
 
 def closest(word: str, among: Iterable[str], otherwise: str = "there is none") -> str:

@@ -283,6 +283,10 @@ class DriverCapabilities:
     """It asks its warden before it does something: command rules hold."""
     immediate: bool = False
     """No process at all: a task is done the moment it is placed (benchmarks)."""
+    tools: frozenset[str] = frozenset()
+    """What its tools are called that are known; there may be others."""
+    least_memory: int = 0
+    """Bytes that its program needs by itself."""
 
 
 @frozen

@@ -36,30 +36,30 @@ async def look_up(name: str, reference: str, environment: Mapping[str, str]) -> 
     # One newline at the end is how files and variables come about.
     value = value.removesuffix("\n").removesuffix("\r")
     if problem := value_problem(value):
-        raise SecretMissing(f"the secret {name} ({reference}) {problem}")
+        raise SecretMissing(f"the secret {name} ({reference}) {problem}", remedy=f"Give {reference} another value.")
     return value
 
 
 def _file(name: str, reference: str, path: Path) -> str:
-    said = f"the secret {name} ({reference})"
+    said, remedy = f"the secret {name} ({reference})", f"Let {path} be a file with the secret alone in it, which you can read."
     try:
         with path.open("rb") as stream:
             found = os.fstat(stream.fileno())
             if not stat.S_ISREG(found.st_mode):
-                raise SecretMissing(f"{said} is no file")
+                raise SecretMissing(f"{said} is no file", remedy=remedy)
             if found.st_mode & 0o077:
                 message = f"{said} may be read by others (mode {stat.S_IMODE(found.st_mode):04o})"
                 raise SecretMissing(message, remedy=f"chmod 600 {path}")
             data = stream.read(LONGEST + 1)
     except OSError as error:
-        raise SecretMissing(f"{said} cannot be read: {error.strerror}") from error
+        raise SecretMissing(f"{said} cannot be read: {error.strerror}", remedy=remedy) from error
     if len(data) > LONGEST:
-        raise SecretMissing(f"{said} has more than {LONGEST} bytes")
+        raise SecretMissing(f"{said} has more than {LONGEST} bytes", remedy=remedy)
     try:
         return data.decode()
     except UnicodeDecodeError:
         # Without the error itself, which shows what it read.
-        raise SecretMissing(f"{said} is no UTF-8 text") from None
+        raise SecretMissing(f"{said} is no UTF-8 text", remedy=remedy) from None
 
 
 async def _keyring(name: str, reference: str, rest: str) -> str:
@@ -76,7 +76,8 @@ async def _keyring(name: str, reference: str, rest: str) -> str:
     except TimeoutError as error:
         raise SecretMissing(f"{said} was not to be had in {PATIENCE_S:g} seconds", remedy="Unlock the keyring.") from error
     except KeyringError as error:
-        raise SecretMissing(f"{said} cannot be read from the keyring: {type(error).__name__}") from error
+        message = f"{said} cannot be read from the keyring: {type(error).__name__}"
+        raise SecretMissing(message, remedy="Unlock the keyring, or keep the secret in a variable or a file.") from error
     if value is None:
         raise SecretMissing(f"{said} is not in the keyring", remedy=f"keyring set {service} {user}")
     return value

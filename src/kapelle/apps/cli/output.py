@@ -12,7 +12,7 @@ from rich.text import Text
 
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.delivering import HeldUp
-from kapelle.apps.views import RunReport, TaskReport, done_text
+from kapelle.apps.views import RunReport, TaskReport, done_text, sandbox_text
 from kapelle.core.account import told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import FileInvalid, KapelleError
@@ -111,11 +111,7 @@ def print_error(error: KapelleError, *, as_json: bool) -> None:
     console = err()
     if isinstance(error, FileInvalid):
         for mistake in error.mistakes:
-            console.print(
-                Text.assemble(
-                    (f"{shown(mistake.file)}:{mistake.line}:{mistake.column}: ", "bold"), shown_block(mistake.message)
-                )
-            )
+            console.print(Text.assemble((f"{shown(mistake.place)}: ", "bold"), shown_block(mistake.message)))
             console.print(Text(f"    → {shown_block(mistake.advice)}", style="green"))
         count = len(error.mistakes)
         console.print(Text(f"{count} mistake{'s' if count != 1 else ''}; nothing was submitted. [{error.code}]", style="red"))
@@ -189,7 +185,7 @@ def print_report(report: RunReport, now: datetime) -> None:
     title = Text.assemble((run.spec.name, "bold"), f"  {run.run_id}  ", state_text(run.state.value))
     if run.paused:
         title.append("  paused", style="yellow")
-    console.print(title)
+    console.print(title.append(f"  {sandbox_text(run.spec)}", style="dim"))
     print_table(console, REPORT, [_row(entry, now) for entry in report.tasks])
     ended = run.ended_at or now
     elapsed = format_duration(ended - run.submitted_at)

@@ -35,6 +35,9 @@ def _told(error: refused.ClickException, context: Any) -> tuple[str, str]:
             return f"the {kind} {_name(error.param)} is missing", ""
         case refused.BadParameter() if isinstance(error.__cause__, ValidationError) and error.param is not None:
             first = error.__cause__.errors()[0]
+            words = _words(error.param)
+            if words:
+                return f"this cannot be {given(first['input'])}", f"Write {words}. "
             return (
                 f"{_name(error.param)} cannot be {given(first['input'])}",
                 f"Give {expected(first['type'], first.get('ctx', {}))}. ",
@@ -57,6 +60,12 @@ def _told_of_words(said: str, context: Any) -> tuple[str, str]:
         return f"too many arguments: {words}", "Leave them out; what holds spaces stands in quotes. "
     first = said.splitlines()[0] if said else "this command line cannot be read"
     return first.rstrip("."), ""
+
+
+def _words(param: Any) -> str:
+    """Return the words of which an argument is one, in a sentence; empty when it may be another."""
+    *others, last = str(param.metavar or "").split("|")
+    return f"{', '.join(others)} or {last}" if others and all(word.islower() for word in (*others, last)) else ""
 
 
 def _name(param: Any) -> str:

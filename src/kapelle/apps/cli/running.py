@@ -19,7 +19,7 @@ from kapelle.apps.cli.telling import line_of
 from kapelle.apps.desk import Desk
 from kapelle.apps.inbox import inbox
 from kapelle.apps.memory import collect_less
-from kapelle.apps.views import RunReport, done_text, run_report
+from kapelle.apps.views import RunReport, done_text, run_report, sandbox_text
 from kapelle.core.durations import format_duration
 from kapelle.core.events import AgentUsedTool, ChangeHeld, Entry, Event, TaskMoved, TaskWaited
 from kapelle.core.ids import RunId, TaskId
@@ -198,7 +198,7 @@ class Watcher:
         elapsed = format_duration((report.run.ended_at or now) - report.run.submitted_at)
         sums = f"{done_text(report.counts)}  {count_tokens(report.spend.usage.total)} tokens  "
         head.add_row(Text(report.run.spec.name, style="bold"), bar, f"{sums}{money(report.spend.cost_usd)}  {elapsed}")
-        parts = [head, Text(), table]
+        parts = [head, Text(f"{report.run.run_id}  {sandbox_text(report.run.spec)}", style="dim"), Text(), table]
         if self._waiting:
             waits = "1 waits" if self._waiting == 1 else f"{self._waiting} wait"
             parts.append(Text(f"{waits} for you: kapelle inbox", style="yellow"))

@@ -16,7 +16,7 @@ from kapelle.apps.principal import principal
 from kapelle.apps.runs import held_by_account, prepare, require_secrets
 from kapelle.apps.runs import submit as accept
 from kapelle.apps.settings import Configuration
-from kapelle.apps.views import run_json, run_report
+from kapelle.apps.views import run_json, run_report, sandbox_text
 from kapelle.apps.workflows import read_workflow, single_task
 from kapelle.core.errors import NotFound, NotPossibleNow, UsageError
 from kapelle.core.ids import RunId
@@ -159,7 +159,7 @@ async def _run(found: Configuration, wanted: _Wanted, *, as_json: bool) -> int:
     async with compose.open_desk(found) as desk:
         run_id = await accept(desk, found, spec, principal(desk.world.store.store_id))
         if not as_json and not sys.stdout.isatty():
-            out().print(f"run {run_id}: {spec.name}, {counted(len(spec.tasks), 'task')}")
+            out().print(f"run {run_id}: {spec.name}, {counted(len(spec.tasks), 'task')}, {sandbox_text(spec)}")
         return await _stay_and_print(desk, run_id, as_json=as_json)
 
 
@@ -195,7 +195,7 @@ async def _submit_only(found: Configuration, wanted: _Wanted, *, as_json: bool) 
         if as_json:
             print_json({"id": run_id, "name": spec.name, "tasks": len(spec.tasks)})
             return
-        out().print(f"Submitted {run_id} ({spec.name}, {len(spec.tasks)} tasks).")
+        out().print(f"Submitted {run_id} ({spec.name}, {counted(len(spec.tasks), 'task')}, {sandbox_text(spec)}).")
         lead = await desk.leader()
         if lead is None:
             err().print(f"Nobody leads just now. `kapelle resume {run_id}` works on it.")

@@ -18,6 +18,21 @@ BEHIND_A_GATEWAY_REFUSED = frozenset({"auto", "plan"})
 DEFAULT_MODE = "acceptEdits"
 TESTED = ("2.1.329", "2.1.329")
 """The oldest and the newest version of the CLI that all tests were run with."""
+TOOLS = frozenset(
+    {
+        *("Agent", "AskUserQuestion", "Bash", "BashOutput", "CronCreate", "CronDelete"),
+        *("CronList", "Edit", "EnterPlanMode", "EnterWorktree", "ExitPlanMode", "ExitWorktree"),
+        *("Glob", "Grep", "KillShell", "LS", "LSP", "ListAgents"),
+        *("ListMcpResourcesTool", "Monitor", "MultiEdit", "NotebookEdit", "NotebookRead", "PowerShell"),
+        *("Read", "ReadMcpResourceTool", "ReportFindings", "ScheduleWakeup", "SendMessage", "Skill"),
+        *("SlashCommand", "StructuredOutput", "Task", "TaskCreate", "TaskGet", "TaskList"),
+        *("TaskOutput", "TaskStop", "TaskUpdate", "TodoWrite", "ToolSearch", "WebFetch"),
+        *("WebSearch", "Workflow", "Write"),
+    }
+)
+"""Tools of the CLI, of the versions that were tested and some before; those of MCP servers have names of their own."""
+LEAST_MEMORY = 200_000_000
+"""Bytes: with 100 MB the CLI is killed, with 20 MB it reads its own code from the disk again and again and never gets on."""
 
 
 def find_claude() -> str:
@@ -52,6 +67,8 @@ class ClaudeDriver:
         fork=True,
         interrupt=True,
         asks=True,
+        tools=TOOLS,
+        least_memory=LEAST_MEMORY,
     )
 
     def __init__(self, program: str | None = None) -> None:
