@@ -8,6 +8,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 PLACES = json.loads(Path("places.json").read_text(encoding="utf-8"))
 STATE, CHECKOUT, HOME, SECRET = (PLACES[name] for name in ("state", "checkout", "home", "secret"))
@@ -31,6 +32,17 @@ def written(name: str) -> str:
     with path.open("a", encoding="utf-8") as stream:
         stream.write("evil")
     return "written"
+
+
+def changed(path: Path) -> str:
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write("# evil")
+    return "written"
+
+
+def metadata() -> str:
+    with urlopen("http://169.254.169.254/latest/meta-data/", timeout=5) as answer:
+        return str(answer.read())
 
 
 def key() -> str:
@@ -72,6 +84,11 @@ def others() -> list[Path]:
 
 attempt("read /etc/shadow", lambda: Path("/etc/shadow").read_bytes())
 attempt("read the store", lambda: Path(STATE, "store.db").read_bytes())
+attempt("wrote the store", lambda: changed(Path(STATE, "store.db")))
+attempt("changed .kapelle/agents.yml", lambda: changed(Path(CHECKOUT, ".kapelle", "agents.yml")))
+if PLACES["closed"]:
+    # From an open network it would be asked in earnest.
+    attempt("reached the metadata address", metadata)
 attempt("saw the state directory", lambda: [path.name for path in Path(STATE).iterdir() if path.name not in OWN])
 attempt("saw other workspaces", others)
 attempt("read the operator's home", lambda: Path(HOME, "private").read_text(encoding="utf-8"))
