@@ -91,9 +91,9 @@ def test_what_agents_take_is_bounded_told_and_gone_when_it_is_over(
     names = {task["id"]: name for name, task in tasks.items()}
     met = {names[event["task_id"]]: event["reason"] for event in events if event["kind"] == "limit.met"}
     assert met == {
-        "forks": "it could not start further processes: 150 at once are its limit",
-        "memory": "it was out of memory: 700 MB are its limit",
-        "disk": "it wrote more than the 40 MB on disk that are its limit",
+        "forks": "it could not start further processes: it may have 150 at once",
+        "memory": "it used more than the 700 MB of memory that it may",
+        "disk": "it wrote more than the 40 MB on disk that it may",
     }
     assert {name: task["state"] for name, task in tasks.items()} == {
         "forks": "completed",
@@ -101,7 +101,7 @@ def test_what_agents_take_is_bounded_told_and_gone_when_it_is_over(
         "disk": "failed",
         "stays": "completed",
     }
-    assert "it wrote more than the 40 MB on disk that are its limit" in answer.out + answer.err
+    assert "it wrote more than the 40 MB on disk that it may" in answer.out + answer.err
     assert [found.pid for found in psutil.process_iter() if seconds in _command(found)] == []
     assert place.processes() == []
 

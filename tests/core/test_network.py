@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kapelle.core.isolation import Network, NetworkKind
-from kapelle.core.network import Destination, address_refusal, host_problem, name_refusal, private_problem
+from kapelle.core.network import Destination, address_refusal, host_problem, name_refusal, private_problem, what_was_refused
 
 
 def allowing(*hosts: str, private: tuple[str, ...] = ()) -> Network:
@@ -129,3 +129,13 @@ def test_no_text_breaks_the_rules(text: str) -> None:
     if not host_problem(text):
         name_refusal(allowing(text), Destination(host=text, port=443))
     private_problem(text)
+
+
+def test_what_was_refused_is_told_with_what_helps() -> None:
+    inner = "it leads to 203.0.113.80, which is not public"
+    helps = "; `private:` in network lets it through"
+    assert what_was_refused("pypi.org", 443, inner, 3) == f"pypi.org:443 refused 3 times: {inner}{helps}"
+    assert what_was_refused("a.example", 80, "it is not among them") == "a.example:80 refused: it is not among them"
+    # The machine's credentials are nothing to let anybody through to.
+    assert helps not in what_was_refused("a.example", 80, "it leads to 169.254.169.254, which is not public")
+    assert what_was_refused("*", 0, "it had 96 connections open") == "network refused: it had 96 connections open"

@@ -6,6 +6,7 @@ import pytest
 
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import HostFailed
+from kapelle.core.events import CheckEnded
 from kapelle.core.isolation import Isolation, Limit, Network, NetworkKind, Place, ProcessLimits, Remains
 from kapelle.core.isolation_events import LimitMet, SandboxLeft, SandboxSwept
 from kapelle.core.ports import Launch
@@ -43,9 +44,9 @@ async def test_what_is_asked_of_a_sandbox_gets_to_it(here: SmallWorld) -> None:
 
 
 WORDS = [
-    (Remains(out_of_memory=True), "it was out of memory: 512 MB are its limit"),
-    (Remains(full=Limit.MEMORY), "it used more than the 512 MB of memory that are its limit"),
-    (Remains(full=Limit.PIDS), "it could not start further processes: 100 at once are its limit"),
+    (Remains(out_of_memory=True), "it used more than the 512 MB of memory that it may"),
+    (Remains(full=Limit.MEMORY), "it used more than the 512 MB of memory that it may"),
+    (Remains(full=Limit.PIDS), "it could not start further processes: it may have 100 at once"),
 ]
 
 
@@ -64,7 +65,7 @@ async def test_a_limit_that_an_agent_met_is_told_to_people_and_to_the_agent(
     assert event.reason == words
     first, second = here.host.of_task("api")
     assert first.conversation_id == second.conversation_id
-    assert words.replace("its limit", "your limit") in second.prompts[0].text
+    assert words.replace("it ", "you ") in second.prompts[0].text
 
 
 async def test_a_workspace_that_is_too_full_is_not_gone_on_in(here: SmallWorld) -> None:
@@ -78,7 +79,7 @@ async def test_a_workspace_that_is_too_full_is_not_gone_on_in(here: SmallWorld) 
     first, second = here.host.of_task("api")
     assert first.launch.cwd != second.launch.cwd
     (event,) = await here.events(LimitMet)
-    assert event.reason == "it wrote more than the 2 GB on disk that are its limit"
+    assert event.reason == "it wrote more than the 2 GB on disk that it may"
 
 
 async def test_a_task_that_fails_at_a_limit_says_which(here: SmallWorld) -> None:
@@ -90,7 +91,7 @@ async def test_a_task_that_fails_at_a_limit_says_which(here: SmallWorld) -> None
     await leader.run_out()
     failed = await here.task()
     assert failed.failure is not None
-    assert failed.failure.message.endswith(": it was out of memory: 512 MB are its limit")
+    assert failed.failure.message.endswith(": it used more than the 512 MB of memory that it may")
 
 
 async def test_a_check_that_met_a_limit_says_so_to_the_agent(here: SmallWorld) -> None:
@@ -99,7 +100,9 @@ async def test_a_check_that_met_a_limit_says_so_to_the_agent(here: SmallWorld) -
     await here.submit(run_spec(workspace=WorkspaceRules(isolation=ASKED)))
     leader = await here.lead()
     await leader.run()
-    assert "[it was out of memory: 512 MB are its limit]" in here.process().prompts[1].text
+    assert "failed with exit code 1 (it used more than the 512 MB of memory that it may)." in here.process().prompts[1].text
+    first, *_ = await here.events(CheckEnded, "api")
+    assert first.limit == "it used more than the 512 MB of memory that it may"
 
 
 async def test_what_could_not_be_removed_is_told_and_keeps_nobody_from_working(here: SmallWorld) -> None:

@@ -438,6 +438,8 @@ class CheckEnded(Event):
     tail: str = ""
     where: str = "workspace"
     """``workspace``, or ``merged`` for the merged tree."""
+    limit: str = ""
+    """The limit that it met, in words for people."""
 
 
 @frozen

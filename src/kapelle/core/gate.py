@@ -56,6 +56,14 @@ class CheckResult:
     """Where the whole output is kept on the host."""
     tail: str = ""
     """The end of the output, as much as a person or an agent wants to read."""
+    limit: str = ""
+    """The limit that it met, in words for people."""
+
+    @property
+    def how(self) -> str:
+        """How it failed, in words for people."""
+        how = "ran out of time" if self.state is CheckState.TIMED_OUT else f"failed (exit code {self.exit_code})"
+        return f"{how}: {self.limit}" if self.limit else how
 
 
 @frozen

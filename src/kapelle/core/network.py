@@ -14,6 +14,7 @@ from kapelle.core.isolation import Network, NetworkKind
 
 WEB = frozenset({80, 443})
 """Ports that may be reached where a rule names none."""
+NOT_PUBLIC = "which is not public"
 LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 NAME = re.compile(rf"{LABEL}(?:\.{LABEL})*\.?")
 PATTERN = re.compile(rf"(?:\*|(?:\*\.)?{LABEL}(?:\.{LABEL})*|\[[0-9A-Fa-f:.]+\])(?::(\d{{1,5}}))?")
@@ -61,6 +62,17 @@ class Decision:
     """How often since it was last told of."""
 
 
+def what_was_refused(host: str, port: int, reason: str, times: int = 1) -> str:
+    """Return what the proxy refused, in words for people."""
+    where = f"{host}:{port} " if port else ""
+    often = f" {times} times" if times > 1 else ""
+    # What is not public is a rule of ours, and no host that is missing in the list. Nobody is led to open the way to
+    # a service that hands out the machine's credentials.
+    own = reason.endswith(NOT_PUBLIC) and not any(str(address) in reason for address in INSTANCE_DATA)
+    remedy = "; `private:` in network lets it through" if own else ""
+    return f"{where}refused{often}: {reason}{remedy}" if where else f"network refused{often}: {reason}"
+
+
 def host_problem(pattern: str) -> str:
     """Return what is wrong with a pattern of hosts, in words for people; empty when nothing is."""
     found = PATTERN.fullmatch(pattern) if len(pattern) <= LONGEST_NAME else None
@@ -99,7 +111,7 @@ def address_refusal(network: Network, to: Destination, addresses: Sequence[str])
         if any(address.version == each.version and address in each for each in exceptions):
             continue
         if address in INSTANCE_DATA or not _public(address):
-            return f"it leads to {text}, which is not public"
+            return f"it leads to {text}, {NOT_PUBLIC}"
     return ""
 
 

@@ -411,6 +411,10 @@ class View(Protocol):
         """Return the events after the sequence number *after*, in order."""
         ...
 
+    def events_of_task(self, run_id: RunId, task_id: TaskId, kind: str, limit: int = 1000) -> "Sequence[Entry]":
+        """Return the newest events of *kind* about a task, in order."""
+        ...
+
     def last_seq(self) -> int:
         """Return the sequence number of the newest event, 0 when there is none."""
         ...

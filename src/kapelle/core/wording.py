@@ -1,5 +1,6 @@
 """What Kapelle says to agents: every text in one place."""
 
+import re
 from collections.abc import Sequence
 
 from kapelle.core.frozen import frozen
@@ -63,6 +64,7 @@ def secret_in_work(places: Sequence[tuple[str, str]]) -> str:
 def check_failed(gate: Gate | None, failing: CheckResult) -> str:
     """Return the prompt for an agent whose work did not pass a check."""
     how = {CheckState.TIMED_OUT: "ran out of time"}.get(failing.state, f"failed with exit code {failing.exit_code}")
+    how += f" ({failing.limit})" if failing.limit else ""
     name = f"{gate.name}/{failing.name}" if gate else failing.name
     return (
         f"Your work was checked and is not accepted yet: the check {name} {how}.\n\n"
@@ -98,9 +100,10 @@ def conflict(target: str, files: Sequence[str], others: Sequence[Other], *, thei
 
 def broke_when_merged(target: str, gate: Gate, failing: CheckResult, others: Sequence[Other], theirs: str) -> str:
     """Return the prompt for an agent whose change merges cleanly and fails the gate on the merged tree."""
+    why = f" ({failing.limit})" if failing.limit else ""
     return (
         f"Your change merges cleanly with what was merged into {target} while you worked, but the check "
-        f"{gate.name}/{failing.name} fails on the merged tree. The others' work has been merged into this working "
+        f"{gate.name}/{failing.name} fails on the merged tree{why}. The others' work has been merged into this working "
         "directory.\n\n"
         f"Command: {failing.run}\n"
         f"Output (its end):\n```\n{failing.tail[-TAIL:].strip()}\n```\n\n"
@@ -138,7 +141,8 @@ def listed(names: Sequence[str]) -> str:
 
 def go_on(limit: str = "") -> str:
     """Return the prompt that lets a conversation go on after its program was cut off; *limit* is what it was cut off for."""
-    why = f" Your processes were ended: {limit.replace('its limit', 'your limit')}. Do it with less." if limit else ""
+    yours = re.sub(r"\bit\b", "you", limit)
+    why = f" Your processes were ended: {yours}. Do it with less." if limit else ""
     return (
         f"You were cut off before your turn was over.{why} Your working directory is as you left it. Look at what is done and "
         "what is not, and go on with the task."

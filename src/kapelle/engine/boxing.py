@@ -118,12 +118,13 @@ def _place(world: World, box: Box, mounts: tuple[Mount, ...] = ()) -> Place:
 def met(remains: Remains, limits: ProcessLimits) -> Met | None:
     """Return the limit that a process met, or None when it met none."""
     if remains.out_of_memory:
-        return Met(reason="it was out of memory" + (f": {format_size(limits.memory)} are its limit" if limits.memory else ""))
+        reason = f"it used more than the {format_size(limits.memory)} of memory that it may" if limits.memory else ""
+        return Met(reason=reason or "it had no memory left")
     if remains.full is Limit.DISK:
-        reason = f"it wrote more than the {format_size(limits.disk or 0)} on disk that are its limit"
+        reason = f"it wrote more than the {format_size(limits.disk or 0)} on disk that it may"
         return Met(reason=reason, again=False)
     if remains.full is Limit.PIDS:
-        return Met(reason=f"it could not start further processes: {limits.pids} at once are its limit")
+        return Met(reason=f"it could not start further processes: it may have {limits.pids} at once")
     if remains.full is Limit.MEMORY:
-        return Met(reason=f"it used more than the {format_size(limits.memory or 0)} of memory that are its limit")
+        return Met(reason=f"it used more than the {format_size(limits.memory or 0)} of memory that it may")
     return None

@@ -75,7 +75,8 @@ async def _run_check(
         seconds=result.seconds,
         log_hash=result.output_hash,
         log_path=result.output_path,
-        tail=result.tail if limit is None else f"{result.tail.rstrip()}\n[{limit.reason}]\n",
+        tail=result.tail,
+        limit="" if limit is None else limit.reason,
     )
 
 
@@ -103,5 +104,6 @@ def log_checks(tx: Tx, run_id: RunId, task_id: TaskId | None, gating: Gating, wh
                 seconds=check.seconds,
                 tail=check.tail[-4000:] if check.state is not CheckState.PASSED else "",
                 where=where,
+                limit=check.limit,
             )
         )

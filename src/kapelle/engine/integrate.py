@@ -178,11 +178,7 @@ class Integrator:
             return replace(found, landed=Landed(entries=entries, commit=commit.commit, gating=gating, changed=changed))
         if len(entries) == 1 and trial.again:
             return replace(found, sent_back=(*found.sent_back, await self._named(entries[0], gating, onto)))
-        failing = gating.verdict.failing
-        what = f"the check {gating.gate.name}/{failing.name}" if failing is not None else f"the gate {gating.gate.name}"
-        return replace(
-            found, red=Red(entries=entries, tree=gating.tree, gating=gating, reason=f"{what} fails on the merged tree")
-        )
+        return replace(found, red=Red(entries=entries, tree=gating.tree, gating=gating, reason=_fails(gating)))
 
     async def _pile(self, trial: Trial, onto: str) -> _Pile:
         """Merge one change after the other onto *onto*, as far as they fit."""
@@ -241,13 +237,12 @@ class Integrator:
         await self._bring_in(entry, onto)
         others = await collisions(self._world, change, onto)
         theirs = await self._world.repositories.diff(change.repository, change.base, onto)
-        what = f"the check {gating.gate.name}/{failing.name}" if failing is not None else f"the gate {gating.gate.name}"
         who = f", together with {', '.join(other.name for other in others)}" if others else ""
         return SentBack(
             entry=entry,
             gating=gating,
             onto=onto,
-            reason=f"{what} fails on the merged tree{who}",
+            reason=_fails(gating, who),
             prompt=broke_when_merged(change.target, gating.gate, failing, others, theirs) if failing is not None else "",
         )
 
@@ -394,3 +389,11 @@ def whose(entry: Merging) -> Whose:
 def names(entries: Sequence[Merging]) -> str:
     """Return the names of the tasks of *entries*, for people."""
     return ", ".join(entry.task.name for entry in entries)
+
+
+def _fails(gating: Gating, who: str = "") -> str:
+    """Return why what was merged is not good; *who* it was merged with."""
+    failing = gating.verdict.failing
+    what = f"the check {gating.gate.name}/{failing.name}" if failing is not None else f"the gate {gating.gate.name}"
+    limit = f": {failing.limit}" if failing is not None and failing.limit else ""
+    return f"{what} fails on the merged tree{who}{limit}"

@@ -365,7 +365,9 @@ class Turns:
 
 
 def _with(message: str, limit: Met) -> str:
-    return f"{message}: {limit.reason}" if message else limit.reason
+    """Return *message* with the limit in its first line: what follows is what a program said, and the end of it may be cut."""
+    first, line, rest = message.partition("\n")
+    return f"{first}: {limit.reason}{line}{rest}" if message else limit.reason
 
 
 def _within_workspace(tx: Tx, attempt: Attempt, about: str) -> str:

@@ -335,5 +335,4 @@ def _no_check(gate: Gate) -> CheckResult:
 def _reason(found: _Found, failing: CheckResult | None) -> str:
     if failing is None:
         return found.reason or f"the gate {found.gating.gate.name} did not pass"
-    how = "ran out of time" if failing.state is CheckState.TIMED_OUT else f"failed (exit code {failing.exit_code})"
-    return f"the check {found.gating.gate.name}/{failing.name} {how}"
+    return f"the check {found.gating.gate.name}/{failing.name} {failing.how}"

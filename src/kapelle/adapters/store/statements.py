@@ -284,6 +284,8 @@ class LogStatements:
         self.events = Statement(read.order_by(events.c.seq).limit(bindparam("limit")), dialect)
         of_run = read.where(events.c.run_id == bindparam("run_id"))
         self.events_of_run = Statement(of_run.order_by(events.c.seq).limit(bindparam("limit")), dialect)
+        of_task = of_run.where(events.c.task_id == bindparam("task_id"), events.c.kind == bindparam("kind"))
+        self.events_of_task = Statement(of_task.order_by(events.c.seq.desc()).limit(bindparam("limit")), dialect)
         self.last_seq = Statement(select(func.coalesce(func.max(events.c.seq), 0)), dialect)
 
         asked = ("request_id", "kind", "body", "principal", "asked_at")

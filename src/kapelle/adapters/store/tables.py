@@ -458,6 +458,10 @@ class SqlView:
             rows = self._all.log.events_of_run.run(self._at, after=after, run_id=run_id, limit=limit)
         return [_entry(row) for row in rows]
 
+    def events_of_task(self, run_id: RunId, task_id: TaskId, kind: str, limit: int = 1000) -> "Sequence[Entry]":
+        given = {"after": 0, "run_id": run_id, "task_id": task_id, "kind": kind, "limit": limit}
+        return [_entry(row) for row in reversed(self._all.log.events_of_task.run(self._at, **given))]
+
     def last_seq(self) -> int:
         return int(self._all.log.last_seq.run(self._at)[0][0])
 
@@ -491,6 +495,10 @@ class SqlTx(SqlView):
     def events(self, after: int = 0, *, run_id: RunId | None = None, limit: int = 1000) -> "Sequence[Entry]":
         self.flush()
         return super().events(after, run_id=run_id, limit=limit)
+
+    def events_of_task(self, run_id: RunId, task_id: TaskId, kind: str, limit: int = 1000) -> "Sequence[Entry]":
+        self.flush()
+        return super().events_of_task(run_id, task_id, kind, limit)
 
     def last_seq(self) -> int:
         self.flush()

@@ -15,6 +15,7 @@ from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import count_tokens, money, out, print_held_up, print_json, print_report, state_text
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.delivering import held_up, held_up_json
+from kapelle.apps.hindrances import hindrances, hindrances_json
 from kapelle.apps.inbox import inbox, item_json
 from kapelle.apps.reader import Found, Reader, has_ended
 from kapelle.apps.reviewing import Review, review_json, review_of_task
@@ -210,8 +211,17 @@ async def _show(folder: Path | None, which: str, *, as_json: bool) -> None:
         if found.task is None:
             print_json(run_json(report, now)) if as_json else print_report(report, now)
             return
-        entry = next(entry for entry in report.tasks if entry.task.task_id == found.task.task_id)
-        print_json(task_json(entry, now)) if as_json else _print_task(entry, found, now)
+        task = found.task
+        entry = next(entry for entry in report.tasks if entry.task.task_id == task.task_id)
+        hindered = await reader.store.read(lambda view: hindrances(view, task.run_id, task.task_id))
+        if as_json:
+            print_json({**task_json(entry, now), "hindrances": hindrances_json(hindered)})
+            return
+        _print_task(entry, found, now)
+        for each in hindered:
+            out().print(Text(f"{each.title}: {each.times}", style="yellow"))
+            for words in each.last:
+                out().print(Text(f"  {shown(words)}"), soft_wrap=True)
 
 
 def _print_task(entry: TaskReport, found: Found, now: datetime) -> None:

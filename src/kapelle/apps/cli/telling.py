@@ -36,6 +36,8 @@ from kapelle.core.events import (
     WorkspaceStuck,
 )
 from kapelle.core.gate import CheckState
+from kapelle.core.isolation_events import LimitMet, NetworkDenied
+from kapelle.core.network import what_was_refused
 from kapelle.core.plain_text import shown, shown_block, shown_files
 from kapelle.core.question import ASKS
 from kapelle.core.rule_events import (
@@ -123,20 +125,30 @@ def _ruled(event: Event) -> str | None:
             return f"{principal} said {answer}" + (f": {_first(reason)}" if reason else "")
         case QuestionExpired(default=default):
             return f"nobody answered in time: {default}"
-        case CommandDenied(tool=tool, what=what, rule=rule, reason=reason):
-            return f"  denied by {rule}: {tool}: {what[:LONGEST]} ({_first(reason)})"
+        case CommandDenied(tool=tool, what=what, rule=rule, reason=reason, times=times):
+            return f"  denied by {rule}{_times(times)}: {tool}: {what[:LONGEST]} ({_first(reason)})"
         case RequestRefused(reason=reason):
             return f"a request was refused: {_first(reason)}"
-        case WardenRefused(reason=reason) | WardenFailed(reason=reason):
+        case WardenRefused(reason=reason, times=times):
+            return f"its warden{_times(times)}: {_first(reason)}"
+        case WardenFailed(reason=reason):
             return f"its warden: {_first(reason)}"
+        case NetworkDenied():
+            return f"  {what_was_refused(event.host, event.port, event.reason, event.times)}"
+        case LimitMet(reason=reason):
+            return f"met a limit: {_first(reason)}"
         case _:
             return _proven(event)
 
 
+def _times(times: int) -> str:
+    return f" {times} times more" if times > 1 else ""
+
+
 def _proven(event: Event) -> str | None:
     match event:
-        case CheckEnded(state=state, check=check, where=where, gate=gate) if state is not CheckState.PASSED:
-            return f"check {gate}/{check} {state.value} ({where})"
+        case CheckEnded(state=state, check=check, where=where, gate=gate, limit=limit) if state is not CheckState.PASSED:
+            return f"check {gate}/{check} {state.value} ({where})" + (f": {limit}" if limit else "")
         case GatePassed(gate=gate, reused=reused, where=where) if gate != "none":
             return f"gate {gate} passed ({where}{', receipt reused' if reused else ''})"
         case GateFailed(gate=gate, check=check, where=where):

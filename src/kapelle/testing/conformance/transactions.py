@@ -14,12 +14,13 @@ from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import LeadLost, StoreFailed
 from kapelle.core.events import KINDS, Event, RunPaused, RunResumed, RunSubmitted
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import RunId
+from kapelle.core.ids import AgentId, RunId
+from kapelle.core.isolation_events import LimitMet
 from kapelle.core.ports import Clock
 from kapelle.core.requests import Request, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.store import Edge, Leadership, Store, Tx, View
-from kapelle.core.task import TaskState
+from kapelle.core.task import Task, TaskState
 from kapelle.testing.conformance.samples import NOON, StillClock, a_request, a_run, a_task, some
 
 T = TypeVar("T")
@@ -164,6 +165,23 @@ class TransactionSuite(StoreTests):
         run = a_run()
         await led.do(lambda tx: tx.runs.add(run))
         assert await led.read(lambda view: view.runs.get(run.run_id)) == run
+
+    async def test_the_newest_events_of_one_kind_about_a_task_are_found(self, led: Led) -> None:
+        """In order, and no more of them than asked for."""
+        about, other = (a_task(a_run(), name=name) for name in ("about", "other"))
+
+        def met(task: Task, reason: str) -> LimitMet:
+            return LimitMet(run_id=task.run_id, task_id=task.task_id, agent_id=AgentId("g-1"), reason=reason)
+
+        await led.do(lambda tx: tx.log(met(about, "1"), met(other, "2"), RunPaused(), met(about, "3"), met(about, "4")))
+
+        async def found(kind: str, limit: int = 1000) -> list[str]:
+            entries = await led.read(lambda view: view.events_of_task(about.run_id, about.task_id, kind, limit))
+            return [entry.event.reason for entry in entries if isinstance(entry.event, LimitMet)]
+
+        assert await found("limit.met") == ["1", "3", "4"]
+        assert await found("limit.met", 2) == ["3", "4"]
+        assert await found("network.denied") == []
 
     async def test_an_error_undoes_everything_with_its_events(self, led: Led) -> None:
         """Whatever is raised comes out as it is, and nothing stays."""
