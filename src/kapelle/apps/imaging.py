@@ -23,7 +23,7 @@ def image(root: Path, written: str | Mapping[str, str], here: tuple[str, ...] = 
     try:
         settled = policy.settle(argument, str(root))
     except ImageRefused as error:
-        advice = "see docs/explain/sandboxes.md for what an image can be"
+        advice = "see docs/explain/containers.md for what an image can be"
         return "", [Mistake(message=str(error), advice=advice, path=path)]
     return f"{name}:{settled}" if settled else name, []
 

@@ -21,6 +21,8 @@ class Image:
     """With its tag. Of one that is built here, the tag is a digest of all that it is built from: the same is built once."""
     recipe: bytes | None = None
     """What to build it from when it is not there: a tar archive with a ``Containerfile``. None: it is fetched by its name."""
+    containerfile: str = ""
+    """Where the file is that it is built from, for a person who builds it by hand; empty: there is none."""
     lost: str = ""
     """Why it cannot be built any more, in words for people, when it is not there."""
     host_programs: bool = False

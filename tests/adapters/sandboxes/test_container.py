@@ -1,6 +1,7 @@
 """Containers of a real Podman: what is left of them, what they meet, what they are made from."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from kapelle.adapters.hosts.local import LocalHost
 from kapelle.adapters.sandboxes.container import runner
 from kapelle.adapters.sandboxes.container.groups import PREFIX, ROOT
-from kapelle.adapters.sandboxes.container.images import ContainerfileImages
+from kapelle.adapters.sandboxes.container.images import ContainerfileImages, NamedImages
 from kapelle.adapters.sandboxes.container.sandbox import ContainerSandbox
 from kapelle.adapters.system import processes
 from kapelle.core.containers import Image
@@ -289,8 +290,28 @@ async def test_an_image_of_a_containerfile_is_built_once_and_has_its_own_program
 async def test_a_build_that_fails_says_where(sandbox: ContainerSandbox, tmp_path: Path) -> None:
     (tmp_path / "Containerfile").write_text("FROM scratch\nCOPY not-there /\n")
     policy = ContainerfileImages()
-    with pytest.raises(HostFailed, match=r"(?s)cannot be built:.*not-there"):
-        await sandbox.runtime().provide(policy.image(policy.settle("Containerfile", str(tmp_path))))
+    image = policy.image(policy.settle("Containerfile", str(tmp_path)))
+    with pytest.raises(HostFailed, match=r"(?s)cannot be built:.*not-there") as refused:
+        await sandbox.runtime().provide(image)
+    assert f"podman --url unix://{sandbox.runtime().facts().address} build --tag {image.name}" in refused.value.advice
+    (tmp_path / "Containerfile").write_text("FROM scratch\nLABEL a=b\n")
+    assert by_hand(refused.value) == 0
+    # What a person has made by hand is taken as it is.
+    await sandbox.runtime().provide(image)
+
+
+def by_hand(error: HostFailed) -> int:
+    """Do what the advice says, with the programs of the machine; return the exit code."""
+    command = error.advice.split("`")[1]
+    return subprocess.run(shlex.split(command), check=False, capture_output=True).returncode
+
+
+async def test_an_image_that_cannot_be_fetched_says_how_to_fetch_it(sandbox: ContainerSandbox) -> None:
+    image = NamedImages().image("localhost:1/no/such:1")
+    with pytest.raises(HostFailed, match=f"the image {image.name} cannot be fetched: ") as refused:
+        await sandbox.runtime().provide(image)
+    address = sandbox.runtime().facts().address
+    assert f"`podman --url unix://{address} pull {image.name}`" in refused.value.advice
 
 
 async def test_kapelles_own_python_is_in_no_image(

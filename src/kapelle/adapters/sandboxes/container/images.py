@@ -65,7 +65,7 @@ class ContainerfileImages:
             lost = str(error)
         if recipe is not None and _digest(recipe) != digest:
             recipe, lost = None, f"{path}, or what is beside it, was changed since the run was submitted"
-        return Image(name=f"localhost/kapelle:{digest}", recipe=recipe, lost=lost)
+        return Image(name=f"localhost/kapelle:{digest}", recipe=recipe, containerfile=path, lost=lost)
 
 
 class NamedImages:

@@ -5,6 +5,7 @@ The hot path, a container's life, is the runner's; what is here needs aiodocker,
 
 import asyncio
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -166,12 +167,13 @@ class DockerApi(ABC):
                 return
             if image.lost:
                 raise HostFailed(image.lost, remedy="Put it back as it was, or submit the run again.")
+            by_hand = _by_hand(await asyncio.to_thread(self.facts))
             if image.recipe is None:
-                await docker.images.pull(image.name)
+                await _fetch(docker, image, by_hand)
             else:
-                await _build(docker, image)
+                await _build(docker, image, by_hand)
             if await _unless_missing(docker.images.inspect(image.name)) is None:
-                raise HostFailed(f"the image {image.name} was made, and is not there")
+                raise HostFailed(f"the image {image.name} was made, and is not there", remedy=f"See `{by_hand} images`.")
 
     async def search_path(self, image: Image) -> str:
         async with self._docker() as docker:
@@ -361,7 +363,29 @@ async def _is_paused(container: Any) -> bool | None:
     return False if state.get("Running") else None
 
 
-async def _build(docker: Any, image: Image) -> None:
+def _by_hand(facts: RuntimeFacts) -> str:
+    """Return the command, without what it is to do, by which a person asks the same runtime."""
+    program = "podman --url" if facts.product.startswith("Podman") else "docker --host"
+    return f"{program} {'unix' if facts.address.startswith('/') else 'tcp'}://{facts.address}"
+
+
+async def _fetch(docker: Any, image: Image, by_hand: str) -> None:
+    from aiodocker import DockerError
+
+    try:
+        said = cast("list[dict[str, Any]]", await docker.images.pull(image.name))
+        problem = next((str(line["error"]) for line in said if line.get("error")), "")
+    except DockerError as error:
+        problem = error.message
+    if problem:
+        remedy = (
+            f"Fetch it by hand: `{by_hand} pull {image.name}`, where the registry asks who you are after a `login`. "
+            "One that is there is not fetched."
+        )
+        raise HostFailed(f"the image {image.name} cannot be fetched: {problem}", remedy=remedy)
+
+
+async def _build(docker: Any, image: Image, by_hand: str) -> None:
     from aiodocker import DockerError
 
     said: list[str] = []
@@ -381,4 +405,11 @@ async def _build(docker: Any, image: Image) -> None:
         problem = error.message
     if problem:
         told = "".join([*said[-LAST_LINES:], problem])
-        raise HostFailed(f"the image {image.name} cannot be built:\n{told.strip()}")
+        remedy = "See whether its disk is full: `df`."
+        if image.containerfile:
+            file, folder = shlex.quote(image.containerfile), shlex.quote(str(Path(image.containerfile).parent))
+            remedy = (
+                f"Try it by hand: `{by_hand} build --tag {image.name} --file {file} {folder}`; one that is there is not "
+                "built again. Where the Containerfile must be mended, submit the run again afterwards."
+            )
+        raise HostFailed(f"the image {image.name} cannot be built:\n{told.strip()}", remedy=remedy)
