@@ -124,7 +124,7 @@ def _ruled(event: Event) -> str | None:
         case QuestionExpired(default=default):
             return f"nobody answered in time: {default}"
         case CommandDenied(tool=tool, what=what, rule=rule, reason=reason):
-            return f"  denied by {rule}: {tool}: {what[:LONGEST]} ({_first(reason)})"
+            return f"  denied{f' by {rule}' if rule else ''}: {tool}: {what[:LONGEST]} ({_first(reason)})"
         case RequestRefused(reason=reason):
             return f"a request was refused: {_first(reason)}"
         case WardenRefused(reason=reason) | WardenFailed(reason=reason):
