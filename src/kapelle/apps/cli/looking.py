@@ -46,7 +46,11 @@ def list_runs(*, limit: Limit = 20, repository: Folder = None, json: Json = Fals
 
 
 def show(which: Which, *, repository: Folder = None, json: Json = False) -> None:
-    """A run with its tasks, or one task with its attempts, checks and changes."""
+    """A run with its tasks, or one task with its attempts, checks and changes.
+
+    GATE is the gate's name with its verdict (✓ passed, ✗ did not);
+    ↺2: work went back from it to the agent twice; ⇄1: once from the merge queue.
+    """
     go(_show(repository, which, as_json=json))
 
 
