@@ -138,7 +138,7 @@ def test_a_terminal_shows_what_is_asked_with_the_command_that_answers_it(place: 
         assert f"kapelle answer {item['id']} allow|deny|always; without an answer until " in seen
         assert "asks: Bash: touch asked.txt (i-" in seen
         assert place.run("answer", item["id"], "allow", "--reason", "go on").code == 0
-        assert "said allow: go on" in read(ours, "1/1 tasks")
+        assert "said allow: go on" in read(ours, "1/1 task ")
         assert process.wait(timeout=30) == 0
 
 

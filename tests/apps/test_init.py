@@ -1,12 +1,15 @@
 """`kapelle init`: looks, asks, writes all or nothing, and never overwrites unasked."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from kapelle.apps import models
 from kapelle.apps.initialise import plan_for, write
 from kapelle.core.errors import UsageError, WouldOverwrite
+from kapelle.documents import Document
 from kapelle.testing.places import Place, make_repository
 
 
@@ -54,6 +57,19 @@ def test_what_it_writes_is_valid_and_can_be_run(bare: Place) -> None:
     assert bare.run("validate").code == 0
     assert bare.run("run", "--prompt", "echo hello > hello.txt", "--agent", "script").code == 0
     assert "hello.txt" in bare.git("ls-tree", "--name-only", "main")
+
+
+def test_what_it_hints_at_is_valid_when_it_is_taken_in(bare: Place) -> None:
+    assert bare.run("init", "--yes").code == 0
+    written = (bare.repository / ".kapelle" / "agents.yml").read_text()
+
+    taken = re.sub(r"(?m)^( *)# (?=\w+:)", r"\1", written)
+    found, wrong = Document.parse(taken, "agents.yml").fit(models.Agents)
+
+    assert wrong == []
+    assert found is not None
+    assert found.model_fields_set >= {"sandbox", "limits", "network", "rules"}
+    assert any(agent.secrets for agent in found.agents.values())
 
 
 def test_it_does_not_overwrite_unless_forced(place: Place) -> None:

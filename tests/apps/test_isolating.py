@@ -80,6 +80,13 @@ def test_why_nothing_is_isolated_is_told_with_what_that_makes_impossible(tmp_pat
     assert mistake[2] == "the sandbox process keeps nobody from the network (it is taken since you are root)"
 
 
+@pytest.mark.parametrize("path", ["/", "/usr", "/bin", "/usr/bin", "/lib", "/lib64", "/proc", "/dev"])
+def test_what_no_program_starts_without_cannot_be_hidden(tmp_path: Path, path: str) -> None:
+    agents = f"mounts:\n  {path}: hide\nagents:\n  one: {{program: line, mounts: {{/usr/share: hide, /usr: read}}}}\n"
+    (mistake,) = told(tmp_path, agents, Box("bubblewrap", files=True), Box("process"))
+    assert mistake == (2, 3, f"{path} cannot be hidden: programs of the system need it")
+
+
 def test_agents_that_are_not_used_are_not_judged_by_what_is_held_here(tmp_path: Path) -> None:
     agents = (
         "sandbox: process\nagents:\n  one: {program: line, network: model-only}\n  two: {program: line, sandbox: nowhere}\n"

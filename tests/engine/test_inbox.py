@@ -128,8 +128,20 @@ async def test_the_default_may_be_to_allow(here: SmallWorld) -> None:
 
 async def test_without_a_deadline_nobody_is_asked(here: SmallWorld) -> None:
     await at_work(here, deadline=timedelta(0))
-    assert (await ask(here, "npm publish")).result().verdict is Verdict.DENY
-    assert len(await here.events(QuestionExpired)) == 1
+    ruling = (await ask(here, "npm publish")).result()
+    assert ruling.verdict is Verdict.DENY
+    assert "nobody is asked here (deadline: 0s)" in ruling.reason
+    (denied,) = await here.events(CommandDenied)
+    assert (denied.rule, "nobody is asked here" in denied.reason) == (PUBLISH, True)
+    assert await here.events(QuestionAsked) == await here.events(QuestionExpired) == []
+
+
+async def test_without_a_deadline_the_default_may_be_to_let_it_through(here: SmallWorld) -> None:
+    await at_work(here, deadline=timedelta(0), default=Fallback.ALLOW)
+    assert (await ask(here, "npm publish")).result().verdict is Verdict.ALLOW
+    (allowed,) = await here.events(CommandAllowed)
+    assert "nobody is asked here" in allowed.reason
+    assert await here.events(QuestionAsked) == []
 
 
 async def test_a_question_is_over_before_the_time_limit_of_its_agent(here: SmallWorld) -> None:

@@ -365,7 +365,7 @@ async def _store(configuration: Configuration, machine: Machine, desk: Desk, *, 
     world, lead = desk.world, await desk.leader()
     runs = await world.store.read(lambda view: len(view.runs.open()))
     leads = f"process {lead.holder.pid} leads" if lead is not None else "nobody leads"
-    what = f"{configuration.settings.home / compose.STORE} is whole; {runs} open runs; {leads}"
+    what = f"{configuration.settings.home / compose.STORE} is whole; {counted(runs, 'open run')}; {leads}"
     remedy = "kapelle resume" if runs and lead is None else ""
     yield Finding(area="store", standing=Standing.NOTE if remedy else Standing.OK, what=what, remedy=remedy)
     yield _port(configuration, machine, lead)

@@ -180,6 +180,15 @@ AGENTS = (
 )
 
 
+HINTS = (
+    "# What set-up commands, checks and all agents work in; an agent may have any of it for itself.",
+    "# sandbox: auto          # bubblewrap where it works; `kapelle doctor` tells what each isolates and holds here",
+    "# limits: {memory: 4GB, cpus: 2, pids: 500, disk: 10GB}",
+    "# network: {allow: [pypi.org, github.com]}   # and the model; or open (the default), model-only, none",
+    '# rules: {deny: ["Bash(terraform apply *)"], ask: ["Bash(npm publish *)"]}   # who is asked: kapelle inbox',
+)
+
+
 def _agents(plan: Plan) -> str:
     kind = plan.kind
     lines = ["# The agents, the gates and the workspaces of this project. `kapelle validate` checks this file.", "agents:"]
@@ -196,7 +205,8 @@ def _agents(plan: Plan) -> str:
             f"    tools: {{allow: {_list(tools)}}}",
             "    permission_mode: acceptEdits",
         ]
-    lines += ["  script: {program: command}   # the prompt is the command line", ""]
+    lines += ["    # secrets: {NPM_TOKEN: env:NPM_TOKEN}   # what it alone gets: by reference, never the value itself"]
+    lines += ["  script: {program: command}   # the prompt is the command line", "", *HINTS, ""]
     checks = [("lint", kind.lint, "5m", False), ("test", plan.test, "15m", True)]
     given = [entry for entry in checks if entry[1]]
     if given:

@@ -18,6 +18,8 @@ from kapelle.core.task import WorkspaceKind
 
 PREFERRED = ("bubblewrap",)
 """Sandboxes that are taken when none is named, the best first."""
+NEEDED = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/dev")
+"""What programs of the system need, and what they are."""
 PLAIN = "process"
 HELD = "`kapelle doctor` tells what each sandbox holds here"
 LEAVE_OUT = f"leave it out, or run in a systemd user session (delegated control groups); {HELD}"
@@ -73,6 +75,10 @@ def isolation(
         path, problem = _place(root, written)
         if problem:
             wrong.append(Mistake(message=problem, advice="make it, or leave it out", path=(*here, "mounts", written)))
+        if kind is MountKind.HIDE and _is_needed(path):
+            advice = "leave it out, or hide what lies deeper"
+            message = f"{written[:200]} cannot be hidden: programs of the system need it"
+            wrong.append(Mistake(message=message, advice=advice, path=(*here, "mounts", written)))
         mounts[path] = Mount(kind=kind, path=path)
     folders: list[str] = []
     for index, written in enumerate(asked.path):
@@ -93,6 +99,12 @@ def isolation(
         image=kept,
     )
     return found, wrong
+
+
+def _is_needed(path: str) -> bool:
+    """Say whether no program starts where *path* is hidden."""
+    needed = {os.path.realpath(each) for each in NEEDED}
+    return path in needed or any(Path(each).is_relative_to(path) for each in needed)
 
 
 def unheld(

@@ -23,7 +23,7 @@ from kapelle.core.rule_events import (
     QuestionExpired,
     QuestionWithdrawn,
 )
-from kapelle.core.rules import Ruling, Verdict
+from kapelle.core.rules import Fallback, Ruling, Verdict
 from kapelle.core.store import Tx
 from kapelle.core.task import TERMINAL, Wait
 from kapelle.engine.asking import no_longer_asks, still_asks
@@ -85,6 +85,8 @@ class InboxStage:
             tx.log(fact(CommandAllowed, agent, call, ruling, f"{granted} said always"))
             verdict = Verdict.ALLOW if ruling.whole else Verdict.PASS
             return [(waiting, Ruling(verdict=verdict, reason=f"{granted} said always"))]
+        if known is None and not agent.rules.deadline:
+            return [_unasked(tx, waiting)]
         question = known or self._ask(tx, waiting)
         if question is None:
             return [(waiting, Ruling(verdict=Verdict.DENY, reason="this agent is being stopped"))]
@@ -159,6 +161,17 @@ class InboxStage:
                 continue
             told += [(waiting, _decision(question)) for waiting in self._waiting.pop(question_id)]
         return told
+
+
+def _unasked(tx: Tx, waiting: Waiting) -> Told:
+    """Do what the rules say for a question that nobody answers, since nobody is to be asked."""
+    agent, call, ruling, why = waiting.agent, waiting.call, waiting.ruling, "nobody is asked here (deadline: 0s)"
+    if agent.rules.default is Fallback.ALLOW:
+        tx.log(fact(CommandAllowed, agent, call, ruling, why))
+        return waiting, Ruling(verdict=Verdict.ALLOW, reason=why)
+    denied = replace(ruling, verdict=Verdict.DENY, reason=f"{ruling.reason}, and {why}")
+    tx.log(fact(CommandDenied, agent, call, ruling, denied.reason))
+    return waiting, replace(denied, reason=words(denied) if denied.rule else denied.reason)
 
 
 def _still_asked(agent: Agent | None) -> bool:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import count_tokens, money, out, print_held_up, print_json, print_report, state_text
-from kapelle.apps.cli.tables import Column, print_table
+from kapelle.apps.cli.tables import Column, print_hanging, print_table
 from kapelle.apps.delivering import held_up, held_up_json
 from kapelle.apps.hindrances import hindrances, hindrances_json
 from kapelle.apps.inbox import inbox, item_json
@@ -46,7 +47,11 @@ def list_runs(*, limit: Limit = 20, repository: Folder = None, json: Json = Fals
 
 
 def show(which: Which, *, repository: Folder = None, json: Json = False) -> None:
-    """A run with its tasks, or one task with its attempts, checks and changes."""
+    """A run with its tasks, or one task with its attempts, checks and changes.
+
+    GATE is the gate's name with its verdict (✓ passed, ✗ did not);
+    ↺2: work went back from it to the agent twice; ⇄1: once from the merge queue.
+    """
     go(_show(repository, which, as_json=json))
 
 
@@ -127,14 +132,25 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
         for entry in held:
             print_held_up(console, entry)
         for account in accounts:
-            console.print(Text(shown(told(account)), style="yellow"))
+            print_hanging(console, Text(), shown(told(account)), "yellow")
         for item in items:
             if item.kind == "question":
-                asks = f"{item.name} asks: {item.what}: kapelle answer {item.item_id} allow|deny|always"
-                console.print(Text(shown(asks), style="yellow"), soft_wrap=True)
+                _print_asked(console, f"{item.name} asks: {item.what}", f"kapelle answer {item.item_id} allow|deny|always")
         for task, review in waiting:
-            plain = f"{task.name} waits for your approval: kapelle approve {task.task_id}"
-            console.print(Text(review.text if review is not None else plain, style="yellow"), soft_wrap=True)
+            if review is None:
+                _print_asked(console, f"{task.name} waits for your approval", f"kapelle approve {task.task_id}")
+            else:
+                console.print(Text(review.text, style="yellow"), soft_wrap=True)
+
+
+def _print_asked(console: Console, what: str, command: str) -> None:
+    """Print what a person is asked, and how to answer: in a line, or the command in one of its own, to be copied whole."""
+    line = f"{what}: {command}"
+    if not sys.stdout.isatty() or cell_len(shown(line)) <= console.width:
+        console.print(Text(shown(line), style="yellow"), soft_wrap=True)
+        return
+    print_hanging(console, Text(), shown(what), "yellow")
+    console.print(Text(f"  → {command}", style="yellow"), soft_wrap=True)
 
 
 def _accounts(view: View) -> list[Account]:

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from kapelle.apps.cli.tables import Column, print_table
+from kapelle.apps.cli.tables import Column, print_hanging, print_table
 from kapelle.apps.delivering import HeldUp
 from kapelle.apps.views import RunReport, TaskReport, done_text, sandbox_text
 from kapelle.core.account import told
@@ -175,7 +175,8 @@ def _row(entry: TaskReport, now: datetime) -> Sequence[str | Text]:
 def print_held_up(console: Console, held: HeldUp) -> None:
     """Print why a target could not be moved, and what to do."""
     for line in held.lines:
-        console.print(Text(line, style="yellow"), soft_wrap=True)
+        lead = "  → " if line.startswith("  → ") else ""
+        print_hanging(console, Text(lead, style="yellow"), line.removeprefix(lead), "yellow")
 
 
 def print_report(report: RunReport, now: datetime) -> None:
@@ -192,7 +193,8 @@ def print_report(report: RunReport, now: datetime) -> None:
     tokens = count_tokens(report.spend.usage.total)
     rehearsed = " (rehearsed: nothing was paid)" if run.spec.upstream.rehearsal is not None and report.spend.calls else ""
     cost = f"{money(report.spend.cost_usd)}{rehearsed}"
-    console.print(f"{done_text(report.counts, ' tasks')} · {tokens} tokens · {cost} · {elapsed}")
+    noun = " task" if len(report.tasks) == 1 else " tasks"
+    console.print(f"{done_text(report.counts, noun)} · {tokens} tokens · {cost} · {elapsed}")
     for entry in report.tasks:
         if entry.task.failure is not None:
             console.print(Text.assemble((f"{entry.task.name}: ", "bold red"), shown_block(entry.task.failure.message.strip())))

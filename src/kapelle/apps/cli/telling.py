@@ -126,7 +126,8 @@ def _ruled(event: Event) -> str | None:
         case QuestionExpired(default=default):
             return f"nobody answered in time: {default}"
         case CommandDenied(tool=tool, what=what, rule=rule, reason=reason, times=times):
-            return f"  denied by {rule}{_times(times)}: {tool}: {what[:LONGEST]} ({_first(reason)})"
+            by = f" by {rule}" if rule else ""
+            return f"  denied{by}{_times(times)}: {tool}: {what[:LONGEST]} ({_first(reason)})"
         case RequestRefused(reason=reason):
             return f"a request was refused: {_first(reason)}"
         case WardenRefused(reason=reason, times=times):
