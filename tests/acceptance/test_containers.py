@@ -87,7 +87,8 @@ def test_after_kill_9_of_the_leader_a_container_is_adopted(slow: Place, podman: 
 
 def test_after_kill_9_of_leader_and_runner_nothing_is_left(slow: Place, podman: str) -> None:
     leader = slow.start("run", "../workflow.yml", "--rehearse", "../rehearsal.yml")
-    until(leader, "Write one.txt")
+    # It has its file: a rehearsed agent does not look whether what was cut off was done.
+    until(leader, "python3 -c")
     (runner,) = runners(slow)
     leader.kill()
     runner.kill()
