@@ -28,11 +28,11 @@ demo: $(READY)
 
 test: $(READY)
 	@tools/system-packages git tmux gcc $(SANDBOXES)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak"
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak"
 
 coverage: $(READY)
 	@tools/system-packages git tmux gcc $(SANDBOXES)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak" --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak" --cov --cov-report=term:skip-covered
 
 check: $(READY)
 	@$(BIN)/ruff format --check --quiet . || { echo "formatting: run make fix" >&2; exit 1; }
