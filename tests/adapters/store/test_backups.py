@@ -73,6 +73,16 @@ async def test_the_rest_of_a_backup_that_was_broken_off_is_cleared_away(shop: Sh
     assert not rest.exists()
 
 
+async def test_what_another_process_is_just_writing_is_left_to_it(shop: Shop) -> None:
+    folder = shop.path.parent / "backups"
+    folder.mkdir(exist_ok=True)
+    busy, dead = folder / f"store-1.{os.getppid()}.unfinished", folder / "store-1.4194305.unfinished-journal"
+    for path in (busy, dead):
+        path.touch()
+    backups.make(shop.path, NOON)
+    assert (busy.exists(), dead.exists()) == (True, False)
+
+
 async def test_of_a_damaged_store_no_backup_is_made_and_the_good_ones_stay(shop: Shop) -> None:
     for _ in range(backups.KEEP):
         await shop.backs_up()

@@ -48,11 +48,11 @@ def make(path: Path, now: datetime) -> Path:
         StoreFailed: the copy cannot be written.
     """
     goal = path.parent / "backups" / f"{path.stem}-{now.astimezone(UTC).strftime(STAMP)}.db"
-    unfinished = goal.with_suffix(".unfinished")
+    # Two processes may back up at the same moment: one that ends, and one that takes the lead from it.
+    unfinished = goal.with_suffix(f".{os.getpid()}.unfinished")
     try:
         goal.parent.mkdir(mode=0o700, exist_ok=True)
-        for litter in goal.parent.glob("*.unfinished*"):
-            litter.unlink(missing_ok=True)
+        _clear_dead(goal.parent)
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as store, closing(sqlite3.connect(unfinished)) as copy:
             store.backup(copy)
             # One file, with nothing beside it that could be forgotten.
@@ -72,6 +72,24 @@ def make(path: Path, now: datetime) -> Path:
     finally:
         unfinished.unlink(missing_ok=True)
     return goal
+
+
+def _clear_dead(folder: Path) -> None:
+    """Remove what processes that are gone had begun."""
+    for litter in folder.glob("*.unfinished*"):
+        pid = litter.name.partition(".unfinished")[0].rpartition(".")[2]
+        if not pid.isdecimal() or not _exists(int(pid)):
+            litter.unlink(missing_ok=True)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _put(source: Path, goal: Path) -> None:
