@@ -321,7 +321,7 @@ def test_an_agent_of_which_everything_was_denied_has_done_nothing(place: Place) 
     assert answer.code == 1
     (task,) = answer.json["tasks"]
     assert task["failure"]["kind"] == "no_work"
-    assert "every tool that it called was refused or failed" in task["failure"]["message"]
+    assert "every tool that it called was denied" in task["failure"]["message"]
 
 
 def test_an_agent_does_not_answer_its_own_question(place: Place) -> None:

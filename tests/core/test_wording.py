@@ -108,9 +108,7 @@ def test_an_agent_that_was_cut_off_is_told_to_look_and_go_on() -> None:
 
 def test_an_agent_that_did_nothing_is_told_so() -> None:
     assert no_work().startswith("You ended without using a single tool and without changing a file, so nothing was done.")
-    assert no_work(tried=True).startswith(
-        "You ended and everything that you tried was refused or failed, and no file is changed"
-    )
+    assert no_work(tried=True).startswith("You ended and everything that you tried was denied, and no file is changed")
 
 
 def test_a_commit_says_what_was_done_and_by_whom() -> None:

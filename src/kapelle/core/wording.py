@@ -170,7 +170,7 @@ def hand_over(task: str, later: str, changed: Sequence[str], last_words: str) ->
 
 def no_work(*, tried: bool = False) -> str:
     """Return the prompt for an agent that claims success and has neither used a tool (though it *tried*) nor changed a file."""
-    how = "and everything that you tried was refused or failed" if tried else "without using a single tool"
+    how = "and everything that you tried was denied" if tried else "without using a single tool"
     return (
         f"You ended {how}{', and no file is changed' if tried else ' and without changing a file'}, so nothing was done. "
         "Do the task now; if it cannot be done, say what stands in the way."

@@ -20,17 +20,26 @@ from kapelle.engine.world import World
 
 @asynccontextmanager
 async def still(world: World, attempt_id: AttemptId) -> AsyncGenerator[None]:
-    """Hold everything still that the agent of an attempt has started.
+    """Hold everything still that the agent of an attempt has started; what cannot be let go again is an event.
 
     Raises:
-        KapelleError: something cannot be held still, or let go again.
+        KapelleError: something cannot be held still.
     """
     async with AsyncExitStack() as frozen:
         for agent, name, place in await _live(world, attempt_id):
             sandbox = sandbox_of(world, name)
-            frozen.push_async_callback(sandbox.thaw, place, agent.process)
+            frozen.push_async_callback(_thaw, world, agent, name, place)
             await sandbox.freeze(place, agent.process)
         yield
+
+
+async def _thaw(world: World, agent: Agent, name: str, place: Place) -> None:
+    try:
+        await sandbox_of(world, name).thaw(place, agent.process)
+    except KapelleError as error:
+        # What was found meanwhile holds all the same.
+        said = SandboxLeft(sandbox=name, reason=error.in_full)
+        await world.store.transact(lambda tx: tx.log(said), term=world.term)
 
 
 async def let_go(world: World) -> list[Event]:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord
 from kapelle.core.errors import KapelleError
+from kapelle.core.event import Event
 from kapelle.core.events import AgentToolFailed, ChangeHeld, ChangeQueued, GateFailed, GatePassed
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckResult, CheckState, Gate, Receipt, Verdict
@@ -167,7 +168,7 @@ class ValidateStage:
         claims = order.driver.capabilities.reports_tools and not changed and not task.spec.reads_only
         if claims and not await self._did_something(order):
             tried = order.attempt.tool_calls > 0
-            how = "though every tool that it called was refused or failed" if tried else "without using a tool"
+            how = "though every tool that it called was denied" if tried else "without using a tool"
             return no_work(tried=tried), f"it claimed success {how} and without changing a file", Outcome.NO_WORK
         if task.spec.result_schema is not None:
             problem = await to_thread(self._world.evaluator.result_problem, task.spec.result_schema, task.result)
@@ -182,21 +183,19 @@ class ValidateStage:
         return "", "", Outcome.GATE_FAILED
 
     async def _did_something(self, order: _Order) -> bool:
-        """Say whether a tool did what the agent asked of it: one that was denied, or failed, did nothing."""
+        """Say whether a tool may have done what the agent asked of it: one that was denied did nothing."""
         if order.attempt.tool_calls == 0:
             return False
 
-        def failed(view: View) -> int:
+        def denied(view: View) -> int:
             found, after = 0, 0
             while entries := view.events(after, run_id=order.run.run_id):
                 after = entries[-1].seq
                 its = (entry for entry in entries if entry.at >= order.attempt.started_at)
-                found += sum(
-                    isinstance(entry.event, AgentToolFailed) and entry.event.task_id == order.task.task_id for entry in its
-                )
+                found += sum(_denied(entry.event, order.task) for entry in its)
             return found
 
-        return await self._world.store.read(failed) < order.attempt.tool_calls
+        return await self._world.store.read(denied) < order.attempt.tool_calls
 
     def _signature(self, order: _Order) -> Signature:
         message = commit_message(
@@ -336,3 +335,10 @@ def _reason(found: _Found, failing: CheckResult | None) -> str:
     if failing is None:
         return found.reason or f"the gate {found.gating.gate.name} did not pass"
     return f"the check {found.gating.gate.name}/{failing.name} {failing.how}"
+
+
+def _denied(event: Event, task: Task) -> bool:
+    """Say whether a tool of *task* was denied: by Kapelle, which says so by its name, or by the program's own permissions."""
+    if not isinstance(event, AgentToolFailed) or event.task_id != task.task_id:
+        return False
+    return "Kapelle" in event.about or "requested permissions" in event.about or "nobody answered in time" in event.about

@@ -247,3 +247,36 @@ class TestInside(GitTests):
         await inside.put(later)
         assert (await inside.does("echo two >> deep/er.txt && cat deep/er.txt")).split() == ["one", "two"]
         assert (inside.workspace.path / "deep").stat().st_uid == inside.workspace.path.stat().st_uid
+
+    async def test_with_a_filter_of_the_operators_files_are_what_is_stored_and_stay_so(self, inside: Inside) -> None:
+        """What the agent does not touch is not in its commit: neither in clear nor in any other way."""
+        inside.repo.git("config", "filter.up.clean", "tr a-z A-Z")
+        inside.repo.git("config", "filter.up.smudge", "tr A-Z a-z")
+        inside.repo.write({".gitattributes": "*.sec filter=up\n", "a.sec": "secret\n", "b.txt": "b\n"})
+        inside.repo.git("add", "-A")
+        inside.repo.git("commit", "-qm", "filtered")
+        await inside.workspaces.remove(str(inside.workspace.path), inside.repo.root)
+        await inside.prepare()
+
+        assert await inside.does("cat a.sec; echo changed > b.txt; echo New > c.sec") == "SECRET\n"
+        commit = await inside.commit()
+
+        assert inside.repo.git("diff", "--name-only", "HEAD", commit).split() == ["b.txt", "c.sec"]
+        assert inside.repo.git("cat-file", "blob", f"{commit}:a.sec") == "SECRET"
+        assert inside.repo.git("cat-file", "blob", f"{commit}:c.sec") == "New"
+        await inside.put(commit)
+        assert inside.workspace.read("a.sec") == "SECRET\n"
+
+    async def test_with_a_filter_that_is_required_nobody_works_in_a_sandbox(self, inside: Inside) -> None:
+        """But without any file for it, everybody does."""
+        inside.repo.git("config", "filter.up.clean", "tr a-z A-Z")
+        inside.repo.git("config", "filter.up.smudge", "tr A-Z a-z")
+        inside.repo.git("config", "filter.up.required", "true")
+        assert await inside.does("echo fine") == "fine\n"
+        inside.repo.write({".gitattributes": "*.sec filter=up\n", "a.sec": "secret\n"})
+        inside.repo.git("add", "-A")
+        inside.repo.git("commit", "-qm", "filtered")
+        await inside.workspaces.remove(str(inside.workspace.path), inside.repo.root)
+        await inside.prepare()
+        with pytest.raises(WorkspaceFailed, match="is not run where agents work in a sandbox"):
+            await inside.does("true")

@@ -140,7 +140,11 @@ def _files(folder: str) -> Iterator[tuple[tuple[int, int], int]]:
             here = _Open(within, base.handle)
             with os.scandir(here.handle) as entries:
                 for entry in entries:
-                    facts = entry.stat(follow_symlinks=False)
+                    try:
+                        facts = entry.stat(follow_symlinks=False)
+                    except OSError:
+                        # It has gone meanwhile.
+                        continue
                     yield (facts.st_dev, facts.st_ino), facts.st_blocks * BLOCK
                     if stat.S_ISDIR(facts.st_mode):
                         below = f"{within}/{entry.name}"

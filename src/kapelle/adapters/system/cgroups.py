@@ -150,7 +150,7 @@ class ControlGroups:
         try:
             (group / FREEZE).write_text("1")
             async with asyncio.timeout(GONE):
-                while not counted(group, "frozen", ("cgroup.events",)):  # noqa: ASYNC110  # see LOOK
+                while group.exists() and not counted(group, "frozen", ("cgroup.events",)):  # noqa: ASYNC110  # see LOOK
                     await asyncio.sleep(LOOK)
         except FileNotFoundError:
             return True

@@ -194,4 +194,17 @@ class Streams:
         except Exception as error:  # noqa: BLE001  # one guest chose the words: what is wrong with them is nobody else's end
             self._told(f"somebody could not be served ({type(error).__name__}: {error})")
         finally:
-            writer.close()
+            await _gone(writer)
+
+
+async def _gone(writer: asyncio.StreamWriter) -> None:
+    """Close *writer* and wait until it is: somebody who reads nothing has a moment, and then it is broken off."""
+    writer.close()
+    try:
+        async with asyncio.timeout(WORD_S):
+            await writer.wait_closed()
+    except OSError:
+        # TimeoutError is one, too.
+        return
+    finally:
+        writer.transport.abort()

@@ -29,6 +29,7 @@ SAFE = (
     "safe.directory=*",
 )
 ERROR_LINES = 6
+INSTALL = "Install git 2.38 or newer."
 AGAIN = 3
 """How often a command is tried again that met a lock: one may be behind the other."""
 
@@ -118,6 +119,11 @@ class Git:
         copy._settings = self._settings  # its own class
         return copy
 
+    @property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """What was set."""
+        return self._settings
+
     def set(self, settings: Iterable[tuple[str, str]]) -> "Git":
         """Return the same with other settings than the repository, the operator and the system say."""
         copy = Git(self._folder, env=self._env)
@@ -154,9 +160,12 @@ class Git:
             return GitResult(code=code, out=out.read(), error=err.read().decode(errors="replace").strip())
 
     def _start(self, arguments: Sequence[str], source: BinaryIO, out: BinaryIO, err: BinaryIO) -> subprocess.Popen[bytes]:
+        git = program("git")
+        if git is None:
+            raise ProgramMissing("git is not installed", remedy=INSTALL)
         try:
             return subprocess.Popen(
-                [program("git") or "git", *arguments],
+                [git, *arguments],
                 cwd=self._folder,
                 env=_environment({**_set(self._settings), **self._env}),
                 stdin=source,
@@ -167,7 +176,7 @@ class Git:
             )
         except FileNotFoundError as error:
             if os.path.isdir(self._folder):  # noqa: PTH112  # a str is at hand
-                raise ProgramMissing("git is not installed", remedy="Install git 2.38 or newer.") from error
+                raise ProgramMissing("git is not installed", remedy=INSTALL) from error
             raise GitFailed(f"the directory {self._folder} is gone") from error
 
     async def do(self, *arguments: str, given: bytes | None = None) -> GitResult:

@@ -147,6 +147,8 @@ def _parent(pid: int) -> int:
 def agent_above(store_id: str) -> str | None:
     """Return the task whose agent of *store_id* this process, or one above it, was started for, or None when there is none.
 
+    Of one that is in an agent's control group alone, the agent's id.
+
     What a process carries may be cleaned before it is started, but not what those above it carry; and what detaches itself from
     all of these is in the control group of its agent still, where there are such.
     """

@@ -24,10 +24,10 @@ class _Open:
         os.close(self.handle)
 
 
-def walk(path: str) -> Iterator[tuple[int, str, os.stat_result]]:
+def walk(path: str, *, closed: bool = False) -> Iterator[tuple[int, str, os.stat_result]]:
     """Yield what is below the directory *path*: an open directory, a name in it, and what is known of that.
 
-    No link is followed, and what goes meanwhile is left out.
+    No link is followed, and what goes meanwhile is left out; with *closed*, so is what cannot be looked at.
 
     Raises:
         OSError: a directory cannot be looked at.
@@ -38,6 +38,10 @@ def walk(path: str) -> Iterator[tuple[int, str, os.stat_result]]:
         try:
             here = _Open(os.open(within, FOLDER, dir_fd=base.handle))
         except FileNotFoundError:
+            continue
+        except OSError:
+            if not closed:
+                raise
             continue
         with os.scandir(here.handle) as entries:
             names = [entry.name for entry in entries]
@@ -55,12 +59,14 @@ def walk(path: str) -> Iterator[tuple[int, str, os.stat_result]]:
 def taken(path: str) -> tuple[int, float]:
     """Return what *path* and all that is below it takes up on the disk, in bytes, and when any of it was last written to.
 
+    What cannot be looked at counts for itself alone.
+
     Raises:
-        OSError: a directory cannot be looked at.
+        OSError: *path* itself cannot be looked at.
     """
     about = os.lstat(path)
     size, newest, seen = about.st_blocks * BLOCK, about.st_mtime, set[tuple[int, int]]()
-    for _, _, facts in walk(path) if stat.S_ISDIR(about.st_mode) else ():
+    for _, _, facts in walk(path, closed=True) if stat.S_ISDIR(about.st_mode) else ():
         newest = max(newest, facts.st_mtime)
         # A file may have several names; a folder has two, and more with each folder in it.
         if facts.st_nlink > 1 and not stat.S_ISDIR(facts.st_mode):

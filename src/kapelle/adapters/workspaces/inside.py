@@ -12,6 +12,8 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kapelle.adapters.system.git import Git
@@ -34,6 +36,15 @@ COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 LONGEST = 4096
 KNOWN = ("--not", "--branches", "--tags", "--glob=refs/kapelle", "HEAD")
 """What the repository has already, as git's rev-list takes it."""
+
+
+@contextmanager
+def _told() -> Generator[None]:
+    """Let what the system says come out as an error of the workspace: those inside may have closed what is theirs."""
+    try:
+        yield
+    except OSError as error:
+        raise WorkspaceFailed(f"what is inside cannot be looked at: {error.filename}: {error.strerror}") from error
 
 
 async def open_inside(git_dir: Path, path: str) -> list[Mount]:
@@ -96,6 +107,7 @@ def show(git_dir: Path, inside: Path) -> None:
             fresh.rename(inside / name)
 
 
+@_told()
 def show_again(git_dir: Path, path: str) -> None:
     """Show those inside, if there are any, what was done to the workspace at *path* from outside."""
     inside = git_dir / INSIDE
@@ -116,7 +128,7 @@ async def take_in(git: Git, git_dir: Path, path: str, *, only: str | None = None
     inside = git_dir / INSIDE
     if not inside.exists():
         return
-    if not (inside / "MERGE_HEAD").exists() and (git_dir / "MERGE_HEAD").exists():
+    if (git_dir / "MERGE_HEAD").exists() and not _merging_inside(inside):
         # It was concluded, or given up, inside: with it begun here, whatever comes would be taken for its result.
         await git.ask("merge", "--quit")
     head = await _head(git, inside)
@@ -135,6 +147,12 @@ async def take_in(git: Git, git_dir: Path, path: str, *, only: str | None = None
         raise WorkspaceFailed(f"{problem}: {error.message}") from error
 
 
+@_told()
+def _merging_inside(inside: Path) -> bool:
+    return (inside / "MERGE_HEAD").exists()
+
+
+@_told()
 def _refuse_links(git_dir: Path, problem: str) -> None:
     if any(stat.S_ISLNK(facts.st_mode) for _, _, facts in walk(str(git_dir / OBJECTS))):
         raise WorkspaceFailed(f"{problem}: there are links among its objects")
@@ -153,6 +171,7 @@ async def head_inside(git: Git, git_dir: Path, path: str) -> str | None:
     return await _head(git, inside)
 
 
+@_told()
 def undo_inside(git_dir: Path, path: str) -> None:
     """Forget what was committed and staged inside: those inside see where the worktree is, and their files as they are."""
     if (git_dir / OBJECTS).exists():

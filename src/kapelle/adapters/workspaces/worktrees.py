@@ -18,7 +18,7 @@ from kapelle.adapters.system.git import Git, Locks, failed, plain
 from kapelle.adapters.system.locks import COPIED
 from kapelle.adapters.system.removal import clear_tree
 from kapelle.adapters.workspaces.cleansing import cleanse
-from kapelle.adapters.workspaces.harmless import harmless
+from kapelle.adapters.workspaces.harmless import as_stored, harmless
 from kapelle.adapters.workspaces.inside import head_inside, is_open_inside, open_inside, show_again, take_in, undo_inside
 from kapelle.adapters.workspaces.moved import repoint
 from kapelle.adapters.workspaces.searching import (
@@ -263,7 +263,9 @@ class GitWorkspaces:
         show_again(git_dir, path)
 
     async def reach(self, path: str, repository: str) -> Sequence[Mount]:
-        _, git_dir = await self._git(path, repository)
+        git, git_dir = await self._git(path, repository)
+        if not is_open_inside(git_dir):
+            await as_stored(git, git_dir)
         try:
             return await open_inside(git_dir, path)
         except OSError as error:

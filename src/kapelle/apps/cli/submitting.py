@@ -18,7 +18,7 @@ from kapelle.apps.runs import submit as accept
 from kapelle.apps.settings import Configuration
 from kapelle.apps.views import run_json, run_report, sandbox_text
 from kapelle.apps.workflows import read_workflow, single_task
-from kapelle.core.errors import NotFound, NotPossibleNow, UsageError
+from kapelle.core.errors import NotFound, NotPossibleNow, SecretMissing, UsageError
 from kapelle.core.ids import RunId
 from kapelle.core.plain_text import counted
 from kapelle.core.requests import Resume, Retry
@@ -223,7 +223,14 @@ async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) ->
             # Whoever leads looks them up: better now than by an attempt that fails.
             for entry in runs:
                 left = await desk.world.store.read(lambda view, entry=entry: _agents_left(view, entry))
-                await require_secrets(found, entry.spec, left)
+                try:
+                    await require_secrets(found, entry.spec, left)
+                except SecretMissing as error:
+                    if len(runs) == 1:
+                        raise
+                    others = " ".join(str(other.run_id) for other in runs if other is not entry)
+                    remedy = f"{error.advice} Or go on with the others alone: kapelle resume {others.split()[0]}"
+                    raise SecretMissing(f"run {entry.run_id}: {error.message}", remedy=remedy) from error
         held = await desk.world.store.read(lambda view: held_by_account(view, runs, named=prefix is not None))
         for entry in runs:
             if entry.paused or entry.state is RunState.DELIVERING or entry.run_id in held:

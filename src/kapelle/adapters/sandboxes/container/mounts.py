@@ -1,5 +1,6 @@
 """Mounts as a container runtime takes them: a set, made from the outside in, each path once."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -29,10 +30,12 @@ def as_docker(mounts: Sequence[Mount], folder: Path) -> tuple[list[dict[str, obj
     structured: list[dict[str, object]] = []
     lines: list[str] = []
     there = seen(mounts)
-    for number, mount in enumerate(there):
+    for mount in there:
         source = mount.source or mount.path
         if mount.kind is MountKind.HIDE:
-            source = str(_empty(folder / str(number), mount, there))
+            # Called after what it stands for: there may be more or fewer of them another time.
+            name = hashlib.sha256(f"{mount.path}\0{Path(source).is_dir()}".encode()).hexdigest()[:16]
+            source = str(_empty(folder / name, mount, there))
         read_only = mount.kind is not MountKind.WRITE
         if not any(mark in source + mount.path for mark in APART):
             entry = {"Type": "bind", "Source": source, "Target": mount.path, "ReadOnly": read_only}

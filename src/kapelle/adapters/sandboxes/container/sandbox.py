@@ -179,7 +179,10 @@ class ContainerSandbox:
         del process  # whatever it is, it waits for the container
         # Without the folder there never was a container, nor need there be a runtime.
         if _folder(place).exists():
-            await self.runtime().pause(_name(place))
+            runtime = self.runtime()
+            # Without control groups of its own a runtime pauses nothing.
+            if runtime.facts().limits:
+                await runtime.pause(_name(place))
 
     async def thaw(self, place: Place, process: ProcessRef | None) -> None:
         del process
