@@ -18,7 +18,8 @@ from kapelle.testing.terminals import read, terminal
 
 FIXTURES = {"bubblewrap": "bubblewrap", "container": "podman"}
 """What must be there for a sandbox."""
-SANDBOXES = ["process", *FIXTURES]
+WITH_SOAK = ["process", "bubblewrap", pytest.param("container", marks=pytest.mark.soak)]
+"""Where the same was tried in a container once already, `make soak` tries the rest of it."""
 AGENTS = """\
 sandbox: SANDBOX
 agents:
@@ -49,7 +50,7 @@ def events(place: Place, kind: str = "") -> list[dict[str, Any]]:
     return [event for event in said if event["kind"].startswith(kind)]
 
 
-@pytest.mark.parametrize("sandbox", SANDBOXES)
+@pytest.mark.parametrize("sandbox", WITH_SOAK)
 def test_what_a_rule_denies_is_explained_to_the_agent_which_goes_on(
     place: Place, sandbox: str, request: pytest.FixtureRequest
 ) -> None:
@@ -169,7 +170,7 @@ def test_without_an_answer_it_is_denied_and_the_agent_goes_on(place: Place) -> N
     assert "nobody answered in time" in events(place, "agent.tool_failed")[0]["about"]
 
 
-@pytest.mark.parametrize("sandbox", SANDBOXES)
+@pytest.mark.parametrize("sandbox", WITH_SOAK)
 def test_a_question_survives_the_death_of_the_leader(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
     if sandbox in FIXTURES:
         request.getfixturevalue(FIXTURES[sandbox])

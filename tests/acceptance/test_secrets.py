@@ -25,6 +25,8 @@ from kapelle.testing.places import Place, Said, until
 FIXTURES = {"bubblewrap": "bubblewrap", "container": "podman"}
 """What must be there for a sandbox."""
 SANDBOXES = ["process", *FIXTURES]
+WITH_SOAK = ["process", "bubblewrap", pytest.param("container", marks=pytest.mark.soak)]
+"""Where the same was tried in a container once already, `make soak` tries the rest of it."""
 MCP = Path(__file__).with_name("mcp_server.py")
 # Put together here, so that nobody who looks for credentials finds them in this file.
 SECRETS = {
@@ -212,7 +214,7 @@ def test_none_of_ten_secrets_is_anywhere(place: Place, sandbox: str, request: py
     _check(place, answer)
 
 
-@pytest.mark.parametrize("sandbox", SANDBOXES)
+@pytest.mark.parametrize("sandbox", WITH_SOAK)
 def test_nor_when_the_leader_is_killed(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
     if sandbox in FIXTURES:
         request.getfixturevalue(FIXTURES[sandbox])
@@ -231,7 +233,7 @@ def test_nor_when_the_leader_is_killed(place: Place, sandbox: str, request: pyte
     _check(place, answer)
 
 
-@pytest.mark.parametrize("sandbox", FIXTURES)
+@pytest.mark.parametrize("sandbox", WITH_SOAK[1:])
 def test_an_agent_in_a_sandbox_finds_no_secret_but_its_own(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
     """Neither those of an agent of another kind at work at the same time, nor what Kapelle keeps to hide them."""
     request.getfixturevalue(FIXTURES[sandbox])
