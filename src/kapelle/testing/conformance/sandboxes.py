@@ -345,7 +345,9 @@ class SandboxSuite(LimitsSuite):
         """All of it, wherever it went; another leader may let it go, and it can be ended while it stands still."""
         lifeline = stage.lifeline()
         counts = "i=0; while :; do i=$((i + 1)); echo $i; sleep 0.01; done"
-        script = f"exec 9>\"$1\"; echo up >&9; setsid sh -c '{counts} > grows' & {counts}"
+        # Where what leaves the group goes on for ever, it stays.
+        away = "setsid " if self.sandbox().capabilities.ends_all else ""
+        script = f"exec 9>\"$1\"; echo up >&9; {away}sh -c '{counts} > grows' & {counts}"
         found = await self._start(stage, place, stage.launch(script, lifeline.path))
         await read_until(stage.host, found, b"3\n")
         await self.sandbox().freeze(place, found.process)
@@ -362,8 +364,7 @@ class SandboxSuite(LimitsSuite):
             assert len(grows.read_bytes()) > len(before)
         await stage.host.end(found.process, found.folder, grace=timedelta(0))
         await self.sandbox().clear(place)
-        if self.sandbox().capabilities.ends_all:
-            assert await lifeline.cut() == "up\n"
+        assert await lifeline.cut() == "up\n"
         await self.sandbox().freeze(place, found.process)
         await self.sandbox().thaw(place, found.process)
 
