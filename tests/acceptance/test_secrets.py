@@ -214,7 +214,7 @@ def test_none_of_ten_secrets_is_anywhere(place: Place, sandbox: str, request: py
     _check(place, answer)
 
 
-@pytest.mark.parametrize("sandbox", WITH_SOAK)
+@pytest.mark.parametrize("sandbox", [pytest.param("process", marks=pytest.mark.soak), *WITH_SOAK[1:]])
 def test_nor_when_the_leader_is_killed(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
     if sandbox in FIXTURES:
         request.getfixturevalue(FIXTURES[sandbox])
