@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from kapelle.adapters.system.processes import exists
 from kapelle.core.errors import NotPossibleNow, StoreDamaged, StoreFailed
 from kapelle.core.frozen import frozen
 
@@ -78,18 +79,8 @@ def _clear_dead(folder: Path) -> None:
     """Remove what processes that are gone had begun."""
     for litter in folder.glob("*.unfinished*"):
         pid = litter.name.partition(".unfinished")[0].rpartition(".")[2]
-        if not pid.isdecimal() or not _exists(int(pid)):
+        if not pid.isdecimal() or not exists(int(pid)):
             litter.unlink(missing_ok=True)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _put(source: Path, goal: Path) -> None:

@@ -65,6 +65,17 @@ def me() -> ProcessRef:
     return found
 
 
+def exists(pid: int) -> bool:
+    """Say whether there is a process *pid* just now, whosever it is, and whichever."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def alive(process: ProcessRef) -> bool:
     """Say whether *process* is still there: that very one, and not as a zombie."""
     if process.boot_id != boot_id():

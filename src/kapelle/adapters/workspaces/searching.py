@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kapelle.adapters.system.git import Git, plain
 from kapelle.adapters.system.private import made, private_place
+from kapelle.adapters.system.processes import exists
 from kapelle.adapters.workspaces.inside import OBJECTS
 from kapelle.core.frozen import frozen
 from kapelle.core.hiding import Hiding, Leak
@@ -79,18 +80,8 @@ def _clear_dead(room: Path) -> None:
     """Remove the quarantines of processes that are gone."""
     for path in room.iterdir():
         pid = path.name.partition("-")[0]
-        if pid.isdecimal() and int(pid) != os.getpid() and not _exists(int(pid)):
+        if pid.isdecimal() and int(pid) != os.getpid() and not exists(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 async def search(git: Git, commit: str, known: Sequence[str], hiding: Hiding) -> list[Leak]:
