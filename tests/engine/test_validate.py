@@ -137,16 +137,25 @@ async def test_what_git_ignores_stays_in_the_workspace_between_rounds(here: Smal
 
 
 async def test_a_tree_that_passed_once_needs_no_second_run(here: SmallWorld) -> None:
-    here.host.plays("api", MENDED)
-    here.host.plays("again", MENDED)
+    here.host.plays("api", MENDED, MENDED)
     here.points.hold("merge")
     await here.submit(run_spec(task("api")))
     leader = await here.lead()
     await leader.run()
-    await here.submit(run_spec(task("again")))
+    await here.submit(run_spec(task("api")))
     await leader.run()
     assert [ran.passed for ran in here.host.ran] == [True]
     assert [(event.reused) for event in await here.events(GatePassed)] == [False, True]
+
+
+async def test_what_passed_for_one_task_proves_nothing_about_another(here: SmallWorld) -> None:
+    """Checks are told which task they are for, and may look for what it was to make."""
+    here.host.plays("api", MENDED)
+    here.host.plays("again", answers())
+    await here.submit(run_spec(task("api"), task("again", needs=("api",))))
+    await (await here.lead()).run()
+    told = [(event.where, event.reused) for event in await here.events(GatePassed)]
+    assert told == [("workspace", False), ("merged", True), ("workspace", False)]
 
 
 @pytest.mark.parametrize("what", ["check", "setup", "copy"])

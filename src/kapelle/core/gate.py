@@ -119,7 +119,7 @@ class Receipt:
 def receipt_key(tree: str, gate: Gate, environment: str) -> str:
     """Return the key under which a receipt is found: same tree, same gate, same environment, same answer.
 
-    *environment* names everything else that a check's answer may depend on (set-up commands, copied files, host).
+    *environment* names everything else that a check's answer may depend on (set-up commands, copied files, host, task).
     """
     parts = [tree, environment, [[check.name, check.run, check.required] for check in gate.checks]]
     return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()

@@ -26,13 +26,16 @@ class Gating:
     """A receipt for this very tree, gate and environment was there already; nothing was run."""
 
 
-def key_of(world: World, run: Run, gate: Gate, tree: str) -> str:
-    """Return the key of the receipt for *gate* on *tree* here."""
+def key_of(world: World, run: Run, gate: Gate, tree: str, task: Task | None) -> str:
+    """Return the key of the receipt for *gate* on *tree* here; *task* is None where it is for several."""
     rules = run.spec.workspace
     # What a check found with more of the machine in sight proves nothing about what it finds with less.
     box = "" if rules.sandbox == "process" else f"\n{rules.sandbox}"
     if rules.isolation != Isolation():
         box += f"\n{rules.isolation}"
+    if task is not None:
+        # Checks are told whose work it is: what a tree proves of one task, it need not prove of another.
+        box += f"\ntask {task.name}"
     return receipt_key(tree, gate, f"{world.host.name}\n{rules.setup}\n{rules.copy}{box}")
 
 

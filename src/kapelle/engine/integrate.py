@@ -286,7 +286,7 @@ class Integrator:
         proven: dict[str, Proven] = {}
         for run, room in rooms:
             for gate in gates_of(run):
-                if key_of(self._world, run, gate, both.tree) in proven:
+                if key_of(self._world, run, gate, both.tree, None) in proven:
                     continue
                 gating, _ = await self._gate_in(room, run, None, gate, both, repository, f"catch-up-{both.commit[:10]}")
                 if gating.verdict.failing is not None:
@@ -306,7 +306,7 @@ class Integrator:
     async def _gate_in(
         self, room: WorkspaceRow, run: Run, task: Task | None, gate: Gate, commit: Commit, repository: str, label: str
     ) -> tuple[Gating, bool]:
-        key = key_of(self._world, run, gate, commit.tree)
+        key = key_of(self._world, run, gate, commit.tree, task)
         receipt = await self._world.store.read(lambda view: view.changes.receipt(key))
         if receipt is not None:
             verdict = Verdict(passed=True, checks=receipt.checks)

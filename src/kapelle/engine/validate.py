@@ -139,7 +139,7 @@ class ValidateStage:
             commit = await self._world.workspaces.commit(workspace.path, workspace.repository, self._signature(order), found)
             changed = tuple(await self._world.repositories.changed(workspace.repository, workspace.base, commit.commit))
         tree = commit.tree if commit is not None else f"workspace:{workspace.workspace_id}:{order.task.round}"
-        key = key_of(self._world, order.run, gate, tree)
+        key = key_of(self._world, order.run, gate, tree, task)
         none = Gating(gate=gate, tree=tree, key=key, verdict=Verdict(passed=False, checks=()))
         complaint, reason, outcome = (
             _leaked(commit) if commit is not None and commit.refused else await self._complaint(order, changed)
