@@ -1,5 +1,6 @@
 """A repository, a state directory and the command line on both: for tests of what a person sees. Everything in it is real."""
 
+import atexit
 import json
 import os
 import sqlite3
@@ -14,6 +15,12 @@ from typing import Any
 import psutil
 
 from kapelle.core.frozen import frozen
+from kapelle.testing.prepared import PreparedCommands
+
+PREPARED = PreparedCommands()
+atexit.register(PREPARED.close)
+FROM_THE_START = ("PYTHON", "LANG", "LC_")
+"""How the names of settings begin that are looked at when Python starts."""
 
 
 def git(repository: Path, *arguments: str) -> str:
@@ -74,12 +81,18 @@ class Place:
         env: Mapping[str, str] | None = None,
         seconds: int | None = None,
     ) -> Said:
-        """Run a command to its end, in a process of its own, which may compute for so many *seconds*."""
-        limited = ["sh", "-c", f'ulimit -t {seconds}; exec "$@"', "sh"] if seconds is not None else []
+        """Run a command to its end, in a process of its own, which may compute for so many *seconds*.
+
+        Those who say with *env* how Python is to start get a new one, whatever it computes.
+        """
+        own = {**self.environment, **(env or {})}
+        if not any(name.startswith(FROM_THE_START) for name in env or ()):
+            said = PREPARED.run(arguments, cwd=cwd or self.repository, env=own, seconds=seconds)
+            return Said(code=said.code, out=said.out.decode(), err=said.err.decode())
         done = subprocess.run(
-            [*limited, sys.executable, "-m", "kapelle", *arguments],
+            [sys.executable, "-m", "kapelle", *arguments],
             cwd=cwd or self.repository,
-            env={**self.environment, **(env or {})},
+            env=own,
             check=False,
             capture_output=True,
             text=True,
