@@ -11,7 +11,7 @@ import pytest
 
 from kapelle.adapters.sandboxes.container.images import SHIPPED, ContainerfileImages, HostImages, NamedImages
 from kapelle.adapters.sandboxes.container.mounts import as_docker, seen
-from kapelle.adapters.sandboxes.container.runner import Frames
+from kapelle.adapters.sandboxes.container.runner import Frames, Group, copy
 from kapelle.adapters.sandboxes.container.runtimes import DockerRuntime, PodmanRuntime
 from kapelle.adapters.sandboxes.container.sandbox import ContainerSandbox
 from kapelle.core.containers import ImageRefused
@@ -40,6 +40,23 @@ def test_output_that_is_cut_anywhere_comes_out_whole() -> None:
         for start in range(0, len(said), size):
             frames.feed(said[start : start + size])
         assert streams == {1: b"hello world", 2: b"oh!"}
+
+
+def test_what_became_of_its_limits_is_looked_at_when_something_is_said(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Docker has removed the container's cgroup before the end of the output is heard of."""
+    (tmp_path / "libpod-conmon-1").mkdir()
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "pids.events").write_text("max 3\n")
+    group = Group({"limits": [], "pids": str(tmp_path), "members": str(tmp_path / "members")})
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            theirs.sendall(framed(1, b"cannot fork\n"))
+        copy(ours, framed(1, b"begun\n"), stdin=False, group=group)
+    assert group.said(out_of_memory=False) == "pids\n"
+    assert capfdbinary.readouterr().out == b"begun\ncannot fork\n"
 
 
 # --- Mounts ---

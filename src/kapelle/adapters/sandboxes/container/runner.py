@@ -217,7 +217,7 @@ class Container:
             for number in self._asked:
                 self._kill(number)
             self._group.look()
-            _copy(link, begun, stdin=self._spec["stdin"], group=self._group)
+            copy(link, begun, stdin=self._spec["stdin"], group=self._group)
         self._group.look()
         return self._code()
 
@@ -276,7 +276,9 @@ class Group:
     """Cgroups of our own round the container's: what becomes of its limits is learned from them, and not from the runtime.
 
     That something was ended for want of memory, the kernel tells whoever asked before. That no further process could be started
-    is counted in the container's own group, which goes with it: it is looked at now and then, and when the output has ended.
+    is counted in the container's own group, which goes with it, and of which this kernel tells nobody: it is looked at now and
+    then, and whenever something was said (what could start nothing mostly says so). With Docker the group is gone before the
+    end of the output is heard of.
     """
 
     def __init__(self, spec: Any) -> None:
@@ -330,7 +332,7 @@ def _put(path: str, value: str) -> None:
         stream.write(value)
 
 
-def _copy(link: socket.socket, begun: bytes, *, stdin: bool, group: Group) -> None:
+def copy(link: socket.socket, begun: bytes, *, stdin: bool, group: Group) -> None:
     """Carry input in and output out until the output has ended; look at *group* now and then."""
     frames = Frames(_write)
     frames.feed(begun)
@@ -342,8 +344,7 @@ def _copy(link: socket.socket, begun: bytes, *, stdin: bool, group: Group) -> No
         poll.register(0, select.POLLIN)
     while True:
         ready = poll.poll(NOW_AND_THEN if group.watched else None)
-        if not ready:
-            group.look()
+        group.look()
         for handle, _ in ready:
             if handle == 0:
                 rest = os.read(0, PIECE)
