@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SANDBOX ?=
+# Docker weighs a quarter of a gigabyte, and only root can start one for the tests.
+DOCKER := $(if $(filter Linux0,$(shell uname)$(shell id -u)),docker.io:dockerd)
 SANDBOXES := $(if $(filter Linux,$(shell uname)),bubblewrap:bwrap util-linux:setpriv podman runc conmon)
 
 .DEFAULT_GOAL := help
@@ -17,7 +19,7 @@ help:
 	@echo "make check  formatting, lint, types, import contracts"
 	@echo "make fix    mend what can be mended by itself"
 	@echo "make bench  benchmarks; see bench/README.md"
-	@echo "make soak   the long tests"
+	@echo "make soak   the long tests, and containers of a real Docker"
 
 $(READY): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
 	@tools/setup $(VENV) $(PYTHON)
@@ -52,5 +54,5 @@ bench: $(READY)
 	@$(BIN)/python tools/write-reference
 
 soak: $(READY)
-	@tools/system-packages git tmux gcc $(SANDBOXES)
+	@tools/system-packages git tmux gcc $(SANDBOXES) $(DOCKER)
 	@$(BIN)/python -m pytest -m soak -o faulthandler_timeout=0

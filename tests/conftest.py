@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kapelle.testing import docker as real_docker
 from kapelle.testing.places import Place, make_repository
 from kapelle.testing.podman import missing_programs, podman_service
 
@@ -72,6 +73,31 @@ def podman(podman_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setenv("CONTAINER_HOST", podman_address)
     return podman_address
+
+
+@pytest.fixture(scope="session")
+def docker_address(program: Callable[[str], str]) -> Iterator[str]:
+    """Return where a Docker of the tests' own answers."""
+    for name in real_docker.missing_programs():
+        program(name)
+    if os.geteuid() != 0:
+        pytest.skip("only root can start a Docker of its own")
+    with real_docker.docker_service() as address:
+        yield address
+
+
+@pytest.fixture
+def docker(docker_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """See that there is a Docker to test, and that it is the one that is used; return where it answers."""
+    monkeypatch.delenv("CONTAINER_HOST", raising=False)
+    monkeypatch.setenv("DOCKER_HOST", docker_address)
+    return docker_address
+
+
+@pytest.fixture(params=["podman", pytest.param("docker", marks=pytest.mark.soak)])
+def runtime(request: pytest.FixtureRequest) -> str:
+    """Return where each of the real container runtimes answers; Docker weighs more to install, so `make soak` does that."""
+    return str(request.getfixturevalue(request.param))
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ rules:
 
 
 @pytest.fixture
-def slow(place: Place, podman: str) -> Place:  # noqa: ARG001  # it is there
+def slow(place: Place, runtime: str) -> Place:  # noqa: ARG001  # it is there
     place.write("workflow.yml", WORKFLOW)
     place.write("rehearsal.yml", REHEARSAL)
     agents = place.repository / ".kapelle" / "agents.yml"
@@ -50,31 +50,31 @@ def runners(place: Place) -> list[psutil.Process]:
     return found
 
 
-def containers(podman: str) -> list[str]:
-    there = Api(podman.removeprefix("unix://")).ask("GET", "/containers/json?all=1")[1]
+def containers(runtime: str) -> list[str]:
+    there = Api(runtime.removeprefix("unix://")).ask("GET", "/containers/json?all=1")[1]
     return [each["Names"][0] for each in there]
 
 
-def check_all_is_there(place: Place, podman: str) -> list[dict[str, object]]:
+def check_all_is_there(place: Place, runtime: str) -> list[dict[str, object]]:
     assert place.run("list", "--json").json[0]["state"] == "completed"
     assert place.git("show", "main:one.txt") == "x"
     assert place.processes() == []
     assert runners(place) == []
-    assert containers(podman) == []
+    assert containers(runtime) == []
     return [json.loads(line) for line in place.run("events", "--json").out.splitlines()]
 
 
-def test_after_kill_9_of_the_leader_a_container_is_adopted(slow: Place, podman: str) -> None:
+def test_after_kill_9_of_the_leader_a_container_is_adopted(slow: Place, runtime: str) -> None:
     leader = slow.start("run", "../workflow.yml", "--rehearse", "../rehearsal.yml")
     until(leader, "Write one.txt")
     leader.kill()
     leader.communicate()
-    assert len(containers(podman)) == 1
+    assert len(containers(runtime)) == 1
 
     resumed = slow.run("resume")
 
     assert resumed.code == 0, resumed.out + resumed.err
-    told = check_all_is_there(slow, podman)
+    told = check_all_is_there(slow, runtime)
     kinds = [event["kind"] for event in told]
     assert "agent.adopted" in kinds
     # Nothing of it was ended, and nothing took its place.
@@ -85,7 +85,7 @@ def test_after_kill_9_of_the_leader_a_container_is_adopted(slow: Place, podman: 
     assert [event["tool"] for event in told if event["kind"] == "agent.used_tool"] == ["Write", "Bash"]
 
 
-def test_after_kill_9_of_leader_and_runner_nothing_is_left(slow: Place, podman: str) -> None:
+def test_after_kill_9_of_leader_and_runner_nothing_is_left(slow: Place, runtime: str) -> None:
     leader = slow.start("run", "../workflow.yml", "--rehearse", "../rehearsal.yml")
     # It has its file: a rehearsed agent does not look whether what was cut off was done.
     until(leader, "python3 -c")
@@ -97,4 +97,4 @@ def test_after_kill_9_of_leader_and_runner_nothing_is_left(slow: Place, podman: 
     resumed = slow.run("resume")
 
     assert resumed.code == 0, resumed.out + resumed.err
-    check_all_is_there(slow, podman)
+    check_all_is_there(slow, runtime)

@@ -75,10 +75,10 @@ def let_loose(place: Place, sandbox: str) -> Said:
     return place.run("run", "../flow.yml", "--rehearse", "../rehearsal.yml", env={"ANTHROPIC_API_KEY": SECRET})
 
 
-@pytest.fixture(params=["bubblewrap", "container"])
+@pytest.fixture(params=["bubblewrap", "podman", pytest.param("docker", marks=pytest.mark.soak)])
 def sandbox(request: pytest.FixtureRequest) -> str:
-    request.getfixturevalue({"bubblewrap": "bubblewrap", "container": "podman"}[request.param])
-    return str(request.param)
+    request.getfixturevalue(request.param)
+    return "bubblewrap" if request.param == "bubblewrap" else "container"
 
 
 def test_nothing_that_they_try_succeeds_in_a_sandbox(place: Place, sandbox: str) -> None:

@@ -40,20 +40,20 @@ def test_the_demo_ends_well_and_proves_it() -> None:
     assert "its checkout is clean" in done.stdout
 
 
-SOAKED = [pytest.param(name, marks=pytest.mark.soak) for name in ("process", "bubblewrap")]
-"""The demo above is in one of them already; `make soak` takes both."""
+SOAKED = [pytest.param(name, marks=pytest.mark.soak) for name in ("process", "bubblewrap", "docker")]
+"""The demo above is in one of them already; `make soak` takes both, and containers of Docker."""
 
 
-@pytest.mark.parametrize("sandbox", [*SOAKED, "container"])
+@pytest.mark.parametrize("sandbox", [*SOAKED, "podman"])
 def test_the_main_job_is_done_in_every_sandbox(
     request: pytest.FixtureRequest, program: Callable[[str], str], tmp_path: Path, sandbox: str
 ) -> None:
-    env = {"KAPELLE_SANDBOX": sandbox}
     if sandbox == "bubblewrap":
         program("bwrap")
-    if sandbox == "container":
-        env["CONTAINER_HOST"] = request.getfixturevalue("podman_address")
-    job = played(tmp_path, env)
+    if sandbox in {"podman", "docker"}:
+        request.getfixturevalue(sandbox)
+        sandbox = "container"
+    job = played(tmp_path, {"KAPELLE_SANDBOX": sandbox})
     main_holds_all_of_it_and_the_report_tells_the_story(job)
     the_sample_passes_its_own_tests_on_every_first_parent_commit(job, tmp_path)
     agents_work_at_the_same_time_each_in_a_worktree_and_a_conversation_of_its_own(job)

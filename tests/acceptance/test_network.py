@@ -90,12 +90,13 @@ def asked(text: str) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("bubblewrap")
-@pytest.mark.parametrize("sandbox", ["bubblewrap", "container"])
+@pytest.mark.parametrize("sandbox", ["bubblewrap", "podman", pytest.param("docker", marks=pytest.mark.soak)])
 def test_only_what_is_allowed_is_reached_and_every_decision_is_told(
     place: Place, web: int, sandbox: str, request: pytest.FixtureRequest
 ) -> None:
-    if sandbox == "container":
-        request.getfixturevalue("podman")
+    if sandbox != "bubblewrap":
+        request.getfixturevalue(sandbox)
+        sandbox = "container"
     (place.repository / ".gitignore").write_text("said\n")
     (place.repository / "asks.py").write_text(ASKS.replace("PORT", str(web)).replace("STATE", str(place.home)))
     (place.repository / ".kapelle" / "agents.yml").write_text(AGENTS.replace("PORT", str(web)).replace("SANDBOX", sandbox))

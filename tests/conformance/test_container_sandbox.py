@@ -9,16 +9,16 @@ from kapelle.testing.conformance.sandboxes import SandboxSuite
 
 
 @cache
-def one(podman: str) -> ContainerSandbox:
+def one(runtime: str) -> ContainerSandbox:
     """As in the life of a leader: what answers is found out, and the image is made, once."""
-    assert podman
+    assert runtime
     return ContainerSandbox()
 
 
 class TestContainerSandbox(SandboxSuite):
     @pytest.fixture(autouse=True)
-    def _one(self, podman: str) -> None:
-        self._sandbox = one(podman)
+    def _one(self, runtime: str) -> None:
+        self._sandbox = one(runtime)
 
     def sandbox(self) -> Sandbox:
         return self._sandbox

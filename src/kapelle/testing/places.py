@@ -70,7 +70,7 @@ class Place:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of its commands: no key, no login, no setting but the state directory."""
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "CONTAINER_HOST") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "CONTAINER_HOST", "DOCKER_HOST") if name in os.environ}
         chosen = {"KAPELLE_SANDBOX": self.sandbox} if self.sandbox else {}
         return {**kept, **chosen, "KAPELLE_HOME": str(self.home), "HOME": str(self.home.parent)}
 

@@ -5,21 +5,16 @@ It needs no registry, no systemd and no settings of the machine. It installs not
 
 import os
 import resource
-import shutil
-import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from kapelle.core.errors import ProgramMissing
+from kapelle.testing.daemons import PATH, missing, service
 
 PROGRAMS = ("podman", "runc", "conmon")
-PATIENCE = 60.0
-PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
-"""Where those programs are: not everybody's path has them."""
 SETTINGS = """\
 [containers]
 default_ulimits = ["nofile=FILES:FILES", "nproc=PROCESSES:PROCESSES"]
@@ -33,7 +28,7 @@ events_logger = "file"
 
 def missing_programs() -> list[str]:
     """Return which programs are not there that it takes."""
-    return [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
+    return missing(PROGRAMS)
 
 
 def _settings() -> str:
@@ -64,43 +59,8 @@ def podman_service() -> Generator[str]:
     podman = ["podman", "--root", str(folder / "root"), "--runroot", str(folder / "run"), "--runtime", "runc"]
     podman += ["--storage-driver", "overlay"]
     env = {**os.environ, "CONTAINERS_CONF": str(settings), "PATH": PATH}
-    with (folder / "said.txt").open("wb") as said:
-        # Tests that are killed clear nothing away: at least nothing is left running.
-        with_us = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
-        service = subprocess.Popen(
-            [*with_us, *podman, "system", "service", "--time", "0", f"unix://{socket}"],
-            # What it starts leaves an empty file there for each container that was out of memory.
-            cwd=folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            start_new_session=True,
-        )
-    try:
-        _wait_for(socket, service, folder / "said.txt")
-        yield f"unix://{socket}"
-    finally:
-        subprocess.run([*podman, "rm", "--all", "--force", "--time", "0"], env=env, check=False, capture_output=True)
-        with suppress(ProcessLookupError):
-            os.killpg(service.pid, signal.SIGTERM)
-        service.wait(timeout=PATIENCE)
-        _unmount(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _wait_for(socket: Path, service: "subprocess.Popen[bytes]", said: Path) -> None:
-    end = time.monotonic() + PATIENCE
-    while not socket.exists():
-        assert service.poll() is None, said.read_text(encoding="utf-8")
-        assert time.monotonic() < end, "Podman's service does not start"
-        time.sleep(0.02)
-
-
-def _unmount(folder: Path) -> None:
-    """Unmount what is mounted below *folder*, the inner first."""
-    lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
-    for line in reversed(lines):
-        place = line.split(" ")[1]
-        if place.startswith(f"{folder}/"):
-            subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
+    with service([*podman, "system", "service", "--time", "0", f"unix://{socket}"], folder, socket, env):
+        try:
+            yield f"unix://{socket}"
+        finally:
+            subprocess.run([*podman, "rm", "--all", "--force", "--time", "0"], env=env, check=False, capture_output=True)

@@ -1,4 +1,4 @@
-"""Containers of a real Podman: what is left of them, what they meet, what they are made from."""
+"""Containers of a real Podman and a real Docker: what is left of them, what they meet, what they are made from."""
 
 import os
 import shlex
@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
@@ -27,19 +26,19 @@ from kapelle.core.isolation import Isolation, Limit, Place, ProcessLimits, Remai
 from kapelle.core.ports import Ended
 from kapelle.testing.conformance.processes import Stage, Started, read_to_end, read_until
 
-pytestmark = pytest.mark.usefixtures("podman")
+pytestmark = pytest.mark.usefixtures("runtime")
 STORE = "store-of-the-tests"
 
 
 @cache
-def one(podman: str) -> ContainerSandbox:
-    assert podman
+def one(runtime: str) -> ContainerSandbox:
+    assert runtime
     return ContainerSandbox()
 
 
 @pytest.fixture
-def sandbox(podman: str) -> ContainerSandbox:
-    return one(podman)
+def sandbox(runtime: str) -> ContainerSandbox:
+    return one(runtime)
 
 
 @pytest.fixture
@@ -293,11 +292,17 @@ async def test_a_build_that_fails_says_where(sandbox: ContainerSandbox, tmp_path
     image = policy.image(policy.settle("Containerfile", str(tmp_path)))
     with pytest.raises(HostFailed, match=r"(?s)cannot be built:.*not-there") as refused:
         await sandbox.runtime().provide(image)
-    assert f"podman --url unix://{sandbox.runtime().facts().address} build --tag {image.name}" in refused.value.advice
+    assert f"{client(sandbox)} build --tag {image.name}" in refused.value.advice
     (tmp_path / "Containerfile").write_text("FROM scratch\nLABEL a=b\n")
     assert by_hand(refused.value) == 0
     # What a person has made by hand is taken as it is.
     await sandbox.runtime().provide(image)
+
+
+def client(sandbox: ContainerSandbox) -> str:
+    """Return the command by which a person asks the same runtime."""
+    option = {"podman": "--url", "docker": "--host"}[sandbox.runtime().name]
+    return f"{sandbox.runtime().name} {option} unix://{sandbox.runtime().facts().address}"
 
 
 def by_hand(error: HostFailed) -> int:
@@ -310,8 +315,7 @@ async def test_an_image_that_cannot_be_fetched_says_how_to_fetch_it(sandbox: Con
     image = NamedImages().image("localhost:1/no/such:1")
     with pytest.raises(HostFailed, match=f"the image {image.name} cannot be fetched: ") as refused:
         await sandbox.runtime().provide(image)
-    address = sandbox.runtime().facts().address
-    assert f"`podman --url unix://{address} pull {image.name}`" in refused.value.advice
+    assert f"`{client(sandbox)} pull {image.name}`" in refused.value.advice
 
 
 async def test_kapelles_own_python_is_in_no_image(
@@ -328,8 +332,9 @@ async def test_kapelles_own_python_is_in_no_image(
 def test_what_answers_is_told(sandbox: ContainerSandbox) -> None:
     facts = sandbox.runtime().facts()
     assert sandbox.missing() == ""
-    assert facts.product.startswith("Podman ")
-    with suppress(KeyError):
-        assert facts.address == os.environ["CONTAINER_HOST"].removeprefix("unix://")
+    runtime = sandbox.runtime().name
+    assert facts.product.startswith(f"{runtime.title()} ")
+    variable = {"podman": "CONTAINER_HOST", "docker": "DOCKER_HOST"}[runtime]
+    assert facts.address == os.environ[variable].removeprefix("unix://")
     assert isinstance(facts.rootless, bool)
     assert Image(name="x").lost == ""
