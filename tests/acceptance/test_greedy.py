@@ -103,6 +103,11 @@ def test_what_agents_take_is_bounded_told_and_gone_when_it_is_over(
         "stays": "completed",
     }
     assert "it wrote more than the 40 MB on disk that it may" in answer.out + answer.err
+    # What was too much is work all the same: it is in a commit before its workspace goes.
+    (kept,) = (entry for entry in place.run("recover", "--json").json if tasks["disk"]["id"] in entry["ref"])
+    sizes = [int(line.split()[3]) for line in place.git("ls-tree", "-l", kept["ref"]).splitlines() if line.endswith(".bin")]
+    assert sum(sizes) > 36_000_000  # of 40 MB, the rest is its home
+    assert not list(place.home.glob("workspaces/*/*.bin"))
     assert [found.pid for found in psutil.process_iter() if seconds in _command(found)] == []
     assert place.processes() == []
 
