@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from kapelle.adapters.system.ownership import AGENT
 from kapelle.testing import docker as real_docker
 from kapelle.testing.places import Place, make_repository
 from kapelle.testing.podman import missing_programs, podman_service
@@ -50,6 +53,20 @@ def as_root() -> None:
     """See that the tests run as root, who gives agents a user of their own."""
     if os.geteuid() != 0:
         pytest.skip("only root gives agents a user of their own")
+
+
+@pytest.fixture
+def without_root(program: Callable[[str], str], as_root: None, tmp_path: Path) -> Callable[[str], None]:  # noqa: ARG001
+    """Run the tests of a file once more, as a user who has nothing to say beyond what is theirs."""
+
+    def run(file: str) -> None:
+        # In a namespace where root is called somebody else, everything stays theirs: this Python, and the folders of the test.
+        user = [program("unshare"), "--user", f"--map-user={AGENT}", f"--map-group={AGENT}", "--"]
+        pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'theirs'}", file]
+        done = subprocess.run([*user, *pytest_], check=False, capture_output=True, text=True, cwd=HERE.parent)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return run
 
 
 @pytest.fixture(scope="session")

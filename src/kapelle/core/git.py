@@ -96,7 +96,8 @@ class Workspaces(Protocol):
         """Keep everything in the workspace that git would not ignore as a commit under *ref* (``refs/kapelle/...``).
 
         Returns the commit, or None when there is nothing beyond what a branch of the repository holds already. Neither the
-        workspace nor its index is changed. In the place of values of *hiding* stand their names.
+        workspace nor its index is changed, but that what is closed to its own owner is opened. In the place of values of
+        *hiding* stand their names.
         """
         ...
 

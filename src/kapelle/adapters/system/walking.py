@@ -50,10 +50,39 @@ def walk(path: str, *, closed: bool = False) -> Iterator[tuple[int, str, os.stat
                 facts = os.stat(name, dir_fd=here.handle, follow_symlinks=False)
             except FileNotFoundError:
                 continue
+            except OSError:
+                if not closed:
+                    raise
+                continue
             if stat.S_ISDIR(facts.st_mode):
                 below = f"{within}/{name}"
                 todo.append((base, below) if len(os.fsencode(below)) < LONG else (here, name))
             yield here.handle, name, facts
+
+
+def open_up(path: str) -> bool:
+    """Open what is closed to its own owner, who calls this: the directory *path* and what is below it. Say whether any was.
+
+    What belongs to somebody else stays as it is. Nobody may be at work in it meanwhile: what is found to be no link is taken
+    to be none.
+
+    Raises:
+        OSError: something is the owner's and cannot be opened.
+    """
+    me = os.geteuid()
+    opened = _open_up(path, os.lstat(path), me, None)
+    for here, name, facts in walk(path, closed=True):
+        # Before it is looked into: a directory is told of first.
+        opened = _open_up(name, facts, me, here) or opened
+    return opened
+
+
+def _open_up(name: str, facts: os.stat_result, me: int, within: int | None) -> bool:
+    wanted = stat.S_IRWXU if stat.S_ISDIR(facts.st_mode) else stat.S_IRUSR if stat.S_ISREG(facts.st_mode) else 0
+    if facts.st_uid != me or facts.st_mode & wanted == wanted:
+        return False
+    os.chmod(name, stat.S_IMODE(facts.st_mode) | wanted, dir_fd=within)
+    return True
 
 
 def taken(path: str) -> tuple[int, float]:

@@ -18,6 +18,7 @@ from kapelle.adapters.system.git import Git, Locks, failed, plain
 from kapelle.adapters.system.locks import COPIED
 from kapelle.adapters.system.removal import clear_tree
 from kapelle.adapters.workspaces.cleansing import cleanse
+from kapelle.adapters.workspaces.closed import everywhere
 from kapelle.adapters.workspaces.harmless import as_stored, harmless
 from kapelle.adapters.workspaces.inside import head_inside, is_open_inside, open_inside, show_again, take_in, undo_inside
 from kapelle.adapters.workspaces.moved import repoint
@@ -87,7 +88,7 @@ class GitWorkspaces:
         if not hiding:
             await take_in(git, git_dir, path)
             await _unmark(git, path, await _marked(git))
-            await self._add_all(git, git_dir)
+            await self._add_all(git, git_dir, path)
             return await self._commit(git, git_dir, path, signature)
         leaks = await self._stage(git, git_dir, path, hiding)
         if any(leak.secret for leak in leaks):
@@ -125,7 +126,7 @@ class GitWorkspaces:
         if head != (await apart.do("rev-parse", "HEAD")).text:
             await beside.do("read-tree", head)
         await _unmark(beside, path, await _marked(beside))
-        await self._add_all(beside, git_dir, whatever=whatever)
+        await self._add_all(beside, git_dir, path, whatever=whatever)
         return (await beside.do("write-tree")).text
 
     @staticmethod
@@ -195,7 +196,7 @@ class GitWorkspaces:
         if hiding:
             return await self._snapshot_without(git, git_dir, path, ref, hiding)
         await take_in(git, git_dir, path)
-        state, marked = await _state(git, git_dir), await _marked(git)
+        state, marked = await _state(git, git_dir, path), await _marked(git)
         if state.clean and not marked and await held(git, state.head):
             return None
         with tempfile.TemporaryDirectory(prefix="kapelle-index-") as folder:
@@ -204,7 +205,7 @@ class GitWorkspaces:
                 shutil.copy2(git_dir / "index", index)
             beside = git.having(GIT_INDEX_FILE=str(index))
             await _unmark(beside, path, marked)
-            await self._add_all(beside, git_dir, whatever=True)
+            await self._add_all(beside, git_dir, path, whatever=True)
             tree = (await beside.do("write-tree")).text
         head, its_tree = (await git.do("rev-parse", "HEAD", "HEAD^{tree}")).lines
         commit = head
@@ -253,13 +254,13 @@ class GitWorkspaces:
         git, git_dir = await self._git(path, repository)
         await _quit(git, git_dir, *UNDER_WAY)
         await _unmark(git, path, await _marked(git))
-        state = await _state(git, git_dir)
+        state = await _state(git, git_dir, path)
         if state.clean and state.detached and state.head == commit:
             show_again(git_dir, path)
             return
-        await git.do("checkout", "--force", "--detach", "--quiet", commit)
+        await everywhere(git, path, "checkout", "--force", "--detach", "--quiet", commit)
         literal = [WILDCARD.sub(r"\\\g<0>", name) for name in _copied(git_dir)]
-        await git.do("clean", "-ffdq", *[f"--exclude=/{name}" for name in literal])
+        await everywhere(git, path, "clean", "-ffdq", *[f"--exclude=/{name}" for name in literal])
         show_again(git_dir, path)
 
     async def reach(self, path: str, repository: str) -> Sequence[Mount]:
@@ -313,7 +314,7 @@ class GitWorkspaces:
         return (await harmless(git) if is_open_inside(git_dir) else git), git_dir
 
     @staticmethod
-    async def _add_all(git: Git, git_dir: Path, *, whatever: bool = False) -> None:
+    async def _add_all(git: Git, git_dir: Path, path: str, *, whatever: bool = False) -> None:
         """Put everything that git would not ignore into the index, but nothing that was copied in.
 
         A repository inside the workspace cannot be committed; it is refused, or left out when *whatever*.
@@ -325,7 +326,7 @@ class GitWorkspaces:
             # git stumbles over an ignored file that is named, even when it is named to be left out.
             ignored = (await git.ask("check-ignore", "-z", "--stdin", given=os.fsencode("\0".join(copied)))).fields
             without += [name for name in copied if name not in ignored]
-        await git.do("add", "--all", "--", ":/", *[f":(exclude,literal,top){name}" for name in without])
+        await everywhere(git, path, "add", "--all", "--", ":/", *[f":(exclude,literal,top){name}" for name in without])
         if copied:
             # The agent may have staged it.
             named = [f":(literal,top){name}" for name in copied]
@@ -422,12 +423,9 @@ class _State:
     """Whether everything in it that git would not ignore is in the commit *head*, but for what was copied in."""
 
 
-async def _state(git: Git, git_dir: Path) -> _State:
-    said = (
-        await git.do(
-            "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal", "--ignored=no", "--ignore-submodules=all"
-        )
-    ).fields
+async def _state(git: Git, git_dir: Path, path: str) -> _State:
+    look = ("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal", "--ignored=no", "--ignore-submodules=all")
+    said = (await everywhere(git, path, *look)).fields
     facts = dict(line[2:].split(" ", 1) for line in said if line.startswith("# "))
     copied = {f"? {name}" for name in _copied(git_dir)}
     clean = all(line.startswith("# ") or line in copied for line in said)
