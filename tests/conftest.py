@@ -95,10 +95,10 @@ def podman(podman_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(scope="session")
 def docker_address(program: Callable[[str], str]) -> Iterator[str]:
     """Return where a Docker of the tests' own answers."""
-    for name in real_docker.missing_programs():
-        program(name)
     if os.geteuid() != 0:
         pytest.skip("only root can start a Docker of its own")
+    for name in real_docker.missing_programs():
+        program(name)
     with real_docker.docker_service() as address:
         yield address
 
