@@ -89,7 +89,7 @@ def test_where_claude_is_not_on_the_path_the_advice_names_it(place: Place) -> No
 
 
 @pytest.mark.usefixtures("bubblewrap")
-def test_what_a_sandbox_does_not_isolate_is_said(place: Place, podman: str) -> None:
+def test_what_a_sandbox_does_not_isolate_is_said(place: Place, runtime: str) -> None:
     bubblewrap, container, process = found(place, "sandbox")
     assert (
         bubblewrap["what"]
@@ -99,7 +99,7 @@ def test_what_a_sandbox_does_not_isolate_is_said(place: Place, podman: str) -> N
         "process isolates nothing (not: files, network, processes); it holds limits of memory,"
     )
     assert re.fullmatch(
-        rf"container \(Podman [0-9.]+ at {podman.removeprefix('unix://')}\) isolates files, network, processes; "
+        rf"container \((Podman|Docker) [0-9.]+\S* at {runtime.removeprefix('unix://')}\) isolates files, network, processes; "
         "it holds limits of memory, cpus, pids, disk, files",
         str(container["what"]),
     )
@@ -107,7 +107,7 @@ def test_what_a_sandbox_does_not_isolate_is_said(place: Place, podman: str) -> N
 
 
 def test_without_a_container_runtime_it_is_said_what_to_do(place: Place) -> None:
-    env = {"CONTAINER_HOST": f"unix://{place.home}/none.sock"}
+    env = {"CONTAINER_HOST": f"unix://{place.home}/none.sock", "DOCKER_HOST": ""}
     (told,) = (each for each in found(place, "sandbox", env=env) if str(each["what"]).startswith("container cannot be used: "))
     assert "Podman does not answer" in str(told["what"])
     assert "see that it answers there" in str(told["remedy"])
@@ -291,12 +291,12 @@ def test_a_process_that_belongs_to_no_agent_is_found_and_ended(place: Place) -> 
         assert orphan.wait() != 0
 
 
-def test_a_container_that_belongs_to_no_agent_is_found_and_removed(place: Place, podman: str) -> None:
+def test_a_container_that_belongs_to_no_agent_is_found_and_removed(place: Place, runtime: str) -> None:
     place.write("flow.yml", FLOW)
     assert place.run("run", "../flow.yml", env={"KAPELLE_SANDBOX": "container"}).code == 0
     with closing(sqlite3.connect(place.home / "store.db")) as store:
         (store_id,) = store.execute("select value from about where name = 'store_id'").fetchone()
-    api = Api(podman.removeprefix("unix://"))
+    api = Api(runtime.removeprefix("unix://"))
     images = [name for image in api.ask("GET", "/images/json")[1] for name in image["RepoTags"]]
     (image,) = (name for name in images if name.startswith("localhost/kapelle-host:"))
     labels = {"kapelle.store": store_id, "kapelle.key": "a-lost"}
