@@ -1,10 +1,17 @@
+import asyncio
 import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kapelle.adapters.system.cgroups import ControlGroups, Hierarchy, counted, here, seen_at, unescaped
-from kapelle.core.isolation import ProcessLimits
+from kapelle.adapters.system.cgroups import ControlGroups, counted, here
+from kapelle.adapters.system.hierarchies import Hierarchy, seen_at, unescaped
+from kapelle.core.isolation import ProcessLimits, Remains
 
 LIMITS = ProcessLimits(memory=1000, cpus=0.5, pids=7, disk=1, files=99)
 
@@ -63,3 +70,88 @@ def test_a_group_is_seen_where_the_mount_begins() -> None:
     fields = ["30", "24", "0:27", "/docker/abc", "/sys/fs/cgroup/memory"]
     assert seen_at(fields, "/docker/abc/inner") == Path("/sys/fs/cgroup/memory/inner")
     assert seen_at(fields, "/docker/abc") == Path("/sys/fs/cgroup/memory")
+
+
+@pytest.fixture
+def another() -> Iterator[Hierarchy]:
+    """Give a tree in which an earlier leader may have made its groups: it is not below the group that this process is in."""
+    own = next((each for each in here().hierarchies if each.version == 2), None)
+    if own is None:
+        pytest.skip("version 2 of control groups is not to be had here")
+    folder = own.folder / f"another-session-{os.getpid()}"
+    folder.mkdir()
+    yield replace(own, folder=folder)
+    folder.rmdir()
+
+
+@pytest.fixture
+def store_id() -> str:
+    return f"test{os.getpid()}"
+
+
+@pytest.fixture
+def left(another: Hierarchy, store_id: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Give a process that an earlier leader has left in a group of its own."""
+    (group,) = ControlGroups([another]).make(store_id, "a-1", ProcessLimits())
+    process = subprocess.Popen(["/bin/sleep", "1000"])
+    (group / "cgroup.procs").write_text(str(process.pid))
+    yield process
+    process.kill()
+    process.wait()
+    with suppress(OSError):
+        group.rmdir()
+    with suppress(OSError):
+        group.parent.rmdir()
+
+
+def is_frozen(process: subprocess.Popen[bytes], another: Hierarchy, store_id: str) -> bool:
+    assert process.poll() is None
+    return counted(another.group(store_id, "a-1"), "frozen", ("cgroup.events",)) == 1
+
+
+async def test_what_a_leader_of_another_session_has_frozen_is_let_go(
+    another: Hierarchy, left: subprocess.Popen[bytes], store_id: str
+) -> None:
+    assert await ControlGroups([another]).freeze(store_id, "a-1")
+    assert is_frozen(left, another, store_id)
+    assert here().thaw(store_id, "a-1")
+    group = another.group(store_id, "a-1")
+    async with asyncio.timeout(10):
+        while is_frozen(left, another, store_id):  # noqa: ASYNC110  # the kernel tells nobody
+            await asyncio.sleep(0.001)
+    assert group.is_dir()
+
+
+async def test_what_lies_in_another_session_is_found_held_still_and_cleared(
+    another: Hierarchy, left: subprocess.Popen[bytes], store_id: str
+) -> None:
+    groups = here()
+    assert groups.inside(store_id, ["a-1"]) == [left.pid]
+    assert groups.leftovers(store_id, ()) == ["a-1"]
+    assert groups.leftovers(store_id, ["a-1"]) == []
+    assert await groups.freeze(store_id, "a-1")
+    assert is_frozen(left, another, store_id)
+    assert await groups.clear(store_id, "a-1") == Remains()
+    assert left.wait() == -signal.SIGKILL
+    assert list(another.folder.glob("kapelle-*")) == []
+
+
+async def test_what_nobody_stands_for_is_swept_in_another_session_too(
+    another: Hierarchy, left: subprocess.Popen[bytes], store_id: str
+) -> None:
+    # Nothing is in this one any more, so no process leads to it.
+    ControlGroups([another]).make(store_id, "a-0", ProcessLimits())
+    assert await here().sweep(store_id, ["a-1"]) == ["a-0"]
+    assert left.poll() is None
+    assert await here().sweep(store_id, ()) == ["a-1"]
+    assert left.wait() == -signal.SIGKILL
+    assert list(another.folder.glob("kapelle-*")) == []
+
+
+async def test_who_can_make_no_groups_finds_those_that_are_there(left: subprocess.Popen[bytes], store_id: str) -> None:
+    none = ControlGroups([])
+    assert await none.freeze(store_id, "a-1")
+    assert none.thaw(store_id, "a-1")
+    assert none.inside(store_id, ["a-1"]) == [left.pid]
+    assert await none.sweep(store_id, ()) == ["a-1"]
+    assert left.wait() == -signal.SIGKILL

@@ -62,7 +62,7 @@ class Holding:
         Raises:
             HostFailed: something cannot be ended.
         """
-        remains = await cgroups.here().clear(place.store_id, place.key) if self.groups else Remains()
+        remains = await cgroups.here().clear(place.store_id, place.key) if self._wanted else Remains()
         over = Path(place.folder) / OVER
         with suppress(FileNotFoundError):
             remains = replace(remains, full=Limit(over.read_text()))
@@ -75,11 +75,11 @@ class Holding:
         Raises:
             HostFailed: something cannot be ended.
         """
-        return await cgroups.here().sweep(store_id, keep) if self.groups else ()
+        return await cgroups.here().sweep(store_id, keep) if self._wanted else ()
 
     def leftovers(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         """Return what ``swept`` would find."""
-        return cgroups.here().leftovers(store_id, keep) if self.groups else ()
+        return cgroups.here().leftovers(store_id, keep) if self._wanted else ()
 
     async def freeze(self, place: Place, process: ProcessRef | None) -> None:
         """Hold still what runs at *place*: by its group, or one process after the other where groups cannot.
@@ -87,7 +87,7 @@ class Holding:
         Raises:
             HostFailed: something cannot be held still.
         """
-        if self.groups and await cgroups.here().freeze(place.store_id, place.key):
+        if self._wanted and await cgroups.here().freeze(place.store_id, place.key):
             return
         await stopping.stop(lambda: self._there(place, process))
 
@@ -97,17 +97,18 @@ class Holding:
         Raises:
             HostFailed: it cannot be told to.
         """
-        if not (self.groups and cgroups.here().thaw(place.store_id, place.key)):
+        if not (self._wanted and cgroups.here().thaw(place.store_id, place.key)):
             stopping.go_on(self._there(place, process))
 
     def _there(self, place: Place, process: ProcessRef | None) -> list[int]:
-        if self.groups:
-            return cgroups.here().inside(place.store_id, [place.key])
+        found = cgroups.here().inside(place.store_id, [place.key]) if self._wanted else []
+        if found or self.groups:
+            return found
         return [] if process is None or not alive(process) else stopping.started_by(process.pid)
 
     def inside(self, store_id: str, keys: Collection[str]) -> Sequence[ProcessRef]:
         """Return all live processes of *keys*, as far as groups tell."""
-        pids = cgroups.here().inside(store_id, keys) if self.groups else ()
+        pids = cgroups.here().inside(store_id, keys) if self._wanted else ()
         return [found for pid in pids if (found := reference(pid)) is not None]
 
     def _by_groups(self) -> frozenset[Limit]:

@@ -12,20 +12,26 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from kapelle.adapters.system.hierarchies import (
+    CONTROLLERS,
+    OWN,
+    PREFIX,
+    SECOND,
+    Hierarchy,
+    anywhere,
+    make_group,
+    mounted,
+    safe,
+    usable,
+)
 from kapelle.core.errors import HostFailed
 from kapelle.core.isolation import Limit, ProcessLimits, Remains
 
-OWN = Path("/proc/self/cgroup")
-MOUNTS = Path("/proc/self/mountinfo")
-PREFIX = "kapelle-"
-CONTROLLERS = {Limit.MEMORY: "memory", Limit.CPUS: "cpu", Limit.PIDS: "pids"}
 PERIOD = 100_000
 """Microseconds within which a share of the processors is given; the kernel's own default."""
 LEAST_QUOTA = 1_000
@@ -36,21 +42,6 @@ LOOK = 0.002
 """Seconds between looks whether it has gone: the kernel tells nobody who polls a file of version 1."""
 FREEZE = "cgroup.freeze"
 """Of version 2 alone; what is frozen by version 1 could not be ended."""
-JOIN = 'echo 0 > "$1"'
-
-
-@dataclass(frozen=True)
-class Hierarchy:
-    """A tree of groups in which this process may make some."""
-
-    version: int
-    folder: Path
-    """The group below which they are made."""
-    controllers: frozenset[str]
-
-    def group(self, store_id: str, key: str) -> Path:
-        """Return where the group of a process is."""
-        return self.folder / f"{PREFIX}{store_id}" / _safe(key)
 
 
 class ControlGroups:
@@ -78,10 +69,10 @@ class ControlGroups:
                     continue
                 group = hierarchy.group(store_id, key)
                 try:
-                    _make(hierarchy, group, wanted & hierarchy.controllers)
+                    make_group(hierarchy, group, wanted & hierarchy.controllers)
                 except FileNotFoundError:
                     # Another process has just cleared the last one of the store.
-                    _make(hierarchy, group, wanted & hierarchy.controllers)
+                    make_group(hierarchy, group, wanted & hierarchy.controllers)
                 for name, value in _settings(hierarchy, limits):
                     (group / name).write_text(value)
                 groups.append(group)
@@ -95,7 +86,7 @@ class ControlGroups:
         Raises:
             HostFailed: something in them cannot be ended.
         """
-        groups = [group for each in self.hierarchies if (group := each.group(store_id, key)).is_dir()]
+        groups = self._there(store_id, key)
         if not groups:
             return Remains()
         said = Remains(
@@ -118,10 +109,10 @@ class ControlGroups:
         found = list(self._of_nobody(store_id, keep))
         for group in found:
             await _remove(group)
-        for hierarchy in self.hierarchies:
+        for folder in self._stores(store_id):
             with suppress(OSError):
                 # It goes when nothing is in it any more; it is made again when something is.
-                (hierarchy.folder / f"{PREFIX}{store_id}").rmdir()
+                folder.rmdir()
         return sorted({group.name for group in found})
 
     def leftovers(self, store_id: str, keep: Collection[str]) -> list[str]:
@@ -129,14 +120,24 @@ class ControlGroups:
         return sorted({group.name for group in self._of_nobody(store_id, keep)})
 
     def _of_nobody(self, store_id: str, keep: Collection[str]) -> Iterator[Path]:
-        kept = {_safe(key) for key in keep}
-        for hierarchy in self.hierarchies:
-            yield from (group for group in _children(hierarchy.folder / f"{PREFIX}{store_id}") if group.name not in kept)
+        kept = {safe(key) for key in keep}
+        for folder in self._stores(store_id):
+            yield from (group for group in _children(folder) if group.name not in kept)
+
+    def _stores(self, store_id: str) -> list[Path]:
+        """Return the groups that those of a store's processes are in: its own, and whoever's."""
+        own = [each.folder / f"{PREFIX}{store_id}" for each in self.hierarchies]
+        return list(dict.fromkeys((*(folder for folder in own if folder.is_dir()), *anywhere(store_id))))
+
+    def _there(self, store_id: str, key: str) -> list[Path]:
+        """Return the groups of a process, wherever whoever started it could make them."""
+        own = [group for each in self.hierarchies if (group := each.group(store_id, key)).is_dir()]
+        return own or [group for folder in anywhere(store_id) if (group := folder / safe(key)).is_dir()]
 
     def inside(self, store_id: str, keys: Collection[str]) -> list[int]:
         """Return all processes in the groups of *keys*."""
         # The first has everybody in it.
-        return [pid for each in self.hierarchies[:1] for key in keys for pid in _members(each.group(store_id, key))]
+        return [pid for key in keys for group in self._there(store_id, key)[:1] for pid in _members(group)]
 
     async def freeze(self, store_id: str, key: str) -> bool:
         """Hold the processes of *key* still, all at once; False where groups cannot (version 1), or there is none.
@@ -178,8 +179,7 @@ class ControlGroups:
         return True
 
     def _freezing(self, store_id: str, key: str) -> Path | None:
-        groups = [each.group(store_id, key) for each in self.hierarchies]
-        return next((group for group in groups if (group / FREEZE).exists()), None)
+        return next((group for group in self._there(store_id, key) if (group / FREEZE).exists()), None)
 
     def members(self, store_id: str, key: str) -> Path | None:
         """Return the file that names the processes in the group of a process, or None where there are no groups."""
@@ -190,8 +190,8 @@ class ControlGroups:
 def here() -> ControlGroups:
     """Return the groups of this machine: one tree for each controller, and one in any case if there is any."""
     wanted = set(CONTROLLERS.values())
-    found = [each for each in _mounted() if (each.version != 1 or each.controllers & wanted) and _usable(each)]
-    second = next((each for each in found if each.version == 2), None)  # noqa: PLR2004  # the version of the interface
+    found = [each for each in mounted() if (each.version != 1 or each.controllers & wanted) and usable(each)]
+    second = next((each for each in found if each.version == SECOND), None)
     if second is not None and second.controllers >= wanted:
         return ControlGroups((second,))
     return ControlGroups((*([second] if second is not None else []), *(each for each in found if each.version == 1)))
@@ -204,80 +204,6 @@ def inside_of(store_id: str) -> str | None:
             if found := re.search(rf"/{PREFIX}{re.escape(store_id)}/([^/]+)", line):
                 return found[1]
     return None
-
-
-# --- Where groups can be made ---
-
-
-def _mounted() -> Iterator[Hierarchy]:
-    """Yield the hierarchies of this machine, each at the group that this process is in, and for version 2 at those above it."""
-    try:
-        own = [line.split(":", 2) for line in OWN.read_text().splitlines()]
-        mounts = [line.split() for line in MOUNTS.read_text().splitlines()]
-    except OSError:
-        return
-    for fields in mounts:
-        kind, options = fields[fields.index("-") + 1], set(fields[-1].split(","))
-        if kind not in {"cgroup", "cgroup2"}:
-            continue
-        for number, names, path in own:
-            controllers = set(names.split(",")) if names else set[str]()
-            if kind == "cgroup2" and number == "0":
-                yield from _second(seen_at(fields, path), Path(unescaped(fields[4])))
-            elif kind == "cgroup" and controllers and controllers <= options:
-                yield Hierarchy(version=1, folder=seen_at(fields, path), controllers=frozenset(controllers))
-
-
-def _second(folder: Path, top: Path) -> Iterator[Hierarchy]:
-    """Yield *folder* and those above it, the nearest first: a group with processes in it can have none below it with limits."""
-    while folder.is_relative_to(top):
-        with suppress(OSError):
-            there = frozenset((folder / "cgroup.controllers").read_text().split())
-            yield Hierarchy(version=2, folder=folder, controllers=there & set(CONTROLLERS.values()))
-        folder = folder.parent
-
-
-def seen_at(fields: list[str], path: str) -> Path:
-    """Return where the group *path* is seen through a mount, given as the fields of its line in ``mountinfo``."""
-    root, point = unescaped(fields[3]), Path(unescaped(fields[4]))
-    inner = path.removeprefix(root) if root != "/" and path.startswith(root) else path
-    return point / inner.lstrip("/")
-
-
-def unescaped(text: str) -> str:
-    """Return the path that *text* is in ``mountinfo``."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), text)
-
-
-def _usable(hierarchy: Hierarchy) -> bool:
-    """Say whether a group can be made there, and a process of ours can go into it."""
-    group = hierarchy.group(f"probe-{os.getpid()}", "probe")
-    try:
-        _make(hierarchy, group, hierarchy.controllers)
-        if os.geteuid() == 0:
-            return os.access(group / "cgroup.procs", os.W_OK)
-        # Others need a right in the group that is above both, too, and which one that is depends on the machine.
-        tried = subprocess.run(["/bin/sh", "-c", JOIN, "sh", str(group / "cgroup.procs")], capture_output=True, check=False)
-    except OSError:
-        return False
-    finally:
-        for each in (group, group.parent):
-            with suppress(OSError):
-                each.rmdir()
-    return tried.returncode == 0
-
-
-def _make(hierarchy: Hierarchy, group: Path, controllers: Collection[str]) -> None:
-    if hierarchy.version == 1 or not controllers:
-        group.mkdir(parents=True, exist_ok=True)
-        return
-    # In version 2 a group has the controllers that the one above it hands down.
-    for above in (hierarchy.folder, group.parent):
-        above.mkdir(exist_ok=True)
-        handed_down = set((above / "cgroup.subtree_control").read_text().split())
-        if missing := sorted(set(controllers) - handed_down):
-            (above / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in missing))
-    group.mkdir(exist_ok=True)
 
 
 # --- Limits, and what becomes of them ---
@@ -365,8 +291,3 @@ def _removed(group: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _safe(key: str) -> str:
-    """Return *key* as the name of a group."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", key)
