@@ -64,7 +64,7 @@ class BubblewrapSandbox:
         built = [*_base(place.isolation.limits.disk), *_mounts(mounts)]
         network = ("--unshare-net",) if place.isolation.network.closed else ()
         argv = (*_bubblewrap(), *network, *built, "--chdir", launch.cwd, "--", *_become(), *way.command(), *launch.argv)
-        return self._holding.held(replace(launch, argv=argv, env=tuple(env.items())), place)
+        return await self._holding.held(replace(launch, argv=argv, env=tuple(env.items())), place)
 
     async def clear(self, place: Place) -> Remains:
         return await self._holding.cleared(place)

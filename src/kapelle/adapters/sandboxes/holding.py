@@ -32,21 +32,25 @@ class Holding:
 
     @property
     def groups(self) -> bool:
-        """Whether everything that is started is in a control group, and so can be ended with nothing left."""
-        return self._wanted and bool(cgroups.here().hierarchies)
+        """Whether everything that is started will be in a control group, and so can be ended with nothing left."""
+        return self._wanted and cgroups.promised() is not None
 
     def holds(self) -> frozenset[Limit]:
         """Return which limits can be held on this machine."""
         return self._by_groups() | POLLED | {Limit.DISK, Limit.FILES}
 
-    def held(self, launch: Launch, place: Place) -> Launch:
+    async def held(self, launch: Launch, place: Place) -> Launch:
         """Return *launch* with the limits of *place*.
 
         Raises:
             HostFailed: they cannot be set.
         """
         limits = place.isolation.limits
-        groups = cgroups.here().make(place.store_id, place.key, limits) if self.groups else ()
+        those = await cgroups.settled() if self._wanted else None
+        if missing := sorted({limit.value for limit in limits.given()} - self.holds()):
+            why = cgroups.refused() or "no control groups can be made here"
+            raise HostFailed(f"limits of {' and '.join(missing)} cannot be held: {why}", remedy="Leave them out, or see `kapelle doctor`.")
+        groups = those.make(place.store_id, place.key, limits) if those is not None else ()
         (Path(place.folder) / OVER).unlink(missing_ok=True)
         return replace(
             launch,
@@ -112,7 +116,7 @@ class Holding:
         return [found for pid in pids if (found := reference(pid)) is not None]
 
     def _by_groups(self) -> frozenset[Limit]:
-        return cgroups.here().holds() if self.groups else frozenset()
+        return (cgroups.promised() if self._wanted else None) or frozenset()
 
     def _guard(self, place: Place) -> Iterator[str]:
         """Yield the command of the guard, or nothing where there is nothing to guard."""

@@ -32,7 +32,7 @@ class ProcessSandbox:
 
     async def wrap(self, launch: Launch, place: Place) -> Launch:
         make_folders(place)
-        return self._holding.held(replace(launch, env=tuple(environment(launch, place).items())), place)
+        return await self._holding.held(replace(launch, env=tuple(environment(launch, place).items())), place)
 
     async def clear(self, place: Place) -> Remains:
         return await self._holding.cleared(place)

@@ -16,7 +16,9 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
+from kapelle.adapters.system import scopes
 from kapelle.adapters.system.hierarchies import (
     CONTROLLERS,
     OWN,
@@ -42,6 +44,10 @@ LOOK = 0.002
 """Seconds between looks whether it has gone: the kernel tells nobody who polls a file of version 1."""
 FREEZE = "cgroup.freeze"
 """Of version 2 alone; what is frozen by version 1 could not be ended."""
+_SETTLING = Lock()
+_settled: list[bool] = []
+_refusals: list[str] = []
+"""Of this process: that it was asked for, and what was answered."""
 
 
 class ControlGroups:
@@ -52,8 +58,12 @@ class ControlGroups:
 
     def holds(self) -> frozenset[Limit]:
         """Return which limits they can hold."""
-        there = frozenset[str]().union(*(each.controllers for each in self.hierarchies))
+        there = self.controllers()
         return frozenset(limit for limit, controller in CONTROLLERS.items() if controller in there)
+
+    def controllers(self) -> frozenset[str]:
+        """Return what they have to hold limits with."""
+        return frozenset[str]().union(*(each.controllers for each in self.hierarchies))
 
     def make(self, store_id: str, key: str, limits: ProcessLimits) -> tuple[Path, ...]:
         """Make the groups of a process, with its limits, and return them: it is to write itself into ``cgroup.procs`` of each.
@@ -195,6 +205,48 @@ def here() -> ControlGroups:
     if second is not None and second.controllers >= wanted:
         return ControlGroups((second,))
     return ControlGroups((*([second] if second is not None else []), *(each for each in found if each.version == 1)))
+
+
+async def settled() -> ControlGroups:
+    """Return the groups that what is started here goes into; the first time this process goes where it can make some."""
+    await asyncio.to_thread(_settle)
+    return here()
+
+
+def promised() -> frozenset[Limit] | None:
+    """Return which limits groups will hold when something is started here, or None when there will be none.
+
+    Nothing is asked of anybody: it is for who only looks.
+    """
+    groups, manager = here(), scopes.manager()
+    given = frozenset(limit for limit, name in CONTROLLERS.items() if manager is not None and name in manager.controllers)
+    if manager is None or _settled:
+        return groups.holds() if groups.hierarchies else None
+    return groups.holds() | given
+
+
+def refused() -> str:
+    """Return why there are not the groups that were promised; empty when there are, or were not asked for."""
+    return "; ".join(_refusals)
+
+
+def _settle() -> None:
+    with _SETTLING:
+        if _settled:
+            return
+        _settled.append(True)
+        if here().holds() >= set(CONTROLLERS):
+            return
+        moved = bool(scopes.make_room())
+        if moved:
+            here.cache_clear()
+        manager = scopes.manager()
+        wanted = frozenset[str]() if manager is None else manager.controllers
+        if manager is None or (here().hierarchies and here().controllers() >= wanted):
+            return
+        if problem := scopes.enter(manager):
+            _refusals.append(problem)
+        here.cache_clear()
 
 
 def inside_of(store_id: str) -> str | None:

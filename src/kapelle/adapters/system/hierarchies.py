@@ -64,6 +64,30 @@ def _kind(fields: list[str]) -> tuple[str, set[str]]:
     return fields[fields.index("-") + 1], set(fields[-1].split(","))
 
 
+def second_of(pid: int | str) -> str | None:
+    """Return the path of the group of version 2 that *pid* is in, as it is named to this process; None when there is none."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            if line.startswith("0::"):
+                return line.removeprefix("0::")
+    return None
+
+
+def second_at(path: str) -> Path | None:
+    """Return where the group *path* of version 2 is seen; None where it is not."""
+    with suppress(OSError):
+        for fields in _mounts():
+            if _kind(fields)[0] == "cgroup2" and (folder := seen_at(fields, path)).is_dir():
+                return folder
+    return None
+
+
+def own_second() -> Path | None:
+    """Return the group of version 2 that this process is in; None when there is none to be seen."""
+    path = second_of("self")
+    return second_at(path) if path is not None else None
+
+
 def _second(folder: Path, top: Path) -> Iterator[Hierarchy]:
     """Yield *folder* and those above it, the nearest first: a group with processes in it can have none below it with limits."""
     if folder.name == LEADERS:

@@ -1,0 +1,248 @@
+"""A place for control groups, where a person's login has none: from the service manager that runs for every user.
+
+    login session -----------> leader starts something: "give me a scope" --> kapelle.scope/leaders   leader
+    (its group is root's)                                                     kapelle.scope/kapelle-STORE/KEY   agents
+
+The group of a login session is not its user's, so no groups can be made below it. The user's service manager (``systemd
+--user``) has a group that is, and gives a part of it away: a *scope* with ``Delegate=yes``, into which it moves who asks. That
+needs no other process to be started, and happens in the life of a process at most once: when it starts something for the first
+time. Who only looks is told what there would be.
+
+There is one scope for all who lead on behalf of a user. It is there for as long as anything is in it, so it outlives a leader
+that is killed, with its agents; the next leader, from whatever session, is attached to the same one. A group of version 2 with
+processes in it hands down no controllers, which is why those who lead are in a group below it.
+
+The service manager ends with its user's last login session (but for ``loginctl enable-linger``), and a session ends when
+nothing is left in it. Who has left a session for the scope therefore leaves a process behind there that waits for its end: a
+run goes on after a logout if it did so before.
+"""
+
+import os
+import re
+import socket
+import stat
+import struct
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from kapelle.adapters.system import bus, hierarchies
+from kapelle.adapters.system.hierarchies import CONTROLLERS, LEADERS, SCOPE
+from kapelle.adapters.system.trusted import system_program
+
+PATIENCE = 3.0
+"""Seconds that a service manager may take for everything."""
+LOOK = 0.002
+"""Seconds between looks whether it has been done: it says yes before it does it."""
+BETWEEN = 0.01
+"""Seconds between tries, while another leader is on its way in, or the last thing in the scope is on its way out."""
+EXISTS = "org.freedesktop.systemd1.UnitExists"
+EVERYTHING = (1 << 64) - 1
+"""As many processes as the user may have: what a login session may have, too."""
+DELEGATED = "user.delegate"
+"""What marks a group that was given away."""
+MAIN = "SYSTEMD_EXEC_PID"
+"""Who is this process was started by a service manager as a service: where that is to be, its unit says."""
+
+
+@dataclass(frozen=True)
+class Manager:
+    """The service manager of the user that this process runs as."""
+
+    sockets: tuple[tuple[Path, bool], ...]
+    """Where it listens, the best first; and whether there is a bus between."""
+    folder: Path
+    """Its own group."""
+    controllers: frozenset[str]
+    """What it can hand down, of what limits need."""
+
+
+@cache
+def manager() -> Manager | None:
+    """Return who can give a scope to this process, or None: that is looked at once, and asks for nothing."""
+    if os.geteuid() == 0 or os.environ.get(MAIN) == str(os.getpid()) or _is_an_agents():
+        return None
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}")
+    there = [(runtime / "systemd" / "private", False), (runtime / "bus", True)]
+    listening = [(path, greet, pid) for path, greet in there if (pid := listener(path)) is not None]
+    for _, _, pid in listening:
+        folder = _group_of(pid)
+        if folder is not None:
+            with suppress(OSError):
+                held = frozenset((folder / "cgroup.controllers").read_text().split())
+                sockets = tuple((path, greet) for path, greet, other in listening if other == pid)
+                return Manager(sockets=sockets, folder=folder, controllers=held & set(CONTROLLERS.values()))
+    return None
+
+
+def enter(given: Manager) -> str:
+    """Go into the scope that *given* gives, and return why not; empty when this process is in it."""
+    if (scope := _own_scope()) is not None:
+        return _go_below(scope)
+    waiting = None if _is_below(given.folder) else _leave_behind()
+    problem = _asked(given)
+    if problem and waiting is not None:
+        os.close(waiting[1])
+        os.waitpid(waiting[0], 0)
+    return problem
+
+
+def make_room() -> str:
+    """Go into a group below one that was given to this process, and return where that is; empty when none was.
+
+    A service with ``Delegate=yes`` is in the very group that was given to it, and so could hand down nothing.
+    """
+    own = hierarchies.own_second()
+    if own is None or not _is_given(own):
+        return ""
+    try:
+        (own / LEADERS).mkdir(exist_ok=True)
+        for pid in (own / "cgroup.procs").read_text().split():
+            with suppress(ProcessLookupError):
+                (own / LEADERS / "cgroup.procs").write_text(pid)
+    except OSError:
+        return ""
+    return str(own)
+
+
+def listener(path: Path) -> int | None:
+    """Return the process of this user that listens at the socket *path*, or None when there is none."""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            return None
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(PATIENCE)
+            connection.connect(str(path))
+            facts = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iii"))
+    except (OSError, AttributeError):
+        return None
+    pid, uid, _ = struct.unpack("iii", facts)
+    return pid if uid == os.geteuid() and pid > 0 else None
+
+
+def managers_group(path: str, uid: int) -> str | None:
+    """Return the group of the service manager of *uid*, given the one that its process is in; None when it is none."""
+    found = re.match(rf"(.*/user@{uid}\.service)(/|$)", path)
+    return found[1] if found else None
+
+
+def _group_of(pid: int) -> Path | None:
+    path = hierarchies.second_of(pid)
+    above = managers_group(path, os.geteuid()) if path is not None else None
+    return hierarchies.second_at(above) if above is not None else None
+
+
+def _is_below(folder: Path) -> bool:
+    own = hierarchies.own_second()
+    return own is not None and own.is_relative_to(folder)
+
+
+def _is_given(group: Path) -> bool:
+    with suppress(OSError):
+        return group.stat().st_uid == os.geteuid() != 0 and os.getxattr(group, DELEGATED) == b"1"
+    return False
+
+
+def _is_an_agents() -> bool:
+    """Say whether this process is in the group of somebody's agent: it is to stay there."""
+    own = hierarchies.own_second()
+    return own is not None and any(part.startswith(hierarchies.PREFIX) for part in own.parts)
+
+
+def _own_scope() -> Path | None:
+    own = hierarchies.own_second()
+    return next((each for each in (own, own.parent) if each.name == SCOPE), None) if own is not None else None
+
+
+def _asked(given: Manager) -> str:
+    """Ask until this process is in the scope; return why it is not."""
+    until, problem = time.monotonic() + PATIENCE, ""
+    while time.monotonic() < until:
+        problem = _ask(given)
+        if problem:
+            time.sleep(BETWEEN)
+            continue
+        while time.monotonic() < until:
+            if (scope := _own_scope()) is not None:
+                return _go_below(scope)
+            time.sleep(LOOK)
+        problem = "it said yes, and did not do it"
+    return f"the service manager of the user gives no scope: {problem}"
+
+
+def _ask(given: Manager) -> str:
+    problem = ""
+    for path, greet in given.sockets:
+        try:
+            try:
+                bus.call(path, "StartTransientUnit", "ssa(sv)a(sa(sv))", new_scope(os.getpid()), greet=greet, patience=PATIENCE)
+            except bus.Refused as refused:
+                if refused.name != EXISTS:
+                    raise
+                bus.call(path, "AttachProcessesToUnit", "ssau", attached(os.getpid()), greet=greet, patience=PATIENCE)
+        except (bus.Refused, OSError, ValueError) as error:
+            problem = str(error) or type(error).__name__
+        else:
+            return ""
+    return problem
+
+
+def new_scope(pid: int) -> bytes:
+    """Return what is said to get a new scope with *pid* in it."""
+    body = bus.Writer()
+    body.text(SCOPE)
+    body.text("fail")
+    properties = body.begin(8)
+    _property(body, "Description", "s").text("Kapelle: agents, and who leads them")
+    pids = _property(body, "PIDs", "au")
+    at = pids.begin(4)
+    pids.uint32(pid)
+    pids.end(at, 4)
+    _property(body, "Delegate", "b").boolean(value=True)
+    _property(body, "TasksMax", "t").uint64(EVERYTHING)
+    _property(body, "CollectMode", "s").text("inactive-or-failed")
+    body.end(properties, 8)
+    others = body.begin(8)
+    body.end(others, 8)
+    return bytes(body.data)
+
+
+def attached(pid: int) -> bytes:
+    """Return what is said to get *pid* to those that lead in the scope that is there."""
+    body = bus.Writer()
+    body.text(SCOPE)
+    body.text(f"/{LEADERS}")
+    at = body.begin(4)
+    body.uint32(pid)
+    body.end(at, 4)
+    return bytes(body.data)
+
+
+def _property(body: bus.Writer, name: str, kind: str) -> bus.Writer:
+    body.align(8)
+    body.text(name)
+    body.signature(kind)
+    return body
+
+
+def _go_below(scope: Path) -> str:
+    try:
+        (scope / LEADERS).mkdir(exist_ok=True)
+        (scope / LEADERS / "cgroup.procs").write_text("0")
+    except OSError as error:
+        return f"{scope} cannot be used: {error.strerror}"
+    return ""
+
+
+def _leave_behind() -> tuple[int, int] | None:
+    """Leave a process in the group that this one is in, until this one ends; return it, and what it waits at."""
+    program = system_program("cat")
+    if program is None:
+        return None
+    reading, writing = os.pipe()
+    nowhere = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
+    pid = os.posix_spawn(program, ["cat"], {}, file_actions=[(os.POSIX_SPAWN_DUP2, reading, 0), *nowhere], setsid=True)
+    os.close(reading)
+    return pid, writing
