@@ -196,14 +196,17 @@ def _sandbox_remedy(can: SandboxCapabilities, better: str | None) -> str:
         instead = f"{better} works here, and is taken where `sandbox` says nothing else." if better else ""
         parts.append(instead or "Agents can do whatever you can: let them work on what you can restore.")
     if len(can.limits) < len(Limit):
-        parts.append("Run in a systemd user session (delegated control groups), or leave out the limits that are not held.")
+        parts.append(
+            "Log in where systemd runs for your user, or run as a service with Delegate=yes: or leave out what is not held."
+        )
     return " ".join(parts)
 
 
 def _limits(can: SandboxCapabilities) -> str:
     held = [limit.value for limit in Limit if limit in can.limits]
     rest = [limit.value for limit in Limit if limit not in can.limits]
-    return f"it holds limits of {', '.join(held) or 'nothing'}" + (f" (not: {', '.join(rest)})" if rest else "")
+    what = f"it holds limits of {', '.join(held) or 'nothing'}" + (f" (not: {', '.join(rest)})" if rest else "")
+    return what + (f", by {can.held_by}" if can.held_by else "")
 
 
 async def _secrets(configuration: Configuration) -> list[Finding]:

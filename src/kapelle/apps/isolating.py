@@ -22,7 +22,7 @@ NEEDED = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/proc
 """What programs of the system need, and what they are."""
 PLAIN = "process"
 HELD = "`kapelle doctor` tells what each sandbox holds here"
-LEAVE_OUT = f"leave it out, or run in a systemd user session (delegated control groups); {HELD}"
+LEAVE_OUT = f"leave it out, or log in where systemd runs for your user; {HELD}"
 
 
 def chosen(sandboxes: Mapping[str, Sandbox], named: str, *, why_open: str = "") -> str:

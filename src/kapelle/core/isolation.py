@@ -167,6 +167,8 @@ class SandboxCapabilities:
     """What was started ends with it, also when it left its process group and threw away its environment."""
     limits: frozenset[Limit] = frozenset()
     """What it can hold."""
+    held_by: str = ""
+    """What holds the limits of memory, processors and processes, in words for people."""
     images: bool = False
     """Whether programs can come from an image."""
     by: str = ""

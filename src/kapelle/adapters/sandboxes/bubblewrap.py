@@ -45,7 +45,9 @@ class BubblewrapSandbox:
     @property
     def capabilities(self) -> SandboxCapabilities:
         """What it isolates on this machine."""
-        return SandboxCapabilities(files=True, network=True, pids=True, ends_all=True, limits=self._holding.holds())
+        return SandboxCapabilities(
+            files=True, network=True, pids=True, ends_all=True, limits=self._holding.holds(), held_by=self._holding.by
+        )
 
     def missing(self) -> str:
         return _problem()[0]

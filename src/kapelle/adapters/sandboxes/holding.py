@@ -10,6 +10,7 @@ from kapelle.adapters.sandboxes.surroundings import temporary
 from kapelle.adapters.system import cgroups, stopping
 from kapelle.adapters.system.processes import alive, reference
 from kapelle.core.agent import ProcessRef
+from kapelle.core.errors import HostFailed
 from kapelle.core.isolation import Limit, MountKind, Place, Remains
 from kapelle.core.ports import Launch
 
@@ -39,6 +40,11 @@ class Holding:
         """Return which limits can be held on this machine."""
         return self._by_groups() | POLLED | {Limit.DISK, Limit.FILES}
 
+    @property
+    def by(self) -> str:
+        """What holds the limits of memory, processors and processes on this machine, in words for people."""
+        return (cgroups.by() if self._wanted else "") or "a guard that looks from outside"
+
     async def held(self, launch: Launch, place: Place) -> Launch:
         """Return *launch* with the limits of *place*.
 
@@ -49,7 +55,9 @@ class Holding:
         those = await cgroups.settled() if self._wanted else None
         if missing := sorted({limit.value for limit in limits.given()} - self.holds()):
             why = cgroups.refused() or "no control groups can be made here"
-            raise HostFailed(f"limits of {' and '.join(missing)} cannot be held: {why}", remedy="Leave them out, or see `kapelle doctor`.")
+            raise HostFailed(
+                f"limits of {' and '.join(missing)} cannot be held: {why}", remedy="Leave them out, or see `kapelle doctor`."
+            )
         groups = those.make(place.store_id, place.key, limits) if those is not None else ()
         (Path(place.folder) / OVER).unlink(missing_ok=True)
         return replace(

@@ -218,11 +218,19 @@ def promised() -> frozenset[Limit] | None:
 
     Nothing is asked of anybody: it is for who only looks.
     """
-    groups, manager = here(), scopes.manager()
-    given = frozenset(limit for limit, name in CONTROLLERS.items() if manager is not None and name in manager.controllers)
-    if manager is None or _settled:
+    groups, offer = here(), _offer()
+    if offer is None:
         return groups.holds() if groups.hierarchies else None
-    return groups.holds() | given
+    return groups.holds() | {limit for limit, name in CONTROLLERS.items() if name in offer.controllers}
+
+
+def by() -> str:
+    """Return where the groups are, or will be when something is started, in words for people; empty when there will be none."""
+    offer = _offer()
+    if offer is not None:
+        return offer.words
+    versions = sorted({str(each.version) for each in here().hierarchies})
+    return f"control groups of version {' and '.join(versions)}" if versions else ""
 
 
 def refused() -> str:
@@ -230,23 +238,25 @@ def refused() -> str:
     return "; ".join(_refusals)
 
 
+def _offer() -> scopes.Offer | None:
+    """Return where this process will go when something is started: to where it can hold more than where it is."""
+    groups = here()
+    if _settled or groups.holds() >= set(CONTROLLERS):
+        return None
+    there = (each for each in scopes.offers() if not groups.hierarchies or each.controllers - groups.controllers())
+    return next(there, None)
+
+
 def _settle() -> None:
     with _SETTLING:
         if _settled:
             return
-        _settled.append(True)
-        if here().holds() >= set(CONTROLLERS):
-            return
-        moved = bool(scopes.make_room())
-        if moved:
+        offer = _offer()
+        if offer is not None:
+            if problem := offer.take():
+                _refusals.append(problem)
             here.cache_clear()
-        manager = scopes.manager()
-        wanted = frozenset[str]() if manager is None else manager.controllers
-        if manager is None or (here().hierarchies and here().controllers() >= wanted):
-            return
-        if problem := scopes.enter(manager):
-            _refusals.append(problem)
-        here.cache_clear()
+        _settled.append(True)
 
 
 def inside_of(store_id: str) -> str | None:

@@ -23,6 +23,7 @@ import socket
 import stat
 import struct
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -71,16 +72,43 @@ def manager() -> Manager | None:
         folder = _group_of(pid)
         if folder is not None:
             with suppress(OSError):
-                held = frozenset((folder / "cgroup.controllers").read_text().split())
                 sockets = tuple((path, greet) for path, greet, other in listening if other == pid)
-                return Manager(sockets=sockets, folder=folder, controllers=held & set(CONTROLLERS.values()))
+                return Manager(sockets=sockets, folder=folder, controllers=_controllers(folder))
     return None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A place for control groups that this process is not in yet, and may go to."""
+
+    controllers: frozenset[str]
+    words: str
+    """Where that is, for people."""
+    take: Callable[[], str]
+    """Goes there, and returns why not; empty when it is there."""
+
+
+def offers() -> Iterator[Offer]:
+    """Yield where this process may go, the nearest first; nobody is asked for anything."""
+    own = hierarchies.own_second()
+    with suppress(OSError):
+        if own is not None and _is_given(own):
+            yield Offer(
+                controllers=_controllers(own),
+                words="control groups in the one that was given to this service",
+                take=lambda: go_below(own),
+            )
+    found = manager()
+    if found is not None:
+        yield Offer(
+            controllers=found.controllers,
+            words="control groups in a scope that systemd gives to your user when something is started",
+            take=lambda: enter(found),
+        )
 
 
 def enter(given: Manager) -> str:
     """Go into the scope that *given* gives, and return why not; empty when this process is in it."""
-    if (scope := _own_scope()) is not None:
-        return _go_below(scope)
     waiting = None if _is_below(given.folder) else _leave_behind()
     problem = _asked(given)
     if problem and waiting is not None:
@@ -89,22 +117,19 @@ def enter(given: Manager) -> str:
     return problem
 
 
-def make_room() -> str:
-    """Go into a group below one that was given to this process, and return where that is; empty when none was.
+def go_below(group: Path) -> str:
+    """Let all processes of *group* go into one below it, and return why not.
 
-    A service with ``Delegate=yes`` is in the very group that was given to it, and so could hand down nothing.
+    A service with ``Delegate=yes`` is in the very group that was given to it, which can hand down nothing until it is empty.
     """
-    own = hierarchies.own_second()
-    if own is None or not _is_given(own):
-        return ""
     try:
-        (own / LEADERS).mkdir(exist_ok=True)
-        for pid in (own / "cgroup.procs").read_text().split():
+        (group / LEADERS).mkdir(exist_ok=True)
+        for pid in (group / "cgroup.procs").read_text().split():
             with suppress(ProcessLookupError):
-                (own / LEADERS / "cgroup.procs").write_text(pid)
-    except OSError:
-        return ""
-    return str(own)
+                (group / LEADERS / "cgroup.procs").write_text(pid)
+    except OSError as error:
+        return f"{group} cannot be used: {error.strerror}"
+    return ""
 
 
 def listener(path: Path) -> int | None:
@@ -139,10 +164,17 @@ def _is_below(folder: Path) -> bool:
     return own is not None and own.is_relative_to(folder)
 
 
+def _controllers(group: Path) -> frozenset[str]:
+    return frozenset((group / "cgroup.controllers").read_text().split()) & set(CONTROLLERS.values())
+
+
 def _is_given(group: Path) -> bool:
+    """Say whether *group* was given to this user: it is marked so, or what is above it is somebody else's."""
+    if os.geteuid() == 0 or group.stat().st_uid != os.geteuid():
+        return False
     with suppress(OSError):
-        return group.stat().st_uid == os.geteuid() != 0 and os.getxattr(group, DELEGATED) == b"1"
-    return False
+        return os.getxattr(group, DELEGATED) == b"1"
+    return group.parent.stat().st_uid != os.geteuid()
 
 
 def _is_an_agents() -> bool:
@@ -166,7 +198,7 @@ def _asked(given: Manager) -> str:
             continue
         while time.monotonic() < until:
             if (scope := _own_scope()) is not None:
-                return _go_below(scope)
+                return go_below(scope)
             time.sleep(LOOK)
         problem = "it said yes, and did not do it"
     return f"the service manager of the user gives no scope: {problem}"
@@ -225,15 +257,6 @@ def _property(body: bus.Writer, name: str, kind: str) -> bus.Writer:
     body.text(name)
     body.signature(kind)
     return body
-
-
-def _go_below(scope: Path) -> str:
-    try:
-        (scope / LEADERS).mkdir(exist_ok=True)
-        (scope / LEADERS / "cgroup.procs").write_text("0")
-    except OSError as error:
-        return f"{scope} cannot be used: {error.strerror}"
-    return ""
 
 
 def _leave_behind() -> tuple[int, int] | None:

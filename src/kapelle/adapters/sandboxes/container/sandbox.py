@@ -134,13 +134,14 @@ class ContainerSandbox:
         }
         path = _write(folder, spec)
         argv = (sys.executable, "-I", "-S", "-B", runner.__file__, str(path))
-        return self._guarded(replace(launch, argv=argv, env=tuple(env.items())), place)
+        return await self._guarded(replace(launch, argv=argv, env=tuple(env.items())), place)
 
-    def _guarded(self, launch: Launch, place: Place) -> Launch:
+    async def _guarded(self, launch: Launch, place: Place) -> Launch:
         """Return the runner's *launch* with a guard of what is on the disk: all other limits are the container's own."""
         disk = ProcessLimits(disk=place.isolation.limits.disk)
         # The runner writes the spool, which is none of what is limited.
-        return replace(self._holding.held(launch, replace(place, isolation=Isolation(limits=disk))), file_size=None)
+        held = await self._holding.held(launch, replace(place, isolation=Isolation(limits=disk)))
+        return replace(held, file_size=None)
 
     async def clear(self, place: Place) -> Remains:
         name, ended = _name(place), _folder(place) / "ended"
