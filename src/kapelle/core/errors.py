@@ -237,6 +237,14 @@ class GatewayFailed(WorldError):
     remedy = "Set KAPELLE_GATEWAY_PORT to a free port, or check ANTHROPIC_BASE_URL."
 
 
+class NotStill(HostFailed):
+    """What an agent has started could not be held still in time."""
+
+    code = "KAP-207"
+    cause = "A process that waits for a disk or a network file system stands still only when that answers."
+    remedy = "Nothing: it is tried again until it does. `ps` shows what waits (state D), and for what."
+
+
 # --- The leader must step back: somebody else leads. ------------------------------------------------------------------
 
 

@@ -213,6 +213,7 @@ class Sandbox(Protocol):
         No effect when it stands still already, or nothing runs there. It can be ended all the same.
 
         Raises:
+            NotStill: something does not stand still just now, and may do so later; everything goes on.
             HostFailed: something cannot be held still.
         """
         ...

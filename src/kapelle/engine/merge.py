@@ -21,7 +21,7 @@ from kapelle.core.attempt import Outcome
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import BatchTried, TargetDelivered, TargetHeldUp
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import BatchId, ChangeId
+from kapelle.core.ids import AttemptId, BatchId, ChangeId
 from kapelle.core.merge import (
     Batch,
     Change,
@@ -42,6 +42,7 @@ from kapelle.engine.ending import give_up_attempt, run_of
 from kapelle.engine.integrate import Integrator, Merging, Red, Rooms, Trial, Tried, gates_of
 from kapelle.engine.landing import put_receipts, write_trial_down
 from kapelle.engine.rooms import gate_workspace
+from kapelle.engine.stillness import Restless, leave_for_now
 from kapelle.engine.world import World
 
 LARGEST = 100
@@ -70,6 +71,8 @@ class MergeStage:
         """When a target that could not be moved is tried again."""
         self._followed: dict[tuple[str, str, str], str] = {}
         """Where this leader has moved integration refs to that nobody delivers just now."""
+        self._restless: dict[ChangeId, datetime] = {}
+        """When changes are tried again whose agents could not be held still."""
 
     async def step(self, now: datetime) -> datetime | None:
         """See ``engine.stage.Stage``."""
@@ -118,8 +121,12 @@ class MergeStage:
                 behind.append(integration)
                 busy.add(key)
         queues: dict[Target, list[Change]] = defaultdict(list)
+        self._restless = {change_id: until for change_id, until in self._restless.items() if until > tx.now}
+        wakes += self._restless.values()
         for change in order(tx.changes.queued()):
-            queues[change.repository, change.target].append(change)
+            # Others go on meanwhile: it may take a while.
+            if change.change_id not in self._restless:
+                queues[change.repository, change.target].append(change)
         trials: list[Trial] = []
         for key, queue in queues.items():
             if key in busy or self._acts.running(key):
@@ -210,6 +217,9 @@ class MergeStage:
     async def _integrate(self, trial: Trial) -> Finding:
         try:
             found = await self._integrator.integrate(trial)
+        except Restless as restless:
+            attempt_id, reason = restless.attempt_id, restless.reason
+            return lambda tx: self._leave(tx, trial, attempt_id, reason)
         except KapelleError as error:
             if len(trial.entries) == 1:
                 found = Tried(refused=error.in_full)
@@ -217,6 +227,14 @@ class MergeStage:
                 # It may be the fault of one of them: bisection finds out.
                 found = Tried(red=Red(entries=trial.entries, reason=error.in_full))
         return lambda tx: write_trial_down(self._world, tx, trial, found)
+
+    def _leave(self, tx: Tx, trial: Trial, attempt_id: AttemptId, reason: str) -> None:
+        """Leave the change of an attempt for now, whose agent does not stand still; all others are tried without it."""
+        write_trial_down(self._world, tx, trial, Tried())
+        for entry in trial.entries:
+            task = tx.tasks.get(entry.task.task_id)
+            if entry.attempt.attempt_id == attempt_id and task is not None and task.state is TaskState.MERGING:
+                self._restless[entry.change.change_id] = leave_for_now(tx, task, reason)
 
     async def _deliver(self, entry: _Delivery) -> Finding:
         integration = entry.integration

@@ -2,20 +2,45 @@
 
 What an agent has started may go on in the background when its turn is over. It could exchange a directory for a link between
 two looks of git, or other files for those that were committed while the gate is run over them.
+
+A process that waits for a disk stands still only when that answers. It is no fault of its agent's: who was to look does so
+later, and meanwhile leaves the task as it is.
 """
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime, timedelta
 
 from kapelle.core.agent import Agent
-from kapelle.core.errors import KapelleError
+from kapelle.core.errors import KapelleError, NotStill
 from kapelle.core.event import Event
 from kapelle.core.ids import AttemptId
 from kapelle.core.isolation import Place
 from kapelle.core.isolation_events import SandboxLeft
-from kapelle.core.store import View
+from kapelle.core.store import Tx, View
+from kapelle.core.task import Task, Wait
 from kapelle.engine.boxing import sandbox_of
+from kapelle.engine.ending import wait
 from kapelle.engine.world import World
+
+AGAIN = timedelta(seconds=15)
+"""How long to leave it alone before it is tried again: it was held for some seconds, all but what waits."""
+
+
+class Restless(Exception):
+    """Something of an attempt's agent does not stand still; nothing was looked at."""
+
+    def __init__(self, attempt_id: AttemptId, reason: str) -> None:
+        super().__init__(reason)
+        self.attempt_id = attempt_id
+        self.reason = reason
+
+
+def leave_for_now(tx: Tx, task: Task, reason: str) -> datetime:
+    """Write down why *task* waits, and return when it is tried again."""
+    until = tx.now + AGAIN
+    wait(tx, task, Wait.RETRY, reason, until=until)
+    return until
 
 
 @asynccontextmanager
@@ -23,13 +48,17 @@ async def still(world: World, attempt_id: AttemptId) -> AsyncGenerator[None]:
     """Hold everything still that the agent of an attempt has started; what cannot be let go again is an event.
 
     Raises:
+        Restless: something does not stand still just now.
         KapelleError: something cannot be held still.
     """
     async with AsyncExitStack() as frozen:
         for agent, name, place in await _live(world, attempt_id):
             sandbox = sandbox_of(world, name)
             frozen.push_async_callback(_thaw, world, agent, name, place)
-            await sandbox.freeze(place, agent.process)
+            try:
+                await sandbox.freeze(place, agent.process)
+            except NotStill as error:
+                raise Restless(attempt_id, error.message) from error
         yield
 
 

@@ -23,7 +23,7 @@ from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.ending import close, finish, give_up_attempt, moved_event, run_of, wait
 from kapelle.engine.gating import Gating, key_of, log_checks, run_gate
 from kapelle.engine.secrets import hide_folder, hiding, log_leaks, text_of
-from kapelle.engine.stillness import still
+from kapelle.engine.stillness import Restless, leave_for_now, still
 from kapelle.engine.world import World
 
 NO_GATE = Gate(name="none", checks=())
@@ -67,11 +67,13 @@ class ValidateStage:
     async def step(self, now: datetime) -> datetime | None:
         """See ``engine.stage.Stage``."""
         findings = self._acts.take()
+        wakes: list[datetime] = []
 
         def decide(tx: Tx) -> list[_Order]:
             for finding in findings:
                 finding(tx)
-            return self._decide(tx)
+            wakes.clear()
+            return self._decide(tx, wakes)
 
         try:
             orders = await self._world.store.transact(decide, term=self._world.term)
@@ -80,13 +82,16 @@ class ValidateStage:
             raise
         for order in orders:
             self._acts.start((order.task.task_id, order.attempt.attempt_id, order.task.round), self._validate(order))
-        return now if findings else None
+        return now if findings else min(wakes, default=None)
 
-    def _decide(self, tx: Tx) -> list[_Order]:
+    def _decide(self, tx: Tx, wakes: list[datetime]) -> list[_Order]:
         orders: list[_Order] = []
         for task in tx.tasks.in_state(TaskState.VALIDATING):
             attempt = tx.attempts.get(task.attempt_id) if task.attempt_id is not None else None
             if attempt is None or self._acts.running((task.task_id, attempt.attempt_id, task.round)):
+                continue
+            if task.due_at is not None and task.due_at > tx.now:
+                wakes.append(task.due_at)
                 continue
             workspace = tx.agents.workspace(attempt.workspace_id) if attempt.workspace_id is not None else None
             if workspace is None:
@@ -103,7 +108,18 @@ class ValidateStage:
     async def _validate(self, order: _Order) -> Finding:
         try:
             async with still(self._world, order.attempt.attempt_id):
+                if order.task.waits_for is not None:
+                    self._acts.report(lambda tx: self._waits_no_more(tx, order))
                 found = await self._look(order)
+        except Restless as restless:
+            reason = restless.reason
+
+            def left(tx: Tx) -> None:
+                task, _ = self._current(tx, order)
+                if task is not None:
+                    leave_for_now(tx, task, reason)
+
+            return left
         except KapelleError as error:
             # It may name a file, and whoever works there chose that name.
             config, attempt_id = order.run.spec.config(order.attempt.config), order.attempt.attempt_id
@@ -128,6 +144,11 @@ class ValidateStage:
                 self._passed(tx, order, task, attempt, found)
 
         return write
+
+    def _waits_no_more(self, tx: Tx, order: _Order) -> None:
+        task, _ = self._current(tx, order)
+        if task is not None:
+            wait(tx, task, None)
 
     async def _look(self, order: _Order) -> _Found:
         task, workspace = order.task, order.workspace

@@ -31,7 +31,7 @@ from kapelle.adapters.system.hierarchies import (
     safe,
     usable,
 )
-from kapelle.core.errors import HostFailed
+from kapelle.core.errors import HostFailed, NotStill
 from kapelle.core.isolation import Limit, ProcessLimits, Remains
 
 PERIOD = 100_000
@@ -153,7 +153,8 @@ class ControlGroups:
         """Hold the processes of *key* still, all at once; False where groups cannot (version 1), or there is none.
 
         Raises:
-            HostFailed: they cannot be held still.
+            NotStill: some do not stand still in time; all are let go again.
+            HostFailed: they cannot be told to.
         """
         group = self._freezing(store_id, key)
         if group is None:
@@ -165,10 +166,12 @@ class ControlGroups:
                     await asyncio.sleep(LOOK)
         except FileNotFoundError:
             return True
-        except (OSError, TimeoutError) as error:
+        except TimeoutError:
             with suppress(OSError):
                 (group / FREEZE).write_text("0")
-            raise HostFailed(f"what runs in {group} cannot be held still: {str(error) or 'it took too long'}") from error
+            raise NotStill(f"what runs in {group} does not stand still") from None
+        except OSError as error:
+            raise HostFailed(f"what runs in {group} cannot be held still: {error.strerror}") from error
         return True
 
     def thaw(self, store_id: str, key: str) -> bool:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import psutil
 
-from kapelle.core.errors import HostFailed
+from kapelle.core.errors import NotStill
 
 PATIENCE = 10.0
 """Seconds that they may take to stop."""
@@ -23,7 +23,7 @@ async def stop(there: Callable[[], Collection[int]]) -> None:
     """Stop all processes that *there* returns, and those that they start meanwhile.
 
     Raises:
-        HostFailed: some do not stand still; all are let go again.
+        NotStill: some do not stand still; all are let go again.
     """
     still = 0
     try:
@@ -35,9 +35,7 @@ async def stop(there: Callable[[], Collection[int]]) -> None:
                 await asyncio.sleep(LOOK)
     except TimeoutError:
         go_on(there())
-        raise HostFailed(
-            "what the agent started cannot be held still", remedy="It may wait for a disk: see `ps` for its state."
-        ) from None
+        raise NotStill("what the agent started does not stand still") from None
 
 
 def go_on(pids: Collection[int]) -> None:
