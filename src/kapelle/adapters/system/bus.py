@@ -28,7 +28,7 @@ class Refused(Exception):
     """The answer is no; the message says why."""
 
     def __init__(self, name: str, message: str) -> None:
-        super().__init__(f"{message or name}")
+        super().__init__(message or name)
         self.name = name
 
 
@@ -109,7 +109,18 @@ def message(serial: int, destination: str, path: str, interface: str, member: st
 
 
 def fields_of(data: bytes) -> dict[int, str | int]:
-    """Return the fields of a header, given as what follows its fixed part."""
+    """Return the fields of a header, given as what follows its fixed part.
+
+    Raises:
+        ValueError: they are not understood.
+    """
+    try:
+        return _fields(data)
+    except (IndexError, struct.error) as error:
+        raise ValueError(data) from error
+
+
+def _fields(data: bytes) -> dict[int, str | int]:
     found: dict[int, str | int] = {}
     at = 0
     while at < len(data):
@@ -183,7 +194,8 @@ def _answered(connection: socket.socket, serial: int) -> None:
 
 
 def _text(body: bytes) -> str:
-    return body[4 : 4 + struct.unpack_from("<I", body)[0]].decode(errors="replace")
+    """Return the text that is all of *body*: its length, itself, and a zero."""
+    return body[4:-1].decode(errors="replace")
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:

@@ -190,35 +190,50 @@ def _own_scope() -> Path | None:
 
 def _asked(given: Manager) -> str:
     """Ask until this process is in the scope; return why it is not."""
-    until, problem = time.monotonic() + PATIENCE, ""
+    until, problem = time.monotonic() + PATIENCE, "it takes too long"
     while time.monotonic() < until:
-        problem = _ask(given)
-        if problem:
-            time.sleep(BETWEEN)
-            continue
-        while time.monotonic() < until:
+        try:
+            there = _asked_at_one(given)
+        except (bus.Refused, OSError, ValueError) as error:
+            problem = str(error) or type(error).__name__
+            break
+        while there and time.monotonic() < until:
             if (scope := _own_scope()) is not None:
                 return go_below(scope)
             time.sleep(LOOK)
-        problem = "it said yes, and did not do it"
+        time.sleep(BETWEEN)
     return f"the service manager of the user gives no scope: {problem}"
 
 
-def _ask(given: Manager) -> str:
-    problem = ""
-    for path, greet in given.sockets:
-        try:
-            try:
-                bus.call(path, "StartTransientUnit", "ssa(sv)a(sa(sv))", new_scope(os.getpid()), greet=greet, patience=PATIENCE)
-            except bus.Refused as refused:
-                if refused.name != EXISTS:
-                    raise
-                bus.call(path, "AttachProcessesToUnit", "ssau", attached(os.getpid()), greet=greet, patience=PATIENCE)
-        except (bus.Refused, OSError, ValueError) as error:
-            problem = str(error) or type(error).__name__
-        else:
-            return ""
-    return problem
+def _asked_at_one(given: Manager) -> bool:
+    """Ask where it listens, at the best place first; return False when the scope is there, and nobody can go into it just now.
+
+    Raises:
+        bus.Refused: it says no.
+        OSError: it cannot be reached.
+        ValueError: it is not understood.
+    """
+    first, *others = given.sockets
+    try:
+        return _ask(*first)
+    except (bus.Refused, OSError, ValueError):
+        if not others:
+            raise
+        return _ask(*others[0])
+
+
+def _ask(path: Path, greet: bool) -> bool:
+    try:
+        bus.call(path, "StartTransientUnit", "ssa(sv)a(sa(sv))", new_scope(os.getpid()), greet=greet, patience=PATIENCE)
+    except bus.Refused as refused:
+        if refused.name != EXISTS:
+            raise
+        # Who has asked for it may be on its way in still, and what is in it may be on its way out.
+        with suppress(bus.Refused):
+            bus.call(path, "AttachProcessesToUnit", "ssau", attached(os.getpid()), greet=greet, patience=PATIENCE)
+            return True
+        return False
+    return True
 
 
 def new_scope(pid: int) -> bytes:
