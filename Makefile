@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 SANDBOX ?=
 # Docker weighs a quarter of a gigabyte, and only root can start one for the tests.
 DOCKER := $(if $(filter Linux0,$(shell uname)$(shell id -u)),docker.io:dockerd)
+# systemd for its service manager of a user, which tests start in a namespace of their own: 3 MB, and nothing of it runs by itself.
+SERVICES := $(if $(filter Linux,$(shell uname)),systemd:systemd-run)
 SANDBOXES := $(if $(filter Linux,$(shell uname)),bubblewrap:bwrap util-linux:setpriv podman runc conmon)
 
 .DEFAULT_GOAL := help
@@ -29,11 +31,11 @@ demo: $(READY)
 	@KAPELLE_SANDBOX=$(SANDBOX) $(if $(filter container,$(SANDBOX)),$(BIN)/python tools/with-podman) $(BIN)/python examples/demo/run.py
 
 test: $(READY)
-	@tools/system-packages git tmux gcc $(SANDBOXES)
+	@tools/system-packages git tmux gcc $(SANDBOXES) $(SERVICES)
 	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak"
 
 coverage: $(READY)
-	@tools/system-packages git tmux gcc $(SANDBOXES)
+	@tools/system-packages git tmux gcc $(SANDBOXES) $(SERVICES)
 	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak" --cov --cov-report=term:skip-covered
 
 check: $(READY)
@@ -54,5 +56,5 @@ bench: $(READY)
 	@$(BIN)/python tools/write-reference
 
 soak: $(READY)
-	@tools/system-packages git tmux gcc $(SANDBOXES) $(DOCKER)
+	@tools/system-packages git tmux gcc $(SANDBOXES) $(SERVICES) $(DOCKER)
 	@$(BIN)/python -m pytest -m soak -o faulthandler_timeout=0

@@ -5,12 +5,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from kapelle.adapters.system.ownership import AGENT
+from kapelle.core.errors import HostFailed
 from kapelle.testing import docker as real_docker
+from kapelle.testing import managers
+from kapelle.testing.managers import UserManager
 from kapelle.testing.places import Place, make_repository
 from kapelle.testing.podman import missing_programs, podman_service
 
@@ -115,6 +119,23 @@ def docker(docker_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def runtime(request: pytest.FixtureRequest) -> str:
     """Return where each of the real container runtimes answers; Docker weighs more to install, so `make soak` does that."""
     return str(request.getfixturevalue(request.param))
+
+
+@pytest.fixture(scope="session")
+def manager(program: Callable[[str], str]) -> Iterator[UserManager]:
+    """Return a real service manager of a user, with login sessions beside it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a user a service manager that is nobody's otherwise")
+    for name in managers.missing_programs():
+        program(name)
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(managers.user_manager())
+        except HostFailed as error:
+            if os.environ.get("CI") == "true":
+                raise
+            pytest.skip(error.message)
+        yield found
 
 
 @pytest.fixture

@@ -42,6 +42,9 @@ chmod 700 "/run/user/$user"
 slice=$tree/user-$user.slice
 manager=$slice/user@$user.service
 mkdir -p "$manager" "$slice/session-1.scope" "$slice/session-2.scope"
+for each in /sys/fs/cgroup "$tree" "$slice"; do
+  for controller in memory cpu pids; do echo "+$controller" 2>/dev/null > "$each/cgroup.subtree_control" || true; done
+done
 chown "$user" "$manager" "$manager/cgroup.procs" "$manager/cgroup.subtree_control" "$manager/cgroup.threads"
 sh -c 'echo 0 > "$1/cgroup.procs"; exec env -i XDG_RUNTIME_DIR="/run/user/$2" HOME="$3" PATH="$PATH" \
   SYSTEMD_UNIT_PATH="$3" SYSTEMD_GENERATOR_PATH="$3" SYSTEMD_ENVIRONMENT_GENERATOR_PATH="$3" \
@@ -62,7 +65,7 @@ tries=0
 while grep -q 'populated 1' "$tree/cgroup.events" && [ "$tries" -lt 500 ]; do tries=$((tries + 1)); sleep 0.01; done
 find "$tree" -depth -type d -exec rmdir {} \;
 """
-INTO = 'echo 0 > "$1/cgroup.procs"; shift; exec "$@"'
+INTO = 'echo 0 > "$1/cgroup.procs" && cd "$2" && shift 2 && exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,23 @@ class UserManager:
         """Return where a group that is named as ``/proc`` names it can be looked at from anywhere."""
         return Path(f"/proc/{self.pid}/root/sys/fs/cgroup") / group.lstrip("/")
 
-    def in_session(self, argv: Sequence[str], session: str = SESSIONS[0]) -> list[str]:
-        """Return what runs *argv* as the user does who has logged in."""
+    def in_session(self, argv: Sequence[str], session: str = SESSIONS[0], *, cwd: str = "/") -> list[str]:
+        """Return what runs *argv* in *cwd*, as the user does who has logged in."""
         alone = "-all,+dac_read_search"
         become = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
         become += [f"--inh-caps={alone}", f"--ambient-caps={alone}", f"--bounding-set={alone}"]
-        enter = ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "sh", "-c", INTO, "sh", str(self.slice / session)]
+        enter = ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "sh", "-c", INTO, "sh", str(self.slice / session), cwd]
         return [*enter, *become, *argv]
+
+    @contextmanager
+    def home(self) -> Generator[Path]:
+        """Give a directory of the user's, which is gone at the end.
+
+        Not below one of root's: the right to read any file is none that ``access`` goes by, and git asks that.
+        """
+        with tempfile.TemporaryDirectory(prefix="kapelle-home-", dir="/tmp") as name:
+            os.chown(name, self.user, self.user)
+            yield Path(name)
 
     def environment(self, **more: str) -> Mapping[str, str]:
         """Return the environment of who has logged in."""

@@ -12,21 +12,11 @@ from typing import Any
 import pytest
 
 from kapelle.adapters.system.cgroups import counted
-from kapelle.testing.managers import USER, UserManager, missing_programs, user_manager
+from kapelle.testing.managers import UserManager
 
 LEADER = Path(__file__).with_name("logged_in.py")
-AGENT = "echo up > up; (setsid env -i /bin/sleep 1000 &); exec sleep 1000"
+AGENT = "echo up > up; setsid env -i /bin/sleep 1000 & exec sleep 1000"
 """With something that left its process group, and threw away its environment."""
-
-
-@pytest.fixture(scope="module")
-def manager(program: Callable[[str], str]) -> Iterator[UserManager]:
-    if os.geteuid() != 0:
-        pytest.skip("only root can give a user a service manager that is of no use otherwise")
-    for name in missing_programs():
-        program(name)
-    with user_manager() as found:
-        yield found
 
 
 class LoggedIn:
@@ -51,23 +41,19 @@ class LoggedIn:
 
 
 @pytest.fixture
-def logs_in(manager: UserManager, tmp_path: Path) -> Iterator[Callable[[str], LoggedIn]]:
+def logs_in(manager: UserManager) -> Iterator[Callable[[str], LoggedIn]]:
     there: list[LoggedIn] = []
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o755)
-    folder = tmp_path / "state"
-    folder.mkdir()
-    os.chown(folder, USER, USER)
+    with manager.home() as folder:
 
-    def log_in(session: str) -> LoggedIn:
-        there.append(LoggedIn(manager, folder, session))
-        return there[-1]
+        def log_in(session: str) -> LoggedIn:
+            there.append(LoggedIn(manager, folder, session))
+            return there[-1]
 
-    yield log_in
-    for entry in there:
-        if entry.process.poll() is None:
-            entry.ask("sweep")
-            entry.die()
+        yield log_in
+        for entry in there:
+            if entry.process.poll() is None:
+                entry.ask("sweep")
+                entry.die()
 
 
 def group_of(manager: UserManager, pid: int) -> Path:
@@ -173,7 +159,13 @@ async def test_nothing_of_a_scope_is_left_when_nobody_is_in_it(
     await until(lambda: not scope(manager).exists())
 
 
-def test_a_limit_that_cannot_be_held_is_no_reason_to_start_without(logs_in: Callable[[str], LoggedIn]) -> None:
-    # On this machine, the controllers belong to version 1.
-    answer = logs_in("session-1.scope").ask("start", "a-1", "true", cpus=0.5)
-    assert answer["error"].startswith("limits of cpus cannot be held: ")
+def test_what_is_held_is_what_was_promised(logs_in: Callable[[str], LoggedIn], manager: UserManager) -> None:
+    # Where version 1 has the controllers, none are promised, and nothing starts that needs one.
+    leader = logs_in("session-1.scope")
+    promised = leader.ask("where")["limits"]
+    answer = leader.ask("start", "a-1", "exec sleep 1000", cpus=0.5)
+    if "cpus" not in promised:
+        assert answer["error"].startswith("limits of cpus cannot be held: ")
+        return
+    (inside,) = leader.ask("inside", "a-1")
+    assert (group_of(manager, inside) / "cpu.max").read_text() == "50000 100000\n"

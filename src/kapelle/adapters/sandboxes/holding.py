@@ -43,7 +43,9 @@ class Holding:
     @property
     def by(self) -> str:
         """What holds the limits of memory, processors and processes on this machine, in words for people."""
-        return (cgroups.by() if self._wanted else "") or "a guard that looks from outside"
+        groups = cgroups.by() if self._wanted else ""
+        guard = "a guard that looks from outside"
+        return " and ".join(filter(None, (groups, "" if groups and self._by_groups() >= POLLED else guard)))
 
     async def held(self, launch: Launch, place: Place) -> Launch:
         """Return *launch* with the limits of *place*.
