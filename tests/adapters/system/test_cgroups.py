@@ -1,5 +1,6 @@
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -7,10 +8,12 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from kapelle.adapters.system.cgroups import ControlGroups, counted, here
 from kapelle.adapters.system.hierarchies import Hierarchy, seen_at, unescaped
+from kapelle.core.errors import NotStill
 from kapelle.core.isolation import ProcessLimits, Remains
 
 LIMITS = ProcessLimits(memory=1000, cpus=0.5, pids=7, disk=1, files=99)
@@ -155,3 +158,49 @@ async def test_who_can_make_no_groups_finds_those_that_are_there(left: subproces
     assert none.inside(store_id, ["a-1"]) == [left.pid]
     assert await none.sweep(store_id, ()) == ["a-1"]
     assert left.wait() == -signal.SIGKILL
+
+
+@pytest.fixture
+def stuck(tmp_path: Path) -> Iterator[Path]:
+    """Give a directory on a disk that answers nobody."""
+    image, point = tmp_path / "image", tmp_path / "point"
+    point.mkdir()
+    with image.open("wb") as file:
+        file.truncate(20_000_000)
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    for argv in (["mkfs.ext4", "-q", image], ["mount", "-o", "loop", image, point], ["fsfreeze", "-f", point]):
+        if shutil.which(str(argv[0]), path=path) is None or os.geteuid() != 0:
+            pytest.skip(f"{argv[0]} is not to be had here")
+        subprocess.run(argv, check=True, env={"PATH": path})
+    yield point
+    subprocess.run(["umount", point], check=True)
+
+
+def answer(disk: Path) -> None:
+    subprocess.run(["fsfreeze", "-u", disk], check=True)
+
+
+def started_in(group: Path, script: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["/bin/sh", "-c", f"echo 0 > '{group}/cgroup.procs'; {script}"])
+
+
+@pytest.mark.soak
+async def test_what_waits_for_a_disk_does_not_stand_still_and_can_be_tried_again(stuck: Path, store_id: str) -> None:
+    """Soak: it takes a loop device, and the five seconds that are waited."""
+    groups = here()
+    group = groups.make(store_id, "a-1", ProcessLimits())[0]
+    writer = started_in(group, f"echo x > '{stuck}/x'")
+    other = started_in(group, "exec sleep 1000")
+    try:
+        async with asyncio.timeout(10):
+            while psutil.Process(writer.pid).status() != psutil.STATUS_DISK_SLEEP:  # noqa: ASYNC110  # nobody is told
+                await asyncio.sleep(0.001)
+        with pytest.raises(NotStill):
+            await groups.freeze(store_id, "a-1")
+        assert counted(group, "frozen", ("cgroup.events",)) == 0
+    finally:
+        answer(stuck)
+    assert writer.wait() == 0
+    assert await groups.freeze(store_id, "a-1")
+    await groups.clear(store_id, "a-1")
+    assert other.wait() == -signal.SIGKILL

@@ -40,6 +40,8 @@ LEAST_QUOTA = 1_000
 """Microseconds: the kernel takes no less."""
 GONE = 10.0
 """Seconds that what was killed may take to go."""
+PATIENCE = 5.0
+"""Seconds that what is held still may take to stand still: what waits for a disk is tried again later, and all others go on."""
 LOOK = 0.002
 """Seconds between looks whether it has gone: the kernel tells nobody who polls a file of version 1."""
 FREEZE = "cgroup.freeze"
@@ -161,7 +163,7 @@ class ControlGroups:
             return False
         try:
             (group / FREEZE).write_text("1")
-            async with asyncio.timeout(GONE):
+            async with asyncio.timeout(PATIENCE):
                 while group.exists() and not counted(group, "frozen", ("cgroup.events",)):  # noqa: ASYNC110  # see LOOK
                     await asyncio.sleep(LOOK)
         except FileNotFoundError:

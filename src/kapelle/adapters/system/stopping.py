@@ -10,7 +10,7 @@ import psutil
 
 from kapelle.core.errors import NotStill
 
-PATIENCE = 10.0
+PATIENCE = 5.0
 """Seconds that they may take to stop."""
 LOOK = 0.002
 """Seconds between looks."""
