@@ -159,6 +159,16 @@ async def test_nothing_of_a_scope_is_left_when_nobody_is_in_it(
     await until(lambda: not scope(manager).exists())
 
 
+def test_what_belongs_to_somebody_else_is_left_to_them(logs_in: Callable[[str], LoggedIn], manager: UserManager) -> None:
+    group = manager.outside(str(manager.slice.relative_to("/sys/fs/cgroup"))) / f"kapelle-s{os.getpid()}" / "a-1"
+    group.mkdir(parents=True)
+    try:
+        assert logs_in("session-1.scope").ask("sweep") == []
+    finally:
+        group.rmdir()
+        group.parent.rmdir()
+
+
 def test_what_is_held_is_what_was_promised(logs_in: Callable[[str], LoggedIn], manager: UserManager) -> None:
     # Where version 1 has the controllers, none are promised, and nothing starts that needs one.
     leader = logs_in("session-1.scope")

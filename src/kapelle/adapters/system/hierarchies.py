@@ -110,7 +110,8 @@ def anywhere(store_id: str) -> list[Path]:
     """Return all groups on this machine that groups of processes of a store are made in, whoever made them.
 
     An earlier leader may have been in another session, or in a service: what it has started is then in a group that is not
-    below the one this process is in. Groups with nothing in them any more are found as well.
+    below the one this process is in. Groups with nothing in them any more are found as well; those that are somebody else's,
+    who had the same store once, are left to them.
     """
     try:
         mounts = _mounts()
@@ -124,6 +125,8 @@ def anywhere(store_id: str) -> list[Path]:
         for folder in _named(unescaped(fields[4]), f"{PREFIX}{store_id}"):
             with suppress(OSError):
                 facts = folder.stat()
+                if not os.access(folder, os.W_OK):
+                    continue
                 # A tree can be seen at several places.
                 found.setdefault((facts.st_dev, facts.st_ino), folder)
     return list(found.values())

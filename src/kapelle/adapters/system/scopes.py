@@ -109,7 +109,10 @@ def offers() -> Iterator[Offer]:
 
 def enter(given: Manager) -> str:
     """Go into the scope that *given* gives, and return why not; empty when this process is in it."""
-    waiting = None if _is_below(given.folder) else _leave_behind()
+    try:
+        waiting = None if _is_below(given.folder) else _leave_behind()
+    except OSError as error:
+        return f"nothing can be left in the login session: {error.strerror}"
     problem = _asked(given)
     if problem and waiting is not None:
         os.close(waiting[1])
