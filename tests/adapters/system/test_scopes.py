@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kapelle.adapters.system.cgroups import counted
-from kapelle.testing.managers import UserManager
+from kapelle.testing.managers import USER, UserManager
 
 LEADER = Path(__file__).with_name("logged_in.py")
 AGENT = "echo up > up; setsid env -i /bin/sleep 1000 & exec sleep 1000"
@@ -157,6 +157,24 @@ async def test_nothing_of_a_scope_is_left_when_nobody_is_in_it(
     leader.ask("clear", "a-1")
     leader.die()
     await until(lambda: not scope(manager).exists())
+
+
+def test_a_terminal_of_a_desktop_has_a_group_of_the_managers_which_is_left_to_it(
+    logs_in: Callable[[str], LoggedIn], manager: UserManager
+) -> None:
+    # Groups could be made there, and it would not know of them.
+    name = f"{manager.folder.name}/terminal.scope"
+    terminal = manager.outside(str(manager.slice.relative_to("/sys/fs/cgroup"))) / name
+    terminal.mkdir()
+    for path in (terminal, terminal / "cgroup.procs", terminal / "cgroup.subtree_control"):
+        os.chown(path, USER, USER)
+    leader = logs_in(name)
+    leader.ask("start", "a-1", AGENT)
+    found = leader.ask("where")
+    assert group_of(manager, found["pid"]) == scope(manager) / "leaders"
+    # There is no session that it would have to keep.
+    assert (terminal / "cgroup.procs").read_text() == ""
+    terminal.rmdir()
 
 
 def test_what_belongs_to_somebody_else_is_left_to_them(logs_in: Callable[[str], LoggedIn], manager: UserManager) -> None:

@@ -244,12 +244,15 @@ def refused() -> str:
 
 
 def _offer() -> scopes.Offer | None:
-    """Return where this process will go when something is started: to where it can hold more than where it is."""
+    """Return where this process will go when something is started: where it can hold more, or is in nobody's way."""
     groups = here()
-    if _settled or groups.holds() >= set(CONTROLLERS):
+    if _settled:
         return None
-    there = (each for each in scopes.offers() if not groups.hierarchies or each.controllers - groups.controllers())
-    return next(there, None)
+    folders = [each.folder for each in groups.hierarchies]
+    more = (
+        each for each in scopes.offers() if not folders or each.controllers - groups.controllers() or each.instead_of(folders)
+    )
+    return next(more, None)
 
 
 def _settle() -> None:

@@ -23,7 +23,7 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -86,6 +86,8 @@ class Offer:
     """Where that is, for people."""
     take: Callable[[], str]
     """Goes there, and returns why not; empty when it is there."""
+    instead_of: Callable[[Collection[Path]], bool]
+    """Says whether groups could be made in one of these folders, and should not: they are somebody else's."""
 
 
 def offers() -> Iterator[Offer]:
@@ -97,6 +99,7 @@ def offers() -> Iterator[Offer]:
                 controllers=_controllers(own),
                 words="control groups in the one that was given to this service",
                 take=lambda: go_below(own),
+                instead_of=lambda folders: any(own != each and own.is_relative_to(each) for each in folders),
             )
     found = manager()
     if found is not None:
@@ -104,6 +107,7 @@ def offers() -> Iterator[Offer]:
             controllers=found.controllers,
             words="control groups in a scope that systemd gives to your user when something is started",
             take=lambda: enter(found),
+            instead_of=lambda folders: any(_is_managers(each, found) for each in folders),
         )
 
 
@@ -173,17 +177,26 @@ def _controllers(group: Path) -> frozenset[str]:
 
 def _is_given(group: Path) -> bool:
     """Say whether *group* was given to this user: it is marked so, or what is above it is somebody else's."""
-    if os.geteuid() == 0 or group.stat().st_uid != os.geteuid():
+    try:
+        if os.geteuid() == 0 or group.stat().st_uid != os.geteuid():
+            return False
+        with suppress(OSError):
+            return os.getxattr(group, DELEGATED) == b"1"
+        return group.parent.stat().st_uid != os.geteuid()
+    except OSError:
+        # It is gone, or not to be looked at.
         return False
-    with suppress(OSError):
-        return os.getxattr(group, DELEGATED) == b"1"
-    return group.parent.stat().st_uid != os.geteuid()
 
 
 def _is_an_agents() -> bool:
     """Say whether this process is in the group of somebody's agent: it is to stay there."""
     own = hierarchies.own_second()
     return own is not None and any(part.startswith(hierarchies.PREFIX) for part in own.parts)
+
+
+def _is_managers(folder: Path, found: Manager) -> bool:
+    """Say whether *folder* is one of those that a service manager has for itself, as in a terminal of a desktop."""
+    return folder.is_relative_to(found.folder) and SCOPE not in folder.parts and not _is_given(folder)
 
 
 def _own_scope() -> Path | None:
