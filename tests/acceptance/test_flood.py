@@ -51,7 +51,8 @@ def test_whoever_leads_outlives_an_agent_that_connects_again_and_again(place: Pl
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
     try:
-        answer = place.run("run", "../flow.yml")
+        # In a process that starts with this bound.
+        answer = place.run("run", "../flow.yml", env={"PYTHONUTF8": "1"})
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

@@ -303,7 +303,7 @@ def evil(place: Place, sandbox: str, tries: str) -> list[dict[str, Any]]:
     """Let an agent ask for something, and try to answer that itself in the meantime; return the events of it."""
     (place.repository / "evil.py").write_text(EVIL)
     command = f"python3 -u evil.py {place.home} {place.repository} {tries} > evil.txt 2>&1 &"
-    prepare(place, command, "touch asked.txt", sandbox=sandbox, rules=f"{ASKING}, deadline: 8s")
+    prepare(place, command, "touch asked.txt", sandbox=sandbox, rules=f"{ASKING}, deadline: 12s")
     # Kapelle is installed where the agent looks for Python.
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     answer = place.run("run", "../flow.yml", "--rehearse", "../rehearsal.yml", "--json", env={"PATH": path})

@@ -156,8 +156,7 @@ async def _base(world: World, order: Deployment) -> str | None:
 
 def environment(world: World, run: Run, task: Task | None, workspace: WorkspaceRow) -> tuple[tuple[str, str], ...]:
     """Return what every process in *workspace* is told: where it belongs, and its ports. No secrets."""
-    store_id = f"{world.store.store_id}-apart" if world.apart else world.store.store_id
-    names = [("KAPELLE_STORE", store_id), ("KAPELLE_RUN", run.run_id)]
+    names = [("KAPELLE_STORE", world.mark), ("KAPELLE_RUN", run.run_id)]
     # A path may be shared, and comes again; what is still at work in a workspace is found by the id.
     names += [("KAPELLE_WORKSPACE", workspace.path), ("KAPELLE_WORKSPACE_ID", workspace.workspace_id)]
     if task is not None:

@@ -118,6 +118,11 @@ class World:
     apart: bool = False
     """Whether this works beside whoever leads: what it starts is its own to end, and not the leader's."""
 
+    @property
+    def mark(self) -> str:
+        """What everything that is started here carries, and its groups are called by: whose it is."""
+        return f"{self.store.store_id}-apart" if self.apart else self.store.store_id
+
     def driver(self, program: str) -> Driver:
         """Return the driver of *program*; where none is installed, one that starts nothing and says so."""
         return self.drivers.get(program) or MissingDriver(program)
