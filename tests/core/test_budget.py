@@ -1,13 +1,33 @@
 """Tokens, prices and what may still be spent."""
 
+from datetime import UTC, datetime, timedelta
 from functools import reduce
 from operator import add
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kapelle.core.budget import Budget, Price, Spend, Usage, cost_usd, exhausted, price_of
+from kapelle.core.budget import (
+    Allowance,
+    Budget,
+    Period,
+    Price,
+    Resource,
+    Scope,
+    Spend,
+    StandingBudget,
+    Usage,
+    amount_told,
+    began,
+    cost_usd,
+    exhausted,
+    levels,
+    nearly,
+    price_of,
+    standing_key,
+)
 
 quick = settings(max_examples=100, deadline=None)
 counts = st.integers(0, 10**9)
@@ -79,20 +99,75 @@ def test_the_price_does_not_depend_on_the_order_of_the_table(names: set[str], mo
     assert price_of(model, prices) is price_of(model, backwards)
 
 
-def _budget(name: str, limit: float, spent: float) -> Budget:
-    return Budget(name=name, limit_usd=limit, spent_usd=spent)
+def _budget(name: str, **bounds: Any) -> Budget:
+    return Budget(key=name, name=name, allowance=Allowance(**bounds))
 
 
-@pytest.mark.parametrize(("spent", "over"), [(0, False), (0.99, False), (1, True), (1.2, True)])
-def test_a_budget_is_exhausted_when_all_of_it_is_spent(spent: float, *, over: bool) -> None:
-    assert (exhausted([_budget("run", 1, spent)]) is not None) is over
+SPENT = {
+    "little": Spend(usage=Usage(input_tokens=10, cache_read_tokens=50), cost_usd=0.99, calls=2, time=timedelta(minutes=1)),
+    "much": Spend(usage=Usage(output_tokens=90, cache_read_tokens=500), cost_usd=5.0, calls=9, time=timedelta(hours=1)),
+}
 
 
-def test_the_first_budget_with_nothing_left_is_named() -> None:
-    found = exhausted([_budget("task", 2, 1), _budget("run", 5, 5), _budget("project", 1, 9)])
+def spent(key: str) -> Spend:
+    return SPENT.get(key, Spend())
+
+
+@pytest.mark.parametrize(
+    ("bounds", "over"),
+    [
+        ({"usd": 5.01}, False),
+        ({"usd": 5.0}, True),
+        ({"tokens": 91}, False),
+        ({"tokens": 90}, True),
+        ({"cached_tokens": 501}, False),
+        ({"cached_tokens": 500}, True),
+        ({"turns": 10}, False),
+        ({"turns": 9}, True),
+        ({"time": timedelta(minutes=61)}, False),
+        ({"time": timedelta(minutes=60)}, True),
+        ({"usd": 100.0, "turns": 9}, True),
+        ({}, False),
+    ],
+)
+def test_a_budget_is_exhausted_when_all_of_any_of_its_bounds_is_spent(bounds: dict[str, object], *, over: bool) -> None:
+    assert (exhausted(levels([_budget("much", **bounds)], spent)) is not None) is over
+
+
+def test_the_first_budget_with_nothing_left_is_named_with_what_is_spent() -> None:
+    found = exhausted(levels([_budget("little", usd=2), _budget("much", usd=9, turns=9), _budget("much", usd=1)], spent))
     assert found is not None
-    assert found.name == "run"
+    assert (found.budget.name, found.resource, found.told) == ("much", Resource.TURNS, "9 model calls of 9 model calls")
 
 
-def test_without_a_budget_nothing_is_exhausted() -> None:
-    assert exhausted([]) is None
+def test_four_fifths_are_worth_a_warning() -> None:
+    found = nearly(levels([_budget("little", usd=1.0, turns=3, tokens=12, time=timedelta(seconds=70))], spent))
+    assert [level.resource for level in found] == [Resource.USD, Resource.TOKENS, Resource.TIME]
+
+
+@quick
+@given(now=st.datetimes(timezones=st.just(UTC)), per=st.sampled_from(Period), scope=st.sampled_from(Scope))
+def test_spending_begins_at_nothing_with_each_period_and_is_one_sum_within_it(now: datetime, per: Period, scope: Scope) -> None:
+    standing = StandingBudget(scope=scope, allowance=Allowance(), per=per)
+    since = began(per, now)
+    if since is None:
+        assert standing_key(standing, "shop", now) == f"{scope.value}:shop"
+        return
+    assert since <= now
+    assert standing_key(standing, "shop", since) == standing_key(standing, "shop", now)
+    if since > datetime(1, 1, 2, tzinfo=UTC):
+        assert standing_key(standing, "shop", since - timedelta(microseconds=1)) != standing_key(standing, "shop", now)
+
+
+@pytest.mark.parametrize(
+    ("resource", "value", "told"),
+    [
+        (Resource.USD, 1.5, "$1.50"),
+        (Resource.TOKENS, 2e6, "2,000,000 tokens"),
+        (Resource.CACHED_TOKENS, 7, "7 cached tokens"),
+        (Resource.TURNS, 3, "3 model calls"),
+        (Resource.TIME, 3661.4, "1:01:01"),
+    ],
+)
+def test_amounts_are_told_with_their_unit(resource: Resource, value: float, told: str) -> None:
+    assert amount_told(resource, value) == told

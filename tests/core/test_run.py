@@ -3,6 +3,7 @@
 import pytest
 
 from kapelle.core.agent import AgentConfig
+from kapelle.core.budget import Allowance
 from kapelle.core.gate import Check, Gate
 from kapelle.core.merge import DeliveryMode
 from kapelle.core.run import RUN_TERMINAL, RUN_TRANSITIONS, Limits, RunSpec, RunState
@@ -27,7 +28,7 @@ def test_a_run_knows_its_gates_by_name_and_a_task_may_have_none(name: str | None
 
 
 def test_a_run_is_bounded_only_where_somebody_said_so() -> None:
-    assert SPEC.limits == Limits(agents=None, budget_usd=None, merge_returns=3)
+    assert SPEC.limits == Limits(agents=None, budget=Allowance(), standing=(), merge_returns=3)
 
 
 def test_a_run_delivers_each_change_and_begins_without_inputs() -> None:

@@ -1,8 +1,11 @@
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
-from kapelle.core.budget import Usage
+from kapelle.core.budget import Allowance, Period, Scope, StandingBudget, Usage
 from kapelle.core.conversation import Trouble
-from kapelle.core.events import BudgetReached, ModelCalled
+from kapelle.core.events import BudgetReached, BudgetWarned, ModelCalled
 from kapelle.core.gateway import Upstream
 from kapelle.core.isolation_events import LimitMet
 from kapelle.core.run import Limits
@@ -15,8 +18,8 @@ from kapelle.testing.worlds import Leader, SmallWorld
 
 async def at_work(here: SmallWorld, *names: str, task_usd: float | None = None, run_usd: float | None = None) -> Leader:
     here.set(slots=10)
-    specs = [task(name, budget_usd=task_usd, max_attempts=1) for name in names]
-    await here.submit(run_spec(*specs, name="shop", limits=Limits(budget_usd=run_usd)))
+    specs = [task(name, budget=Allowance(usd=task_usd), max_attempts=1) for name in names]
+    await here.submit(run_spec(*specs, name="shop", limits=Limits(budget=Allowance(usd=run_usd))))
     leader = await here.lead()
     await leader.run()
     return leader
@@ -48,7 +51,7 @@ async def test_a_task_may_call_until_its_budget_is_spent(here: SmallWorld) -> No
     assert calls(here, "api", 0.75) == "the budget of task api is spent ($1.50 of $1.00)"
     await leader.run()
     (event,) = await here.events(BudgetReached, "api")
-    assert (event.budget, event.limit_usd, event.spent_usd) == ("task api", 1.0, 1.5)
+    assert (event.budget, event.limit, event.spent) == ("task api", 1.0, 1.5)
 
 
 async def test_a_budget_that_is_reached_is_told_once(here: SmallWorld) -> None:
@@ -103,7 +106,7 @@ async def test_an_agent_whose_budget_is_spent_fails_its_task_for_good(here: Smal
         process.trouble(Trouble.BUDGET, refusal or "")
 
     here.host.otherwise = script
-    await here.submit(run_spec(task("api", budget_usd=1.0, max_attempts=3)))
+    await here.submit(run_spec(task("api", budget=Allowance(usd=1.0), max_attempts=3)))
     leader = await here.lead()
     await leader.run_out()
     failed = await here.task()
@@ -125,7 +128,7 @@ async def test_a_new_leader_knows_what_was_spent(here: SmallWorld) -> None:
 
 async def test_calls_of_all_attempts_count_against_the_budget(here: SmallWorld) -> None:
     here.set(crashes=0)
-    await here.submit(run_spec(task("api", budget_usd=1.0)))
+    await here.submit(run_spec(task("api", budget=Allowance(usd=1.0))))
     leader = await here.lead()
     await leader.run()
     calls(here, "api", 1.0)
@@ -215,7 +218,9 @@ async def test_once_the_runs_budget_is_spent_no_further_task_of_it_gets_anywhere
             writes({f"{process.task}.py": "1"})(process, "")
 
     here.host.otherwise = script
-    await here.submit(run_spec(task("first"), task("second", needs=("first",)), name="shop", limits=Limits(budget_usd=1.0)))
+    await here.submit(
+        run_spec(task("first"), task("second", needs=("first",)), name="shop", limits=Limits(budget=Allowance(usd=1.0)))
+    )
     leader = await here.lead()
     await leader.run_out()
     tasks = await here.tasks()
@@ -233,3 +238,97 @@ async def test_more_at_once_than_one_agent_may_have_is_told_once(here: SmallWorl
     await leader.run()
     (event,) = await here.events(LimitMet, "api")
     assert (event.agent_id, event.reason) == (agent.agent_id, "it has too many connections to its model open at once")
+
+
+# --- More than money, and more than one run ---
+
+
+async def bounded(here: SmallWorld, *names: str, project: str = "shop", **limits: Any) -> Leader:
+    here.set(slots=10, crashes=0)
+    specs = [task(name, max_attempts=1) for name in names]
+    await here.submit(run_spec(*specs, name="shop", project=project, limits=Limits(**limits)))
+    leader = await here.lead()
+    await leader.run()
+    return leader
+
+
+@pytest.mark.parametrize(
+    ("allowance", "refusal"),
+    [
+        (Allowance(turns=2), "the budget of run shop is spent (2 model calls of 2 model calls)"),
+        (Allowance(tokens=30), "the budget of run shop is spent (30 tokens of 30 tokens)"),
+    ],
+)
+async def test_turns_and_tokens_are_bounded_as_money_is(here: SmallWorld, allowance: Allowance, refusal: str) -> None:
+    await bounded(here, "api", "ui", budget=allowance)
+    assert [calls(here, "api", 0), calls(here, "ui", 0), calls(here, "api", 0)] == [None, None, refusal]
+
+
+async def test_the_time_of_all_agents_counts(here: SmallWorld) -> None:
+    await bounded(here, "api", "ui", budget=Allowance(time=timedelta(minutes=3)))
+    here.clock.move(timedelta(minutes=1))
+    assert calls(here, "api", 0) is None
+    here.clock.move(timedelta(seconds=30))
+    assert calls(here, "api", 0) == "the budget of run shop is spent (0:03:00 of 0:03:00)"
+
+
+async def test_the_time_of_agents_that_have_ended_is_known_to_the_next_leader(here: SmallWorld) -> None:
+    leader = await bounded(here, "api", "ui", budget=Allowance(time=timedelta(minutes=3)))
+    here.clock.move(timedelta(minutes=1))
+    here.process("api").exit(1)
+    await leader.run()
+    await leader.die()
+    successor = await here.lead()
+    await successor.run()
+    here.clock.move(timedelta(minutes=1))
+    assert calls(here, "ui", 0) == "the budget of run shop is spent (0:03:00 of 0:03:00)"
+
+
+@pytest.mark.parametrize("scope", [Scope.PROJECT, Scope.ACCOUNT, Scope.DAY])
+async def test_runs_share_a_standing_budget(here: SmallWorld, scope: Scope) -> None:
+    standing = (StandingBudget(scope=scope, allowance=Allowance(usd=1.0)),)
+    leader = await bounded(here, "one")
+    calls(here, "one", 0.75)
+    # It is not written down yet when the next run, which is bounded, comes up.
+    await here.submit(run_spec(task("two"), name="next", project="shop", limits=Limits(standing=standing)))
+    await leader.run()
+    assert calls(here, "two", 0.25) is None
+    assert (calls(here, "two", 0.1) or "").endswith("is spent ($1.00 of $1.00)")
+    assert calls(here, "one", 0.1) is None, "it was submitted without a bound"
+
+
+async def test_a_day_begins_at_nothing(here: SmallWorld) -> None:
+    standing = (StandingBudget(scope=Scope.DAY, allowance=Allowance(usd=1.0), per=Period.DAY),)
+    leader = await bounded(here, "one", standing=standing)
+    assert calls(here, "one", 1.0) is None
+    assert calls(here, "one", 1.0) == "the budget of the day is spent ($1.00 of $1.00)"
+    await leader.run()
+    here.clock.move(timedelta(days=1))
+    await leader.run()
+    assert calls(here, "one", 0.5) is None
+    assert calls(here, "one", 0.5) is None
+    assert calls(here, "one", 0.5) == "the budget of the day is spent ($1.00 of $1.00)"
+
+
+async def test_another_leader_and_another_project_know_what_is_theirs(here: SmallWorld) -> None:
+    standing = (StandingBudget(scope=Scope.PROJECT, allowance=Allowance(usd=1.0)),)
+    leader = await bounded(here, "one", project="other", standing=standing)
+    assert calls(here, "one", 1.0) is None
+    await leader.run()
+    await leader.die()
+    successor = await here.lead()
+    await here.submit(run_spec(task("two"), name="next", project="shop", limits=Limits(standing=standing)))
+    await successor.run()
+    assert calls(here, "two", 0.5) is None
+    assert calls(here, "one", 0.5) == "the budget of project other is spent ($1.00 of $1.00)"
+
+
+async def test_four_fifths_of_a_budget_are_warned_of_once(here: SmallWorld) -> None:
+    leader = await bounded(here, "api", budget=Allowance(usd=1.0))
+    for _ in range(3):
+        calls(here, "api", 0.4)
+        await leader.run()
+    (warned,) = await here.events(BudgetWarned)
+    assert (warned.budget, warned.resource, warned.limit, warned.spent) == ("run shop", "usd", 1.0, 0.8)
+    (call, *_) = await here.events(ModelCalled)
+    assert call.cost_usd == 0.4

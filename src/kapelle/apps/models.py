@@ -21,7 +21,11 @@ from pydantic import (
 )
 
 from kapelle.apps.secret_models import GitLogin, McpServer, References, unknown_secrets
+from kapelle.core.budget import Period
 from kapelle.core.builtin_rules import BUILTIN
+from kapelle.core.counts import HOW as HOW_COUNTS
+from kapelle.core.counts import PATTERN as PATTERN_OF_COUNT
+from kapelle.core.counts import parse_count
 from kapelle.core.durations import PATTERN, parse_duration
 from kapelle.core.errors import closest
 from kapelle.core.isolation import MountKind
@@ -82,6 +86,22 @@ def _list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _count(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return parse_count(value)
+    raise ValueError(f"{value!r} is no number; {HOW_COUNTS}")
+
+
+Count = Annotated[
+    int,
+    BeforeValidator(_count),
+    Field(gt=0),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": PATTERN_OF_COUNT}], "examples": [500000, "2M"]}
+    ),
+]
 Names = Annotated[list[str], BeforeValidator(_list)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -155,6 +175,16 @@ class Input(Model):
     required: bool = False
 
 
+class Budget(Model):
+    """What may be spent, in more than money."""
+
+    usd: Positive | None = Field(default=None, description="US dollars; `budget_usd` is the same.")
+    tokens: Count | None = Field(default=None, description="Tokens, those from a cache apart.")
+    cached_tokens: Count | None = Field(default=None, description="Tokens that are read from a cache.")
+    turns: int | None = Field(default=None, ge=1, description="Model calls, those of subagents too.")
+    time: Duration | None = Field(default=None, description="For which agents may be there, all of them together.")
+
+
 class Task(Model):
     """One task."""
 
@@ -170,6 +200,7 @@ class Task(Model):
     max_attempts: int | None = Field(default=None, ge=1, le=100, description="How often it is tried before it fails.")
     retry: Retry | None = Field(default=None, description="When a failed attempt is tried again.")
     budget_usd: Positive | None = Field(default=None, description="What the task may spend on model calls, in US dollars.")
+    budget: Budget | None = Field(default=None, description="What else the task may spend.")
     reads_only: bool = Field(default=False, description="It changes nothing; a claim of success without a change is fine.")
     result: dict[str, Any] | None = Field(default=None, description="JSON Schema of the structured result.")
     writes: Names = Field(default_factory=list, description="Globs of what it will change.")
@@ -193,6 +224,7 @@ class Defaults(Model):
     max_attempts: int = Field(default=3, ge=1, le=100)
     retry: Retry = Retry()
     budget_usd: Positive | None = None
+    budget: Budget | None = None
     workspace: WorkspaceKind | None = None
 
 
@@ -204,6 +236,7 @@ class Workflow(Model):
     target: Branch | None = Field(default=None, description="The branch that changes go to; default: the current one.")
     delivery: DeliveryMode | None = Field(default=None, description="When merged work goes to the target: each, end or never.")
     budget_usd: Positive | None = Field(default=None, description="What the whole run may spend, in US dollars.")
+    budget: Budget | None = Field(default=None, description="What else the whole run may spend.")
     phases: Phases | None = Field(default=None, description="In order; each starts when the one before is completed.")
     inputs: dict[str, Input | str | int | float | bool | None] = Field(
         default_factory=dict, description="Values that may be given at the start; a plain value is a default."
@@ -218,6 +251,7 @@ class ProjectLimits(Model):
     agents: int | None = Field(default=None, ge=1, description="Agents that may be live at once for one run.")
     slots: int | None = Field(default=None, ge=1, description="Agents that may be live at once on this machine.")
     budget_usd: Positive | None = Field(default=None, description="What one run may spend, in US dollars.")
+    budget: Budget | None = Field(default=None, description="What else one run may spend.")
     merge_returns: int | None = Field(default=None, ge=0, description="How often a change goes back from the merge queue.")
 
 
@@ -231,6 +265,29 @@ class Merge(Model):
     )
 
 
+class Total(Model):
+    """What may be spent by all together."""
+
+    usd: Positive | None = Field(default=None, description="US dollars.")
+    tokens: Count | None = Field(default=None, description="Tokens, those from a cache apart.")
+    cached_tokens: Count | None = Field(default=None, description="Tokens that are read from a cache.")
+    turns: int | None = Field(default=None, ge=1, description="Model calls, those of subagents too.")
+
+
+class PeriodTotal(Total):
+    """What may be spent by all together within a time."""
+
+    per: Period = Field(default=Period.EVER, description="`day` or `month` (in UTC), after which it begins anew; or `ever`.")
+
+
+class Budgets(Model):
+    """What may be spent by more than one run."""
+
+    project: PeriodTotal | None = Field(default=None, description="By all runs of the project.")
+    account: PeriodTotal | None = Field(default=None, description="By all that use the same key or login, on this machine.")
+    day: Total | None = Field(default=None, description="By everything on this machine, from midnight to midnight (UTC).")
+
+
 class Project(Model):
     """`.kapelle/project.yml`."""
 
@@ -240,6 +297,7 @@ class Project(Model):
     directories: dict[str, str] = Field(default_factory=dict, description="What is where: NAME: meaning. Told to the agents.")
     phases: Phases = Field(default_factory=list)
     limits: ProjectLimits = ProjectLimits()
+    budgets: Budgets = Budgets()
     delivery: DeliveryMode | None = None
     merge: Merge = Merge()
     gateway: Literal["on", "off"] | bool | None = Field(

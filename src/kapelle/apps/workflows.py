@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from kapelle.apps import models
+from kapelle.apps.budgeting import allowance, said_twice, standing
 from kapelle.apps.imaging import of_its_own
 from kapelle.apps.isolating import because, chosen, isolation, not_given_away, own_login, too_little, unheld, why_open
 from kapelle.apps.ruling import misnamed, rules_of
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
 from kapelle.core.agent import AgentConfig
+from kapelle.core.budget import Allowance
 from kapelle.core.errors import FileInvalid, Mistake, TemplateFailed, UsageError, closest
 from kapelle.core.evaluating import Evaluator
 from kapelle.core.gate import Check, Gate
@@ -293,7 +295,8 @@ def _spec(
         ),
         limits=Limits(
             agents=settings.agents,
-            budget_usd=_before(shop, "budget_usd", workflow.budget_usd),
+            budget=_run_allowance(shop, workflow),
+            standing=standing(shop.configuration.project.budgets),
             merge_returns=settings.merge_returns,
         ),
         merge=MergeRules(batch=settings.merge_batch, wait=settings.merge_wait, protect=settings.protect),
@@ -333,6 +336,12 @@ def _before(shop: Workshop, name: str, in_workflow: Any) -> Any:
     if in_workflow is None or origin.source not in {PROJECT_FILE, AGENTS_FILE, "default"}:
         return getattr(shop.configuration.settings, name)
     return in_workflow
+
+
+def _run_allowance(shop: Workshop, workflow: models.Workflow) -> Allowance:
+    of_workflow, of_project = workflow.budget, shop.configuration.project.limits.budget
+    usd = _before(shop, "budget_usd", workflow.budget_usd or (of_workflow.usd if of_workflow is not None else None))
+    return allowance(usd, of_workflow, of_project)
 
 
 def target_of(workflow: models.Workflow, shop: Workshop) -> str:
@@ -417,6 +426,7 @@ def _task(
     name: str, task: models.Task, workflow: models.Workflow, shop: Workshop, values: Mapping[str, Any]
 ) -> tuple[WorkflowTask, list[Mistake]]:
     defaults, here, wrong = workflow.defaults, ("tasks", name), list[Mistake]()
+    wrong += said_twice([(here, task.budget_usd, task.budget)])
     agent = _agent_name(name, task, workflow, shop, wrong)
     kind = task.workspace or defaults.workspace
     if kind is None:
@@ -448,7 +458,11 @@ def _task(
         timeout=task.timeout or defaults.timeout,
         max_attempts=task.max_attempts or defaults.max_attempts,
         retry=RetryPolicy(initial=retry.initial, factor=retry.factor, maximum=retry.maximum, jitter=retry.jitter),
-        budget_usd=task.budget_usd or defaults.budget_usd,
+        budget=allowance(
+            task.budget_usd if task.budget_usd is not None or (task.budget and task.budget.usd) else defaults.budget_usd,
+            task.budget,
+            defaults.budget,
+        ),
         reads_only=task.reads_only,
         result_schema=schema,
         writes=tuple(task.writes),

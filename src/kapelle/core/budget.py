@@ -1,7 +1,9 @@
-"""Tokens and money: what a model call used, what it cost, and what may still be spent."""
+"""Tokens, money, turns and time: what a model call used, what it cost, and what may still be spent, and by whom."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 from kapelle.core.frozen import frozen
 
@@ -65,30 +67,174 @@ class Spend:
     usage: Usage = field(default_factory=Usage)
     cost_usd: float = 0.0
     calls: int = 0
+    time: timedelta = timedelta(0)
+    """For which agents were there."""
 
     def __add__(self, other: "Spend") -> "Spend":
         return Spend(
             usage=self.usage + other.usage,
             cost_usd=self.cost_usd + other.cost_usd,
             calls=self.calls + other.calls,
+            time=self.time + other.time,
         )
+
+
+class Resource(StrEnum):
+    """What of it may be bounded."""
+
+    USD = "usd"
+    TOKENS = "tokens"
+    CACHED_TOKENS = "cached_tokens"
+    TURNS = "turns"
+    TIME = "time"
+
+
+@frozen
+class Allowance:
+    """What may be spent under one name; None where there is no bound."""
+
+    usd: float | None = None
+    """US dollars; notional where a subscription pays."""
+    tokens: int | None = None
+    """Tokens of model calls but for those that were read from a cache, which cost a tenth."""
+    cached_tokens: int | None = None
+    """Tokens that were read from a cache."""
+    turns: int | None = None
+    """Model calls, those of subagents too."""
+    time: timedelta | None = None
+    """For which agents were there, one after the other or side by side."""
+
+    def limits(self) -> Iterator[tuple[Resource, float]]:
+        """Yield what is bounded, and by how much: US dollars, numbers, seconds."""
+        for resource in Resource:
+            limit = getattr(self, resource.value)
+            if limit is not None:
+                yield resource, limit.total_seconds() if isinstance(limit, timedelta) else float(limit)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is any bound."""
+        return any(True for _ in self.limits())
+
+
+class Scope(StrEnum):
+    """Whose spending is added up."""
+
+    TASK = "task"
+    RUN = "run"
+    PROJECT = "project"
+    ACCOUNT = "account"
+    DAY = "day"
+    """Everything here, from midnight to midnight (UTC)."""
+
+
+class Period(StrEnum):
+    """How long spending is added up before it begins at nothing again."""
+
+    EVER = "ever"
+    DAY = "day"
+    MONTH = "month"
+
+
+@frozen
+class StandingBudget:
+    """A budget for more than a run: of a project, an account or a day."""
+
+    scope: Scope
+    allowance: Allowance
+    per: Period = Period.EVER
 
 
 @frozen
 class Budget:
-    """What may be spent under one name (a task, a run, a project)."""
+    """What may be spent under one name, and what was."""
 
+    key: str
+    """What spending is added up under."""
     name: str
-    limit_usd: float
-    spent_usd: float
+    """What people call it."""
+    allowance: Allowance
 
 
-def exhausted(budgets: Iterable[Budget]) -> Budget | None:
-    """Return the first budget that has nothing left, or None when one more model call may be made.
+@frozen
+class Level:
+    """How much of one resource of a budget is spent."""
+
+    budget: Budget
+    resource: Resource
+    limit: float
+    spent: float
+
+    @property
+    def told(self) -> str:
+        """What is spent of what, in words."""
+        return f"{amount_told(self.resource, self.spent)} of {amount_told(self.resource, self.limit)}"
+
+
+WARNING = 0.8
+"""The share of a budget after which people are warned."""
+
+
+def began(period: Period, now: datetime) -> datetime | None:
+    """Return when the present *period* began, in UTC; None when it has no beginning."""
+    if period is Period.EVER:
+        return None
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return midnight if period is Period.DAY else midnight.replace(day=1)
+
+
+def standing_key(budget: StandingBudget, whose: str, now: datetime) -> str:
+    """Return what the spending of *whose* (the project's name, the account's id) is added up under at *now*."""
+    since = began(budget.per, now)
+    return f"{budget.scope.value}:{whose}" + (f"@{since:%Y-%m-%d}/{budget.per.value}" if since is not None else "")
+
+
+def amount(resource: Resource, spend: Spend) -> float:
+    """Return how much of *resource* was spent: US dollars, numbers, seconds."""
+    match resource:
+        case Resource.USD:
+            return spend.cost_usd
+        case Resource.TOKENS:
+            return spend.usage.total - spend.usage.cache_read_tokens
+        case Resource.CACHED_TOKENS:
+            return spend.usage.cache_read_tokens
+        case Resource.TURNS:
+            return spend.calls
+        case Resource.TIME:
+            return spend.time.total_seconds()
+
+
+def amount_told(resource: Resource, value: float) -> str:
+    """Return an amount in words for people."""
+    match resource:
+        case Resource.USD:
+            return f"${value:.2f}"
+        case Resource.TIME:
+            return f"{timedelta(seconds=round(value))}"
+        case Resource.TURNS:
+            return f"{value:.0f} model calls"
+        case Resource.TOKENS:
+            return f"{value:,.0f} tokens"
+        case Resource.CACHED_TOKENS:
+            return f"{value:,.0f} cached tokens"
+
+
+def levels(budgets: Iterable[Budget], spent: Callable[[str], Spend]) -> Iterator[Level]:
+    """Yield how far each bound of *budgets* is spent; *spent* says what was, by key."""
+    for budget in budgets:
+        found = spent(budget.key)
+        for resource, limit in budget.allowance.limits():
+            yield Level(budget=budget, resource=resource, limit=limit, spent=amount(resource, found))
+
+
+def exhausted(found: Iterable[Level]) -> Level | None:
+    """Return the first of which nothing is left, or None when one more model call may be made.
 
     A call's cost is known only when it has ended, so the last call may pass the budget; no further one starts.
     """
-    for budget in budgets:
-        if budget.spent_usd >= budget.limit_usd:
-            return budget
-    return None
+    return next((level for level in found if level.spent >= level.limit), None)
+
+
+def nearly(found: Iterable[Level]) -> Iterator[Level]:
+    """Yield those that are spent but for a rest."""
+    return (level for level in found if level.spent >= WARNING * level.limit)

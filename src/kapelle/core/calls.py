@@ -5,7 +5,7 @@ from datetime import datetime
 from kapelle.core.budget import Usage
 from kapelle.core.conversation import Trouble
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
+from kapelle.core.ids import AccountId, AgentId, AttemptId, RunId, TaskId
 
 
 @frozen
@@ -32,6 +32,10 @@ class ModelCall:
     """When the account's limit ends, if the API said so."""
     of_account: bool = False
     """Whether the trouble is the whole account's and not this call's."""
+    project: str = ""
+    """The project whose run made it."""
+    account_id: AccountId = AccountId("")
+    """Whose credentials it used."""
     priced: bool = True
     """False when the price table does not know the model; the cost is then 0."""
 

@@ -418,8 +418,21 @@ class BudgetReached(Event):
 
     kind: ClassVar[str] = "budget.reached"
     budget: str
-    limit_usd: float
-    spent_usd: float
+    resource: str
+    """``usd``, ``tokens``, ``cached_tokens``, ``turns`` or ``time`` (in seconds)."""
+    limit: float
+    spent: float
+
+
+@frozen
+class BudgetWarned(Event):
+    """Four fifths of a budget are spent."""
+
+    kind: ClassVar[str] = "budget.warned"
+    budget: str
+    resource: str
+    limit: float
+    spent: float
 
 
 # --- Gates and merges -------------------------------------------------------------------------------------------------

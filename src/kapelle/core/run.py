@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from kapelle.core.agent import AgentConfig
+from kapelle.core.budget import Allowance, StandingBudget
 from kapelle.core.errors import IllegalTransition
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import Gate
@@ -35,8 +36,10 @@ class Limits:
 
     agents: int | None = None
     """Agents of this run that may be live at once."""
-    budget_usd: float | None = None
+    budget: Allowance = Allowance()
     """What the whole run may spend."""
+    standing: tuple[StandingBudget, ...] = ()
+    """What it may spend together with others."""
     merge_returns: int = 3
     """How often the merge queue sends a change back before the task fails."""
 

@@ -6,7 +6,7 @@ again after a crash before its commit, so it does nothing but read, decide and w
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from kapelle.core.account import Account
@@ -214,6 +214,10 @@ class AgentTable(Protocol):
         """Return the agents that are not stopped."""
         ...
 
+    def worked(self, run_id: RunId) -> dict[TaskId, timedelta]:
+        """Return for how long agents were there for each task of a run, those apart that are live."""
+        ...
+
     def put_workspace(self, workspace: WorkspaceRow) -> None:
         """Add or replace *workspace*."""
         ...
@@ -292,6 +296,10 @@ class Ledger(Protocol):
 
     def by_run(self) -> dict[RunId, Spend]:
         """Return what each run that has not ended has spent."""
+        ...
+
+    def total(self, *, project: str | None = None, account_id: AccountId | None = None, since: datetime | None = None) -> Spend:
+        """Return what all calls of a project or an account (or of all) have spent, or those *since* a time."""
         ...
 
 

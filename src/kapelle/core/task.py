@@ -10,6 +10,7 @@ from dataclasses import field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from kapelle.core.budget import Allowance
 from kapelle.core.errors import IllegalTransition
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AttemptId, RunId, TaskId
@@ -113,7 +114,7 @@ class TaskSpec:
     timeout: timedelta = timedelta(minutes=30)
     max_attempts: int = 3
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    budget_usd: float | None = None
+    budget: Allowance = Allowance()
     reads_only: bool = False
     result_schema: str | None = None
     """JSON Schema of the structured result, as JSON text."""

@@ -92,7 +92,7 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
             first_prompt=order.first_prompt,
             result_schema=order.task.spec.result_schema,
             # The gateway counts more finely than the program itself; this is for when it is bypassed.
-            budget_usd=order.task.spec.budget_usd if order.access is not None and order.access.base_url is None else None,
+            budget_usd=order.task.spec.budget.usd if order.access is not None and order.access.base_url is None else None,
             timeout=order.task.spec.timeout,
             model=order.access,
             warden=order.watched.access if order.watched is not None else None,

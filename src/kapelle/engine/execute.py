@@ -13,6 +13,7 @@ from kapelle.core import agent as agents
 from kapelle.core.account import Account, account_of
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState
+from kapelle.core.budget import Spend
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import AgentAdopted, AgentDeployed, PromptSent, WorkspacePrepared
@@ -31,6 +32,7 @@ from kapelle.engine.boxing import cleared, met, way_of
 from kapelle.engine.deploy import Deployed, Deployment, box_of, deploy
 from kapelle.engine.ending import give_up_attempt, move, run_of, wait
 from kapelle.engine.meter import EngineMeter, write_down
+from kapelle.engine.purses import Purse, purse_of
 from kapelle.engine.rooms import workspace_for
 from kapelle.engine.secrets import revoke, take_back
 from kapelle.engine.tickets import model_access, ticket_of
@@ -86,23 +88,26 @@ class ExecuteStage:
         taken = self._meter.take()
         heard = self._witness.take()
 
-        def decide(tx: Tx) -> tuple[_Orders, Mapping[AccountId, Account]]:
+        def decide(tx: Tx) -> tuple[_Orders, Mapping[AccountId, Account], Mapping[str, Spend]]:
             write_down(tx, taken)
             tx.log(*heard)
             self._accounts.hear_calls(tx, taken[0])
             for finding in findings:
                 finding(tx)
             self._closed = {row.account_id: row for row in tx.accounts.not_open()}
-            return self._decide(tx), self._closed
+            orders = self._decide(tx)
+            purses = [_purse(order) for order in (*orders.deploy, *orders.watch)]
+            return orders, self._closed, self._meter.unknown(tx, purses)
 
         try:
-            orders, accounts = await self._world.store.transact(decide, term=self._world.term)
+            orders, accounts, totals = await self._world.store.transact(decide, term=self._world.term)
         except BaseException:
             self._acts.give_back(findings)
             self._meter.give_back(taken)
             self._witness.give_back(heard)
             raise
         self._meter.hold(accounts)
+        self._meter.know(totals)
         self._carry_out(orders)
         return now if findings or orders.send else None
 
@@ -240,16 +245,7 @@ class ExecuteStage:
             self._acts.start(("stop", agent.agent_id), self._stop(agent, driver))
 
     def _admit(self, order: Deployment) -> None:
-        self._meter.open(
-            order.agent.agent_id,
-            run_id=order.run.run_id,
-            task_id=order.task.task_id,
-            task_name=order.task.name,
-            task_limit=order.task.spec.budget_usd,
-            run_name=order.run.spec.name,
-            run_limit=order.run.spec.limits.budget_usd,
-            account_id=account_of(order.run.spec.upstream).account_id,
-        )
+        self._meter.open(order.agent.agent_id, _purse(order))
         if order.access is not None and order.access.base_url is not None:
             self._world.gateway.admit(order.ticket)
         if order.watched is not None:
@@ -434,3 +430,8 @@ class ExecuteStage:
             await self._world.host.write(agent.process, goodbye)
         await self._world.host.close_input(agent.process)
         await self._world.host.end(agent.process, agent.folder, grace=self._world.settings.goodbye)
+
+
+def _purse(order: Deployment) -> Purse:
+    account = account_of(order.run.spec.upstream)
+    return purse_of(order.run, order.task, account.account_id, account.name, order.agent.created_at)

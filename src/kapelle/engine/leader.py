@@ -103,7 +103,7 @@ class Engine:
             LeadLost: another process took over.
         """
         world = replace(self._world, term=term)
-        meter, warden = EngineMeter(self._loop.wake), EngineWarden(self._loop.wake)
+        meter, warden = EngineMeter(self._loop.wake, world.clock.now), EngineWarden(self._loop.wake)
         try:
             await world.store.read(meter.load)
             base_url = await world.gateway.start(meter)

@@ -4,50 +4,38 @@ Totals are read from the store when the lead is taken, calls are added as they e
 with its next transaction. A budget is thus never passed by more than the calls that were in flight when it was reached.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from kapelle.core.account import Account
-from kapelle.core.budget import Budget, exhausted
+from kapelle.core.budget import Level, Resource, Spend, exhausted, levels, nearly
 from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import Trouble
 from kapelle.core.event import Event
-from kapelle.core.events import BudgetReached, ModelCalled
-from kapelle.core.frozen import frozen
-from kapelle.core.ids import AccountId, AgentId, RunId, TaskId
+from kapelle.core.events import BudgetReached, BudgetWarned, ModelCalled
+from kapelle.core.ids import AccountId, AgentId
 from kapelle.core.isolation_events import LimitMet
 from kapelle.core.store import Tx, View
 from kapelle.engine.accounts import refusal_of
-
-
-@frozen
-class _Purse:
-    account_id: AccountId
-    run_id: RunId
-    task_id: TaskId
-    task_name: str
-    task_limit: float | None
-    run_name: str
-    run_limit: float | None
-
-    @property
-    def limited(self) -> bool:
-        """Whether any budget holds for it."""
-        return self.task_limit is not None or self.run_limit is not None
+from kapelle.engine.purses import Purse, keys_of, run_key, spend_of, sum_up, task_key
 
 
 class EngineMeter:
     """See ``core.gateway.Meter``; all in the leader's event loop."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[], None], now: Callable[[], datetime]) -> None:
         self._wake = wake
-        self._by_task: dict[TaskId, float] = {}
-        self._by_run: dict[RunId, float] = {}
-        self._purses: dict[AgentId, _Purse] = {}
+        self._now = now
+        self._spent: dict[str, Spend] = {}
+        """What was spent, by what it is added up under; calls that are not written down yet too."""
+        self._purses: dict[AgentId, Purse] = {}
         self._calls: list[ModelCall] = []
         self._facts: list[Event] = []
         self._crowded: set[tuple[AgentId, str]] = set()
         """Agents that were told of already, and what of them."""
-        self._said: set[tuple[RunId, str]] = set()
+        self._said: set[tuple[type[Event], str, Resource]] = set()
+        """What was told of which budgets."""
         self._unpriced: dict[AgentId, str] = {}
         """Agents that were seen to call a model whose price is not known, and which."""
         self._shut: dict[AccountId, Refusal] = {}
@@ -57,39 +45,56 @@ class EngineMeter:
 
     def load(self, view: View) -> None:
         """Take the totals of all runs that have not ended from the store."""
-        for run_id, spend in view.ledger.by_run().items():
-            self._by_run[run_id] = spend.cost_usd
-            for task_id, part in view.ledger.by_task(run_id).items():
-                self._by_task[task_id] = part.cost_usd
+        spends = view.ledger.by_run()
+        for run in view.runs.open():
+            worked = view.agents.worked(run.run_id)
+            parts = view.ledger.by_task(run.run_id)
+            for task_id in {*worked, *parts}:
+                time = Spend(time=worked.get(task_id, timedelta(0)))
+                self._spent[task_key(task_id)] = parts.get(task_id, Spend()) + time
+            total = Spend(time=sum(worked.values(), timedelta(0)))
+            self._spent[run_key(run.run_id)] = spends.get(run.run_id, Spend()) + total
 
-    def open(
-        self,
-        agent_id: AgentId,
-        *,
-        run_id: RunId,
-        task_id: TaskId,
-        task_name: str,
-        task_limit: float | None,
-        run_name: str,
-        run_limit: float | None,
-        account_id: AccountId,
-    ) -> None:
-        """Let the calls of an agent be counted against the budgets of its task and run, in US dollars."""
-        self._purses[agent_id] = _Purse(
-            account_id=account_id,
-            run_id=run_id,
-            task_id=task_id,
-            task_name=task_name,
-            task_limit=task_limit,
-            run_name=run_name,
-            run_limit=run_limit,
-        )
+    def unknown(self, view: View, purses: Iterable[Purse]) -> dict[str, Spend]:
+        """Return what stands in the store for those budgets of *purses* that this meter does not know yet; see ``know``."""
+        now = self._now()
+        return {
+            key: spend
+            for purse in purses
+            if any(budget.key not in self._spent for budget in purse.budgets(now))
+            for key, spend in sum_up(view, purse, now).items()
+        }
+
+    def know(self, totals: Mapping[str, Spend]) -> None:
+        """Take in what ``unknown`` has found in a transaction that is committed."""
+        now = self._now()
+        for key, total in totals.items():
+            if key in self._spent:
+                continue
+            # What was called since is not in the store.
+            since = (spend_of(call) for call in self._calls if key in keys_of(call, now))
+            self._spent[key] = sum(since, total)
+
+    def open(self, agent_id: AgentId, purse: Purse) -> None:
+        """Let the calls of an agent be counted against the budgets of *purse*."""
+        self._purses[agent_id] = purse
+        for key in (task_key(purse.task_id), run_key(purse.run_id)):
+            self._spent.setdefault(key, Spend())
 
     def close(self, agent_id: AgentId) -> None:
         """Forget an agent; what it spent stays."""
-        self._purses.pop(agent_id, None)
+        purse = self._purses.pop(agent_id, None)
+        if purse is not None:
+            time = Spend(time=self._now() - purse.began_at)
+            for key in (task_key(purse.task_id), run_key(purse.run_id)):
+                self._spent[key] = self._spent.get(key, Spend()) + time
         self._unpriced.pop(agent_id, None)
         self._crowded = {told for told in self._crowded if told[0] != agent_id}
+
+    @property
+    def purses(self) -> Collection[Purse]:
+        """The purses of all agents whose calls are counted."""
+        return self._purses.values()
 
     def admit(self, agent_id: AgentId) -> Refusal | None:
         """See ``core.gateway.Meter``."""
@@ -114,46 +119,59 @@ class EngineMeter:
         if purse is not None and call.trouble is not None and call.of_account:
             self._just_shut[purse.account_id] = Refusal(trouble=call.trouble, message=call.message)
 
-    def _poor(self, agent_id: AgentId, purse: _Purse) -> str | None:
-        """Return why there is no money for another call, or None."""
-        if purse.limited and agent_id in self._unpriced:
+    def _poor(self, agent_id: AgentId, purse: Purse) -> str | None:
+        """Return why there is nothing left for another call, or None."""
+        now = self._now()
+        if agent_id in self._unpriced and purse.priced(now):
             # A budget that cannot be kept must not look as if it were.
             model = self._unpriced[agent_id]
             return f"there is a budget, and the price of {model} is not known; name a price table in KAPELLE_PRICES"
-        empty = exhausted(self._budgets(purse))
+        empty = exhausted(self._levels(purse, now))
         if empty is None:
             return None
-        if (purse.run_id, empty.name) not in self._said:
-            self._said.add((purse.run_id, empty.name))
-            reached = BudgetReached(
-                run_id=purse.run_id,
-                task_id=purse.task_id,
-                budget=empty.name,
-                limit_usd=empty.limit_usd,
-                spent_usd=empty.spent_usd,
-            )
-            self._facts.append(reached)
-            self._wake()
-        return f"the budget of {empty.name} is spent (${empty.spent_usd:.2f} of ${empty.limit_usd:.2f})"
+        self._tell(BudgetReached, purse, empty)
+        return f"the budget of {empty.budget.name} is spent ({empty.told})"
 
-    def _budgets(self, purse: _Purse) -> list[Budget]:
-        found: list[Budget] = []
-        if purse.task_limit is not None:
-            spent = self._by_task.get(purse.task_id, 0.0)
-            found.append(Budget(name=f"task {purse.task_name}", limit_usd=purse.task_limit, spent_usd=spent))
-        if purse.run_limit is not None:
-            spent = self._by_run.get(purse.run_id, 0.0)
-            found.append(Budget(name=f"run {purse.run_name}", limit_usd=purse.run_limit, spent_usd=spent))
-        return found
+    def _levels(self, purse: Purse, now: datetime) -> Iterator[Level]:
+        return levels(purse.budgets(now), lambda key: self._spent.get(key, Spend()) + self._at_work(key, now))
+
+    def _at_work(self, key: str, now: datetime) -> Spend:
+        """Return for how long the agents that are there now have been, of a task or a run."""
+        its = (purse for purse in self._purses.values() if key in {task_key(purse.task_id), run_key(purse.run_id)})
+        return Spend(time=sum((now - purse.began_at for purse in its), timedelta(0)))
+
+    def _tell(self, kind: type[BudgetReached | BudgetWarned], purse: Purse, level: Level) -> None:
+        """Tell once of a budget that is spent, or nearly."""
+        which = (kind, level.budget.key, level.resource)
+        if which in self._said:
+            return
+        self._said.add(which)
+        fact = kind(
+            run_id=purse.run_id,
+            task_id=purse.task_id,
+            budget=level.budget.name,
+            resource=level.resource.value,
+            limit=level.limit,
+            spent=level.spent,
+        )
+        self._facts.append(fact)
+        self._wake()
 
     def record(self, call: ModelCall) -> None:
         """See ``core.gateway.Meter``."""
-        self._by_task[call.task_id] = self._by_task.get(call.task_id, 0.0) + call.cost_usd
-        self._by_run[call.run_id] = self._by_run.get(call.run_id, 0.0) + call.cost_usd
+        now, purse = self._now(), self._purses.get(call.agent_id)
+        if purse is not None:
+            call = replace(call, project=purse.project, account_id=purse.account_id)
+        for key in keys_of(call, now):
+            if key in self._spent:
+                self._spent[key] += spend_of(call)
         if not call.priced and call.model:
             self._unpriced[call.agent_id] = call.model
         self._calls.append(call)
         self._hear(call)
+        if purse is not None:
+            for level in nearly(self._levels(purse, now)):
+                self._tell(BudgetWarned, purse, level)
         self._wake()
 
     def crowded(self, agent_id: AgentId, reason: str) -> None:

@@ -193,13 +193,13 @@ class Watch:
         found: list[str] = []
         slots = self.here.ports.settings.slots
         for run_id, run in seen.runs.items():
-            budget, spent = run.spec.limits.budget_usd, seen.spend[run_id].cost_usd
+            budget, spent = run.spec.limits.budget.usd, seen.spend[run_id].cost_usd
             if budget is not None and spent >= budget + self.dearest_call * slots:
                 found.append(f"{run.spec.name} has spent {spent} of {budget}")
         for task_id, part in seen.task_spend.items():
             task = seen.tasks[task_id]
-            if task.spec.budget_usd is not None and part.cost_usd >= task.spec.budget_usd + self.dearest_call:
-                found.append(f"{task.name} has spent {part.cost_usd} of {task.spec.budget_usd}")
+            if task.spec.budget.usd is not None and part.cost_usd >= task.spec.budget.usd + self.dearest_call:
+                found.append(f"{task.name} has spent {part.cost_usd} of {task.spec.budget.usd}")
         return found
 
     # --- The merge queue and the target ---

@@ -30,6 +30,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
+from kapelle.core.budget import Allowance
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import LeadLost, StoreFailed
 from kapelle.core.ids import RunId
@@ -102,7 +103,7 @@ class Simulation(RuleBasedStateMachine):
         specs = [self.some_spec(data, name, names[:index]) for index, name in enumerate(names)]
         limits = Limits(
             agents=data.draw(st.sampled_from([None, None, 1]), label="agents"),
-            budget_usd=data.draw(st.sampled_from([None, None, 2 * PRICE]), label="budget"),
+            budget=Allowance(usd=data.draw(st.sampled_from([None, None, 2 * PRICE]), label="budget")),
             merge_returns=1,
         )
         delivery = data.draw(st.sampled_from(DeliveryMode), label="delivery")
@@ -122,7 +123,7 @@ class Simulation(RuleBasedStateMachine):
             agent=data.draw(st.sampled_from(["coder", "coder", "coder", "once"]), label="agent"),
             priority=data.draw(st.sampled_from(Priority), label="priority"),
             on_failure=data.draw(st.sampled_from(OnFailure), label="on failure"),
-            budget_usd=data.draw(st.sampled_from([None, PRICE]), label="task budget"),
+            budget=Allowance(usd=data.draw(st.sampled_from([None, PRICE]), label="task budget")),
         )
 
     @precondition(lambda self: len(self.runs) < RUNS)

@@ -282,7 +282,7 @@ class Leader:
         self.here = here
         self.world = world
         self.term = world.term
-        self.meter = EngineMeter(self.wake)
+        self.meter = EngineMeter(self.wake, world.clock.now)
         self.witness = Witness(self.wake)
         self.judge = EngineWarden(self.wake)
         self._me = me

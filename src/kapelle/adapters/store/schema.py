@@ -170,6 +170,7 @@ agents = Table(
     _time("stopped_at", null=True),
     _text("token"),
 )
+Index("agents_of_run", agents.c.run_id)
 Index("agents_live", agents.c.attempt_id, sqlite_where=text("stopped_at IS NULL"), postgresql_where=text("stopped_at IS NULL"))
 
 accounts = Table(
@@ -307,8 +308,13 @@ calls = Table(
     _text("error"),
     _whole("priced"),
     _time("at"),
+    Column("project", Text, nullable=False, server_default=""),
+    Column("account_id", Text, nullable=False, server_default=""),
 )
 Index("calls_of_run", calls.c.run_id, calls.c.task_id)
+Index("calls_of_project", calls.c.project, calls.c.at)
+Index("calls_of_account", calls.c.account_id, calls.c.at)
+Index("calls_at", calls.c.at)
 
 events = Table(
     "events",

@@ -188,6 +188,13 @@ class AgentStatements:
             select(*self.rows.columns).where(text("stopped_at IS NULL")).order_by(agents.c.created_at, agents.c.agent_id),
             dialect,
         )
+        worked = func.sum(agents.c.stopped_at - agents.c.created_at)
+        self.worked = Statement(
+            select(agents.c.task_id, worked)
+            .where(agents.c.run_id == bindparam("run_id"), agents.c.stopped_at.is_not(None))
+            .group_by(agents.c.task_id),
+            dialect,
+        )
         self.workspaces = Statement(select(*self.workspace_rows.columns), dialect)
         self.drop = Statement(workspaces.delete().where(workspaces.c.workspace_id == bindparam("workspace_id")), dialect)
 
@@ -335,6 +342,11 @@ class LogStatements:
             .group_by(calls.c.run_id),
             dialect,
         )
+
+        late = calls.c.at >= bindparam("since")
+        self.spend_of_all = Statement(select(*_sums()).where(late), dialect)
+        self.spend_of_project = Statement(select(*_sums()).where(calls.c.project == bindparam("whose"), late), dialect)
+        self.spend_of_account = Statement(select(*_sums()).where(calls.c.account_id == bindparam("whose"), late), dialect)
 
         held = ("term", "boot_id", "pid", "started", "renewed_at", "given_up")
         self.lead = Statement(select(*[lead.c[name] for name in held]), dialect)

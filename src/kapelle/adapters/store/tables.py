@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -249,6 +249,11 @@ class SqlAgents(_Part):
             self._live = (self._kept.agents.puts, self._kept.agents.load(self._all.agents.live.run(self._at)))
         return list(self._live[1])
 
+    def worked(self, run_id: RunId) -> dict[TaskId, timedelta]:
+        self._kept.agents.flush()
+        rows = self._all.agents.worked.run(self._at, run_id=run_id)
+        return {TaskId(task_id): timedelta(microseconds=int(worked)) for task_id, worked in rows}
+
     def put_workspace(self, workspace: WorkspaceRow) -> None:
         self._all.agents.workspace_rows.put(self._at, workspace)
 
@@ -348,7 +353,7 @@ class SqlLedger(_Part):
         rows: list[dict[str, Any]] = []
         for call in calls:
             row = {name: getattr(call, name) for name in ("call_id", "agent_id", "run_id", "task_id", "attempt_id", "model")}
-            row |= {name: getattr(call, name) for name in ("cost_usd", "status", "seconds", "error")}
+            row |= {name: getattr(call, name) for name in ("cost_usd", "status", "seconds", "error", "project", "account_id")}
             rows.append({**row, **asdict(call.usage), "priced": int(call.priced), "at": to_microseconds(at)})
         self._all.log.book.do_many(self._at, rows)
 
@@ -358,6 +363,16 @@ class SqlLedger(_Part):
 
     def by_run(self) -> dict[RunId, Spend]:
         return {RunId(row[0]): _spend(row[1:]) for row in self._all.log.spend_by_run.run(self._at)}
+
+    def total(self, *, project: str | None = None, account_id: AccountId | None = None, since: datetime | None = None) -> Spend:
+        log, late = self._all.log, {"since": to_microseconds(since) if since is not None else 0}
+        if project is not None:
+            (row,) = log.spend_of_project.run(self._at, whose=project, **late)
+        elif account_id is not None:
+            (row,) = log.spend_of_account.run(self._at, whose=account_id, **late)
+        else:
+            (row,) = log.spend_of_all.run(self._at, **late)
+        return _spend(row)
 
 
 NAMELESS = "#"

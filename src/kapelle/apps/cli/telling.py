@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from kapelle.core.account_events import AccountLimited, AccountRefused, AccountRestored
+from kapelle.core.budget import Resource, amount_told
 from kapelle.core.events import (
     AgentAnswered,
     AgentSaid,
@@ -13,6 +14,7 @@ from kapelle.core.events import (
     BatchBroke,
     BatchTried,
     BudgetReached,
+    BudgetWarned,
     ChangeApproved,
     ChangeConflicted,
     ChangeMerged,
@@ -108,10 +110,17 @@ def _told(event: Event) -> str | None:
             return f"{account} goes again"
         case ConversationForked():
             return "its conversation became too long; a fresh one goes on"
-        case BudgetReached(budget=budget, limit_usd=limit):
-            return f"the budget of {budget} is spent (${limit:.2f})"
+        case BudgetReached() | BudgetWarned():
+            return _of_budget(event)
         case _:
             return _ruled(event)
+
+
+def _of_budget(event: BudgetReached | BudgetWarned) -> str:
+    resource = Resource(event.resource)
+    told = f"{amount_told(resource, event.spent)} of {amount_told(resource, event.limit)}"
+    share = "" if isinstance(event, BudgetReached) or not event.limit else f"{event.spent / event.limit:.0%} of "
+    return f"{share}the budget of {event.budget} is spent ({told})"
 
 
 def _ruled(event: Event) -> str | None:

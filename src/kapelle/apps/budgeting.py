@@ -1,0 +1,39 @@
+"""Budgets, from the files to what a run is submitted with."""
+
+from collections.abc import Sequence
+
+from kapelle.apps import models
+from kapelle.core.budget import Allowance, Period, Scope, StandingBudget
+from kapelle.mistaken import Mistake
+
+TWICE = "budget_usd and budget.usd are the same; write one of them"
+
+
+def allowance(usd: float | None, *budgets: models.Budget | models.Total | None) -> Allowance:
+    """Return what may be spent: of each resource what the first of *budgets* says that speaks of it; *usd* before all."""
+
+    def first(name: str) -> object:
+        said = (getattr(budget, name, None) for budget in budgets if budget is not None)
+        return next((value for value in said if value is not None), None)
+
+    found = {name: first(name) for name in ("usd", "tokens", "cached_tokens", "turns", "time")}
+    return Allowance(**{**found, "usd": found["usd"] if usd is None else usd})  # pyright: ignore[reportArgumentType]
+
+
+def standing(budgets: models.Budgets) -> tuple[StandingBudget, ...]:
+    """Return what may be spent by more than one run."""
+    found: list[StandingBudget] = []
+    for scope, budget in ((Scope.PROJECT, budgets.project), (Scope.ACCOUNT, budgets.account), (Scope.DAY, budgets.day)):
+        if budget is not None and (bounds := allowance(None, budget)).bounded:
+            per = budget.per if isinstance(budget, models.PeriodTotal) else Period.DAY
+            found.append(StandingBudget(scope=scope, allowance=bounds, per=per))
+    return tuple(found)
+
+
+def said_twice(where: Sequence[tuple[tuple[str | int, ...], float | None, models.Budget | None]]) -> list[Mistake]:
+    """Return a mistake for each place that bounds money twice."""
+    return [
+        Mistake(message="it bounds money twice", advice=TWICE, path=(*path, "budget"))
+        for path, usd, budget in where
+        if usd is not None and budget is not None and budget.usd is not None
+    ]

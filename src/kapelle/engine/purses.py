@@ -1,0 +1,109 @@
+"""Purses: under which budgets an agent spends, and what their spending is added up under."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from kapelle.core.budget import Allowance, Budget, Period, Resource, Scope, Spend, StandingBudget, began, standing_key
+from kapelle.core.calls import ModelCall
+from kapelle.core.frozen import frozen
+from kapelle.core.ids import AccountId, RunId, TaskId
+from kapelle.core.run import Run
+from kapelle.core.store import View
+from kapelle.core.task import Task
+
+
+@frozen
+class Purse:
+    """Whose budgets hold for an agent."""
+
+    run_id: RunId
+    run_name: str
+    run_allowance: Allowance
+    task_id: TaskId
+    task_name: str
+    task_allowance: Allowance
+    project: str
+    account_id: AccountId
+    account_name: str
+    standing: tuple[StandingBudget, ...]
+    began_at: datetime
+    """Since when the agent is there."""
+
+    def budgets(self, now: datetime) -> Iterator[Budget]:
+        """Yield the budgets that bound anything at *now*, the smallest first."""
+        if self.task_allowance.bounded:
+            yield Budget(key=task_key(self.task_id), name=f"task {self.task_name}", allowance=self.task_allowance)
+        if self.run_allowance.bounded:
+            yield Budget(key=run_key(self.run_id), name=f"run {self.run_name}", allowance=self.run_allowance)
+        for standing in self.standing:
+            key = standing_key(standing, self.whose(standing.scope), now)
+            yield Budget(key=key, name=self._name(standing), allowance=standing.allowance)
+
+    def priced(self, now: datetime) -> bool:
+        """Say whether there is a budget of money, which only keeps who knows prices."""
+        return any(resource is Resource.USD for budget in self.budgets(now) for resource, _ in budget.allowance.limits())
+
+    def whose(self, scope: Scope) -> str:
+        """Return by what name the spending under *scope* is added up."""
+        return {Scope.PROJECT: self.project, Scope.ACCOUNT: str(self.account_id)}.get(scope, "")
+
+    def _name(self, standing: StandingBudget) -> str:
+        whose = {Scope.PROJECT: f"project {self.project}", Scope.ACCOUNT: self.account_name}.get(standing.scope, "the day")
+        return whose if standing.per is Period.EVER or standing.scope is Scope.DAY else f"{whose} for the {standing.per.value}"
+
+
+def purse_of(run: Run, task: Task, account_id: AccountId, account_name: str, began_at: datetime) -> Purse:
+    """Return the purse of an agent of *task*."""
+    return Purse(
+        run_id=run.run_id,
+        run_name=run.spec.name,
+        run_allowance=run.spec.limits.budget,
+        task_id=task.task_id,
+        task_name=task.name,
+        task_allowance=task.spec.budget,
+        project=run.spec.project,
+        account_id=account_id,
+        account_name=account_name,
+        standing=run.spec.limits.standing,
+        began_at=began_at,
+    )
+
+
+def task_key(task_id: TaskId) -> str:
+    """Return what the spending of a task is added up under."""
+    return f"task:{task_id}"
+
+
+def run_key(run_id: RunId) -> str:
+    """Return what the spending of a run is added up under."""
+    return f"run:{run_id}"
+
+
+def keys_of(call: ModelCall, now: datetime) -> Iterator[str]:
+    """Yield everything that a call at *now* may be added up under."""
+    yield task_key(call.task_id)
+    yield run_key(call.run_id)
+    for scope, whose in ((Scope.PROJECT, call.project), (Scope.ACCOUNT, str(call.account_id)), (Scope.DAY, "")):
+        for period in Period:
+            yield standing_key(StandingBudget(scope=scope, allowance=Allowance(), per=period), whose, now)
+
+
+def spend_of(call: ModelCall) -> Spend:
+    """Return what *call* adds."""
+    return Spend(usage=call.usage, cost_usd=call.cost_usd, calls=1)
+
+
+def sum_up(view: View, purse: Purse, now: datetime) -> dict[str, Spend]:
+    """Return what stands in the store for each standing budget of *purse*."""
+    found: dict[str, Spend] = {}
+    for standing in purse.standing:
+        since = began(standing.per, now)
+        key = standing_key(standing, purse.whose(standing.scope), now)
+        match standing.scope:
+            case Scope.PROJECT:
+                found[key] = view.ledger.total(project=purse.project, since=since)
+            case Scope.ACCOUNT:
+                found[key] = view.ledger.total(account_id=purse.account_id, since=since)
+            case _:
+                found[key] = view.ledger.total(since=since)
+    return found
