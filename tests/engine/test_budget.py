@@ -1,9 +1,12 @@
+import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from kapelle.core.budget import Allowance, Period, Scope, StandingBudget, Usage
+from kapelle.core.calls import Refusal
 from kapelle.core.conversation import Trouble
 from kapelle.core.events import BudgetReached, BudgetWarned, ModelCalled
 from kapelle.core.gateway import Upstream
@@ -11,7 +14,7 @@ from kapelle.core.isolation_events import LimitMet
 from kapelle.core.run import Limits
 from kapelle.core.task import TaskState
 from kapelle.testing.factories import run_spec, task
-from kapelle.testing.fakes import Flight
+from kapelle.testing.fakes import HELD, Flight
 from kapelle.testing.hosts import ScriptedProcess, writes
 from kapelle.testing.worlds import Leader, SmallWorld
 
@@ -163,11 +166,12 @@ async def test_a_model_without_a_price_is_let_through_where_there_is_no_budget(h
 
 async def test_an_agent_that_was_stopped_may_call_no_more(here: SmallWorld) -> None:
     leader = await at_work(here, "api")
-    (ticket,) = here.gateway.tickets.values()
+    flight = here.gateway.begin(here.process().token)
+    assert isinstance(flight, Flight)
     here.process().exit(1)
     await leader.settle()
-    refusal = leader.meter.admit(ticket.agent_id)
-    assert refusal is not None
+    refusal = leader.meter.admit(replace(flight.call, call_id="m-2"))
+    assert isinstance(refusal, Refusal)
     assert refusal.message == "this agent has been stopped"
     assert calls(here, "api", 1.0) == "unknown token"
 
@@ -332,3 +336,111 @@ async def test_four_fifths_of_a_budget_are_warned_of_once(here: SmallWorld) -> N
     assert (warned.budget, warned.resource, warned.limit, warned.spent) == ("run shop", "usd", 1.0, 0.8)
     (call, *_) = await here.events(ModelCalled)
     assert call.cost_usd == 0.4
+
+
+# --- Calls that are on their way ---
+
+
+def begun(here: SmallWorld, name: str, guess: float) -> Flight:
+    flight = here.gateway.begin(here.process(name).token, guess=guess)
+    assert isinstance(flight, Flight), flight
+    return flight
+
+
+async def test_what_calls_on_their_way_may_use_is_kept_back(here: SmallWorld) -> None:
+    await bounded(here, "api", "ui", budget=Allowance(usd=1.0))
+    first = begun(here, "api", 0.6)
+    assert here.gateway.begin(here.process("ui").token, guess=0.6) == HELD
+    here.gateway.end(first, usd=0.3)
+    second = begun(here, "ui", 0.6)
+    assert here.gateway.begin(here.process("api").token, guess=0.6) == HELD
+    here.gateway.end(second, usd=0.7)
+    assert calls(here, "api", 0.1) == "the budget of run shop is spent ($1.00 of $1.00)"
+
+
+async def test_calls_that_fit_go_out_side_by_side(here: SmallWorld) -> None:
+    await bounded(here, "api", "ui", budget=Allowance(usd=1.0, turns=3))
+    flights = [begun(here, name, 0.3) for name in ("api", "ui", "api")]
+    assert here.gateway.begin(here.process("ui").token, guess=0.01) == HELD, "a fourth turn"
+    for flight in flights:
+        here.gateway.end(flight, usd=0.1)
+    assert calls(here, "ui", 0) == "the budget of run shop is spent (3 model calls of 3 model calls)"
+
+
+async def test_one_that_may_use_more_than_is_left_goes_out_alone(here: SmallWorld) -> None:
+    await bounded(here, "api", "ui", budget=Allowance(usd=1.0))
+    flight = begun(here, "api", 50.0)
+    assert here.gateway.begin(here.process("ui").token) == HELD
+    here.gateway.end(flight, usd=0.5)
+    assert calls(here, "ui", 0.1) is None
+
+
+async def test_two_budgets_that_run_out_together_are_passed_by_no_call(here: SmallWorld) -> None:
+    """As long as calls cost what was guessed, however many there are at once."""
+    names = [f"t{number}" for number in range(4)]
+    here.set(slots=10)
+    limits = Limits(budget=Allowance(usd=1.0), standing=(StandingBudget(scope=Scope.DAY, allowance=Allowance(turns=10)),))
+    await here.submit(run_spec(*(task(name) for name in names), name="shop", limits=limits))
+    leader = await here.lead()
+    await leader.run()
+    flights: list[Flight] = []
+    for _ in range(20):
+        for name in names:
+            flight = here.gateway.begin(here.process(name).token, guess=0.1)
+            flights += [flight] if isinstance(flight, Flight) else []
+        while flights:
+            here.gateway.end(flights.pop(), usd=0.1)
+    await leader.run()
+    (overview,) = await here.store.read(lambda view: view.runs.overviews())
+    assert (round(overview.spend.cost_usd, 6), overview.spend.calls) == (1.0, 10)
+
+
+async def test_who_waits_for_room_hears_of_it(here: SmallWorld) -> None:
+    leader = await bounded(here, "api", budget=Allowance(usd=1.0))
+    flight = begun(here, "api", 1.0)
+    waiting = asyncio.ensure_future(leader.meter.room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    here.gateway.end(flight, usd=0.1)
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_call_goes_out_when_it_is_written_down(here: SmallWorld) -> None:
+    leader = await bounded(here, "api")
+    flight = begun(here, "api", 0.25)
+    waiting = asyncio.ensure_future(leader.meter.kept(flight.call.call_id))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await leader.run()
+    await asyncio.wait_for(waiting, 5)
+    (kept,) = await here.store.read(lambda view: view.ledger.on_their_way())
+    assert (kept.call_id, kept.cost_usd, kept.account_id != "") == (flight.call.call_id, 0.25, True)
+
+
+async def test_a_call_on_its_way_when_the_leader_died_is_booked_once_as_it_was_guessed(here: SmallWorld) -> None:
+    leader = await bounded(here, "api", "ui", budget=Allowance(usd=1.0))
+    lost = begun(here, "api", 0.75)
+    ended = begun(here, "ui", 0.1)
+    here.gateway.end(ended, usd=0.05)
+    await leader.run()
+    await leader.die()
+    for _ in range(2):
+        successor = await here.lead()
+        await successor.run()
+        await successor.die()
+    last = await here.lead()
+    await last.run()
+    here.gateway.end(lost, usd=9.0)
+    (overview,) = await here.store.read(lambda view: view.runs.overviews())
+    assert (overview.spend.cost_usd, overview.spend.calls) == (0.8, 2)
+    assert [(event.cost_usd, event.error) for event in await here.events(ModelCalled)] == [(0.05, ""), (0.75, "lost")]
+    assert calls(here, "ui", 0.2) is None
+    assert calls(here, "ui", 0.2) == "the budget of run shop is spent ($1.00 of $1.00)"
+
+
+async def test_what_an_agent_that_is_gone_has_asked_for_keeps_nobody_waiting(here: SmallWorld) -> None:
+    leader = await bounded(here, "api", "ui", budget=Allowance(usd=1.0))
+    begun(here, "api", 1.0)
+    here.process("api").exit(1)
+    await leader.run()
+    assert calls(here, "ui", 0.5) is None

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kapelle.core.agent import ProcessRef
+from kapelle.core.calls import ModelCall
 from kapelle.core.hiding import NOTHING, Hiding
 from kapelle.core.ids import WorkspaceId
 from kapelle.core.ports import CommandResult, Launch
@@ -110,7 +111,7 @@ class Generous(Round):
     """A gateway that asks nobody whether there is money left."""
 
     class Meter(Round):
-        def admit(self, agent_id: str) -> str | None:
+        def admit(self, call: ModelCall) -> None:
             return None
 
     async def start(self, meter: Any) -> str:

@@ -10,7 +10,7 @@ from kapelle.core.ids import AccountId, AgentId, AttemptId, RunId, TaskId
 
 @frozen
 class ModelCall:
-    """One call to the model that has ended."""
+    """One call to the model that has ended; or one that is on its way, with what it will use as far as that can be told."""
 
     call_id: str
     agent_id: AgentId
@@ -36,8 +36,19 @@ class ModelCall:
     """The project whose run made it."""
     account_id: AccountId = AccountId("")
     """Whose credentials it used."""
+    settled: bool = True
+    """Whether it has ended; until then its cost is a guess, which is kept back."""
     priced: bool = True
     """False when the price table does not know the model; the cost is then 0."""
+
+
+LOST = "lost"
+"""The error of a call that was on its way when whoever led died: it is booked as it was guessed."""
+
+
+@frozen
+class Held:
+    """A call that waits: what others keep back leaves too little for it."""
 
 
 @frozen

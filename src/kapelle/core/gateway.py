@@ -3,7 +3,7 @@
 from dataclasses import field
 from typing import Protocol
 
-from kapelle.core.calls import ModelCall, Refusal
+from kapelle.core.calls import Held, ModelCall, Refusal
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
 
@@ -45,17 +45,27 @@ class Ticket:
     round: int
     cwd: str
     upstream: Upstream
+    call_id: str = ""
+    """The model call that is being made with it, if one is."""
 
 
 class Meter(Protocol):
-    """Who is asked before each model call and told after it. Returns at once."""
+    """Who is asked before each model call and told after it. Returns at once where it need not wait."""
 
-    def admit(self, agent_id: AgentId) -> Refusal | None:
-        """Return why *agent_id* may make no further call, or None when it may."""
+    def admit(self, call: ModelCall) -> Refusal | Held | None:
+        """Keep back what *call* will probably use; return why it may not be made, or None when it may."""
+        ...
+
+    async def room(self) -> None:
+        """Wait until one of those that were let through has ended: one that was held may ask again."""
+        ...
+
+    async def kept(self, call_id: str) -> None:
+        """Wait until it is written down that the call is on its way: it may go out then, and be forgotten by nobody."""
         ...
 
     def record(self, call: ModelCall) -> None:
-        """Book *call*."""
+        """Book *call*, which has ended; what was kept back for it is free again."""
         ...
 
     def crowded(self, agent_id: AgentId, reason: str) -> None:

@@ -287,7 +287,15 @@ class Ledger(Protocol):
     """Model calls and what they cost."""
 
     def add(self, calls: Sequence[ModelCall], at: datetime) -> None:
-        """Book *calls*; one that is booked already is not booked again."""
+        """Book *calls*, which have ended; one that is booked already is not booked again."""
+        ...
+
+    def keep(self, calls: Sequence[ModelCall], at: datetime) -> None:
+        """Write down that *calls* are on their way. They count as spent when they are booked."""
+        ...
+
+    def on_their_way(self) -> Sequence[ModelCall]:
+        """Return the calls that were kept and are not booked, the oldest first."""
         ...
 
     def by_task(self, run_id: RunId) -> dict[TaskId, Spend]:

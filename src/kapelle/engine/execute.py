@@ -91,7 +91,7 @@ class ExecuteStage:
         def decide(tx: Tx) -> tuple[_Orders, Mapping[AccountId, Account], Mapping[str, Spend]]:
             write_down(tx, taken)
             tx.log(*heard)
-            self._accounts.hear_calls(tx, taken[0])
+            self._accounts.hear_calls(tx, taken.calls)
             for finding in findings:
                 finding(tx)
             self._closed = {row.account_id: row for row in tx.accounts.not_open()}
@@ -106,6 +106,7 @@ class ExecuteStage:
             self._meter.give_back(taken)
             self._witness.give_back(heard)
             raise
+        self._meter.written(taken)
         self._meter.hold(accounts)
         self._meter.know(totals)
         self._carry_out(orders)

@@ -1,19 +1,27 @@
-"""The meter: what has been spent, kept in memory so that the gateway can ask before every single call.
+r"""The meter: what has been spent, kept in memory so that the gateway can ask before every single call.
 
-Totals are read from the store when the lead is taken, calls are added as they end, and the execute stage writes them down
-with its next transaction. A budget is thus never passed by more than the calls that were in flight when it was reached.
+    admit --(kept back, written down)--> kept --the call goes out--> record --(booked)
+       \--> held, until others have ended: what they keep back may use the budget up
+       \--> refused
+
+Totals are read from the store when the lead is taken. What a call will probably use is kept back until it ends, and what it has
+used is added then; the execute stage writes both down, so that a call that was on its way when the leader died is booked by the
+next one, once and as it was guessed. A budget is never passed by more than the calls that were in flight when it was reached,
+and where the guesses hold it is not passed at all.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from asyncio import Event
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core.account import Account
-from kapelle.core.budget import Level, Resource, Spend, exhausted, levels, nearly
-from kapelle.core.calls import ModelCall, Refusal
+from kapelle.core.budget import Level, Resource, Spend, amount, exhausted, levels, nearly
+from kapelle.core.calls import LOST, Held, ModelCall, Refusal
 from kapelle.core.conversation import Trouble
-from kapelle.core.event import Event
+from kapelle.core.event import Event as Fact
 from kapelle.core.events import BudgetReached, BudgetWarned, ModelCalled
+from kapelle.core.frozen import frozen
 from kapelle.core.ids import AccountId, AgentId
 from kapelle.core.isolation_events import LimitMet
 from kapelle.core.store import Tx, View
@@ -30,11 +38,19 @@ class EngineMeter:
         self._spent: dict[str, Spend] = {}
         """What was spent, by what it is added up under; calls that are not written down yet too."""
         self._purses: dict[AgentId, Purse] = {}
+        self._flying: dict[str, ModelCall] = {}
+        """Calls that were let through and have not ended, by their ids."""
+        self._begun: list[ModelCall] = []
+        """Those that are not written down yet."""
+        self._keeping: dict[str, Event] = {}
+        """Set when they are."""
+        self._ended = Event()
+        """Set when a call ends; the next one has another."""
         self._calls: list[ModelCall] = []
-        self._facts: list[Event] = []
+        self._facts: list[Fact] = []
         self._crowded: set[tuple[AgentId, str]] = set()
         """Agents that were told of already, and what of them."""
-        self._said: set[tuple[type[Event], str, Resource]] = set()
+        self._said: set[tuple[type[Fact], str, Resource]] = set()
         """What was told of which budgets."""
         self._unpriced: dict[AgentId, str] = {}
         """Agents that were seen to call a model whose price is not known, and which."""
@@ -54,6 +70,9 @@ class EngineMeter:
                 self._spent[task_key(task_id)] = parts.get(task_id, Spend()) + time
             total = Spend(time=sum(worked.values(), timedelta(0)))
             self._spent[run_key(run.run_id)] = spends.get(run.run_id, Spend()) + total
+        for call in view.ledger.on_their_way():
+            # Nobody knows any more what they cost; they are booked as they were guessed.
+            self._add(call)
 
     def unknown(self, view: View, purses: Iterable[Purse]) -> dict[str, Spend]:
         """Return what stands in the store for those budgets of *purses* that this meter does not know yet; see ``know``."""
@@ -96,15 +115,48 @@ class EngineMeter:
         """The purses of all agents whose calls are counted."""
         return self._purses.values()
 
-    def admit(self, agent_id: AgentId) -> Refusal | None:
+    def admit(self, call: ModelCall) -> Refusal | Held | None:
         """See ``core.gateway.Meter``."""
-        purse = self._purses.get(agent_id)
+        purse = self._purses.get(call.agent_id)
         if purse is None:
             return Refusal(trouble=Trouble.BUDGET, message="this agent has been stopped")
-        if held := self._just_shut.get(purse.account_id) or self._shut.get(purse.account_id):
-            return held
-        poor = self._poor(agent_id, purse)
-        return None if poor is None else Refusal(trouble=Trouble.BUDGET, message=poor)
+        if shut := self._just_shut.get(purse.account_id) or self._shut.get(purse.account_id):
+            return shut
+        now = self._now()
+        poor = self._poor(call.agent_id, purse, now)
+        if poor is not None:
+            return Refusal(trouble=Trouble.BUDGET, message=poor)
+        call = replace(call, project=purse.project, account_id=purse.account_id, settled=False)
+        if self._crosses(call, purse, now):
+            return Held()
+        self._flying[call.call_id] = call
+        self._begun.append(call)
+        self._keeping[call.call_id] = Event()
+        self._wake()
+        return None
+
+    async def room(self) -> None:
+        """See ``core.gateway.Meter``."""
+        await self._ended.wait()
+
+    async def kept(self, call_id: str) -> None:
+        """See ``core.gateway.Meter``."""
+        waiting = self._keeping.get(call_id)
+        if waiting is not None:
+            await waiting.wait()
+
+    def _crosses(self, call: ModelCall, purse: Purse, now: datetime) -> bool:
+        """Say whether *call*, and those that are on their way, may use up a budget together; alone it is let through."""
+        guessed = spend_of(call)
+        for level in self._levels(purse, now):
+            key = level.budget.key
+            # What an agent that is gone has asked for keeps nobody waiting.
+            others = (other for other in self._flying.values() if other.agent_id in self._purses)
+            flying = sum((spend_of(other) for other in others if key in keys_of(other, now)), Spend())
+            kept_back = amount(level.resource, flying)
+            if kept_back > 0 and level.spent + kept_back + amount(level.resource, guessed) > level.limit:
+                return True
+        return False
 
     def hold(self, accounts: Mapping[AccountId, Account]) -> None:
         """Let no call of those of *accounts* through that are shut, by what stands in the store now."""
@@ -119,9 +171,8 @@ class EngineMeter:
         if purse is not None and call.trouble is not None and call.of_account:
             self._just_shut[purse.account_id] = Refusal(trouble=call.trouble, message=call.message)
 
-    def _poor(self, agent_id: AgentId, purse: Purse) -> str | None:
+    def _poor(self, agent_id: AgentId, purse: Purse, now: datetime) -> str | None:
         """Return why there is nothing left for another call, or None."""
-        now = self._now()
         if agent_id in self._unpriced and purse.priced(now):
             # A budget that cannot be kept must not look as if it were.
             model = self._unpriced[agent_id]
@@ -162,9 +213,10 @@ class EngineMeter:
         now, purse = self._now(), self._purses.get(call.agent_id)
         if purse is not None:
             call = replace(call, project=purse.project, account_id=purse.account_id)
-        for key in keys_of(call, now):
-            if key in self._spent:
-                self._spent[key] += spend_of(call)
+        self._flying.pop(call.call_id, None)
+        over, self._ended = self._ended, Event()
+        over.set()
+        self._add(call)
         if not call.priced and call.model:
             self._unpriced[call.agent_id] = call.model
         self._calls.append(call)
@@ -173,6 +225,11 @@ class EngineMeter:
             for level in nearly(self._levels(purse, now)):
                 self._tell(BudgetWarned, purse, level)
         self._wake()
+
+    def _add(self, call: ModelCall) -> None:
+        for key in keys_of(call, self._now()):
+            if key in self._spent:
+                self._spent[key] += spend_of(call)
 
     def crowded(self, agent_id: AgentId, reason: str) -> None:
         """See ``core.gateway.Meter``; told once, or an agent could fill the log."""
@@ -183,21 +240,50 @@ class EngineMeter:
         self._facts.append(LimitMet(run_id=purse.run_id, task_id=purse.task_id, agent_id=agent_id, reason=reason))
         self._wake()
 
-    def take(self) -> tuple[list[ModelCall], list[Event]]:
+    def take(self) -> "Taken":
         """Return what has to be written down since the last call."""
-        calls, self._calls = self._calls, []
-        facts, self._facts = self._facts, []
-        return calls, facts
+        taken = Taken(begun=self._begun, calls=self._calls, facts=self._facts)
+        self._begun, self._calls, self._facts = [], [], []
+        return taken
 
-    def give_back(self, taken: tuple[list[ModelCall], list[Event]]) -> None:
+    def give_back(self, taken: "Taken") -> None:
         """Put back what could not be written."""
-        self._calls[:0] = taken[0]
-        self._facts[:0] = taken[1]
+        self._begun[:0] = taken.begun
+        self._calls[:0] = taken.calls
+        self._facts[:0] = taken.facts
+
+    def written(self, taken: "Taken") -> None:
+        """Let the calls go out that are written down."""
+        for call in taken.begun:
+            waiting = self._keeping.pop(call.call_id, None)
+            if waiting is not None:
+                waiting.set()
 
 
-def write_down(tx: Tx, taken: tuple[list[ModelCall], list[Event]]) -> None:
+@frozen
+class Taken:
+    """What has to be written down."""
+
+    begun: list[ModelCall]
+    calls: list[ModelCall]
+    facts: list[Fact]
+
+
+def book_lost(tx: Tx) -> None:
+    """Book the calls that were on their way when the last leader died, as they were guessed."""
+    lost = [replace(call, settled=True, error=LOST) for call in tx.ledger.on_their_way()]
+    _book(tx, lost)
+
+
+def write_down(tx: Tx, taken: Taken) -> None:
     """Write calls, and budgets and bounds that were reached, into the store, with their events."""
-    calls, facts = taken
+    if taken.begun:
+        tx.ledger.keep(taken.begun, tx.now)
+    _book(tx, taken.calls)
+    tx.log(*taken.facts)
+
+
+def _book(tx: Tx, calls: Sequence[ModelCall]) -> None:
     if calls:
         tx.ledger.add(calls, tx.now)
     for call in calls:
@@ -213,5 +299,3 @@ def write_down(tx: Tx, taken: tuple[list[ModelCall], list[Event]]) -> None:
                 trouble=None if call.trouble is None else call.trouble.value,
             )
         )
-    for fact in facts:
-        tx.log(fact)

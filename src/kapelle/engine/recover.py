@@ -10,6 +10,7 @@ from kapelle.core.events import Event, LeadTaken, SnapshotKept
 from kapelle.core.merge import Integration
 from kapelle.core.store import Tx, View
 from kapelle.engine.integrate import Integrator, integration_ref
+from kapelle.engine.meter import book_lost
 from kapelle.engine.reaping import reap
 from kapelle.engine.secrets import sweep
 from kapelle.engine.set_back import move_earlier
@@ -58,6 +59,7 @@ class RecoverStage:
     def _begin(self, tx: Tx) -> Sequence[Integration]:
         move_earlier(tx)
         tx.log(LeadTaken(term=tx.term, pid=self._me.pid))
+        book_lost(tx)
         return tx.changes.integrations()
 
     # --- What an older store knows nothing of ---

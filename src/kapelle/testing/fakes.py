@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from kapelle.core.account import shuts
 from kapelle.core.agent import ProcessRef
 from kapelle.core.budget import Usage
-from kapelle.core.calls import ModelCall
+from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import SecretMissing
 from kapelle.core.frozen import frozen
@@ -116,8 +117,12 @@ class OpenWays:
 class Flight:
     """A model call that has been let through and has not ended."""
 
-    ticket: Ticket
-    number: int
+    call: ModelCall
+    started: int
+    """Which gateway it goes through: with that it is broken off."""
+
+
+HELD = "it has to wait for others"
 
 
 class FakeGateway:
@@ -131,10 +136,12 @@ class FakeGateway:
         self.refusals: list[str] = []
         self._meter: Meter | None = None
         self._number = 0
+        self._started = 0
 
     async def start(self, meter: Meter) -> str:
         """See the port."""
         self.running, self._meter = True, meter
+        self._started += 1
         return self.URL
 
     def admit(self, ticket: Ticket) -> None:
@@ -150,16 +157,31 @@ class FakeGateway:
         self.running, self._meter = False, None
         self.tickets.clear()
 
-    def begin(self, token: str) -> Flight | str:
-        """Begin a model call with an agent's *token*; return why not, in words, when it is refused."""
+    def begin(self, token: str, *, guess: float = 0.0) -> Flight | str:
+        """Begin a model call with an agent's *token*; return why not, in words, when it is refused.
+
+        *guess* is what it will probably cost, in US dollars; one that has to wait for others is ``HELD``.
+        """
         ticket = next((ticket for ticket in self.tickets.values() if ticket.token == token), None)
         if self._meter is None or ticket is None:
             return self._refuse("unknown token")
-        refusal = self._meter.admit(ticket.agent_id)
-        if refusal is not None:
-            return self._refuse(refusal.message)
         self._number += 1
-        return Flight(ticket=ticket, number=self._number)
+        call = ModelCall(
+            call_id=f"m-{self._number}",
+            agent_id=ticket.agent_id,
+            run_id=ticket.run_id,
+            task_id=ticket.task_id,
+            attempt_id=ticket.attempt_id,
+            model="",
+            usage=Usage(input_tokens=10, output_tokens=5),
+            cost_usd=guess,
+            status=0,
+            seconds=0.0,
+        )
+        said = self._meter.admit(call)
+        if said is not None:
+            return self._refuse(said.message if isinstance(said, Refusal) else HELD)
+        return Flight(call=call, started=self._started)
 
     def _refuse(self, reason: str) -> str:
         self.refusals.append(reason)
@@ -188,18 +210,12 @@ class FakeGateway:
         resets_at: datetime | None = None,
     ) -> None:
         """End a model call that cost *usd*."""
-        if self._meter is None:
+        if self._meter is None or flight.started != self._started:
             return
-        ticket = flight.ticket
         self._meter.record(
-            ModelCall(
-                call_id=f"m-{flight.number}",
-                agent_id=ticket.agent_id,
-                run_id=ticket.run_id,
-                task_id=ticket.task_id,
-                attempt_id=ticket.attempt_id,
+            replace(
+                flight.call,
                 model=model,
-                usage=Usage(input_tokens=10, output_tokens=5),
                 cost_usd=usd,
                 status=status,
                 seconds=0.5,

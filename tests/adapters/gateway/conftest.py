@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from kapelle.adapters.gateway.server import ModelGateway
-from kapelle.core.calls import ModelCall, Refusal
+from kapelle.core.calls import Held, ModelCall, Refusal
 from kapelle.core.conversation import Trouble
 from kapelle.core.gateway import Ticket, Upstream
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
@@ -27,14 +27,29 @@ class RememberingMeter:
     def __init__(self) -> None:
         self.refusal: str | None = None
         self.why = Trouble.BUDGET
+        self.held = 0
+        """How often a call is to be held before it is let through."""
+        self.waited = 0
         self.asked: list[AgentId] = []
+        self.guessed: list[ModelCall] = []
+        self.kept_ids: list[str] = []
         self.calls: list[ModelCall] = []
         self.too_much: list[tuple[AgentId, str]] = []
         self._waiting: asyncio.Queue[ModelCall] = asyncio.Queue()
 
-    def admit(self, agent_id: AgentId) -> Refusal | None:
-        self.asked.append(agent_id)
+    def admit(self, call: ModelCall) -> Refusal | Held | None:
+        self.asked.append(call.agent_id)
+        self.guessed.append(call)
+        if self.held and not self.refusal:
+            self.held -= 1
+            return Held()
         return None if self.refusal is None else Refusal(trouble=self.why, message=self.refusal)
+
+    async def room(self) -> None:
+        self.waited += 1
+
+    async def kept(self, call_id: str) -> None:
+        self.kept_ids.append(call_id)
 
     def record(self, call: ModelCall) -> None:
         self.calls.append(call)

@@ -580,3 +580,34 @@ async def test_requests_are_not_held_without_end(
     assert meter.too_much[-1][1] == "it has requests of more than 128 MB to its model open at once"
     for _, writer in held:
         writer.close()
+
+
+async def test_a_call_that_is_held_waits_and_goes_out_when_it_is_kept(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{turns: [{say: hello}]}]"))
+    meter.held = 2
+    response = await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)
+    assert response.status_code == 200
+    assert (meter.waited, len(meter.guessed), len(meter.kept_ids)) == (2, 3, 1)
+    booked = await meter.booked()
+    assert booked.call_id == meter.kept_ids[0] == meter.guessed[0].call_id
+
+
+async def test_what_a_call_will_use_is_guessed_by_its_length_and_then_by_the_last_one(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{turns: [{say: hello}, {say: again}]}]"))
+    await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)
+    first = await meter.booked()
+    await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)
+    before, after = meter.guessed
+    assert before.model == ASKS["model"]
+    assert (before.usage.output_tokens, before.settled, before.status) == (500, True, 0)
+    assert 0 < before.usage.input_tokens < 1000
+    assert before.cost_usd > 0
+    assert after.usage == first.usage

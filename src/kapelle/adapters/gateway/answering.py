@@ -5,11 +5,13 @@ agents start.
 """
 
 import asyncio
+import re
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +49,15 @@ MOST_AT_ONCE = 2 * LARGEST
 TOKEN_HEADER = "x-kapelle-token"  # noqa: S105  # the name of a header
 FIRST_ERROR = 400
 """The lowest status of an error."""
+MODEL = re.compile(rb'"model"\s*:\s*"([^"]{1,200})"')
+MODEL_WITHIN = 4096
+"""Bytes at the beginning of a request in which its model is looked for."""
+LETTERS = 4
+"""Letters of a token, about."""
+MANY = 1000
+"""Agents after which those that are gone are forgotten."""
+GUESSED_OUTPUT = 500
+"""Tokens that a first reply has, about."""
 DATE_S = 1.0
 """Seconds after which the date that replies carry is renewed."""
 PATIENCE_S = 1.0
@@ -78,6 +89,8 @@ class Answering:
         self._prices = prices
         self._rehearsals: dict[str, RehearsedUpstream] = {}
         self._connections = Connections()
+        self._last: dict[AgentId, Usage] = {}
+        """What the last call of each agent has used."""
         self._held: Counter[AgentId] = Counter()
         """Bytes of requests that are being answered."""
         self._forwarder: asyncio.Future[Forwarder] | None = None
@@ -101,10 +114,6 @@ class Answering:
             return error(401, "this token is not known to the Kapelle gateway (its agent was stopped)")
         if not self._connections.belongs(request.client, ticket.agent_id):
             return self._crowded(ticket, "it has too many connections to its model open at once")
-        if request.url.path.endswith("/messages"):
-            refusal = self._meter.admit(ticket.agent_id)
-            if refusal is not None:
-                return _refused(refusal)
         with self._holding(ticket.agent_id) as held:
             try:
                 body = await _body_of(request, held)
@@ -114,7 +123,55 @@ class Answering:
                 return self._crowded(ticket, f"it has requests of more than {MOST_AT_ONCE >> 20} MB to its model open at once")
             if body is None:
                 return error(413, f"a request of more than {LARGEST} bytes", headers=NO_RETRY)
-            return await self._answer(request, body, ticket)
+            if request.url.path.endswith("/messages"):
+                ticket = replace(ticket, call_id=self._new_id())
+                refusal = await self._let_through(self._guessed(ticket, body))
+                if refusal is not None:
+                    return _refused(refusal)
+            try:
+                return await self._answer(request, body, ticket)
+            except BaseException:
+                if ticket.call_id:
+                    self._came_to_nothing(ticket, 500, "cut")
+                raise
+
+    def _came_to_nothing(self, ticket: Ticket, status: int, kind: str) -> None:
+        """Book a call that was let through and did not go out."""
+        self._book(ticket, model="", usage=Usage(), status=status, begun=time.monotonic(), kind=kind)
+
+    async def _let_through(self, call: ModelCall) -> Refusal | None:
+        """Wait until *call* may go out, and return None; or why it may not."""
+        while (said := self._meter.admit(call)) is not None:
+            if isinstance(said, Refusal):
+                return said
+            await self._meter.room()
+        await self._meter.kept(call.call_id)
+        return None
+
+    def _guessed(self, ticket: Ticket, body: bytes) -> ModelCall:
+        """Return the call of *body* with what it will probably use: as much as the agent's last one, or by its length."""
+        named = MODEL.search(body, 0, MODEL_WITHIN)
+        model = named[1].decode(errors="replace") if named is not None else ""
+        usage = self._last.get(ticket.agent_id) or Usage(input_tokens=len(body) // LETTERS, output_tokens=GUESSED_OUTPUT)
+        return self._call(ticket, model=model, usage=usage, cost_usd=self._cost(model, usage))
+
+    def _cost(self, model: str, usage: Usage, hour_writes: int = 0) -> float:
+        price = price_of(model, self._prices)
+        return cost_of(usage, price, hour_writes=hour_writes) if price is not None else 0.0
+
+    def _call(self, ticket: Ticket, *, model: str, usage: Usage, cost_usd: float) -> ModelCall:
+        return ModelCall(
+            call_id=ticket.call_id or self._new_id(),
+            agent_id=ticket.agent_id,
+            run_id=ticket.run_id,
+            task_id=ticket.task_id,
+            attempt_id=ticket.attempt_id,
+            model=model,
+            usage=usage,
+            cost_usd=cost_usd,
+            status=0,
+            seconds=0.0,
+        )
 
     async def _answer(self, request: Request, body: bytes, ticket: Ticket) -> Response:
         if ticket.upstream.rehearsal is not None:
@@ -177,6 +234,8 @@ class Answering:
                 log = Path(ticket.upstream.log or f"{path}.log")
                 self._rehearsals[path] = RehearsedUpstream.open(Path(path), log, self._now, self._evaluator)
         except KapelleError as problem:
+            if ticket.call_id:
+                self._came_to_nothing(ticket, 500, "api_error")
             return error(500, str(problem))
         begun = time.monotonic()
         failed = False
@@ -216,17 +275,15 @@ class Answering:
         hour_writes: int = 0,
         what: Recognised | None = None,
     ) -> None:
-        price = price_of(model, self._prices)
+        if usage.total:
+            self._last[ticket.agent_id] = usage
+            if len(self._last) > MANY:
+                known = {each.agent_id for each in self._tickets.values()}
+                self._last = {agent_id: used for agent_id, used in self._last.items() if agent_id in known}
+        call = self._call(ticket, model=model, usage=usage, cost_usd=self._cost(model, usage, hour_writes))
         self._meter.record(
-            ModelCall(
-                call_id=self._new_id(),
-                agent_id=ticket.agent_id,
-                run_id=ticket.run_id,
-                task_id=ticket.task_id,
-                attempt_id=ticket.attempt_id,
-                model=model,
-                usage=usage,
-                cost_usd=cost_of(usage, price, hour_writes=hour_writes) if price is not None else 0.0,
+            replace(
+                call,
                 status=status,
                 seconds=time.monotonic() - begun,
                 error=kind,
@@ -234,7 +291,7 @@ class Answering:
                 message="" if what is None or not what.message else self._clean(ticket, what.message),
                 resets_at=None if what is None else what.resets_at,
                 of_account=what is not None and what.of_account,
-                priced=price is not None,
+                priced=price_of(model, self._prices) is not None,
             )
         )
 

@@ -107,6 +107,9 @@ class Forwarder:
             key = self._credentials.resolve(ticket.upstream.credential)
             if key is None:
                 words = f"{CREDENTIALS_WORD} {ticket.upstream.credential} is not set where Kapelle leads"
+                if ticket.call_id:
+                    kind = "authentication_error"
+                    self._book(ticket, model="", usage=Usage(), status=401, begun=time.monotonic(), kind=kind)
                 return error(401, words, headers=NO_RETRY)
             headers.pop("authorization", None)
             headers["x-api-key"] = key

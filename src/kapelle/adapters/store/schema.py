@@ -310,7 +310,9 @@ calls = Table(
     _time("at"),
     Column("project", Text, nullable=False, server_default=""),
     Column("account_id", Text, nullable=False, server_default=""),
+    Column("settled", Integer, nullable=False, server_default="1"),
 )
+Index("calls_on_their_way", calls.c.at, sqlite_where=text("settled = 0"), postgresql_where=text("settled = 0"))
 Index("calls_of_run", calls.c.run_id, calls.c.task_id)
 Index("calls_of_project", calls.c.project, calls.c.at)
 Index("calls_of_account", calls.c.account_id, calls.c.at)

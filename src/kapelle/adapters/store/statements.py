@@ -4,6 +4,7 @@ from functools import cached_property
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Float,
     LargeBinary,
@@ -24,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 
 from kapelle.adapters.store import schema
+from kapelle.adapters.store.calls import COLUMNS
 from kapelle.adapters.store.clauses import Mapper, Statement, insert_into
 from kapelle.adapters.store.computed import task_name, unapproved, zero
 from kapelle.adapters.store.rows import ESCAPE, LONGEST_BODY
@@ -69,7 +71,11 @@ class RunStatements:
         self.hold = Statement(
             update(tasks).where(tasks.c.run_id == bindparam("of_run")).values(held=bindparam("to_held")), dialect
         )
-        self.spend = Statement(select(*_sums()).where(calls.c.run_id == bindparam("run_id")), dialect)
+        self.spend = Statement(select(*_sums()).where(calls.c.run_id == bindparam("run_id"), _settled()), dialect)
+
+
+def _settled() -> ColumnElement[bool]:
+    return schema.calls.c.settled == 1
 
 
 def _sums() -> list[ColumnElement[Any]]:
@@ -328,25 +334,30 @@ class LogStatements:
             dialect,
         )
 
-        booked = [column.name for column in calls.c]
+        booked: dict[str, BindParameter[Any]] = {column.name: bindparam(column.name) for column in calls.c}
+        self.keep_call = Statement(insert_into(calls, dialect).values(booked).on_conflict_do_nothing(), dialect)
+        booking = insert_into(calls, dialect).values(booked)
+        ended = {column.name: booking.excluded[column.name] for column in calls.c if not column.primary_key}
         self.book = Statement(
-            insert_into(calls, dialect).values({name: bindparam(name) for name in booked}).on_conflict_do_nothing(), dialect
+            booking.on_conflict_do_update(index_elements=[calls.c.call_id], set_=ended, where=calls.c.settled == 0), dialect
         )
-        self.spend_by_task = Statement(
-            select(calls.c.task_id, *_sums()).where(calls.c.run_id == bindparam("run_id")).group_by(calls.c.task_id), dialect
-        )
+        columns = [calls.c[name] for name in COLUMNS]
+        on_their_way = select(*columns).where(text("settled = 0")).order_by(calls.c.at, calls.c.call_id)
+        self.on_their_way = Statement(on_their_way, dialect)
+        of_run = select(calls.c.task_id, *_sums()).where(calls.c.run_id == bindparam("run_id"), _settled())
+        self.spend_by_task = Statement(of_run.group_by(calls.c.task_id), dialect)
         self.spend_by_run = Statement(
             select(calls.c.run_id, *_sums())
             .join(schema.runs, schema.runs.c.run_id == calls.c.run_id)
-            .where(schema.runs.c.ended_at.is_(None))
+            .where(schema.runs.c.ended_at.is_(None), _settled())
             .group_by(calls.c.run_id),
             dialect,
         )
 
-        late = calls.c.at >= bindparam("since")
-        self.spend_of_all = Statement(select(*_sums()).where(late), dialect)
-        self.spend_of_project = Statement(select(*_sums()).where(calls.c.project == bindparam("whose"), late), dialect)
-        self.spend_of_account = Statement(select(*_sums()).where(calls.c.account_id == bindparam("whose"), late), dialect)
+        late = (calls.c.at >= bindparam("since"), _settled())
+        self.spend_of_all = Statement(select(*_sums()).where(*late), dialect)
+        self.spend_of_project = Statement(select(*_sums()).where(calls.c.project == bindparam("whose"), *late), dialect)
+        self.spend_of_account = Statement(select(*_sums()).where(calls.c.account_id == bindparam("whose"), *late), dialect)
 
         held = ("term", "boot_id", "pid", "started", "renewed_at", "given_up")
         self.lead = Statement(select(*[lead.c[name] for name in held]), dialect)

@@ -3,13 +3,14 @@
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from kapelle.adapters.store.calls import call_of, row_of
 from kapelle.adapters.store.known import Known
 from kapelle.adapters.store.rows import EPOCH, ESCAPE, LONGEST_BODY, from_microseconds, to_microseconds
 from kapelle.core.account import Account
@@ -350,12 +351,13 @@ class SqlLedger(_Part):
     """Model calls."""
 
     def add(self, calls: Sequence[ModelCall], at: datetime) -> None:
-        rows: list[dict[str, Any]] = []
-        for call in calls:
-            row = {name: getattr(call, name) for name in ("call_id", "agent_id", "run_id", "task_id", "attempt_id", "model")}
-            row |= {name: getattr(call, name) for name in ("cost_usd", "status", "seconds", "error", "project", "account_id")}
-            rows.append({**row, **asdict(call.usage), "priced": int(call.priced), "at": to_microseconds(at)})
-        self._all.log.book.do_many(self._at, rows)
+        self._all.log.book.do_many(self._at, [row_of(call, at, settled=True) for call in calls])
+
+    def keep(self, calls: Sequence[ModelCall], at: datetime) -> None:
+        self._all.log.keep_call.do_many(self._at, [row_of(call, at, settled=False) for call in calls])
+
+    def on_their_way(self) -> Sequence[ModelCall]:
+        return [call_of(row) for row in self._all.log.on_their_way.run(self._at)]
 
     def by_task(self, run_id: RunId) -> dict[TaskId, Spend]:
         rows = self._all.log.spend_by_task.run(self._at, run_id=run_id)

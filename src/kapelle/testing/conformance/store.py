@@ -1,8 +1,9 @@
 """The suite of the store's port: ``core.store.Store``."""
 
+from kapelle.testing.conformance.ledgers import LedgerSuite
 from kapelle.testing.conformance.queries import DueSuite, FindSuite, RunSuite, TaskSuite, WorkSuite
 from kapelle.testing.conformance.questions import QuestionSuite
-from kapelle.testing.conformance.tables import LedgerSuite, TableSuite
+from kapelle.testing.conformance.tables import TableSuite
 from kapelle.testing.conformance.transactions import EventSuite, RequestSuite, TransactionSuite
 
 

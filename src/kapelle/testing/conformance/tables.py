@@ -8,15 +8,13 @@ from typing import TypeVar
 from kapelle.core.account import Account, AccountState
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, PromptRecord
-from kapelle.core.budget import Spend
-from kapelle.core.calls import ModelCall
 from kapelle.core.gate import Receipt
 from kapelle.core.ids import AccountId, AgentId, AttemptId, ChangeId, PromptId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Change, Integration
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, View, WorkspaceRow
 from kapelle.core.task import Task
-from kapelle.testing.conformance.samples import NOON, a_call, a_run, a_task, an_attempt, for_all, new_id, some
+from kapelle.testing.conformance.samples import NOON, a_run, a_task, for_all, new_id, some
 from kapelle.testing.conformance.transactions import Led, StoreTests
 
 R = TypeVar("R")
@@ -260,69 +258,3 @@ class TableSuite(StoreTests):
                 assert get(tx, thing) == thing
 
         await led.do(work)
-
-
-class LedgerSuite(StoreTests):
-    """What was spent, to the last token."""
-
-    async def test_what_each_task_spent_is_the_sum_of_its_calls(self, led: Led) -> None:
-        """In every kind of token, and in money."""
-        run, other = a_run(), a_run()
-        first, second = an_attempt(a_task(run)), an_attempt(a_task(run))
-        elsewhere = an_attempt(a_task(other))
-        calls = [replace(call, usage=replace(call.usage, input_tokens=7)) for call in some(ModelCall)]
-        mine = [_belonging(call, first) for call in calls]
-        rest = [_belonging(call, second) for call in calls[:3]]
-
-        def work(tx: Tx) -> None:
-            tx.ledger.add([*mine, *rest, a_call(elsewhere)], NOON)
-
-        await led.do(work)
-        spent = await led.read(lambda view: view.ledger.by_task(run.run_id))
-        assert set(spent) == {first.task_id, second.task_id}
-        _assert_spent(spent[first.task_id], mine)
-        _assert_spent(spent[second.task_id], rest)
-
-    async def test_a_call_is_booked_once(self, led: Led) -> None:
-        """However often it is told of, at one time or at two."""
-        run = a_run()
-        call = replace(a_call(an_attempt(a_task(run))), cost_usd=0.25)
-        await led.do(lambda tx: tx.ledger.add([call, call], NOON))
-        await led.do(lambda tx: tx.ledger.add([replace(call, cost_usd=9.0)], NOON))
-        spent = await led.read(lambda view: view.ledger.by_task(run.run_id))
-        assert spent == {call.task_id: Spend(usage=call.usage, cost_usd=0.25, calls=1)}
-
-    async def test_booking_nothing_is_no_error(self, led: Led) -> None:
-        """A batch may be empty."""
-        run = a_run()
-        await led.do(lambda tx: tx.ledger.add([], NOON))
-        assert await led.read(lambda view: view.ledger.by_task(run.run_id)) == {}
-
-    async def test_the_spend_of_open_runs_is_told_run_by_run(self, led: Led) -> None:
-        """What has ended needs no watching any more."""
-        first, second, ended = a_run(), a_run(), a_run(ended_at=NOON)
-        calls = [replace(a_call(an_attempt(a_task(run))), cost_usd=0.5) for run in (first, first, second, ended)]
-
-        def work(tx: Tx) -> None:
-            for run in (first, second, ended):
-                tx.runs.add(run)
-            tx.ledger.add(calls, NOON)
-
-        await led.do(work)
-        spent = await led.read(lambda view: view.ledger.by_run())
-        assert {run_id: (spend.cost_usd, spend.calls) for run_id, spend in spent.items()} == {
-            first.run_id: (1.0, 2),
-            second.run_id: (0.5, 1),
-        }
-
-
-def _belonging(call: ModelCall, attempt: Attempt) -> ModelCall:
-    ids = {"run_id": attempt.run_id, "task_id": attempt.task_id, "attempt_id": attempt.attempt_id}
-    return replace(call, call_id=new_id("m"), cost_usd=0.125, **ids)
-
-
-def _assert_spent(spend: Spend, calls: list[ModelCall]) -> None:
-    expected = Spend()
-    for call in calls:
-        expected += Spend(usage=call.usage, cost_usd=call.cost_usd, calls=1)
-    assert spend == expected

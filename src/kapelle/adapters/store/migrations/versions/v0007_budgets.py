@@ -13,6 +13,9 @@ down_revision = "0005"
 def upgrade() -> None:
     for name in ("project", "account_id"):
         op.add_column("calls", sa.Column(name, sa.Text(), nullable=False, server_default=""))
+    op.add_column("calls", sa.Column("settled", sa.Integer(), nullable=False, server_default="1"))
+    on_their_way = sa.text("settled = 0")
+    op.create_index("calls_on_their_way", "calls", ["at"], sqlite_where=on_their_way, postgresql_where=on_their_way)
     op.create_index("calls_of_project", "calls", ["project", "at"])
     op.create_index("calls_of_account", "calls", ["account_id", "at"])
     op.create_index("calls_at", "calls", ["at"])

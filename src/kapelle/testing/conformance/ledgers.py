@@ -1,0 +1,138 @@
+"""What a store must keep of model calls."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from kapelle.core.attempt import Attempt
+from kapelle.core.budget import Spend
+from kapelle.core.calls import ModelCall
+from kapelle.core.ids import AccountId
+from kapelle.core.store import Tx
+from kapelle.testing.conformance.samples import NOON, a_call, a_run, a_task, an_agent, an_attempt, new_id, some
+from kapelle.testing.conformance.transactions import Led, StoreTests
+
+
+class LedgerSuite(StoreTests):
+    """What was spent, to the last token."""
+
+    async def test_what_each_task_spent_is_the_sum_of_its_calls(self, led: Led) -> None:
+        """In every kind of token, and in money."""
+        run, other = a_run(), a_run()
+        first, second = an_attempt(a_task(run)), an_attempt(a_task(run))
+        elsewhere = an_attempt(a_task(other))
+        calls = [replace(call, usage=replace(call.usage, input_tokens=7)) for call in some(ModelCall)]
+        mine = [_belonging(call, first) for call in calls]
+        rest = [_belonging(call, second) for call in calls[:3]]
+
+        def work(tx: Tx) -> None:
+            tx.ledger.add([*mine, *rest, a_call(elsewhere)], NOON)
+
+        await led.do(work)
+        spent = await led.read(lambda view: view.ledger.by_task(run.run_id))
+        assert set(spent) == {first.task_id, second.task_id}
+        _assert_spent(spent[first.task_id], mine)
+        _assert_spent(spent[second.task_id], rest)
+
+    async def test_a_call_is_booked_once(self, led: Led) -> None:
+        """However often it is told of, at one time or at two."""
+        run = a_run()
+        call = replace(a_call(an_attempt(a_task(run))), cost_usd=0.25)
+        await led.do(lambda tx: tx.ledger.add([call, call], NOON))
+        await led.do(lambda tx: tx.ledger.add([replace(call, cost_usd=9.0)], NOON))
+        spent = await led.read(lambda view: view.ledger.by_task(run.run_id))
+        assert spent == {call.task_id: Spend(usage=call.usage, cost_usd=0.25, calls=1)}
+
+    async def test_booking_nothing_is_no_error(self, led: Led) -> None:
+        """A batch may be empty."""
+        run = a_run()
+        await led.do(lambda tx: tx.ledger.add([], NOON))
+        assert await led.read(lambda view: view.ledger.by_task(run.run_id)) == {}
+
+    async def test_the_spend_of_open_runs_is_told_run_by_run(self, led: Led) -> None:
+        """What has ended needs no watching any more."""
+        first, second, ended = a_run(), a_run(), a_run(ended_at=NOON)
+        calls = [replace(a_call(an_attempt(a_task(run))), cost_usd=0.5) for run in (first, first, second, ended)]
+
+        def work(tx: Tx) -> None:
+            for run in (first, second, ended):
+                tx.runs.add(run)
+            tx.ledger.add(calls, NOON)
+
+        await led.do(work)
+        spent = await led.read(lambda view: view.ledger.by_run())
+        assert {run_id: (spend.cost_usd, spend.calls) for run_id, spend in spent.items()} == {
+            first.run_id: (1.0, 2),
+            second.run_id: (0.5, 1),
+        }
+
+    async def test_a_call_on_its_way_counts_when_it_has_ended(self, led: Led) -> None:
+        """Until then it is known, whatever becomes of whoever let it through; afterwards it is over."""
+        run = a_run()
+        guessed = replace(a_call(an_attempt(a_task(run))), cost_usd=0.25, settled=False)
+        other = replace(a_call(an_attempt(a_task(run))), settled=False)
+        await led.do(lambda tx: tx.runs.add(run))
+        await led.do(lambda tx: tx.ledger.keep([guessed], NOON))
+        await led.do(lambda tx: tx.ledger.keep([guessed, other], NOON + timedelta(seconds=1)))
+        found = await led.read(lambda view: view.ledger.on_their_way())
+        assert [call.call_id for call in found] == [guessed.call_id, other.call_id]
+        assert (found[0].cost_usd, found[0].usage, found[0].settled) == (0.25, guessed.usage, False)
+        assert await led.read(lambda view: view.ledger.by_run()) == {}
+        assert await led.read(lambda view: view.ledger.by_task(run.run_id)) == {}
+        assert await led.read(lambda view: view.ledger.total()) == Spend()
+        for cost in (0.75, 9.0):
+            ended = replace(guessed, cost_usd=cost, settled=True)
+            await led.do(lambda tx, ended=ended: tx.ledger.add([ended], NOON))
+        # Kept too late: it has ended already.
+        await led.do(lambda tx: tx.ledger.keep([guessed], NOON))
+        assert [call.call_id for call in await led.read(lambda view: view.ledger.on_their_way())] == [other.call_id]
+        spent = await led.read(lambda view: view.ledger.by_task(run.run_id))
+        assert spent == {guessed.task_id: Spend(usage=guessed.usage, cost_usd=0.75, calls=1)}
+
+    async def test_spending_is_summed_up_by_project_and_account_and_since_a_time(self, led: Led) -> None:
+        """Of runs that have ended, too."""
+
+        def call(project: str, account: str, usd: float) -> ModelCall:
+            made = a_call(an_attempt(a_task(a_run())))
+            return replace(made, project=project, account_id=AccountId(account), cost_usd=usd)
+
+        later = NOON + timedelta(days=1)
+        await led.do(lambda tx: tx.ledger.add([call("shop", "key", 1.0), call("blog", "key", 2.0)], NOON))
+        await led.do(lambda tx: tx.ledger.add([call("shop", "login", 4.0)], later))
+
+        def usd(**which: Any) -> Any:
+            return led.read(lambda view: view.ledger.total(**which).cost_usd)
+
+        assert [await usd(), await usd(project="shop"), await usd(account_id=AccountId("key"))] == [7.0, 5.0, 3.0]
+        assert [await usd(since=later), await usd(project="shop", since=later), await usd(project="blog", since=later)] == [
+            4,
+            4,
+            0,
+        ]
+
+    async def test_for_how_long_agents_were_there_is_summed_up_by_task(self, led: Led) -> None:
+        """Those that are live are not counted: nobody knows yet."""
+        run = a_run()
+        one, two = an_attempt(a_task(run)), an_attempt(a_task(run))
+        ends = [(one, 60), (one, 30), (two, 10), (two, None)]
+
+        def work(tx: Tx) -> None:
+            for attempt, seconds in ends:
+                stopped_at = None if seconds is None else NOON + timedelta(seconds=seconds)
+                tx.agents.put(replace(an_agent(attempt), created_at=NOON, stopped_at=stopped_at))
+
+        await led.do(work)
+        worked = await led.read(lambda view: view.agents.worked(run.run_id))
+        assert worked == {one.task_id: timedelta(seconds=90), two.task_id: timedelta(seconds=10)}
+
+
+def _belonging(call: ModelCall, attempt: Attempt) -> ModelCall:
+    ids = {"run_id": attempt.run_id, "task_id": attempt.task_id, "attempt_id": attempt.attempt_id}
+    return replace(call, call_id=new_id("m"), cost_usd=0.125, **ids)
+
+
+def _assert_spent(spend: Spend, calls: list[ModelCall]) -> None:
+    expected = Spend()
+    for call in calls:
+        expected += Spend(usage=call.usage, cost_usd=call.cost_usd, calls=1)
+    assert spend == expected
