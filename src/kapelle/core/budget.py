@@ -128,6 +128,31 @@ class Scope(StrEnum):
     """Everything here, from midnight to midnight (UTC)."""
 
 
+class Grouping(StrEnum):
+    """By what spending is told."""
+
+    TASK = "task"
+    RUN = "run"
+    AGENT = "agent"
+    MODEL = "model"
+    DAY = "day"
+    PROJECT = "project"
+    ACCOUNT = "account"
+
+
+@frozen
+class Used:
+    """What was spent by one group."""
+
+    group: str
+    """A task's or a run's id, the name of an agent config, a model, a day (UTC), a project or an account."""
+    account_id: str
+    """The account that it was spent by: each group is told account by account."""
+    spend: Spend
+    seconds: float
+    """How long the calls took, all together."""
+
+
 class Period(StrEnum):
     """How long spending is added up before it begins at nothing again."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, PromptRecord
-from kapelle.core.budget import Spend
+from kapelle.core.budget import Grouping, Spend, Used
 from kapelle.core.calls import ModelCall
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import Receipt
@@ -288,6 +288,12 @@ class Ledger(Protocol):
 
     def add(self, calls: Sequence[ModelCall], at: datetime) -> None:
         """Book *calls*, which have ended; one that is booked already is not booked again."""
+        ...
+
+    def used(
+        self, by: Grouping, *, since: datetime | None = None, until: datetime | None = None, run_id: RunId | None = None
+    ) -> Sequence[Used]:
+        """Return what was spent by each group, the dearest first (days in their order); of all runs or of one."""
         ...
 
     def keep(self, calls: Sequence[ModelCall], at: datetime) -> None:

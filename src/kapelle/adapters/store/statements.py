@@ -8,6 +8,7 @@ from sqlalchemy import (
     ColumnElement,
     Float,
     LargeBinary,
+    Select,
     Text,
     and_,
     bindparam,
@@ -380,6 +381,33 @@ class LogStatements:
         )
 
 
+class UsageStatements:
+    """What was spent, group by group; each attribute is named for what it groups by."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        calls, agents = schema.calls, schema.agents
+        seconds = calls.c.at / literal_column("1000000")
+        day = func.strftime(literal_column("'%Y-%m-%d'"), seconds, literal_column("'unixepoch'"))
+        config = select(agents.c.config).where(agents.c.agent_id == calls.c.agent_id).scalar_subquery()
+        self.task = Statement(_used(calls.c.task_id), dialect)
+        self.run = Statement(_used(calls.c.run_id), dialect)
+        self.agent = Statement(_used(func.coalesce(config, literal_column("''"))), dialect)
+        self.model = Statement(_used(calls.c.model), dialect)
+        self.day = Statement(_used(day, in_order=True), dialect)
+        self.project = Statement(_used(calls.c.project), dialect)
+        self.account = Statement(_used(calls.c.account_id), dialect)
+
+
+def _used(group: ColumnElement[Any], *, in_order: bool = False) -> Select[Any]:
+    calls, which = schema.calls, group.label("which")
+    within = (calls.c.at >= bindparam("since"), calls.c.at < bindparam("until"), _settled())
+    ours = or_(bindparam("run_id") == literal_column("''"), calls.c.run_id == bindparam("run_id"))
+    sums = select(which, calls.c.account_id, *_sums(), func.sum(calls.c.seconds)).where(*within, ours)
+    named: list[ColumnElement[Any]] = [literal_column("which"), calls.c.account_id]
+    order = named if in_order else [func.sum(calls.c.cost_usd).desc(), *named]
+    return sums.group_by(*named).order_by(*order)
+
+
 class Statements:
     """All queries of one dialect; each group is built when it is first needed, since most commands need few of them."""
 
@@ -425,3 +453,8 @@ class Statements:
     def log(self) -> LogStatements:
         """Events, requests, model calls and the lead."""
         return LogStatements(self._dialect)
+
+    @cached_property
+    def usage(self) -> UsageStatements:
+        """What was spent."""
+        return UsageStatements(self._dialect)

@@ -12,11 +12,11 @@ from pydantic import TypeAdapter
 
 from kapelle.adapters.store.calls import call_of, row_of
 from kapelle.adapters.store.known import Known
-from kapelle.adapters.store.rows import EPOCH, ESCAPE, LONGEST_BODY, from_microseconds, to_microseconds
+from kapelle.adapters.store.rows import EPOCH, ESCAPE, LONGEST_BODY, Statement, from_microseconds, to_microseconds
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, PromptRecord
-from kapelle.core.budget import Spend, Usage
+from kapelle.core.budget import Grouping, Spend, Usage, Used
 from kapelle.core.calls import ModelCall
 from kapelle.core.gate import Receipt
 from kapelle.core.ids import (
@@ -347,11 +347,26 @@ class SqlChanges(_Part):
         ]
 
 
+LAST = (1 << 63) - 1
+
+
 class SqlLedger(_Part):
     """Model calls."""
 
     def add(self, calls: Sequence[ModelCall], at: datetime) -> None:
         self._all.log.book.do_many(self._at, [row_of(call, at, settled=True) for call in calls])
+
+    def used(
+        self, by: Grouping, *, since: datetime | None = None, until: datetime | None = None, run_id: RunId | None = None
+    ) -> Sequence[Used]:
+        statement: Statement = getattr(self._all.usage, by.value)
+        rows = statement.run(
+            self._at,
+            since=to_microseconds(since) if since is not None else 0,
+            until=to_microseconds(until) if until is not None else LAST,
+            run_id=run_id or "",
+        )
+        return [Used(group=row[0], account_id=row[1], spend=_spend(row[2:-1]), seconds=row[-1]) for row in rows]
 
     def keep(self, calls: Sequence[ModelCall], at: datetime) -> None:
         self._all.log.keep_call.do_many(self._at, [row_of(call, at, settled=False) for call in calls])

@@ -22,6 +22,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Look", "show", "looking:show"),
     ("Look", "logs", "looking:logs"),
     ("Look", "events", "looking:events"),
+    ("Look", "usage", "spending:usage"),
     ("Prove", "queue", "proving:queue"),
     ("Prove", "receipt", "proving:receipt"),
     ("Prove", "verify", "proving:verify_commit"),
