@@ -1,12 +1,7 @@
 """Budgets, from the files to what a run is submitted with."""
 
-from collections.abc import Sequence
-
 from kapelle.apps import models
 from kapelle.core.budget import Allowance, Period, Scope, StandingBudget
-from kapelle.mistaken import Mistake
-
-TWICE = "budget_usd and budget.usd are the same; write one of them"
 
 
 def allowance(usd: float | None, *budgets: models.Budget | models.Total | None) -> Allowance:
@@ -28,12 +23,3 @@ def standing(budgets: models.Budgets) -> tuple[StandingBudget, ...]:
             per = budget.per if isinstance(budget, models.PeriodTotal) else Period.DAY
             found.append(StandingBudget(scope=scope, allowance=bounds, per=per))
     return tuple(found)
-
-
-def said_twice(where: Sequence[tuple[tuple[str | int, ...], float | None, models.Budget | None]]) -> list[Mistake]:
-    """Return a mistake for each place that bounds money twice."""
-    return [
-        Mistake(message="it bounds money twice", advice=TWICE, path=(*path, "budget"))
-        for path, usd, budget in where
-        if usd is not None and budget is not None and budget.usd is not None
-    ]

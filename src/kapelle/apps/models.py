@@ -6,7 +6,7 @@ The JSON Schemas for editors are made from these; a field's description is what 
 import re
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -181,11 +181,24 @@ class Budget(Model):
     usd: Positive | None = Field(default=None, description="US dollars; `budget_usd` is the same.")
     tokens: Count | None = Field(default=None, description="Tokens, those from a cache apart.")
     cached_tokens: Count | None = Field(default=None, description="Tokens that are read from a cache.")
-    turns: int | None = Field(default=None, ge=1, description="Model calls, those of subagents too.")
+    turns: Count | None = Field(default=None, description="Model calls, those of subagents too.")
     time: Duration | None = Field(default=None, description="For which agents may be there, all of them together.")
 
 
-class Task(Model):
+class Spending(Model):
+    """Whatever may spend."""
+
+    budget_usd: Positive | None = None
+    budget: Budget | None = None
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if self.budget_usd is not None and self.budget is not None and self.budget.usd is not None:
+            raise ValueError("budget_usd and budget.usd are the same; write one of them")
+        return self
+
+
+class Task(Spending):
     """One task."""
 
     prompt: str = Field(
@@ -214,7 +227,7 @@ class Task(Model):
     path: str | None = Field(default=None, description="The directory, for `workspace: path`.")
 
 
-class Defaults(Model):
+class Defaults(Spending):
     """What tasks are when they do not say otherwise."""
 
     agent: str | None = None
@@ -228,7 +241,7 @@ class Defaults(Model):
     workspace: WorkspaceKind | None = None
 
 
-class Workflow(Model):
+class Workflow(Spending):
     """A workflow file."""
 
     name: Annotated[str, AfterValidator(_name)] = Field(min_length=1, max_length=100, description="What people call it.")
@@ -245,7 +258,7 @@ class Workflow(Model):
     tasks: dict[str, Task] = Field(min_length=1, description="By name.")
 
 
-class ProjectLimits(Model):
+class ProjectLimits(Spending):
     """How much at once, and how much at all."""
 
     agents: int | None = Field(default=None, ge=1, description="Agents that may be live at once for one run.")
@@ -271,7 +284,7 @@ class Total(Model):
     usd: Positive | None = Field(default=None, description="US dollars.")
     tokens: Count | None = Field(default=None, description="Tokens, those from a cache apart.")
     cached_tokens: Count | None = Field(default=None, description="Tokens that are read from a cache.")
-    turns: int | None = Field(default=None, ge=1, description="Model calls, those of subagents too.")
+    turns: Count | None = Field(default=None, description="Model calls, those of subagents too.")
 
 
 class PeriodTotal(Total):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from kapelle.apps import models
-from kapelle.apps.budgeting import allowance, said_twice, standing
+from kapelle.apps.budgeting import allowance, standing
 from kapelle.apps.imaging import of_its_own
 from kapelle.apps.isolating import because, chosen, isolation, not_given_away, own_login, too_little, unheld, why_open
 from kapelle.apps.ruling import misnamed, rules_of
@@ -426,7 +426,6 @@ def _task(
     name: str, task: models.Task, workflow: models.Workflow, shop: Workshop, values: Mapping[str, Any]
 ) -> tuple[WorkflowTask, list[Mistake]]:
     defaults, here, wrong = workflow.defaults, ("tasks", name), list[Mistake]()
-    wrong += said_twice([(here, task.budget_usd, task.budget)])
     agent = _agent_name(name, task, workflow, shop, wrong)
     kind = task.workspace or defaults.workspace
     if kind is None:

@@ -1,6 +1,7 @@
 """The schema that migrations make, and stores of other versions."""
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -20,9 +21,11 @@ from kapelle.adapters.store import compiled, migrating
 from kapelle.adapters.store.migrating import upgrade
 from kapelle.adapters.store.schema import metadata
 from kapelle.adapters.store.sqlite import HEAD, SqliteStore
+from kapelle.core.budget import Allowance
 from kapelle.core.errors import StoreFailed
-from kapelle.core.events import RunPaused
-from kapelle.core.ids import AttemptId
+from kapelle.core.events import BudgetReached, RunPaused
+from kapelle.core.ids import AttemptId, RunId, TaskId
+from kapelle.core.requests import Submit
 from kapelle.core.run import RunSpec
 from kapelle.core.task import TaskSpec
 from kapelle.testing.conformance.samples import StillClock, a_request, a_run, a_task
@@ -180,6 +183,44 @@ async def test_what_an_older_store_held_is_there_after_the_migration(tmp_path: P
     await store.close()
     assert attempt is not None
     assert (attempt.interruptions, attempt.interrupted_at, attempt.overflows, attempt.tool_calls) == (2, None, 0, 5)
+
+
+async def test_budgets_of_an_older_store_hold_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    engine = create_engine(f"sqlite:///{path}")
+    task = {"name": "one", "budget_usd": 0.5}
+    spec = {"name": "shop", "tasks": [task], "limits": {"agents": 2, "budget_usd": 5.0}}
+    asked = json.dumps({"run_id": "r-2", "spec": {"name": "next", "tasks": [{"name": "two"}]}})
+    reached = {"run_id": "r-1", "task_id": "t-1", "budget": "task one", "limit_usd": 0.5, "spent_usd": 0.75}
+    with engine.begin() as connection:
+        upgrade(connection, "0005")
+        connection.exec_driver_sql(
+            "INSERT INTO runs (run_id, state, paused, unfinished, principal, submitted_at) VALUES ('r-1', 'running', 0, 1, '', 0)"
+        )
+        connection.exec_driver_sql("INSERT INTO run_specs (run_id, spec) VALUES ('r-1', ?)", (json.dumps(spec),))
+        connection.exec_driver_sql("INSERT INTO task_specs (task_id, spec) VALUES ('t-1', ?)", (json.dumps(task),))
+        connection.exec_driver_sql(
+            "INSERT INTO requests (request_id, kind, body, principal, asked_at)"
+            " VALUES ('q-1', 'Submit', ?, 'p', 0), ('q-2', 'Submit', 'no JSON', 'p', 0)",
+            (asked,),
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO events (at, term, kind, run_id, body) VALUES (0, 1, 'budget.reached', 'r-1', ?)",
+            (json.dumps(reached),),
+        )
+    engine.dispose()
+    store = await opened(path)
+    run = await store.read(lambda view: view.runs.get(RunId("r-1")))
+    (first, _) = await store.read(lambda view: view.requests.open())
+    (entry,) = await store.read(lambda view: view.events())
+    await store.close()
+    assert run is not None
+    assert (run.spec.limits.budget, run.spec.tasks[0].budget) == (Allowance(usd=5.0), Allowance(usd=0.5))
+    assert isinstance(first.body, Submit)
+    assert first.body.spec.tasks[0].budget == Allowance()
+    assert entry.event == BudgetReached(
+        run_id=RunId("r-1"), task_id=TaskId("t-1"), budget="task one", resource="usd", limit=0.5, spent=0.75
+    )
 
 
 async def test_sequence_numbers_are_never_used_again(tmp_path: Path) -> None:
