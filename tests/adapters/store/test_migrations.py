@@ -24,7 +24,7 @@ from kapelle.adapters.store.sqlite import HEAD, SqliteStore
 from kapelle.core.budget import Allowance
 from kapelle.core.errors import StoreFailed
 from kapelle.core.events import BudgetReached, RunPaused
-from kapelle.core.ids import AttemptId, RunId, TaskId
+from kapelle.core.ids import AttemptId, RunId
 from kapelle.core.requests import Submit
 from kapelle.core.run import RunSpec
 from kapelle.core.task import TaskSpec
@@ -191,11 +191,12 @@ async def test_budgets_of_an_older_store_hold_as_before(tmp_path: Path) -> None:
     task = {"name": "one", "budget_usd": 0.5}
     spec = {"name": "shop", "tasks": [task], "limits": {"agents": 2, "budget_usd": 5.0}}
     asked = json.dumps({"run_id": "r-2", "spec": {"name": "next", "tasks": [{"name": "two"}]}})
-    reached = {"run_id": "r-1", "task_id": "t-1", "budget": "task one", "limit_usd": 0.5, "spent_usd": 0.75}
+    reached = {"run_id": "r-1", "budget": "task one", "limit_usd": 0.5, "spent_usd": 0.75}
     with engine.begin() as connection:
         upgrade(connection, "0005")
         connection.exec_driver_sql(
-            "INSERT INTO runs (run_id, state, paused, unfinished, principal, submitted_at) VALUES ('r-1', 'running', 0, 1, '', 0)"
+            "INSERT INTO runs (run_id, state, paused, unfinished, principal, submitted_at)"
+            " VALUES ('r-1', 'running', 0, 1, '', 0)"
         )
         connection.exec_driver_sql("INSERT INTO run_specs (run_id, spec) VALUES ('r-1', ?)", (json.dumps(spec),))
         connection.exec_driver_sql("INSERT INTO task_specs (task_id, spec) VALUES ('t-1', ?)", (json.dumps(task),))
@@ -218,9 +219,7 @@ async def test_budgets_of_an_older_store_hold_as_before(tmp_path: Path) -> None:
     assert (run.spec.limits.budget, run.spec.tasks[0].budget) == (Allowance(usd=5.0), Allowance(usd=0.5))
     assert isinstance(first.body, Submit)
     assert first.body.spec.tasks[0].budget == Allowance()
-    assert entry.event == BudgetReached(
-        run_id=RunId("r-1"), task_id=TaskId("t-1"), budget="task one", resource="usd", limit=0.5, spent=0.75
-    )
+    assert entry.event == BudgetReached(run_id=RunId("r-1"), budget="task one", resource="usd", limit=0.5, spent=0.75)
 
 
 async def test_sequence_numbers_are_never_used_again(tmp_path: Path) -> None:
