@@ -13,7 +13,7 @@ from kapelle.testing.places import Place, make_repository
 from kapelle.testing.survival import Ordeal, Over, room_for, unmount
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo" / "repository"
-GROUPS = 6
+GROUPS = 4
 """In how many runs all blows are dealt, if each run lasts long enough for its share."""
 
 
