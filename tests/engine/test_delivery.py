@@ -297,6 +297,24 @@ async def test_a_target_that_moved_and_breaks_with_merged_work_is_held_up(here: 
     ]
 
 
+async def test_a_person_who_brings_both_together_as_told_ends_what_was_held_up(here: SmallWorld) -> None:
+    here.host.commands["make test"] = lambda files: None if files.get("theirs.py", "2") == "2" else "they do not fit"
+    here.points.hold("merge:done")
+    here.host.plays("api", writes({"api.py": "1"}))
+    run_id = await here.submit(run_spec())
+    leader = await here.lead()
+    await leader.run()
+    here.repository.push({"theirs.py": "1"})
+    here.points.release("merge:done")
+    await leader.run()
+    integration = await here.integration()
+    assert f"on main, git merge {integration.tip[:10]} " in integration.remedy
+    theirs = here.repository.merge_by_hand(integration.tip, lambda files: {**files, "theirs.py": "2"})
+    await leader.run_out()
+    assert (await here.run(run_id)).state is RunState.COMPLETED
+    assert here.target == theirs
+
+
 def breaks_together(files: Files) -> str | None:
     return "they do not fit" if {"first.py", "theirs.py"} <= set(files) else None
 
