@@ -7,7 +7,7 @@ from kapelle.core.events import TargetDelivered, TargetHeldUp
 from kapelle.core.merge import DeliveryMode
 from kapelle.core.requests import Cancel, Resume
 from kapelle.core.run import RunState
-from kapelle.core.task import TaskState
+from kapelle.core.task import TaskSpec, TaskState
 from kapelle.testing.factories import run_spec, task
 from kapelle.testing.git import Files
 from kapelle.testing.hosts import ScriptedProcess, crashes, writes
@@ -295,6 +295,87 @@ async def test_a_target_that_moved_and_breaks_with_merged_work_is_held_up(here: 
     assert [event.reason for event in await here.events(TargetHeldUp)] == [
         "main has moved on, and check/test fails on both together"
     ]
+
+
+async def test_a_person_who_brings_both_together_as_told_ends_what_was_held_up(here: SmallWorld) -> None:
+    here.host.commands["make test"] = lambda files: None if files.get("theirs.py", "2") == "2" else "they do not fit"
+    here.points.hold("merge:done")
+    here.host.plays("api", writes({"api.py": "1"}))
+    run_id = await here.submit(run_spec())
+    leader = await here.lead()
+    await leader.run()
+    here.repository.push({"theirs.py": "1"})
+    here.points.release("merge:done")
+    await leader.run()
+    integration = await here.integration()
+    assert f"on main, git merge {integration.tip[:10]} " in integration.remedy
+    theirs = here.repository.merge_by_hand(integration.tip, lambda files: {**files, "theirs.py": "2"})
+    await leader.run_out()
+    assert (await here.run(run_id)).state is RunState.COMPLETED
+    assert here.target == theirs
+
+
+async def fails_together(here: SmallWorld, *others: TaskSpec, times: int) -> Leader:
+    """A run whose work does not pass with what a person has meanwhile put on the target, *times* times."""
+    reds = iter(range(times))
+
+    def check(files: Files) -> str | None:
+        together = {"api.py", "theirs.py"} <= set(files)
+        return "they do not fit" if together and next(reds, None) is not None else None
+
+    here.host.commands["make test"] = check
+    here.points.hold("merge:done")
+    here.host.plays("api", writes({"api.py": "1"}))
+    await here.submit(run_spec(task(), *others))
+    leader = await here.lead()
+    await leader.run()
+    here.repository.push({"theirs.py": "1"})
+    here.points.release("merge:done")
+    await leader.run()
+    return leader
+
+
+async def a_minute(here: SmallWorld, leader: Leader) -> None:
+    for _ in range(10):
+        here.clock.move(timedelta(seconds=6))
+        await leader.run()
+
+
+async def test_a_gate_that_fails_by_chance_on_what_has_moved_on_is_tried_once_more(here: SmallWorld) -> None:
+    leader = await fails_together(here, times=1)
+    await a_minute(here, leader)
+    assert set(here.repository.files("main")) == {"README.md", "api.py", "theirs.py"}
+
+
+async def test_what_does_not_pass_together_is_not_gated_again_and_again(here: SmallWorld) -> None:
+    leader = await fails_together(here, times=100)
+    before = len(here.host.ran)
+    await a_minute(here, leader)
+    assert len(here.host.ran) == before + 1
+    assert len(await here.events(TargetHeldUp)) == 1
+
+
+async def test_changes_go_on_while_merged_work_does_not_pass_with_the_target(here: SmallWorld) -> None:
+    leader = await fails_together(here, task("ui"), times=100)
+    await a_minute(here, leader)
+    before = len(here.host.ran)
+    writes({"ui.py": "1"})(here.process("ui"), "")
+    await leader.run()
+    assert (await here.task("ui")).state is TaskState.COMPLETED
+    assert [ran.passed for ran in here.host.ran[before:]] == [True, True]
+
+
+@pytest.mark.parametrize("moved", [True, False], ids=["the-target-moves-again", "a-person-says-so"])
+async def test_what_did_not_pass_together_is_gated_again_when(here: SmallWorld, moved: bool) -> None:
+    leader = await fails_together(here, times=2)
+    await a_minute(here, leader)
+    (run,) = await here.store.read(lambda view: view.runs.open())
+    if moved:
+        here.repository.push({"more.py": "1"})
+    else:
+        await here.ask(Resume(run_id=run.run_id))
+    await a_minute(here, leader)
+    assert (await here.run(run.run_id)).state is RunState.COMPLETED
 
 
 def breaks_together(files: Files) -> str | None:

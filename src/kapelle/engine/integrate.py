@@ -1,13 +1,13 @@
 """Integrating a batch of changes: what is done in git and on disk, and what came of it. The stage writes it down."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 from kapelle.core.attempt import Attempt
 from kapelle.core.errors import WorkspaceFailed
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import Gate, Verdict
-from kapelle.core.git import Commit, Signature, WorkspaceOrder
+from kapelle.core.git import Commit, Conflict, Signature, WorkspaceOrder
 from kapelle.core.ids import BatchId
 from kapelle.core.merge import Change, Integration, hold_up, undelivered
 from kapelle.core.plain_text import shown_files
@@ -24,6 +24,8 @@ from kapelle.engine.world import World
 
 Rooms = tuple[tuple[Run, WorkspaceRow], ...]
 """The runs whose work is on one line, each with the workspace in which it gates merged trees."""
+TRIES = 2
+"""How often a gate may fail on undelivered work and a target that has moved on before it is left to a person."""
 MERGER = "Kapelle"
 MERGER_EMAIL = "merge-queue@agents.kapelle.invalid"
 
@@ -133,6 +135,27 @@ class Tried:
     room_ready: bool = False
 
 
+@frozen
+class _Both:
+    """Undelivered work together with a target that has moved on by itself."""
+
+    commit: Commit | None = None
+    """None when they conflict, or are known not to pass."""
+    conflicts: tuple[Conflict, ...] = ()
+    proven: tuple[Proven, ...] = ()
+    failing: str = ""
+    """The check that fails on them, if one does."""
+
+
+@frozen
+class _Failed:
+    """What did not pass together."""
+
+    what: Hashable
+    failing: str
+    times: int
+
+
 @dataclass(slots=True)
 class _Pile:
     """Changes that were merged one onto the other."""
@@ -154,6 +177,8 @@ class Integrator:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._failed: dict[tuple[str, str, str], _Failed] = {}
+        """By line: what did not pass together with its target when that was last tried."""
 
     async def integrate(self, trial: Trial) -> Tried:
         """Merge the changes onto the tip, gate what comes of it, and say how it went.
@@ -248,19 +273,18 @@ class Integrator:
 
     async def _onto(self, trial: Trial, target: str) -> tuple[str, tuple[Proven, ...]]:
         """Return the commit to merge onto: all that was merged and all that the target holds meanwhile."""
-        repository, tip = trial.repository, undelivered(trial.integration)
-        if tip is None or await self._world.repositories.is_ancestor(repository, tip, target):
+        repository, integration = trial.repository, trial.integration
+        tip = undelivered(integration)
+        if integration is None or tip is None or await self._world.repositories.is_ancestor(repository, tip, target):
             return target, ()
         if await self._world.repositories.is_ancestor(repository, target, tip):
             return tip, ()
         # The target moved on by itself while merged work was not delivered: bring both together first, and prove it.
-        signature = self._signed(f"Merge undelivered work into {trial.target}\n")
-        both = await self._world.repositories.merge(repository, target, tip, signature)
-        if both.commit is None:
+        both = await self._together(integration, trial.rooms, target)
+        if both.failing or both.commit is None:
             # A person must settle this; until then the queue goes on, on what it has proven.
             return tip, ()
-        proven, failing = await self._prove(trial.rooms, both.commit, repository, target)
-        return (tip, ()) if failing else (both.commit.commit, proven)
+        return both.commit.commit, both.proven
 
     async def catch_up(self, integration: Integration, rooms: Rooms) -> tuple[Integration, tuple[Proven, ...]]:
         """Merge undelivered work onto a target that has moved on by itself, and prove it with every gate of its runs."""
@@ -268,17 +292,38 @@ class Integrator:
         target = await self._world.repositories.resolve(repository, f"refs/heads/{name}")
         if target is None:
             return _gone(integration), ()
-        signature = self._signed(f"Merge undelivered work into {name}\n")
-        both = await self._world.repositories.merge(repository, target, integration.tip, signature)
+        both = await self._together(integration, rooms, target)
+        if both.failing:
+            why = f"{name} has moved on, and {both.failing} fails on both together"
+            return hold_up(integration, why, f"Mend it: on {name}, {_by_hand(integration)}"), both.proven
         if both.commit is None:
             files = shown_files(found.file for found in both.conflicts)
             why = f"{name} has moved on and conflicts with merged work in {files}"
             return hold_up(integration, why, f"Bring both together: on {name}, {_by_hand(integration)}"), ()
-        proven, failing = await self._prove(rooms, both.commit, repository, target)
+        return replace(integration, tip=both.commit.commit, held_up=""), both.proven
+
+    async def _together(self, integration: Integration, rooms: Rooms, target: str) -> _Both:
+        """Merge undelivered work onto *target*, and prove it.
+
+        What fails may do so by chance, and is tried once more; then no more, until one of them has moved or a person says so:
+        a target that is held up is looked at every few seconds, and a gate takes its time.
+        """
+        line = integration.repository, integration.target, integration.line
+        what = target, integration.tip, tuple(run.run_id for run, _ in rooms)
+        failed = self._failed.get(line)
+        times = failed.times if failed is not None and failed.what == what else 0
+        if failed is not None and times >= TRIES and integration.held_up:
+            return _Both(failing=failed.failing)
+        signature = self._signed(f"Merge undelivered work into {integration.target}\n")
+        merged = await self._world.repositories.merge(integration.repository, target, integration.tip, signature)
+        if merged.commit is None:
+            return _Both(conflicts=tuple(merged.conflicts))
+        proven, failing = await self._prove(rooms, merged.commit, integration.repository, target)
         if failing:
-            why = f"{name} has moved on, and {failing} fails on both together"
-            return hold_up(integration, why, f"Mend it: on {name}, {_by_hand(integration)}"), proven
-        return replace(integration, tip=both.commit.commit, held_up=""), proven
+            self._failed[line] = _Failed(what=what, failing=failing, times=times + 1)
+        else:
+            self._failed.pop(line, None)
+        return _Both(commit=merged.commit, proven=proven, failing=failing)
 
     async def _prove(self, rooms: Rooms, both: Commit, repository: str, target: str) -> tuple[tuple[Proven, ...], str]:
         """Run every gate of *rooms*' runs on *both*; return what passed, and which check failed, if one did."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -72,6 +72,15 @@ class MemoryRepository:
         files: dict[str, str | None] = {**(self.files(old) if old is not None else {}), **changes}
         kept = {name: content for name, content in files.items() if content is not None}
         made = self.commit(kept, [old] if old is not None else [], message="by hand")
+        self.move(ref, made.commit)
+        return made.commit
+
+    def merge_by_hand(self, commit: str, mend: Callable[[Files], Files], *, branch: str = "main") -> str:
+        """Merge *commit* on *branch* as a person does, who mends what does not fit, and return the merge."""
+        ref = f"refs/heads/{branch}"
+        old = self.refs[ref]
+        files, _ = self.merge_files(old, commit)
+        made = self.commit(mend(files), [old, commit], message="by hand")
         self.move(ref, made.commit)
         return made.commit
 

@@ -291,6 +291,9 @@ class Watch:
         tasks, runs = seen.tasks.values(), seen.runs.values()
         found = [f"{entry.name} is {entry.state} ({entry.waits_for})" for entry in tasks if entry.state not in TERMINAL]
         found += [f"{run.spec.name} is {run.state}" for run in runs if run.state not in RUN_TERMINAL]
+        if found:
+            # Why it does not end: what nobody has settled.
+            found += [f"{entry.target} is held up: {entry.why}" for entry in seen.integrations if entry.held_up]
         found += [f"a process of {process.task} lives" for process in here.host.live()]
         found += [f"{path} is left" for path in here.git.directories]
         found += [str(row) for row in await here.store.read(lambda view: view.agents.workspaces())]

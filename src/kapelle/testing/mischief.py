@@ -36,14 +36,18 @@ def fits(files: Files) -> str | None:
     return None
 
 
+def mended(files: Files) -> Files:
+    """Return *files* with everything mended that ``fits`` finds wrong in them."""
+    whole = {name: "mended" if has_markers(content) or "broken" in content else content for name, content in files.items()}
+    return {**whole, **{name: "1" for name in ("left", "right") if name in files}}
+
+
 def does_well(process: ScriptedProcess, _: str = "") -> None:
     """Do what every agent does once all is healed: mend whatever it finds, and its own work."""
-    for name, content in list(process.directory.files.items()):
-        if has_markers(content) or "broken" in content:
-            process.write(name, "mended")
-    for name in ("left", "right"):
-        if name in process.directory.files:
-            process.write(name, "1")
+    files = process.directory.files
+    for name, content in mended(files).items():
+        if content != files[name]:
+            process.write(name, content)
     process.write(f"{process.task}.py", "well")
     process.done("all is well")
 

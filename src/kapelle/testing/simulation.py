@@ -43,7 +43,7 @@ from kapelle.testing.factories import CODER, NOBODY, ONCE, run_spec, task
 from kapelle.testing.fakes import Flight
 from kapelle.testing.hosts import ScriptedProcess
 from kapelle.testing.invariants import KeepingWorkspaces, Watch
-from kapelle.testing.mischief import ACTS, GRIEF, LONG, PLACES, does_well, ends_at_once, fits, goes_deaf
+from kapelle.testing.mischief import ACTS, GRIEF, LONG, PLACES, does_well, ends_at_once, fits, goes_deaf, mended
 from kapelle.testing.stores import LeaderDied
 from kapelle.testing.worlds import Leader, SmallWorld, world
 
@@ -457,9 +457,13 @@ class Simulation(RuleBasedStateMachine):
         try:
             self.heal()
         finally:
-            self.do(self.opened.__aexit__(None, None, None))
-            self.runner.close()
-            self.folder.cleanup()
+            self.close()
+
+    def close(self) -> None:
+        """Give back what the world has of this machine."""
+        self.do(self.opened.__aexit__(None, None, None))
+        self.runner.close()
+        self.folder.cleanup()
 
     def heal(self) -> None:
         """Heal every fault, do what waits for a person, and go on until all is at rest."""
@@ -489,14 +493,16 @@ class Simulation(RuleBasedStateMachine):
         assert not left, "\n".join(left)
 
     def settle_with_the_target(self) -> None:
-        """Do what a person must: mend what others broke on the target, and settle its conflicts with merged work."""
+        """Do what a person must: mend what others broke on the target, and bring it and merged work together as told."""
         repository = self.here.repository
-        if fits(repository.files("main")) is not None:
-            repository.push({"left": "1", "right": "1"})
+        files = repository.files("main")
+        if fits(files) is not None:
+            repository.push(mended(files))
         for entry in self.do(self.here.store.read(lambda view: view.changes.integrations())):
-            files, (_, conflicts) = repository.files(entry.tip), repository.merge_files("main", entry.tip)
-            if entry.held_up and conflicts:
-                repository.push({name: files.get(name) for name in conflicts})
+            told = f"git merge {entry.tip[:10]} " in entry.remedy
+            # What fits is for the leader to bring together: a person who did it too would hide that it does not.
+            if told and fits(repository.merge_files("main", entry.tip)[0]) is not None:
+                repository.merge_by_hand(entry.tip, mended)
 
     async def at_rest(self) -> bool:
         """Say whether every run has ended."""
