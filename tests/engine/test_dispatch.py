@@ -12,7 +12,7 @@ from kapelle.core.run import Limits, RunState
 from kapelle.core.task import Priority, TaskState, Wait
 from kapelle.core.template import Scope
 from kapelle.core.workflow import WorkflowTask
-from kapelle.engine.dispatch import FEW, WORD
+from kapelle.engine.due import FEW, WORD
 from kapelle.testing.evaluating import PlainEvaluator
 from kapelle.testing.factories import CODER, run_spec, task, workflow
 from kapelle.testing.hosts import answers, crashes, troubled, writes

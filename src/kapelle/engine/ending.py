@@ -9,6 +9,7 @@ from kapelle.core.attempt import COUNTS, TRIES_AGAIN_FREELY, Attempt, Outcome
 from kapelle.core.errors import Defect
 from kapelle.core.events import MOVED, AttemptEnded, RunEnded, TaskCompleted, TaskFailed, TaskMoved, TaskWaited
 from kapelle.core.merge import ChangeState, DeliveryMode
+from kapelle.core.paths import after, name_of
 from kapelle.core.retry import delay
 from kapelle.core.run import Run, RunState
 from kapelle.core.shapes import without_shapes
@@ -68,8 +69,8 @@ def finish(tx: Tx, task: Task, to: TaskState, *, failure: Failure | None = None,
         ended = replace(advance(fresh, state, tx.now), failure=why)
         tx.tasks.put(ended)
         tx.log(moved_event(ended, fresh.state, remark))
-        _withdraw(tx, ended)
         run = run_of(tx, ended)
+        _withdraw(tx, ended, run.spec.project)
         tx.runs.put(replace(run, unfinished=run.unfinished - 1))
         met = state in MEETS_A_NEED or (state is TaskState.FAILED and ended.spec.on_failure is OnFailure.CONTINUE)
         for other in tx.tasks.needed_by(ended.task_id):
@@ -94,7 +95,7 @@ def _met(tx: Tx, task: Task) -> None:
         tx.log(TaskWaited(run_id=task.run_id, task_id=task.task_id, waits_for=waits))
 
 
-def _withdraw(tx: Tx, task: Task) -> None:
+def _withdraw(tx: Tx, task: Task, project: str) -> None:
     """End what a terminal task still has open: its attempt, its change in the queue."""
     if task.attempt_id is not None:
         attempt = tx.attempts.get(task.attempt_id)
@@ -105,6 +106,9 @@ def _withdraw(tx: Tx, task: Task) -> None:
                 TaskState.REJECTED: Outcome.REJECTED,
             }.get(task.state, Outcome.CANCELLED)
             close(tx, attempt, outcome)
+            if task.state is TaskState.COMPLETED:
+                before = tx.history.alike(project, name_of(task.spec), attempt.config)
+                tx.history.put(after(before, project, task.spec, attempt.config, tx.now - attempt.started_at))
     if task.state is not TaskState.COMPLETED:
         for change in tx.changes.of_task(task.task_id):
             if change.state is ChangeState.QUEUED:
