@@ -274,7 +274,11 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
             hints=FileHints(home / "hints"),
             evaluator=evaluator,
             folders=Folders(root=str(home)),
-            settings=EngineSettings(slots=configuration.settings.slots, lead_timeout=configuration.settings.lead_timeout),
+            settings=EngineSettings(
+                slots=configuration.settings.slots,
+                keep_free=configuration.settings.keep_free,
+                lead_timeout=configuration.settings.lead_timeout,
+            ),
         )
         leadership = SqliteLeadership(store, str(home / LOCK))
         engine = Engine(world, leadership, processes.me())

@@ -154,7 +154,7 @@ class Reckoning:
             memory += choice.memory
             cpus += choice.cpus
             if agent.created_at > self._now - SETTLING:
-                young += max(choice.memory, choice.least_memory)
+                young += choice.memory
             task = self._view.tasks.get(agent.task_id)
             if task is not None:
                 writing.setdefault(run.spec.project, []).extend(task.spec.writes)
