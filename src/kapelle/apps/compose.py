@@ -138,7 +138,12 @@ def last_port(home: Path) -> int | None:
     return remembered(home / PORT)
 
 
-def _host() -> Host:
+def host() -> Host:
+    """Return this machine as a host.
+
+    Raises:
+        ProgramMissing: Kapelle is not installed as a package.
+    """
     hosts = _Lazy("host")
     if "local" not in hosts:
         raise ProgramMissing("Kapelle is not installed as a package", remedy="Install it: pip install -e .")
@@ -252,7 +257,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
             store=store,
             clock=clock,
             chance=chance,
-            host=_host(),
+            host=host(),
             drivers=drivers(),
             sandboxes=sandboxes(),
             ways=LocalWays(),

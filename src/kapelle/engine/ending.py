@@ -70,7 +70,9 @@ def finish(tx: Tx, task: Task, to: TaskState, *, failure: Failure | None = None,
         tx.tasks.put(ended)
         tx.log(moved_event(ended, fresh.state, remark))
         run = run_of(tx, ended)
-        _withdraw(tx, ended, run.spec.project)
+        _withdraw(tx, ended)
+        if state is TaskState.COMPLETED:
+            _remember(tx, ended, run.spec.project)
         tx.runs.put(replace(run, unfinished=run.unfinished - 1))
         met = state in MEETS_A_NEED or (state is TaskState.FAILED and ended.spec.on_failure is OnFailure.CONTINUE)
         for other in tx.tasks.needed_by(ended.task_id):
@@ -95,7 +97,7 @@ def _met(tx: Tx, task: Task) -> None:
         tx.log(TaskWaited(run_id=task.run_id, task_id=task.task_id, waits_for=waits))
 
 
-def _withdraw(tx: Tx, task: Task, project: str) -> None:
+def _withdraw(tx: Tx, task: Task) -> None:
     """End what a terminal task still has open: its attempt, its change in the queue."""
     if task.attempt_id is not None:
         attempt = tx.attempts.get(task.attempt_id)
@@ -106,13 +108,19 @@ def _withdraw(tx: Tx, task: Task, project: str) -> None:
                 TaskState.REJECTED: Outcome.REJECTED,
             }.get(task.state, Outcome.CANCELLED)
             close(tx, attempt, outcome)
-            if task.state is TaskState.COMPLETED:
-                before = tx.history.alike(project, name_of(task.spec), attempt.config)
-                tx.history.put(after(before, project, task.spec, attempt.config, tx.now - attempt.started_at))
     if task.state is not TaskState.COMPLETED:
         for change in tx.changes.of_task(task.task_id):
             if change.state is ChangeState.QUEUED:
                 tx.changes.put(replace(change, state=ChangeState.WITHDRAWN, ended_at=tx.now))
+
+
+def _remember(tx: Tx, task: Task, project: str) -> None:
+    """Write down how long a task took that is completed: the attempt that was accepted, from its start to what was merged."""
+    attempt = tx.attempts.get(task.attempt_id) if task.attempt_id is not None else None
+    # What takes no time has no agent, and there is nothing to learn from it.
+    if attempt is not None and attempt.started_at < tx.now:
+        before = tx.history.alike(project, name_of(task.spec), attempt.config)
+        tx.history.put(after(before, project, task.spec, attempt.config, tx.now - attempt.started_at))
 
 
 def close(tx: Tx, attempt: Attempt, outcome: Outcome, message: str = "") -> None:
