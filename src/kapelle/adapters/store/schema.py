@@ -81,7 +81,6 @@ tasks = Table(
     _text("waits_for", null=True),
     _text("detail"),
     _real("rank"),
-    Column("path", Float, nullable=False, server_default="0"),
     _whole("unmet"),
     _whole("held"),
     _whole("unapproved"),
@@ -98,6 +97,7 @@ tasks = Table(
     _text("result", null=True),
     _text("commit", null=True),
     _text("retry_of", null=True),
+    Column("path", Float, nullable=False, server_default="0"),
 )
 # The conditions of the partial indexes are literals: SQLite uses such an index only when the query says the same words.
 READY = "state = 'pending' AND unmet = 0 AND held = 0 AND unapproved = 0"
