@@ -230,8 +230,7 @@ def test_work_is_spread_over_hosts_or_fills_them() -> None:
     ],
 )
 def test_a_limit_that_is_reached_is_told_with_its_number(group: Group, words: str) -> None:
-    account = group if group.of is Of.ACCOUNT else None
-    demand = _demand("a", project="shop", limits=((group, 2),), account=account)
+    demand = _demand("a", project="shop", limits=((group, 2),))
     assert place([demand], _room(9, live_by={group: 2}))[1][0].detail == words
 
 
@@ -246,9 +245,14 @@ def test_the_limit_of_a_model_holds_for_all_configs_with_it() -> None:
 
 def test_an_account_that_has_just_come_back_starts_one_at_a_time() -> None:
     account = Group(Of.ACCOUNT, "mine", "id")
-    demands = [_demand("a", account=account), _demand("b", 1, account=account)]
+    choice = Choice(config="dev", groups=(Group(Of.CONFIG, "dev"), account), account=account)
+    demands = [
+        _demand("a", choices=(choice,)),
+        _demand("b", 1, choices=(choice, _choice("offline"))),
+        _demand("c", 2, choices=(choice,)),
+    ]
     placed, waiting = place(demands, _room(9, starts={account: 1}, why={account: "one after the other"}))
-    assert len(placed) == 1
+    assert [(each.task_id, each.config) for each in placed] == [("a", "dev"), ("b", "offline")]
     assert (waiting[0].wait, waiting[0].detail) == (Wait.LIMIT, "one after the other")
 
 

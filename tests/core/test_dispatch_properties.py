@@ -22,10 +22,14 @@ GB = 1_000_000_000
 globs = st.sampled_from(["src/*", "src/a.py", "docs/**", "tests/*.py", "README.md"])
 
 
-def _choice(config: str, *, memory: int = 0, cpus: float = 0.0, model: int | None = None) -> Choice:
+def _choice(config: str, *, memory: int = 0, cpus: float = 0.0, model: int | None = None, account: int | None = None) -> Choice:
     own, limit = Group(Of.CONFIG, config), LIMITS[config]
     limits = (() if limit is None else ((own, limit),)) + (() if model is None else ((MODEL, model),))
-    return Choice(config=config, groups=(own, MODEL), limits=limits, memory=memory, cpus=cpus)
+    if account is not None:
+        limits = (*limits, (ACCOUNT, account))
+    mine = ACCOUNT if config != "tester" else None
+    groups = (own, MODEL) if mine is None else (own, MODEL, mine)
+    return Choice(config=config, groups=groups, account=mine, limits=limits, memory=memory, cpus=cpus)
 
 
 CHOICES = st.lists(st.sampled_from(sorted(LIMITS)), min_size=1, max_size=3, unique=True)
@@ -34,13 +38,13 @@ CHOICES = st.lists(st.sampled_from(sorted(LIMITS)), min_size=1, max_size=3, uniq
 @st.composite
 def _demands(draw: st.DrawFn) -> list[Demand]:
     found: list[Demand] = []
-    most = {group: draw(st.integers(0, 4)) for group in (ACCOUNT, *(Group(Of.RUN, run) for run in RUNS))}
+    most = {Group(Of.RUN, run): draw(st.integers(0, 4)) for run in RUNS}
     most |= {Group(Of.PROJECT, name): draw(st.integers(0, 5)) for name in ("shop", "blog")}
-    model = draw(st.none() | st.integers(0, 4))
+    model, account = draw(st.none() | st.integers(0, 4)), draw(st.none() | st.integers(0, 4))
     for number in range(draw(st.integers(0, 12))):
         run_id = draw(st.sampled_from(RUNS))
         project = PROJECTS[run_id]
-        limited = [Group(Of.RUN, run_id), Group(Of.PROJECT, project), ACCOUNT]
+        limited = [Group(Of.RUN, run_id), Group(Of.PROJECT, project)]
         demand = Demand(
             task_id=TaskId(f"t-{number}"),
             run_id=run_id,
@@ -48,14 +52,13 @@ def _demands(draw: st.DrawFn) -> list[Demand]:
             rank=draw(st.integers(0, 300)),
             priority=draw(st.sampled_from([Priority.NORMAL, Priority.HIGH])),
             choices=tuple(
-                _choice(name, memory=draw(st.integers(0, 3)) * GB, cpus=draw(st.integers(0, 2)), model=model)
+                _choice(name, memory=draw(st.integers(0, 3)) * GB, cpus=draw(st.integers(0, 2)), model=model, account=account)
                 for name in draw(CHOICES)
             ),
             strategy=draw(st.sampled_from(Strategy)),
             limits=tuple((group, most[group]) for group in limited if draw(st.booleans())),
             writes=tuple(draw(st.lists(globs, max_size=2))),
             returning=draw(st.booleans()),
-            account=draw(st.sampled_from([None, ACCOUNT])),
             slotless=draw(st.integers(0, 5)) == 0,
         )
         found.append(demand)
@@ -101,7 +104,7 @@ def _chosen(demand: Demand, placement: Placement) -> Choice:
 def test_every_task_gets_a_placement_or_a_reason(demands: list[Demand], room: Room) -> None:
     placed, waiting = place(demands, room)
     assert Counter(each.task_id for each in (*placed, *waiting)) == Counter(each.task_id for each in demands)
-    assert all(each.detail or each.rule == "account" for each in waiting)
+    assert all(each.detail or each.rule == "starts" for each in waiting)
 
 
 @quick
@@ -115,7 +118,7 @@ def test_no_limit_is_ever_exceeded(demands: list[Demand], room: Room) -> None:
         # Limits may differ from task to task: each holds for the task that brings it.
         assert all(live[group] <= most for group, most in (*demand.limits, *choice.limits))
     for account, most in room.starts.items():
-        assert sum(demand.account == account for demand, _ in placed) <= most
+        assert sum(_chosen(demand, placement).account == account for demand, placement in placed) <= most
 
 
 @quick
@@ -146,7 +149,7 @@ def test_the_placements_of_a_plan_fit_in_any_order(demands: list[Demand], room: 
         choice = _chosen(demand, placement)
         host = next(host for host in room.hosts if host.name == placement.host)
         assert not list(tally.against(choice, host))
-        assert not list(tally.in_the_way(demand.account, demand.limits))
+        assert not list(tally.in_the_way(demand.limits))
         tally.take(choice, host.name, demand.groups)
 
 
@@ -161,7 +164,7 @@ def test_nobody_waits_while_there_is_room_for_them(demands: list[Demand], room: 
 
 
 def _plain(demand: Demand) -> Demand:
-    return replace(demand, choices=(Choice(config="tester"),), limits=(), account=None, slotless=False, writes=())
+    return replace(demand, choices=(Choice(config="tester"),), limits=(), slotless=False, writes=())
 
 
 @quick

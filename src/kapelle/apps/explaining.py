@@ -155,7 +155,7 @@ def _told(view: View, refusal: Refusal) -> Reason:
             changes = _ENDS.format(named) if live else "with more slots: limits.slots in project.yml, or KAPELLE_SLOTS"
         case "memory":
             changes = "when an agent ends, or other programs give memory back; measured every 5s"
-        case "account":
+        case "starts":
             changes = "by itself"
         case _:
             changes = "when one of them ends"

@@ -32,14 +32,12 @@ class Demand:
     """The agent configs that it may be given to, the preferred first."""
     strategy: Strategy = Strategy.LEAST_LOADED
     limits: Limits = ()
-    """Of its run, its project and its account."""
+    """Of its run and its project."""
     writes: tuple[str, ...] = ()
     returning: bool = False
     """It has a workspace and a conversation already and only needs its agent back."""
     at: str | None = None
     """The only host that it can go to, since its workspace is there."""
-    account: Group | None = None
-    """The account whose model calls it makes; None where it makes none."""
     slotless: bool = False
     """It takes no room at all (no process)."""
 
@@ -56,8 +54,7 @@ class Demand:
     @property
     def groups(self) -> tuple[Group, ...]:
         """Where its agent is counted, whatever the config."""
-        account = (self.account,) if self.account is not None else ()
-        return (self.its_run, self.its_project, *account)
+        return (self.its_run, self.its_project)
 
 
 @frozen
@@ -156,7 +153,7 @@ def refusal_of(demand: Demand, tally: Tally) -> Refusal | None:
                 continue
             refusal = next(tally.against(choice, host), None)
             if refusal is None:
-                return next(tally.in_the_way(demand.account, demand.limits), None)
+                return next(tally.in_the_way(demand.limits), None)
             first = first or refusal
     return first or Refusal(wait=Wait.CAPACITY, rule="host", detail=f"its workspace is on {demand.at}, which is not here")
 
@@ -166,7 +163,7 @@ def hindrances(demand: Demand, tally: Tally) -> Iterator[Refusal]:
     told: set[str] = set()
     named = [(choice, host) for choice in demand.choices for host in tally.hosts if demand.at in {None, host.name}]
     for refusal in (
-        *tally.in_the_way(demand.account, demand.limits),
+        *tally.in_the_way(demand.limits),
         *(refusal for choice, host in named for refusal in tally.against(choice, host)),
     ):
         if refusal.detail not in told:

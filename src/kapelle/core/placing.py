@@ -52,7 +52,9 @@ class Choice:
 
     config: str
     groups: tuple[Group, ...] = ()
-    """Where its agents are counted, beside those of the task."""
+    """Where its agents are counted, beside those of the task: its own group first."""
+    account: Group | None = None
+    """The account whose model calls it makes, which is one of its groups; None where it makes none."""
     limits: Limits = ()
     memory: int = 0
     """Bytes that it asks for: they are promised to it as long as it lives."""
@@ -154,14 +156,11 @@ class Tally:
         """How many slots are left, on all hosts."""
         return sum(max(host.slots - self._live[host.name], 0) for host in self.hosts)
 
-    def in_the_way(self, account: Group | None, limits: Limits) -> Iterator[Refusal]:
-        """Yield what keeps every agent from a task with these, whatever its config and host."""
+    def in_the_way(self, limits: Limits) -> Iterator[Refusal]:
+        """Yield what keeps every agent from a task with these *limits*, whatever its config and host."""
         for group, most in limits:
             if self.live_by[group] >= most:
                 yield at_limit(group, most)
-        bound = self._begun.starts.get(account) if account is not None else None
-        if account is not None and bound is not None and self._starts[account] >= bound:
-            yield Refusal(wait=Wait.LIMIT, rule="account", detail=self._begun.why.get(account, ""))
 
     def against(self, choice: Choice, host: HostRoom) -> Iterator[Refusal]:
         """Yield what keeps an agent of *choice* from *host*."""
@@ -170,6 +169,10 @@ class Tally:
         for group, most in choice.limits:
             if self.live_by[group] >= most:
                 yield at_limit(group, most)
+        account = choice.account
+        bound = self._begun.starts.get(account) if account is not None else None
+        if account is not None and bound is not None and self._starts[account] >= bound:
+            yield Refusal(wait=Wait.LIMIT, rule="starts", detail=self._begun.why.get(account, ""))
         yield from self._memory_short(choice, host)
         if choice.cpus and host.cpus is not None:
             promised = host.cpus_promised + self._cpus.get(host.name, 0.0)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core.account import Account, account_of, may_start, told
-from kapelle.core.agent import Agent, AgentConfig
+from kapelle.core.agent import AgentConfig
 from kapelle.core.dispatch import Demand, Room
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AccountId, RunId
@@ -47,7 +47,6 @@ class _Alike:
 
     choices: tuple[Choice, ...]
     limits: Limits
-    account: Group | None
     slotless: bool
 
 
@@ -95,7 +94,6 @@ class Reckoning:
             returning=returning,
             # There is one host: whatever workspace there is, is there.
             at=self._around.host if returning else None,
-            account=its.account,
             slotless=its.slotless,
         )
 
@@ -104,27 +102,33 @@ class Reckoning:
         found = self._alike.get(key)
         if found is None:
             drivers = [self._around.driver(run.spec.config(name).program).capabilities for name in configs]
-            account = _account(run.spec) if any(driver.uses_gateway for driver in drivers) else None
             made = [self._made(run.spec, run.spec.config(name)) for name in configs]
             found = self._alike[key] = _Alike(
                 choices=tuple(replace(choice, spare=choice.spare - required) for choice in made),
-                limits=_limits(run, account),
-                account=account,
+                limits=_limits(run),
                 slotless=drivers[0].immediate,
             )
         return found
 
     def _made(self, spec: RunSpec, config: AgentConfig) -> Choice:
-        own, *further = groups_of(spec, config)
-        limits: list[tuple[Group, int]] = [] if config.limit is None else [(own, config.limit)]
-        by_model = dict(spec.limits.models)
-        limits += [(group, by_model[group.name]) for group in further if group.name in by_model]
+        driver = self._around.driver(config.program).capabilities
+        account = account_of(spec.upstream)
+        own = Group(Of.CONFIG, config.name, spec.project)
+        of_model = Group(Of.MODEL, config.model, account.account_id) if config.model is not None else None
+        of_account = _group(account) if driver.uses_gateway else None
+        # What there is of it, and how many there may be.
+        counted = [
+            (own, config.limit),
+            (of_model, dict(spec.limits.models).get(config.model or "")),
+            (of_account, spec.limits.account),
+        ]
         return Choice(
             config=config.name,
-            groups=(own, *further),
-            limits=tuple(limits),
+            groups=tuple(group for group, _ in counted if group is not None),
+            account=of_account,
+            limits=tuple((group, most) for group, most in counted if group is not None and most is not None),
             memory=self._memory(config),
-            least_memory=self._around.driver(config.program).capabilities.least_memory,
+            least_memory=driver.least_memory,
             cpus=config.asks.cpus,
             spare=len(config.abilities),
         )
@@ -148,9 +152,8 @@ class Reckoning:
             run = self.run(agent.run_id)
             if run is None:
                 continue
-            config = run.spec.config(agent.config)
-            live_by.update(self._groups(agent, run, config))
-            choice = self._made(run.spec, config)
+            choice = self._its(run, (agent.config,), 0).choices[0]
+            live_by.update([Group(Of.RUN, run.run_id), Group(Of.PROJECT, run.spec.project), *choice.groups])
             memory += choice.memory
             cpus += choice.cpus
             if agent.created_at > self._now - SETTLING:
@@ -169,12 +172,6 @@ class Reckoning:
             writing={project: tuple(globs) for project, globs in writing.items()},
         )
 
-    def _groups(self, agent: Agent, run: Run, config: AgentConfig) -> list[Group]:
-        found = [Group(Of.RUN, agent.run_id), Group(Of.PROJECT, run.spec.project), *groups_of(run.spec, config)]
-        if self._around.driver(config.program).capabilities.uses_gateway:
-            found.append(_account(run.spec))
-        return found
-
     def _host(self, live: int, promised: int, young: int, cpus: float) -> HostRoom:
         around = self._around
         free = None
@@ -192,29 +189,15 @@ class Reckoning:
         )
 
 
-def groups_of(spec: RunSpec, config: AgentConfig) -> tuple[Group, ...]:
-    """Return where agents of *config* are counted: its own group first."""
-    own = Group(Of.CONFIG, config.name, spec.project)
-    if config.model is None:
-        return (own,)
-    return (own, Group(Of.MODEL, config.model, account_of(spec.upstream).account_id))
-
-
 def _group(account: Account) -> Group:
     return Group(Of.ACCOUNT, account.name, account.account_id)
 
 
-def _account(spec: RunSpec) -> Group:
-    return _group(account_of(spec.upstream))
-
-
-def _limits(run: Run, account: Group | None) -> Limits:
+def _limits(run: Run) -> Limits:
     limits = run.spec.limits
     found: list[tuple[Group, int]] = []
     if limits.agents is not None:
         found.append((Group(Of.RUN, run.run_id), limits.agents))
     if limits.project is not None:
         found.append((Group(Of.PROJECT, run.spec.project), limits.project))
-    if limits.account is not None and account is not None:
-        found.append((account, limits.account))
     return tuple(found)

@@ -120,7 +120,8 @@ class DispatchStage:
         self._deploy(tx, placement.host, candidate.task, attempt)
 
     def _count_start(self, tx: Tx, candidate: Candidate, attempt: Attempt) -> None:
-        if self._counts and candidate.demand.account is not None:
+        program = candidate.run.spec.config(attempt.config).program
+        if self._counts and self._world.driver(program).capabilities.uses_gateway:
             self._accounts.begun(tx, candidate.run, attempt.attempt_id)
 
     def _begin(self, tx: Tx, task: Task, placement: Placement) -> tuple[Attempt, Task]:
