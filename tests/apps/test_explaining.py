@@ -76,6 +76,38 @@ async def test_who_goes_first_is_told_with_why(here: SmallWorld) -> None:
     assert [(ahead.name, ahead.why) for ahead in found.turn.first] == [("urgent", "priority high, this one normal")]
 
 
+@pytest.mark.parametrize(
+    ("minutes", "why"),
+    [(0, "critical path 10m00s, this one's 5m00s"), (20, "submitted 20m00s earlier")],
+)
+async def test_an_earlier_submission_and_a_longer_path_are_told_with_their_lengths(
+    here: SmallWorld, minutes: int, why: str
+) -> None:
+    here.set(slots=0)
+    leader = await here.lead()
+    await here.submit(run_spec(task("first", needs=()), task("behind", needs=("first",)), name="one"))
+    await leader.step("submit")
+    here.clock.move(timedelta(minutes=minutes))
+    await here.submit(run_spec(task("mine"), name="two"))
+    await leader.step("submit")
+    found = await explained(here, "mine")
+    assert found.turn is not None
+    assert [(ahead.name, ahead.why) for ahead in found.turn.first if ahead.name == "first"] == [
+        ("first", f"its run has the earlier turn: {why}")
+    ]
+
+
+async def test_a_share_is_told_with_its_numbers(here: SmallWorld) -> None:
+    here.set(slots=1)
+    await here.submit(run_spec(task("live"), task("mine"), name="one"))
+    leader = await here.lead()
+    await leader.run()
+    await here.submit(run_spec(task("other"), name="two"))
+    await leader.run()
+    (ahead,) = (await explained(here, "mine")).turn.first  # type: ignore[union-attr]
+    assert (ahead.name, ahead.why) == ("other", "its run has 0 live agents, this one's 1")
+
+
 async def test_what_a_task_needs_and_when_it_is_tried_again_are_told(here: SmallWorld) -> None:
     here.host.plays("api", crashes(), crashes(), crashes())
     await here.submit(run_spec(task("api"), task("ui", needs=("api",))))

@@ -43,7 +43,7 @@ class Ahead:
 
     task_id: TaskId
     name: str
-    run: str
+    run_id: str
     why: str
 
 
@@ -91,7 +91,7 @@ def explain(view: View, task: Task, run: Run, around: Around, now: datetime, *, 
         demand = reckoning.demand(task, run, wanted[0], returning=wanted[1])
         room = reckoning.room()
         reasons += [_told(view, refusal) for refusal in hindrances(demand, Tally(room))]
-        turn = _turn(view, reckoning, demand, room, now)
+        turn = _turn(view, reckoning, task, demand, room, now)
     waits = turn is not None or any(reason.rule not in {"approval", "question"} for reason in reasons)
     if waits and not led:
         reasons.append(Reason(rule="leader", detail="nobody leads, so nothing is started", changes="kapelle resume"))
@@ -162,16 +162,16 @@ def _told(view: View, refusal: Refusal) -> Reason:
     return Reason(rule=refusal.rule, detail=refusal.detail, changes=changes)
 
 
-def _turn(view: View, reckoning: Reckoning, mine: Demand, room: Room, now: datetime) -> Turn:
+def _turn(view: View, reckoning: Reckoning, task: Task, mine: Demand, room: Room, now: datetime) -> Turn:
     """Return who goes before *mine*: in the order in which all would be placed, if there were room for all."""
     page = list(view.tasks.due(now, LOOKED))
     more = len(page) == LOOKED
-    seen = {task.run_id for task in page}
+    seen = {each.run_id for each in page}
     for run_id in view.tasks.runs_due(RUNS) if more else ():
         if run_id not in seen:
             page += view.tasks.due_of_run(run_id, now, FIRST)
-    tasks = {task.task_id: task for task in page}
-    demands = [_free(demand) for task in page for demand in _demands(reckoning, task)]
+    tasks = {each.task_id: each for each in page}
+    demands = [_free(demand) for each in page for demand in _demands(reckoning, each)]
     if mine.task_id not in tasks:
         demands.append(_free(mine))
     # Without limits, and with no end of slots: what is left is whose turn it is.
@@ -180,7 +180,12 @@ def _turn(view: View, reckoning: Reckoning, mine: Demand, room: Room, now: datet
     place_of_mine = order.index(mine.task_id)
     by_id = {demand.task_id: demand for demand in demands}
     told = order[:place_of_mine][:TOLD]
-    first = tuple(_ahead(reckoning, tasks[task_id], by_id[task_id], mine, room) for task_id in told)
+    first = tuple(
+        Ahead(
+            task_id=other.task_id, name=other.name, run_id=other.run_id, why=_why(other, by_id[other.task_id], task, mine, room)
+        )
+        for other in (tasks[task_id] for task_id in told)
+    )
     return Turn(count=place_of_mine, more=more and mine.task_id not in tasks, first=first)
 
 
@@ -196,14 +201,8 @@ def _free(demand: Demand) -> Demand:
     return replace(demand, choices=choices, limits=(), slotless=False, at=None)
 
 
-def _ahead(reckoning: Reckoning, task: Task, other: Demand, mine: Demand, room: Room) -> Ahead:
-    run = reckoning.run(task.run_id)
-    name = f"{run.spec.name} ({run.run_id})" if run is not None else task.run_id
-    return Ahead(task_id=task.task_id, name=task.name, run=name, why=_why(other, mine, room))
-
-
-def _why(other: Demand, mine: Demand, room: Room) -> str:
-    """Say in words why *other* goes before *mine*."""
+def _why(first: Task, other: Demand, task: Task, mine: Demand, room: Room) -> str:
+    """Say in words why the task *first* goes before *task*."""
 
     def live(group: Group) -> int:
         return room.live_by.get(group, 0)
@@ -215,8 +214,23 @@ def _why(other: Demand, mine: Demand, room: Room) -> str:
     for group, its, what in ((other.its_project, mine.its_project, "project"), (other.its_run, mine.its_run, "run")):
         if group != its:
             has, have = live(group), live(its)
-            return f"its {what} has {has} live agents, this one's {have}" if has < have else f"its {what} has the earlier turn"
-    return "it was submitted earlier, or has the longer critical path" if other.rank < mine.rank else "it touches other files"
+            if has < have:
+                return f"its {what} has {has} live agents, this one's {have}"
+            return f"its {what} has the earlier turn: {_earlier(first, task)}"
+    if other.rank > mine.rank:
+        return "it touches no file that live agents write"
+    return _earlier(first, task)
+
+
+def _earlier(first: Task, task: Task) -> str:
+    """Say in words why the rank of *first* is smaller."""
+    earlier = task.submitted_at - first.submitted_at
+    if earlier >= timedelta(seconds=1):
+        return f"submitted {format_duration(earlier)} earlier"
+    if first.path > task.path:
+        longer, shorter = (format_duration(timedelta(seconds=each.path)) for each in (first, task))
+        return f"critical path {longer}, this one's {shorter}"
+    return "they are equal, and one must go first"
 
 
 # --- What was decided -------------------------------------------------------------------------------------------------
@@ -270,7 +284,7 @@ def explanation_json(found: Explanation) -> dict[str, Any]:
         else {
             "count": turn.count,
             "more": turn.more,
-            "first": [{"id": each.task_id, "name": each.name, "run": each.run, "why": each.why} for each in turn.first],
+            "first": [{"id": each.task_id, "name": each.name, "run": each.run_id, "why": each.why} for each in turn.first],
         },
         "placed": [_decision_json(each) for each in found.decisions],
     }

@@ -47,7 +47,7 @@ PAGES = 20
 """Batches of due tasks that are looked at in one step, at most."""
 FEW = 32
 """Due tasks that are looked at when there is no room for any: in front of those that wait already, others may have come."""
-RUNS = 64
+RUNS = 32
 """Runs of whose tasks the first are looked at in one step, beside those that come first by rank."""
 FIRST = 8
 """How many of each, at most."""

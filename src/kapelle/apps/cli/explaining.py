@@ -18,8 +18,9 @@ from kapelle.core.task import TERMINAL
 from kapelle.engine.demands import Around
 from kapelle.engine.missing import MissingDriver
 
-REASONS = (Column(name="RULE"), Column(name="WHAT", folds=True), Column(name="CHANGES", folds=True))
-AHEAD = (Column(name="TASK"), Column(name="RUN", folds=True), Column(name="WHY IT GOES FIRST", folds=True))
+# What CHANGES says may be a command to copy: it is never folded.
+REASONS = (Column(name="RULE"), Column(name="WHAT", folds=True), Column(name="CHANGES"))
+AHEAD = (Column(name="TASK"), Column(name="RUN"), Column(name="WHY IT GOES FIRST", folds=True))
 CONSIDERED = (
     Column(name="AGENT"),
     Column(name="HOST"),
@@ -72,7 +73,7 @@ def _print(told: Explanation) -> None:
         count = f"more than {told.turn.count}" if told.turn.more else str(told.turn.count or "none")
         console.print(f"Tasks that go first: {count}")
         if told.turn.first:
-            print_table(console, AHEAD, [(each.name, each.run, each.why) for each in told.turn.first])
+            print_table(console, AHEAD, [(each.name, each.run_id, each.why) for each in told.turn.first])
     for decision in told.decisions:
         _print_decision(console, told, decision)
     if not told.reasons and told.turn is None and not told.decisions:
