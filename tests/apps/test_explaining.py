@@ -104,7 +104,9 @@ async def test_a_share_is_told_with_its_numbers(here: SmallWorld) -> None:
     await leader.run()
     await here.submit(run_spec(task("other"), name="two"))
     await leader.run()
-    (ahead,) = (await explained(here, "mine")).turn.first  # type: ignore[union-attr]
+    turn = (await explained(here, "mine")).turn
+    assert turn is not None
+    (ahead,) = turn.first
     assert (ahead.name, ahead.why) == ("other", "its run has 0 live agents, this one's 1")
 
 
