@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from kapelle.core.dispatch import Demand, Room, place
 from kapelle.core.ids import RunId, TaskId
-from kapelle.core.task import BONUS, Priority, rank
+from kapelle.core.placing import Choice, HostRoom
+from kapelle.core.task import BONUS, NEAR, Priority, rank
 
 quick = settings(max_examples=100, deadline=None)
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -55,9 +56,21 @@ def test_no_task_starves_under_a_stream_of_others(mine: Priority, theirs: list[P
     for minute in range(bound):
         at = T0 + timedelta(minutes=minute)
         waiting[TaskId(f"other-{minute}")] = rank(at, theirs[minute % len(theirs)])
-        demands = [Demand(task_id=name, run_id=RunId("r"), rank=its, config="dev") for name, its in waiting.items()]
-        placed, _ = place(demands, Room(host="here", slots=1))
+        demands = [
+            Demand(task_id=name, run_id=RunId("r"), rank=its, choices=(Choice(config="dev"),)) for name, its in waiting.items()
+        ]
+        placed, _ = place(demands, Room(hosts=(HostRoom(name="here", slots=1),)))
         del waiting[placed[0].task_id]
         if "mine" not in waiting:
             return
     pytest.fail(f"the task of {mine} priority had no turn within {bound} minutes")
+
+
+@quick
+@given(one=waits, other=waits)
+def test_of_equals_the_one_with_the_longer_critical_path_goes_first_and_by_less_than_a_minute(
+    one: timedelta, other: timedelta
+) -> None:
+    first, second = rank(T0, Priority.NORMAL, one), rank(T0, Priority.NORMAL, other)
+    assert (first <= second) if one >= other else (first >= second)
+    assert rank(T0, Priority.NORMAL) - NEAR < first <= rank(T0, Priority.NORMAL)

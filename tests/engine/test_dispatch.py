@@ -2,20 +2,24 @@ from datetime import timedelta
 
 import pytest
 
-from kapelle.core.agent import AgentConfig
+from kapelle.core.agent import AgentConfig, Asks
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import TemplateFailed
 from kapelle.core.events import TaskMoved, TaskSkipped, TaskWaited
 from kapelle.core.gate import Check, Gate
 from kapelle.core.gateway import Upstream
+from kapelle.core.placing import Strategy
+from kapelle.core.ports import Measure
+from kapelle.core.requests import Cancel
 from kapelle.core.run import Limits, RunState
 from kapelle.core.task import Priority, TaskState, Wait
 from kapelle.core.template import Scope
 from kapelle.core.workflow import WorkflowTask
-from kapelle.engine.dispatch import FEW, WORD
+from kapelle.engine import due
+from kapelle.engine.due import FEW, WORD
 from kapelle.testing.evaluating import PlainEvaluator
 from kapelle.testing.factories import CODER, run_spec, task, workflow
-from kapelle.testing.hosts import answers, crashes, troubled, writes
+from kapelle.testing.hosts import Script, ScriptedProcess, answers, crashes, troubled, writes
 from kapelle.testing.worlds import SmallWorld
 
 
@@ -421,3 +425,124 @@ async def test_a_plain_prompt_is_not_evaluated(here: SmallWorld) -> None:
     await leader.run()
     assert not evaluator.evaluated
     assert [prompt.text for prompt in await here.prompts("a")] == ["mend {it}\n"]
+
+
+# --- Shares, choices, and what similar tasks took ---
+
+
+async def test_a_run_that_comes_later_has_its_share_though_a_long_one_fills_the_first_page(here: SmallWorld) -> None:
+    here.set(slots=2, batch=3)
+    await here.submit(run_spec(*[task(f"long-{number}") for number in range(8)], name="long"))
+    leader = await here.lead()
+    await leader.step("submit")
+    here.clock.move(timedelta(hours=1))
+    await here.submit(run_spec(task("short"), name="short"))
+    await leader.run()
+    assert len(at_work(here)) == 2
+    assert "short" in at_work(here)
+
+
+async def test_more_runs_than_are_looked_at_in_one_step_all_have_their_turn(
+    here: SmallWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due, "RUNS", 2)
+    here.set(slots=1, batch=2)
+    here.host.otherwise = answers()
+    await here.submit(run_spec(*[task(f"long-{number}", gate=None) for number in range(4)], name="long"))
+    for number in range(5):
+        await here.submit(run_spec(task(f"short-{number}", gate=None), name=f"short-{number}"))
+    leader = await here.lead()
+    await leader.run()
+    assert {found.state for found in (await here.tasks()).values()} == {TaskState.COMPLETED}
+
+
+async def test_of_equal_tasks_the_one_that_more_depends_on_goes_first(here: SmallWorld) -> None:
+    here.set(slots=1)
+    tasks = [task("alone"), task("base"), task("then", needs=("base",)), task("end", needs=("then",))]
+    await here.submit(run_spec(*tasks))
+    leader = await here.lead()
+    await leader.run()
+    assert at_work(here) == ["base"]
+    assert (await here.task("base")).path == 3 * 300
+
+
+async def test_what_similar_tasks_took_goes_before_what_was_estimated(here: SmallWorld) -> None:
+    def answers_after(minutes: int) -> Script:
+        def play(process: ScriptedProcess, text: str) -> None:
+            here.clock.move(timedelta(minutes=minutes))
+            answers()(process, text)
+
+        return play
+
+    slow, fast = task("slow", gate=None, estimate=timedelta(minutes=1)), task("fast", gate=None, estimate=timedelta(hours=1))
+    here.set(slots=1)
+    here.host.plays("slow", answers_after(20))
+    here.host.plays("fast", answers_after(1))
+    await here.submit(run_spec(slow, fast, project="shop"))
+    leader = await here.lead()
+    await leader.run()
+    took = await here.store.read(lambda view: view.history.of_project("shop"))
+    assert [(each.name, each.config, each.times) for each in took] == [("fast", "coder", 1), ("slow", "coder", 1)]
+    assert took[1].seconds > took[0].seconds >= 60
+    here.host.processes.clear()
+    await here.submit(run_spec(fast, slow, project="shop"))
+    await leader.run()
+    assert at_work(here) == ["slow"]
+
+
+async def test_agents_of_the_same_config_of_two_projects_are_counted_apart(here: SmallWorld) -> None:
+    limited = AgentConfig(name="coder", program="line", limit=1)
+    for project in ("shop", "blog"):
+        await here.submit(run_spec(task(f"{project}-a"), task(f"{project}-b"), configs=(limited,), project=project))
+    leader = await here.lead()
+    await leader.run()
+    assert len(at_work(here)) == 2
+
+
+async def test_the_limits_of_project_account_and_model_hold_over_all_runs(here: SmallWorld) -> None:
+    model = AgentConfig(name="coder", program="line", model="big")
+    for limits in (Limits(project=1), Limits(account=1), Limits(models=(("big", 1),))):
+        ids = [
+            await here.submit(run_spec(task(f"{number}"), configs=(model,), limits=limits, project="shop")) for number in "ab"
+        ]
+        leader = await here.lead()
+        await leader.run()
+        assert len(at_work(here)) == 1
+        for run_id in ids:
+            await here.ask(Cancel(run_id=run_id))
+        await leader.run()
+        await leader.die()
+
+
+async def test_configs_that_fit_take_turns(here: SmallWorld) -> None:
+    here.set(slots=4)
+    configs = (AgentConfig(name="one", program="line"), AgentConfig(name="two", program="line"))
+    tasks = [task(f"t{number}", agent="one", agents=("one", "two")) for number in range(4)]
+    await here.submit(run_spec(*tasks, configs=configs, strategy=Strategy.ROUND_ROBIN))
+    leader = await here.lead()
+    await leader.run()
+    used = [(await here.attempts(f"t{number}"))[0].config for number in range(4)]
+    assert sorted(used) == ["one", "one", "two", "two"]
+
+
+async def test_a_config_that_is_held_up_leaves_the_task_to_another(here: SmallWorld) -> None:
+    configs = (CODER, AgentConfig(name="offline", program="once"))
+    tasks = [task("api", agents=("coder", "offline"))]
+    await here.submit(run_spec(*tasks, configs=configs, upstream=Upstream(credential="env:SOME_KEY")))
+    leader = await here.lead()
+    await leader.run()
+    assert (await here.attempts())[0].config == "offline"
+
+
+async def test_processors_and_memory_are_promised_once(here: SmallWorld) -> None:
+    here.host.measured = Measure(memory=8_000_000_000, memory_free=8_000_000_000, cpus=2.0)
+    asking = AgentConfig(name="coder", program="line", asks=Asks(memory=3_000_000_000, cpus=0.5))
+    await here.submit(run_spec(task("a"), task("b"), task("c"), configs=(asking,)))
+    leader = await here.lead()
+    await leader.run()
+    assert len(at_work(here)) == 2
+    (waiting,) = [found for found in (await here.tasks()).values() if found.state is TaskState.PENDING]
+    assert (waiting.waits_for, waiting.detail) == (
+        Wait.CAPACITY,
+        "local has 8 GB of memory for agents, 6 GB of it promised; coder asks for 3 GB",
+    )

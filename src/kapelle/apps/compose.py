@@ -138,7 +138,12 @@ def last_port(home: Path) -> int | None:
     return remembered(home / PORT)
 
 
-def _host() -> Host:
+def host() -> Host:
+    """Return this machine as a host.
+
+    Raises:
+        ProgramMissing: Kapelle is not installed as a package.
+    """
     hosts = _Lazy("host")
     if "local" not in hosts:
         raise ProgramMissing("Kapelle is not installed as a package", remedy="Install it: pip install -e .")
@@ -252,7 +257,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
             store=store,
             clock=clock,
             chance=chance,
-            host=_host(),
+            host=host(),
             drivers=drivers(),
             sandboxes=sandboxes(),
             ways=LocalWays(),
@@ -274,7 +279,11 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
             hints=FileHints(home / "hints"),
             evaluator=evaluator,
             folders=Folders(root=str(home)),
-            settings=EngineSettings(slots=configuration.settings.slots, lead_timeout=configuration.settings.lead_timeout),
+            settings=EngineSettings(
+                slots=configuration.settings.slots,
+                keep_free=configuration.settings.keep_free,
+                lead_timeout=configuration.settings.lead_timeout,
+            ),
         )
         leadership = SqliteLeadership(store, str(home / LOCK))
         engine = Engine(world, leadership, processes.me())

@@ -215,7 +215,7 @@ def _agents(plan: Plan) -> str:
             run, must = _text(command or ""), str(required).lower()
             lines.append(f"      - {{name: {name}, run: {run}, timeout: {timeout}, required: {must}}}")
         lines += ["    rounds: 2   # how often a failed check goes back to the agent", ""]
-    lines.append("assignment_rules:   # kind of task -> agents, the first that there is")
+    lines.append("assignment_rules:   # kind of task -> agents that may do it")
     lines += [f"  {capability}: [{name}]" for name, capabilities in AGENTS for capability in capabilities]
     lines += ["", "workspace:"]
     lines.append(

@@ -32,6 +32,7 @@ from kapelle.core.isolation import MountKind
 from kapelle.core.merge import DeliveryMode
 from kapelle.core.names import branch_problem, copy_problem, name_problem
 from kapelle.core.network import host_problem, private_problem
+from kapelle.core.placing import Strategy
 from kapelle.core.rules import Fallback, rule_problem
 from kapelle.core.sizes import HOW as HOW_SIZES
 from kapelle.core.sizes import PATTERN as PATTERN_OF_SIZE
@@ -206,6 +207,10 @@ class Task(Spending):
     )
     needs: Names = Field(default_factory=list, description="Tasks that must be completed first.")
     agent: str | None = Field(default=None, description="An agent of agents.yml.")
+    requires: Names = Field(
+        default_factory=list,
+        description="Capabilities or technologies that its agent must have; without `agent`, any that has.",
+    )
     kind: str | None = Field(default=None, description="Kind of task; `assignment_rules` name the agents for it.")
     priority: Priority | None = Field(default=None, description="Higher goes first; waiting makes up for it.")
     gate: str | None = Field(default=None, description="A gate of agents.yml; `none` for no gate.")
@@ -218,7 +223,9 @@ class Task(Spending):
     result: dict[str, Any] | None = Field(default=None, description="JSON Schema of the structured result.")
     writes: Names = Field(default_factory=list, description="Globs of what it will change.")
     phase: str | None = Field(default=None, description="It starts when the phase before is completed.")
-    estimate: Duration | None = Field(default=None, description="How long it will probably take; for people.")
+    estimate: Duration | None = Field(
+        default=None, description="How long it will probably take, until similar ones have shown it."
+    )
     approval: bool = Field(default=False, description="Waits until a person approves it.")
     when: str | bool | None = Field(default=None, description="A Jinja2 expression; when false the task is skipped.")
     foreach: list[Any] | str | None = Field(default=None, description="One task for each item; `{{ item }}` in the prompt.")
@@ -262,6 +269,14 @@ class ProjectLimits(Spending):
     """How much at once, and how much at all."""
 
     agents: int | None = Field(default=None, ge=1, description="Agents that may be live at once for one run.")
+    project: int | None = Field(default=None, ge=1, description="Agents that may be live at once for all runs of the project.")
+    account: int | None = Field(
+        default=None, ge=1, description="Agents that may be live at once with one account, whatever they work for."
+    )
+    models: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="MODEL: agents of it that may be live at once with one account."
+    )
+    keep_free: Size | None = Field(default=None, description="Memory of this machine that agents never get.")
     slots: int | None = Field(default=None, ge=1, description="Agents that may be live at once on this machine.")
     budget_usd: Positive | None = Field(default=None, description="What one run may spend, in US dollars.")
     budget: Budget | None = Field(default=None, description="What else one run may spend.")
@@ -427,6 +442,13 @@ class Rules(Model):
     default: Fallback = Field(default=Fallback.DENY, description="What becomes of a question that nobody answered in time.")
 
 
+class Asked(Model):
+    """What an agent is reckoned to need of the machine: promised to it as long as it lives, and to nobody else."""
+
+    memory: Size | None = Field(default=None, description="Such as 1GB. Default: `limits.memory`, where there is one.")
+    cpus: Positive | None = Field(default=None, description="Processors, such as 0.5.")
+
+
 class Agent(Isolated):
     """A configured kind of agent. What it does not say of its sandbox is as for the whole file."""
 
@@ -435,8 +457,8 @@ class Agent(Isolated):
     prompt: str | None = Field(
         default=None, description="File below .kapelle/ with text for the system prompt, or the text itself."
     )
-    technologies: list[str] = Field(default_factory=list, description="Told to the agent.")
-    capabilities: list[str] = Field(default_factory=list, description="What it can do; for people and for later placement.")
+    technologies: list[str] = Field(default_factory=list, description="Told to the agent; tasks may require them.")
+    capabilities: list[str] = Field(default_factory=list, description="What it can do: tasks may require it.")
     tools: Tools = Field(default_factory=Tools)
     permission_mode: str | None = None
     max_turns: int | None = Field(default=None, ge=1)
@@ -444,6 +466,7 @@ class Agent(Isolated):
     rules: Rules | None = Field(default=None, description="Command rules; default: those of the whole file.")
     env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1, description="Agents of this kind that may be live at once.")
+    asks: Asked = Field(default=Asked(), description="What each is reckoned to need of the machine.")
     secrets: References = Field(
         default_factory=dict,
         description="What only agents of this kind get: NAME: env:VARIABLE, file:PATH or keyring:SERVICE/USER.",
@@ -492,7 +515,13 @@ class Agents(Isolated):
 
     agents: dict[Named, Agent] = Field(default_factory=dict)
     gates: dict[Named, Gate] = Field(default_factory=dict)
-    assignment_rules: dict[str, Names] = Field(default_factory=dict)
+    assignment_rules: dict[str, Names] = Field(
+        default_factory=dict, description="KIND, name:GLOB, phase:GLOB or writes:GLOB: the agents for such tasks."
+    )
+    placement: Strategy = Field(
+        default=Strategy.LEAST_LOADED,
+        description="Which of several agents that fit is taken: least_loaded, round_robin or best_fit.",
+    )
     workspace: Workspace = Workspace()
     rules: Rules = Field(default=Rules(), description="Command rules of agents that have none of their own.")
 

@@ -37,6 +37,9 @@ class Settings(BaseModel):
     delivery: DeliveryMode
     slots: int = Field(ge=1)
     agents: int | None = Field(ge=1)
+    project_agents: int | None = Field(ge=1)
+    account_agents: int | None = Field(ge=1)
+    keep_free: models.Size
     budget_usd: float | None = Field(gt=0)
     merge_returns: int = Field(ge=0)
     merge_batch: int = Field(ge=1, le=100)
@@ -97,6 +100,25 @@ ALL: tuple[Setting, ...] = (
         about="agents that may be live at once for one run",
         variable="KAPELLE_AGENTS",
         project=("limits", "agents"),
+    ),
+    Setting(
+        name="project_agents",
+        about="agents that may be live at once for all runs of the project",
+        variable="KAPELLE_PROJECT_AGENTS",
+        project=("limits", "project"),
+    ),
+    Setting(
+        name="account_agents",
+        about="agents that may be live at once with one account, whatever they work for",
+        variable="KAPELLE_ACCOUNT_AGENTS",
+        project=("limits", "account"),
+    ),
+    Setting(
+        name="keep_free",
+        about="memory of this machine that agents never get",
+        variable="KAPELLE_KEEP_FREE",
+        project=("limits", "keep_free"),
+        default="256MB",
     ),
     Setting(
         name="budget_usd",

@@ -46,6 +46,11 @@ class TaskReport:
     """What its agent works in."""
 
     @property
+    def agent(self) -> str:
+        """The agent config that it was given to last, or those that it may be given to."""
+        return self.attempts[-1].config if self.attempts else " or ".join(self.task.spec.choices)
+
+    @property
     def passed(self) -> bool | None:
         """Whether the gate passed on the tree that it looked at last; None while there is nothing to say of that."""
         if self.task.state is TaskState.COMPLETED:
@@ -147,14 +152,15 @@ def run_report(view: View, run_id: RunId) -> RunReport | None:
     tasks = tuple(
         TaskReport(
             task=task,
-            attempts=tuple(view.attempts.of_task(task.task_id)),
+            attempts=tuple(attempts),
             spend=spends.get(task.task_id, Spend()),
             receipt=_receipt(view, task),
             change=next(reversed(view.changes.of_task(task.task_id)), None),
             review=review_of_task(view, task.task_id, task.name) if task.waits_for is Wait.APPROVAL else None,
-            sandbox=sandboxes.get(task.spec.agent, ""),
+            sandbox=sandboxes.get(attempts[-1].config if attempts else task.spec.agent, ""),
         )
         for task in view.tasks.of_run(run_id)
+        for attempts in [view.attempts.of_task(task.task_id)]
     )
     integration = integration_of(view, run)
     return RunReport(
@@ -205,7 +211,7 @@ def task_json(entry: TaskReport, now: datetime) -> dict[str, Any]:
         "waits_for": task.waits_for.value if task.waits_for else None,
         "detail": task.detail or None,
         "review": review_json(entry.review) if entry.review is not None else None,
-        "agent": task.spec.agent,
+        "agent": entry.agent,
         "sandbox": entry.sandbox or None,
         "priority": task.spec.priority.value,
         "attempts": len(entry.attempts),

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from kapelle.apps import models
+from kapelle.apps.assigning import assigned, misassigned
 from kapelle.apps.budgeting import allowance, standing
 from kapelle.apps.imaging import of_its_own
 from kapelle.apps.isolating import because, chosen, isolation, not_given_away, own_login, too_little, unheld, why_open
 from kapelle.apps.ruling import misnamed, rules_of
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
-from kapelle.core.agent import AgentConfig
+from kapelle.core.agent import AgentConfig, Asks
 from kapelle.core.budget import Allowance
 from kapelle.core.errors import FileInvalid, Mistake, TemplateFailed, UsageError, closest
 from kapelle.core.evaluating import Evaluator
@@ -83,6 +84,7 @@ def agent_configs(shop: Workshop, used: Collection[str] | None = None) -> tuple[
     whole, problems = isolation(shop.configuration.root, shop.configuration.agents)
     problems += unheld(shop.sandboxes.get(shop.sandbox()), whole, shop.configuration.agents, because=shop.because())
     wrong += [document.located(problem) for problem in problems]
+    wrong += [document.located(problem) for problem in misassigned(shop.configuration.agents)]
     for name, agent in shop.configuration.agents.agents.items():
         here = ("agents", name)
         driver = shop.drivers.get(agent.program)
@@ -163,6 +165,7 @@ def _agent_config(name: str, agent: models.Agent, prompt: str, sandbox: str) -> 
         sandbox=sandbox,
         env=tuple(agent.env.items()),
         limit=agent.limit,
+        asks=Asks(memory=agent.asks.memory, cpus=agent.asks.cpus or 0.0),
         secrets=tuple(agent.secrets.items()),
         git=tuple(GitLogin(host=host, secret=login.secret, user=login.user) for host, login in agent.git.items()),
         mcp=tuple(_mcp_server(called, server) for called, server in agent.mcp.items()),
@@ -242,12 +245,13 @@ def to_run(
         tasks.append(made)
         further.extend(problems)
     shop = replace(shop, why_open=_why_open(shop, tasks, upstream))
-    used = {made.spec.agent for made in tasks}
+    used = {name for made in tasks for name in made.spec.choices}
     configs, wrong = agent_configs(shop, used)
     in_sandbox = {config.name: shop.sandboxes.get(config.sandbox) for config in configs}
     for made in tasks:
         if made.spec.workspace is WorkspaceKind.PATH:
-            further.extend(not_given_away(made.spec.name, in_sandbox.get(made.spec.agent)))
+            for name in made.spec.choices:
+                further.extend(not_given_away(made.spec.name, in_sandbox.get(name)))
     around = Surroundings(
         agents=frozenset(config.name for config in configs),
         gates=frozenset(gate.name for gate in all_gates),
@@ -274,7 +278,7 @@ def _spec(
     upstream: Upstream,
 ) -> RunSpec:
     settings, repository = shop.configuration.settings, shop.repository
-    used = {spec.agent for spec in tasks}
+    used = {name for spec in tasks for name in spec.choices}
     return RunSpec(
         name=workflow.name,
         project=shop.configuration.project.name or shop.configuration.root.name,
@@ -295,6 +299,9 @@ def _spec(
         ),
         limits=Limits(
             agents=settings.agents,
+            project=settings.project_agents,
+            account=settings.account_agents,
+            models=tuple(shop.configuration.project.limits.models.items()),
             budget=_run_allowance(shop, workflow),
             standing=standing(shop.configuration.project.budgets),
             merge_returns=settings.merge_returns,
@@ -302,13 +309,14 @@ def _spec(
         merge=MergeRules(batch=settings.merge_batch, wait=settings.merge_wait, protect=settings.protect),
         delivery=DeliveryMode(_before(shop, "delivery", workflow.delivery)),
         upstream=upstream,
+        strategy=shop.configuration.agents.placement,
     )
 
 
 def _why_open(shop: Workshop, tasks: Sequence[WorkflowTask], upstream: Upstream) -> str:
     """Return why *tasks* cannot be done in a sandbox that hides files, in words for people; empty when they can."""
     agents = shop.configuration.agents.agents
-    programs = {agents[task.spec.agent].program for task in tasks if task.spec.agent in agents}
+    programs = {agents[name].program for task in tasks for name in task.spec.choices if name in agents}
     drivers = [driver for program in programs if (driver := shop.drivers.get(program)) is not None]
     return why_open({task.spec.workspace for task in tasks}, own_login=own_login(upstream, drivers))
 
@@ -426,7 +434,8 @@ def _task(
     name: str, task: models.Task, workflow: models.Workflow, shop: Workshop, values: Mapping[str, Any]
 ) -> tuple[WorkflowTask, list[Mistake]]:
     defaults, here, wrong = workflow.defaults, ("tasks", name), list[Mistake]()
-    agent = _agent_name(name, task, workflow, shop, wrong)
+    chosen, unfit = assigned(name, task, workflow.defaults.agent, shop.configuration.agents)
+    wrong += unfit
     kind = task.workspace or defaults.workspace
     if kind is None:
         kind = WorkspaceKind.WORKTREE if shop.repository is not None else WorkspaceKind.SCRATCH
@@ -451,7 +460,9 @@ def _task(
         name=name,
         prompt=task.prompt,
         needs=tuple(dict.fromkeys(task.needs)),
-        agent=agent,
+        agent=chosen[0] if chosen else "",
+        agents=chosen if len(chosen) > 1 else (),
+        requires=tuple(dict.fromkeys(task.requires)),
         priority=task.priority or defaults.priority,
         gate=None if gate == NO_GATE else gate,
         timeout=task.timeout or defaults.timeout,
@@ -538,25 +549,6 @@ def _given(text: str, values: Mapping[str, Any], evaluator: Evaluator) -> Any:
 
 TOLD = 200
 """Characters of a template that an error tells."""
-
-
-def _agent_name(name: str, task: models.Task, workflow: models.Workflow, shop: Workshop, wrong: list[Mistake]) -> str:
-    if task.agent is not None:
-        return task.agent
-    rules, known = shop.configuration.agents.assignment_rules, shop.configuration.agents.agents
-    if task.kind is not None:
-        for candidate in rules.get(task.kind, ()):
-            if candidate in known:
-                return candidate
-        able = [agent for agent, config in known.items() if task.kind in config.capabilities]
-        if able:
-            return able[0]
-        message = f"no agent is assigned to tasks of the kind {task.kind}"
-        advice = f"{closest(task.kind, rules)}; or add it to assignment_rules in {AGENTS_FILE}"
-        wrong.append(Mistake(message=message, advice=advice, path=("tasks", name, "kind")))
-    if workflow.defaults.agent is not None:
-        return workflow.defaults.agent
-    return next(iter(known)) if len(known) == 1 else ""
 
 
 def single_task(prompt: str, *, agent: str | None, gate: str | None) -> tuple[Document, models.Workflow]:

@@ -63,8 +63,9 @@ def _task(task: TaskSpec, names: set[str], configs: set[str], gates: set[str]) -
     if problem := name_problem(task.name):
         yield f"the name of a task {problem}"
     what = f"task {task.name}"
-    if task.agent not in configs:
-        yield f"{what} names the agent {task.agent!r}, which the run does not have"
+    for name in task.choices:
+        if name not in configs:
+            yield f"{what} names the agent {name!r}, which the run does not have"
     if task.gate is not None and task.gate not in gates:
         yield f"{what} names the gate {task.gate!r}, which the run does not have"
     for need in task.needs:

@@ -18,6 +18,15 @@ from kapelle.core.secrets import GitLogin, McpServer
 
 
 @frozen
+class Asks:
+    """What an agent is reckoned to need of its host: so much is promised to it as long as it lives."""
+
+    memory: int | None = None
+    """Bytes; None: as much as it may use at most, where that is limited."""
+    cpus: float = 0.0
+
+
+@frozen
 class AgentConfig:
     """A configured kind of agent: which program, with which model, prompt, tools and limits."""
 
@@ -42,10 +51,16 @@ class AgentConfig:
     env: tuple[tuple[str, str], ...] = ()
     limit: int | None = None
     """How many agents of this config may be live at once."""
+    asks: Asks = Asks()
     secrets: tuple[tuple[str, str], ...] = ()
     """What its agents must have: name, and the reference to the value, which is never kept."""
     git: tuple[GitLogin, ...] = ()
     mcp: tuple[McpServer, ...] = ()
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """Everything that it can do: what a task may require."""
+        return frozenset({*self.capabilities, *self.technologies})
 
 
 class AgentState(StrEnum):

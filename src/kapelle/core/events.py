@@ -13,6 +13,7 @@ from kapelle.core.event import Event
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckState
 from kapelle.core.ids import AgentId, AttemptId, BatchId, ChangeId
+from kapelle.core.placing import Considered
 from kapelle.core.task import Failure, TaskState, Wait
 
 
@@ -237,6 +238,9 @@ class AttemptStarted(Event):
     attempt_id: AttemptId
     number: int
     config: str
+    host: str = ""
+    considered: tuple[Considered, ...] = ()
+    """The agent configs and hosts that there was to choose from, the one that was taken first."""
 
 
 @frozen

@@ -109,6 +109,18 @@ class Spool:
     """None while it runs. Given only when all output up to the end has been read."""
 
 
+@frozen
+class Measure:
+    """What a host has, and what of it is free."""
+
+    memory: int
+    """Bytes, all in all."""
+    memory_free: int
+    """Bytes that a new process could have without anybody else losing any."""
+    cpus: float
+    """Processors."""
+
+
 class Host(Protocol):
     """A machine that runs agents and commands.
 
@@ -118,6 +130,10 @@ class Host(Protocol):
     """
 
     name: str
+
+    async def measure(self) -> Measure:
+        """Measure the host, now."""
+        ...
 
     async def start(self, launch: Launch, folder: str) -> ProcessRef:
         """Start *launch* in a process group of its own; keep spool, stderr and exit code in *folder*.

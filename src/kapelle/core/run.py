@@ -13,6 +13,7 @@ from kapelle.core.gateway import Upstream
 from kapelle.core.ids import RunId
 from kapelle.core.isolation import Isolation
 from kapelle.core.merge import DeliveryMode, MergeRules
+from kapelle.core.placing import Strategy
 from kapelle.core.task import TaskSpec
 
 
@@ -36,6 +37,12 @@ class Limits:
 
     agents: int | None = None
     """Agents of this run that may be live at once."""
+    project: int | None = None
+    """Agents of all runs of the project that may be live at once."""
+    account: int | None = None
+    """Agents of the run's account that may be live at once, whatever project they work for."""
+    models: tuple[tuple[str, int], ...] = ()
+    """Agents of one model, with the run's account, that may be live at once."""
     budget: Allowance = Allowance()
     """What the whole run may spend."""
     standing: tuple[StandingBudget, ...] = ()
@@ -63,6 +70,8 @@ class RunSpec:
     gates: tuple[Gate, ...] = ()
     workspace: WorkspaceRules = field(default_factory=WorkspaceRules)
     limits: Limits = field(default_factory=Limits)
+    strategy: Strategy = Strategy.LEAST_LOADED
+    """Which of several agent configs that fit a task is taken."""
     delivery: DeliveryMode = DeliveryMode.EACH
     merge: MergeRules = field(default_factory=MergeRules)
     upstream: Upstream = field(default_factory=Upstream)

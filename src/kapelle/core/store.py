@@ -29,6 +29,7 @@ from kapelle.core.ids import (
     WorkspaceId,
 )
 from kapelle.core.merge import Change, Integration
+from kapelle.core.paths import Took
 from kapelle.core.question import Question
 from kapelle.core.requests import Request
 from kapelle.core.run import Run, RunState
@@ -138,6 +139,14 @@ class TaskTable(Protocol):
         """
         ...
 
+    def runs_due(self, limit: int, after: RunId | None = None) -> Sequence[RunId]:
+        """Return runs with tasks that could run now or later by themselves, by id; only those behind *after*, if given."""
+        ...
+
+    def due_of_run(self, run_id: RunId, now: datetime, limit: int) -> Sequence[Task]:
+        """Return what ``due`` does, of one run."""
+        ...
+
     def next_due_at(self, now: datetime) -> datetime | None:
         """Return when the next pending task comes due that is not yet, or None."""
         ...
@@ -164,6 +173,22 @@ class TaskTable(Protocol):
 
     def find(self, prefix: str, run_id: RunId | None = None) -> Sequence[Task]:
         """Return at most two tasks whose id begins with *prefix* (or, in a run, whose name is it)."""
+        ...
+
+
+class HistoryTable(Protocol):
+    """How long tasks took."""
+
+    def of_project(self, project: str, limit: int = 2000) -> Sequence[Took]:
+        """Return how long the tasks of *project* took."""
+        ...
+
+    def alike(self, project: str, name: str, config: str) -> Took | None:
+        """Return how long tasks took that are called *name* and were done by *config*, or None when there were none."""
+        ...
+
+    def put(self, took: Took) -> None:
+        """Add or replace *took*."""
         ...
 
 
@@ -395,6 +420,11 @@ class View(Protocol):
         ...
 
     @property
+    def history(self) -> HistoryTable:
+        """How long tasks took."""
+        ...
+
+    @property
     def attempts(self) -> AttemptTable:
         """Attempts and prompts."""
         ...
@@ -539,6 +569,7 @@ __all__ = [
     "AttemptTable",
     "ChangeTable",
     "Edge",
+    "HistoryTable",
     "Lead",
     "Leadership",
     "Led",

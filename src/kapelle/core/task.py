@@ -80,9 +80,21 @@ BONUS: dict[Priority, timedelta] = {
 }
 
 
-def rank(since: datetime, priority: Priority) -> float:
-    """Return the place of something in its queue, in seconds; the smallest goes first."""
-    return (since - BONUS[priority]).timestamp()
+NEAR = 60.0
+"""Seconds of rank within which tasks are equally near their turn."""
+HALF = 3600.0
+"""Seconds of critical path that are worth half of that."""
+
+
+def rank(since: datetime, priority: Priority, path: timedelta = timedelta(0)) -> float:
+    """Return the place of something in its queue, in seconds; the smallest goes first.
+
+    Of tasks that are equally near their turn, the one with the longest critical *path* (itself, and what needs it) goes first:
+    the path is a head start of less than ``NEAR``. So the index finds the right ones among however many wait, and none is held
+    up for longer than that by those that matter more.
+    """
+    seconds = max(path.total_seconds(), 0.0)
+    return (since - BONUS[priority]).timestamp() - NEAR * seconds / (seconds + HALF)
 
 
 class WorkspaceKind(StrEnum):
@@ -109,6 +121,11 @@ class TaskSpec:
     """A Jinja2 template; rendered when the task is placed, with what it needs completed."""
     needs: tuple[str, ...] = ()
     agent: str = ""
+    """The agent config that it is given to, or the first of several."""
+    agents: tuple[str, ...] = ()
+    """The agent configs that it may be given to, where there are several."""
+    requires: tuple[str, ...] = ()
+    """What an agent config must be able to do."""
     priority: Priority = Priority.NORMAL
     gate: str | None = None
     timeout: timedelta = timedelta(minutes=30)
@@ -133,6 +150,11 @@ class TaskSpec:
     origin: str | None = None
     """The name in the file of a task that ``foreach`` made several of."""
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The agent configs that it may be given to, the preferred first."""
+        return self.agents or (self.agent,)
+
 
 @frozen
 class Failure:
@@ -154,6 +176,8 @@ class Task:
     detail: str = ""
     """More about what it waits for, in words."""
     rank: float
+    path: float = 0.0
+    """Seconds that it and the longest chain of those that need it would probably take, when it was submitted."""
     unmet: int = 0
     """How many of its needs (and earlier phases) are not met yet."""
     due_at: datetime | None = None

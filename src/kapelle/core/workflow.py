@@ -68,9 +68,11 @@ def _names(spec: TaskSpec, by_name: Mapping[str, TaskSpec], around: Surroundings
             advice = closest(need, (name for name in by_name if name != spec.name))
             path = (*here, "needs", index)
             found.append(Mistake(message=f"{spec.name} needs {need}, which is no task here", advice=advice, path=path))
-    if spec.agent not in around.agents:
-        message = f"there is no agent {spec.agent}" if spec.agent else f"{spec.name} names no agent"
-        found.append(Mistake(message=message, advice=closest(spec.agent, around.agents, NO_AGENTS), path=(*here, "agent")))
+    for name in spec.choices:
+        if name in around.agents:
+            continue
+        message = f"there is no agent {name}" if name else f"{spec.name} names no agent"
+        found.append(Mistake(message=message, advice=closest(name, around.agents, NO_AGENTS), path=(*here, "agent")))
     if spec.gate is not None and spec.gate not in around.gates:
         advice = closest(spec.gate, around.gates, NO_GATES)
         found.append(Mistake(message=f"there is no gate {spec.gate}", advice=advice, path=(*here, "gate")))

@@ -5,39 +5,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from kapelle.core.account import Account, account_of, may_start, next_change, told
+from kapelle.core.account import Account, next_change
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord
-from kapelle.core.dispatch import Demand, Placement, Room, place
+from kapelle.core.dispatch import Placement, place, refusal_of, take
 from kapelle.core.errors import TemplateFailed
 from kapelle.core.events import AttemptEnded, AttemptStarted
-from kapelle.core.frozen import frozen
-from kapelle.core.ids import AccountId, AgentId, AttemptId, PromptId, RunId
+from kapelle.core.ids import AccountId, AgentId, AttemptId, PromptId
+from kapelle.core.placing import Group, Of, Tally
+from kapelle.core.ports import Measure
 from kapelle.core.run import Run
 from kapelle.core.store import Tx
-from kapelle.core.task import Failure, Task, TaskState, Wait, advance
+from kapelle.core.task import Failure, Task, TaskState, advance
 from kapelle.core.template import is_plain, plain
-from kapelle.engine.accounts import Accounts, waits
-from kapelle.engine.ending import finish, move, moved_event, run_of, wait
+from kapelle.engine.accounts import Accounts
+from kapelle.engine.demands import Around, Reckoning
+from kapelle.engine.due import WORD, Candidate, DueTasks
+from kapelle.engine.ending import finish, move, moved_event, wait
 from kapelle.engine.scope import scope_of
 from kapelle.engine.world import World
 
-
-@frozen
-class _Candidate:
-    demand: Demand
-    task: Task
-    run: Run
-    attempt: Attempt | None = None
-    """For a task that only needs its agent back."""
-
-
-PAGES = 20
-"""Batches of due tasks that are looked at in one step, at most."""
-FEW = 32
-"""Due tasks that are looked at when there is no room for any: in front of those that wait already, others may have come."""
-WORD = timedelta(seconds=1)
-"""How long a task may wait before what it waits for is written down."""
+LOOK = timedelta(seconds=5)
+"""How long until memory that was short is measured again."""
 
 
 class DispatchStage:
@@ -48,188 +37,70 @@ class DispatchStage:
     def __init__(self, world: World) -> None:
         self._world = world
         self._accounts = Accounts(world)
-        self._closed: Mapping[AccountId, Account] = {}
-        """The accounts that are not open, in the transaction that is running."""
-        self._began = world.clock.now()
-        """When this step began to decide."""
-        self._thorough_at: datetime | None = None
-        """When a whole batch was last looked at, room or no room."""
+        self._due = DueTasks(world)
+        self._counts = False
+        """Whether an account is not open, so that starts are counted."""
+        self._given: Counter[Group] = Counter()
+        """How many agents of each config this leader has given out."""
+        self._measure: Measure | None = None
+        self._measured_at: datetime | None = None
 
     async def step(self, now: datetime) -> datetime | None:
         """See ``engine.stage.Stage``."""
+        if self._measured_at is None or now >= self._measured_at + WORD or now < self._measured_at:
+            self._measure, self._measured_at = await self._world.host.measure(), now
         again, later = await self._world.store.transact(self._decide, term=self._world.term)
         return now if again else later
 
     def _decide(self, tx: Tx) -> tuple[bool, datetime | None]:
-        runs: dict[str, Run] = {}
-        self._closed = self._accounts.settle(tx)
-        self._began = self._world.clock.now()
-        returning, wake = self._returning(tx, runs)
-        due, decided = self._due(tx, runs)
-        placed, waiting = place([candidate.demand for candidate in (*returning, *due)], self._room(tx, runs))
+        closed = self._accounts.settle(tx)
+        self._counts = bool(closed)
+        self._due.begin()
+        reckoning = Reckoning(tx, self._around(), tx.now, closed, self._given)
+        returning, wake = self._due.returning(tx, reckoning)
+        room = reckoning.room()
+        tally = Tally(room)
+        for candidate in returning:
+            if refusal_of(candidate.demand, tally) is None:
+                take(candidate.demand, tally)
+        due, decided = self._due.due(tx, reckoning, tally)
         by_id = {candidate.task.task_id: candidate for candidate in (*returning, *due)}
+        placed, waiting = place([candidate.demand for candidate in by_id.values()], room)
         for placement in placed:
             self._place(tx, placement, by_id[placement.task_id])
-            if self._evaluated_long():
+            if self._due.evaluated_long:
                 break  # the rest stays due
         for entry in waiting:
             candidate = by_id[entry.task_id]
             wait(tx, candidate.task, entry.wait, entry.detail, until=candidate.task.due_at)
-        later = [moment for moment in (wake, tx.tasks.next_due_at(tx.now), *self._changes(tx)) if moment is not None]
-        return bool(placed or decided), min(later, default=None)
+        later = [wake, tx.tasks.next_due_at(tx.now), *self._changes(tx, closed)]
+        if any(entry.rule == "memory" for entry in waiting):
+            # Nobody tells when other programs give some back.
+            later.append(tx.now + LOOK)
+        return bool(placed or decided), min((moment for moment in later if moment is not None), default=None)
 
-    def _changes(self, tx: Tx) -> list[datetime | None]:
-        return [next_change(tx.accounts.get(account_id) or found, tx.now) for account_id, found in self._closed.items()]
+    def _around(self) -> Around:
+        world = self._world
+        settings = world.settings
+        return Around(
+            host=world.host.name,
+            slots=settings.slots,
+            driver=world.driver,
+            measure=self._measure,
+            keep_free=settings.keep_free,
+        )
 
-    def _run(self, tx: Tx, run_id: str, runs: dict[str, Run], task: Task) -> Run:
-        if run_id not in runs:
-            runs[run_id] = run_of(tx, task)
-        return runs[run_id]
-
-    def _returning(self, tx: Tx, runs: dict[str, Run]) -> tuple[list[_Candidate], datetime | None]:
-        found: list[_Candidate] = []
-        wake: datetime | None = None
-        for attempt in tx.attempts.without_agent():
-            task = tx.tasks.get(attempt.task_id)
-            if task is None:
-                continue
-            if task.due_at is not None and task.due_at > tx.now:
-                wake = task.due_at if wake is None else min(wake, task.due_at)
-                continue
-            run = self._run(tx, task.run_id, runs, task)
-            if self._held_up(tx, task, run):
-                continue
-            demand = self._demand(task, run, attempt.config, returning=True)
-            found.append(_Candidate(demand=demand, task=task, run=run, attempt=attempt))
-        return found, wake
-
-    def _due(self, tx: Tx, runs: dict[str, Run]) -> tuple[list[_Candidate], bool]:
-        """Return the tasks that could run now, and whether others were ended instead: those that need them come due by that.
-
-        While there is room, and what was found cannot use it (a kind of agent at its limit, a missing key), those behind it
-        are looked at too: nobody waits for want of somebody else's agent.
-        """
-        found: list[_Candidate] = []
-        decided, hopeful, last = False, 0, None
-        live = tx.agents.live()
-        by_config, by_run = Counter(agent.config for agent in live), Counter(agent.run_id for agent in live)
-        by_account = self._starts(tx)
-        room, batch = self._world.settings.slots - len(live), self._world.settings.batch
-        size, looked = self._first_page(tx.now, room), 0
-        while looked < PAGES * batch:
-            tasks = tx.tasks.due(tx.now, size, last)
-            slotless = 0
-            for task in tasks:
-                last = task
-                run = self._run(tx, task.run_id, runs, task)
-                if task.spec.when is not None:
-                    if self._evaluated_long():
-                        return found, True
-                    if not self._wanted(tx, task, run):
-                        decided = True
-                        continue
-                if self._held_up(tx, task, run):
-                    continue
-                demand = self._demand(task, run, task.spec.agent, returning=False)
-                slotless += demand.slotless
-                fits = demand.slotless or (_of_account(demand, by_account) and _fits(demand, run, by_config, by_run))
-                hopeful += fits
-                if fits or looked == 0:
-                    found.append(_Candidate(demand=demand, task=task, run=run))
-            looked += len(tasks)
-            # Those that take no room go on to be placed, up to a whole batch.
-            more = hopeful < room or (slotless == len(tasks) and looked < batch)
-            if len(tasks) < size or not more:
-                break
-            size = batch
-        return found, decided
-
-    def _first_page(self, now: datetime, room: int) -> int:
-        """Return how many due tasks to look at first: few when none of them can be placed, however many wait."""
-        batch = self._world.settings.batch
-        if room <= 0 and self._thorough_at is not None and now < self._thorough_at + WORD:
-            return min(FEW, batch)
-        self._thorough_at = now
-        return batch
-
-    def _wanted(self, tx: Tx, task: Task, run: Run) -> bool:
-        """Decide the task's ``when``; a task that is not wanted is skipped, one that cannot be decided fails."""
-        condition = task.spec.when or ""
-        try:
-            if condition == "true" or self._world.evaluator.holds(condition, scope_of(tx, run.spec, task)):
-                return True
-        except TemplateFailed as error:
-            finish(tx, task, TaskState.FAILED, failure=Failure(kind="template", message=str(error)))
-            return False
-        finish(tx, task, TaskState.SKIPPED, note=f"when: {condition} is false")
-        return False
+    @staticmethod
+    def _changes(tx: Tx, closed: Mapping[AccountId, Account]) -> list[datetime | None]:
+        return [next_change(tx.accounts.get(account_id) or found, tx.now) for account_id, found in closed.items()]
 
     def _text(self, tx: Tx, task: Task, run: Run) -> str:
         prompt = task.spec.prompt
         return plain(prompt) if is_plain(prompt) else self._world.evaluator.render(prompt, scope_of(tx, run.spec, task))
 
-    def _evaluated_long(self) -> bool:
-        """Say whether templates have taken up so much of this step that the other stages must have their turn."""
-        return self._world.clock.now() - self._began > self._world.settings.evaluating
-
-    def _held_up(self, tx: Tx, task: Task, run: Run) -> bool:
-        """Say whether something other than room keeps the task from an agent, and write down what."""
-        driver = self._world.driver(run.spec.config(task.spec.agent).program)
-        if not driver.capabilities.uses_gateway:
-            return False
-        account = self._closed.get(account_of(run.spec.upstream).account_id) if self._closed else None
-        if account is not None and account.shut:
-            kind, detail, until = waits(account)
-            wait(tx, task, kind, detail, until=until)
-            return True
-        reference = run.spec.upstream.credential
-        if reference is None or self._world.credentials.resolve(reference):
-            return False
-        wait(tx, task, Wait.CREDENTIALS, f"{reference} is not set where Kapelle leads", until=task.due_at)
-        return True
-
-    def _demand(self, task: Task, run: Run, config_name: str, *, returning: bool) -> Demand:
-        config = run.spec.config(config_name)
-        capabilities = self._world.driver(config.program).capabilities
-        return Demand(
-            task_id=task.task_id,
-            run_id=task.run_id,
-            rank=task.rank,
-            config=config_name,
-            config_limit=config.limit,
-            writes=task.spec.writes,
-            returning=returning,
-            account=account_of(run.spec.upstream).account_id if self._closed and capabilities.uses_gateway else "",
-            slotless=capabilities.immediate,
-        )
-
-    def _room(self, tx: Tx, runs: dict[str, Run]) -> Room:
-        live = tx.agents.live()
-        writing: list[str] = []
-        for agent in live:
-            task = tx.tasks.get(agent.task_id)
-            if task is not None:
-                writing.extend(task.spec.writes)
-        limits = {run.run_id: run.spec.limits.agents for run in runs.values() if run.spec.limits.agents is not None}
-        return Room(
-            host=self._world.host.name,
-            slots=self._world.settings.slots,
-            live=len(live),
-            live_by_run=Counter(agent.run_id for agent in live),
-            live_by_config=Counter(agent.config for agent in live),
-            run_limits=limits,
-            starts_by_account=self._starts(tx),
-            why_by_account={account_id: told(found) for account_id, found in self._closed.items()},
-            writing=tuple(writing),
-        )
-
-    def _starts(self, tx: Tx) -> dict[str, int]:
-        bounds = {account_id: may_start(found, tx.now) for account_id, found in self._closed.items()}
-        return {account_id: bound for account_id, bound in bounds.items() if bound is not None}
-
-    def _place(self, tx: Tx, placement: Placement, candidate: _Candidate) -> None:
+    def _place(self, tx: Tx, placement: Placement, candidate: Candidate) -> None:
         if candidate.demand.slotless:
-            self._do_at_once(tx, candidate.task)
+            self._do_at_once(tx, candidate.task, placement)
             return
         if candidate.attempt is not None:
             wait(tx, candidate.task, None)
@@ -241,17 +112,19 @@ class DispatchStage:
         except TemplateFailed as error:
             finish(tx, candidate.task, TaskState.FAILED, failure=Failure(kind="template", message=str(error)))
             return
-        attempt, _ = self._begin(tx, candidate.task)
+        attempt, _ = self._begin(tx, candidate.task, placement)
+        self._given[Group(Of.CONFIG, placement.config, candidate.run.spec.project)] += 1
         self._count_start(tx, candidate, attempt)
         prompt_id = PromptId(self._world.chance.uuid())
         tx.attempts.put_prompt(PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=0, text=text))
         self._deploy(tx, placement.host, candidate.task, attempt)
 
-    def _count_start(self, tx: Tx, candidate: _Candidate, attempt: Attempt) -> None:
-        if candidate.demand.account:
+    def _count_start(self, tx: Tx, candidate: Candidate, attempt: Attempt) -> None:
+        program = candidate.run.spec.config(attempt.config).program
+        if self._counts and self._world.driver(program).capabilities.uses_gateway:
             self._accounts.begun(tx, candidate.run, attempt.attempt_id)
 
-    def _begin(self, tx: Tx, task: Task) -> tuple[Attempt, Task]:
+    def _begin(self, tx: Tx, task: Task, placement: Placement) -> tuple[Attempt, Task]:
         """Begin the task's next attempt; return it and the task as it is now."""
         attempt = Attempt(
             attempt_id=AttemptId(self._world.new_id("a")),
@@ -259,7 +132,7 @@ class DispatchStage:
             run_id=task.run_id,
             number=self._number(tx, task),
             term=tx.term,
-            config=task.spec.agent,
+            config=placement.config,
             conversation_id=self._world.chance.uuid(),
             started_at=tx.now,
         )
@@ -282,6 +155,8 @@ class DispatchStage:
                 attempt_id=attempt.attempt_id,
                 number=attempt.number,
                 config=attempt.config,
+                host=placement.host,
+                considered=placement.considered,
             ),
         )
         return attempt, assigned
@@ -312,9 +187,9 @@ class DispatchStage:
             )
         )
 
-    def _do_at_once(self, tx: Tx, task: Task) -> None:
+    def _do_at_once(self, tx: Tx, task: Task, placement: Placement) -> None:
         """Take a task of a driver without process through all its states in this transaction (benchmarks)."""
-        attempt, current = self._begin(tx, task)
+        attempt, current = self._begin(tx, task, placement)
         for state in (TaskState.RUNNING, TaskState.VALIDATING):
             current = move(tx, current, state)
         tx.attempts.put(replace(attempt, ended_at=tx.now, outcome=Outcome.SUCCEEDED))
@@ -324,22 +199,3 @@ class DispatchStage:
             )
         )
         finish(tx, current, TaskState.COMPLETED)
-
-
-def _of_account(demand: Demand, left: dict[str, int]) -> bool:
-    """Say whether its account lets one more agent start, and count it."""
-    if demand.account not in left:
-        return True
-    left[demand.account] -= 1
-    return left[demand.account] >= 0
-
-
-def _fits(demand: Demand, run: Run, by_config: Counter[str], by_run: Counter[RunId]) -> bool:
-    """Say whether neither its kind of agent nor its run is at its limit, and count it."""
-    if demand.config_limit is not None and by_config[demand.config] >= demand.config_limit:
-        return False
-    if run.spec.limits.agents is not None and by_run[demand.run_id] >= run.spec.limits.agents:
-        return False
-    by_config[demand.config] += 1
-    by_run[demand.run_id] += 1
-    return True

@@ -9,6 +9,7 @@ from kapelle.core.attempt import COUNTS, TRIES_AGAIN_FREELY, Attempt, Outcome
 from kapelle.core.errors import Defect
 from kapelle.core.events import MOVED, AttemptEnded, RunEnded, TaskCompleted, TaskFailed, TaskMoved, TaskWaited
 from kapelle.core.merge import ChangeState, DeliveryMode
+from kapelle.core.paths import after, name_of
 from kapelle.core.retry import delay
 from kapelle.core.run import Run, RunState
 from kapelle.core.shapes import without_shapes
@@ -68,8 +69,10 @@ def finish(tx: Tx, task: Task, to: TaskState, *, failure: Failure | None = None,
         ended = replace(advance(fresh, state, tx.now), failure=why)
         tx.tasks.put(ended)
         tx.log(moved_event(ended, fresh.state, remark))
-        _withdraw(tx, ended)
         run = run_of(tx, ended)
+        _withdraw(tx, ended)
+        if state is TaskState.COMPLETED:
+            _remember(tx, ended, run.spec.project)
         tx.runs.put(replace(run, unfinished=run.unfinished - 1))
         met = state in MEETS_A_NEED or (state is TaskState.FAILED and ended.spec.on_failure is OnFailure.CONTINUE)
         for other in tx.tasks.needed_by(ended.task_id):
@@ -109,6 +112,15 @@ def _withdraw(tx: Tx, task: Task) -> None:
         for change in tx.changes.of_task(task.task_id):
             if change.state is ChangeState.QUEUED:
                 tx.changes.put(replace(change, state=ChangeState.WITHDRAWN, ended_at=tx.now))
+
+
+def _remember(tx: Tx, task: Task, project: str) -> None:
+    """Write down how long a task took that is completed: the attempt that was accepted, from its start to what was merged."""
+    attempt = tx.attempts.get(task.attempt_id) if task.attempt_id is not None else None
+    # What takes no time has no agent, and there is nothing to learn from it.
+    if attempt is not None and attempt.started_at < tx.now:
+        before = tx.history.alike(project, name_of(task.spec), attempt.config)
+        tx.history.put(after(before, project, task.spec, attempt.config, tx.now - attempt.started_at))
 
 
 def close(tx: Tx, attempt: Attempt, outcome: Outcome, message: str = "") -> None:

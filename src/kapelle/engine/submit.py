@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from kapelle.core.accepting import spec_problem
 from kapelle.core.errors import KapelleError, NotFound, NotPossibleNow
@@ -18,6 +18,7 @@ from kapelle.core.events import (
 )
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.merge import Change, ChangeState, undelivered
+from kapelle.core.paths import critical_paths
 from kapelle.core.question import QuestionState, settle
 from kapelle.core.requests import Answer, Approve, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
 from kapelle.core.rule_events import QuestionAnswered
@@ -143,7 +144,9 @@ class SubmitStage:
         """Add *run* with its tasks; *before* are tasks of earlier runs, by name, that are tried again or needed."""
         specs = run.spec.tasks
         tx.runs.add(replace(run, unfinished=len(specs)))
-        tasks = [_task(tx, run.run_id, ids[spec.name], spec, ids, before) for spec in specs]
+        known = {(took.name, took.config): took for took in tx.history.of_project(run.spec.project)}
+        paths = critical_paths(specs, known)
+        tasks = [_task(tx, run.run_id, ids, spec, paths[spec.name], before) for spec in specs]
         edges = [Edge(task_id=ids[spec.name], need_id=ids[need]) for spec in specs for need in spec.needs if need in ids]
         edges += [
             Edge(task_id=ids[spec.name], need_id=before[need].task_id)
@@ -243,16 +246,17 @@ def _answer(tx: Tx, body: Answer, principal: str) -> None:
     no_longer_asks(tx, answered)
 
 
-def _task(tx: Tx, run_id: RunId, task_id: TaskId, spec: TaskSpec, ids: dict[str, TaskId], before: dict[str, Task]) -> Task:
+def _task(tx: Tx, run_id: RunId, ids: dict[str, TaskId], spec: TaskSpec, path: timedelta, before: dict[str, Task]) -> Task:
     again = before.get(spec.name)
     unmet = sum(1 for need in spec.needs if need in ids or (need in before and before[need].state not in TERMINAL))
     approved = again is not None and again.approved
     waits = Wait.NEEDS if unmet else (Wait.APPROVAL if spec.approval and not approved else None)
     return Task(
-        task_id=task_id,
+        task_id=ids[spec.name],
         run_id=run_id,
         spec=spec,
-        rank=rank(tx.now, spec.priority),
+        rank=rank(tx.now, spec.priority, path),
+        path=path.total_seconds(),
         unmet=unmet,
         waits_for=waits,
         approved=approved,

@@ -65,6 +65,8 @@ class EngineSettings:
 
     slots: int = 4
     """Agents that may be live at once on this machine."""
+    keep_free: int = 0
+    """Bytes of memory that agents never get: not promised to any, and free by measure before one more starts."""
     batch: int = 300
     """Tasks looked at in one step."""
     goodbye: timedelta = timedelta(seconds=5)

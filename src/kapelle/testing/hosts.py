@@ -13,7 +13,7 @@ from kapelle.core.conversation import Trouble
 from kapelle.core.errors import HostFailed
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import WorkspaceId
-from kapelle.core.ports import CommandResult, Ended, Launch, Spool
+from kapelle.core.ports import CommandResult, Ended, Launch, Measure, Spool
 from kapelle.testing.drivers import TOKEN
 from kapelle.testing.git import Files, MemoryDirectory, MemoryGit
 from kapelle.testing.points import Points
@@ -173,6 +173,8 @@ class ScriptedHost:
         self.processes: list[ScriptedProcess] = []
         self.commands: dict[str, Command] = {"true": lambda _: None, "false": lambda _: "no"}
         self.ran: list[Ran] = []
+        self.measured = Measure(memory=1 << 40, memory_free=1 << 40, cpus=64.0)
+        """What there is of the machine."""
         self.looks = 0
         """How often all processes of the machine were looked through."""
         self.piece = 1 << 20
@@ -183,6 +185,10 @@ class ScriptedHost:
         self._starts: defaultdict[str, list[Start]] = defaultdict(list)
         self._spools: dict[str, bytearray] = {}
         self._waiting: dict[asyncio.Task[object], tuple[ScriptedProcess, int]] = {}
+
+    async def measure(self) -> Measure:
+        """See the port."""
+        return self.measured
 
     # --- For tests ---
 

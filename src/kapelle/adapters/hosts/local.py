@@ -21,10 +21,11 @@ from kapelle.adapters.hosts.shim import SHIM
 from kapelle.adapters.system import processes
 from kapelle.adapters.system.files import soft_limit
 from kapelle.adapters.system.growth import Growth
+from kapelle.adapters.system.measuring import measure
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import HostFailed
 from kapelle.core.ids import WorkspaceId
-from kapelle.core.ports import CommandResult, Ended, Launch, Spool
+from kapelle.core.ports import CommandResult, Ended, Launch, Measure, Spool
 from kapelle.core.shapes import shapes_in, without_shapes
 
 GROWTH = 0.03
@@ -46,6 +47,9 @@ class LocalHost:
         self._inputs: dict[ProcessRef, int] = {}
         self._children: dict[ProcessRef, subprocess.Popen[bytes]] = {}
         self._growth = Growth()
+
+    async def measure(self) -> Measure:
+        return measure()
 
     async def start(self, launch: Launch, folder: str) -> ProcessRef:
         _check(launch)

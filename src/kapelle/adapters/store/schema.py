@@ -97,11 +97,15 @@ tasks = Table(
     _text("result", null=True),
     _text("commit", null=True),
     _text("retry_of", null=True),
+    Column("path", Float, nullable=False, server_default="0"),
 )
 # The conditions of the partial indexes are literals: SQLite uses such an index only when the query says the same words.
 READY = "state = 'pending' AND unmet = 0 AND held = 0 AND unapproved = 0"
 BUSY = "state IN ('assigned', 'running', 'validating', 'merging')"
 Index("tasks_ready", tasks.c.rank, tasks.c.task_id, sqlite_where=text(READY), postgresql_where=text(READY))
+Index(
+    "tasks_ready_of_run", tasks.c.run_id, tasks.c.rank, tasks.c.task_id, sqlite_where=text(READY), postgresql_where=text(READY)
+)
 Index("tasks_busy", tasks.c.state, tasks.c.rank, sqlite_where=text(BUSY), postgresql_where=text(BUSY))
 LATER = "state = 'pending' AND due_at IS NOT NULL"
 Index("tasks_later", tasks.c.due_at, sqlite_where=text(LATER), postgresql_where=text(LATER))
@@ -109,6 +113,16 @@ Index("tasks_of_run", tasks.c.run_id, tasks.c.position)
 
 needs = Table("needs", metadata, _text("task_id", key=True), _text("need_id", key=True))
 Index("needed_by", needs.c.need_id)
+
+took = Table(
+    "took",
+    metadata,
+    _text("project", key=True),
+    _text("name", key=True),
+    _text("config", key=True),
+    _real("seconds"),
+    _whole("times"),
+)
 
 attempts = Table(
     "attempts",

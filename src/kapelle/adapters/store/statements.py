@@ -35,6 +35,7 @@ from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.gate import Receipt
 from kapelle.core.merge import Change, Integration
+from kapelle.core.paths import Took
 from kapelle.core.question import Question
 from kapelle.core.run import Run
 from kapelle.core.store import Edge, WorkspaceRow
@@ -115,6 +116,14 @@ class TaskStatements:
             .limit(bindparam("limit")),
             dialect,
         )
+        self.due_of_run = Statement(
+            select(*columns)
+            .where(text(schema.READY), tasks.c.run_id == bindparam("run_id"), due)
+            .order_by(tasks.c.rank, tasks.c.task_id)
+            .limit(bindparam("limit")),
+            dialect,
+        )
+        self.runs_due = Statement(_runs_due(), dialect)
         self.next_due = Statement(
             select(func.min(tasks.c.due_at)).where(text(schema.LATER), tasks.c.due_at > bindparam("now")), dialect
         )
@@ -155,6 +164,30 @@ class TaskStatements:
         self.named = Statement(
             select(*columns).where(tasks.c.run_id == bindparam("run_id"), tasks.c.name == bindparam("name")).limit(2), dialect
         )
+
+
+def _runs_due() -> Any:
+    """Return a query that jumps from run to run in the index of their due tasks: however many wait, it reads one of each."""
+    tasks = schema.tasks
+    first = select(func.min(tasks.c.run_id).label("run_id")).where(
+        text(schema.READY), tasks.c.run_id > bindparam("after", type_=Text())
+    )
+    heads = first.cte("heads", recursive=True)
+    behind = select(func.min(tasks.c.run_id)).where(text(schema.READY), tasks.c.run_id > heads.c.run_id).scalar_subquery()
+    heads = heads.union_all(select(behind).where(heads.c.run_id.is_not(None)))
+    return select(heads.c.run_id).where(heads.c.run_id.is_not(None)).limit(bindparam("limit"))
+
+
+class HistoryStatements:
+    """How long tasks took."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        took = schema.took
+        self.rows = Mapper(Took, took, dialect)
+        of_project = select(*self.rows.columns).where(took.c.project == bindparam("project"))
+        self.of_project = Statement(of_project.order_by(took.c.name, took.c.config).limit(bindparam("limit")), dialect)
+        alike = of_project.where(took.c.name == bindparam("name"), took.c.config == bindparam("config"))
+        self.alike = Statement(alike, dialect)
 
 
 class AttemptStatements:
@@ -423,6 +456,11 @@ class Statements:
     def tasks(self) -> TaskStatements:
         """Tasks and needs."""
         return TaskStatements(self._dialect)
+
+    @cached_property
+    def history(self) -> HistoryStatements:
+        """How long tasks took."""
+        return HistoryStatements(self._dialect)
 
     @cached_property
     def attempts(self) -> AttemptStatements:

@@ -32,6 +32,7 @@ from kapelle.core.ids import (
     WorkspaceId,
 )
 from kapelle.core.merge import Change, Integration
+from kapelle.core.paths import Took
 from kapelle.core.question import Question
 from kapelle.core.requests import Answer, Approve, Body, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
 from kapelle.core.run import Run
@@ -174,6 +175,15 @@ class SqlTasks(_Part):
         rows = self._all.tasks.due.run(self._at, now=to_microseconds(now), limit=limit, after_rank=rank, after_id=task_id)
         return self._kept.tasks.load(rows)
 
+    def runs_due(self, limit: int, after: RunId | None = None) -> Sequence[RunId]:
+        self._kept.tasks.flush()
+        return [RunId(row[0]) for row in self._all.tasks.runs_due.run(self._at, limit=limit, after=after or "")]
+
+    def due_of_run(self, run_id: RunId, now: datetime, limit: int) -> Sequence[Task]:
+        self._kept.tasks.flush()
+        rows = self._all.tasks.due_of_run.run(self._at, run_id=run_id, now=to_microseconds(now), limit=limit)
+        return self._kept.tasks.load(rows)
+
     def next_due_at(self, now: datetime) -> datetime | None:
         self._kept.tasks.flush()
         found = self._all.tasks.next_due.run(self._at, now=to_microseconds(now))[0][0]
@@ -201,6 +211,21 @@ class SqlTasks(_Part):
             found = self._all.tasks.like_in_run.run(self._at, run_id=run_id, pattern=_pattern(prefix))
             return self._kept.tasks.load(named or found)
         return self._kept.tasks.load(self._all.tasks.like.run(self._at, pattern=_pattern(prefix)))
+
+
+class SqlHistory(_Part):
+    """How long tasks took."""
+
+    def of_project(self, project: str, limit: int = 2000) -> Sequence[Took]:
+        rows = self._all.history.of_project.run(self._at, project=project, limit=limit)
+        return [self._all.history.rows.load(self._at, row) for row in rows]
+
+    def alike(self, project: str, name: str, config: str) -> Took | None:
+        rows = self._all.history.alike.run(self._at, project=project, name=name, config=config)
+        return self._all.history.rows.load(self._at, rows[0]) if rows else None
+
+    def put(self, took: Took) -> None:
+        self._all.history.rows.put(self._at, took)
 
 
 class SqlAttempts(_Part):
@@ -475,6 +500,7 @@ class SqlView:
         self._kept = kept = _Kept(connection, statements)
         self.runs = SqlRuns(connection, statements, kept)
         self.tasks = SqlTasks(connection, statements, kept)
+        self.history = SqlHistory(connection, statements, kept)
         self.attempts = SqlAttempts(connection, statements, kept)
         self.agents = SqlAgents(connection, statements, kept)
         self.accounts = SqlAccounts(connection, statements, kept)

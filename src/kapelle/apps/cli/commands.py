@@ -20,6 +20,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Look", "status", "looking:status"),
     ("Look", "list", "looking:list_runs"),
     ("Look", "show", "looking:show"),
+    ("Look", "explain", "explaining:explain_task"),
     ("Look", "logs", "looking:logs"),
     ("Look", "events", "looking:events"),
     ("Look", "usage", "spending:usage"),

@@ -244,7 +244,7 @@ def _print_task(entry: TaskReport, found: Found, now: datetime) -> None:
     console, task = out(), entry.task
     note = f"({task.waits_for.value})" if task.waits_for is not None else ""
     console.print(Text.assemble((task.name, "bold"), f"  {task.task_id}  ", state_text(task.state.value, note)))
-    console.print(f"run {found.run.run_id} ({found.run.spec.name}) · agent {task.spec.agent} · {task.spec.priority.value}")
+    console.print(f"run {found.run.run_id} ({found.run.spec.name}) · agent {entry.agent} · {task.spec.priority.value}")
     if entry.sandbox:
         console.print(f"sandbox: {entry.sandbox}")
     if task.detail:

@@ -187,7 +187,7 @@ class Watcher:
             table.add_row(
                 Text(task.name),
                 state_text(task.state.value),
-                *([] if narrow else [Text(task.spec.agent, style="dim")]),
+                *([] if narrow else [Text(entry.agent, style="dim")]),
                 Text(shown(doing), style="dim"),
                 *([] if narrow else [tokens]),
                 money(entry.spend.cost_usd) if entry.spend.calls else "",

@@ -202,7 +202,8 @@ async def _submit_only(found: Configuration, wanted: _Wanted, *, as_json: bool) 
 
 
 def _agents_left(view: View, run: Run) -> set[str]:
-    return {task.spec.agent for task in view.tasks.of_run(run.run_id) if task.state not in TERMINAL}
+    left = [task for task in view.tasks.of_run(run.run_id) if task.state not in TERMINAL]
+    return {name for task in left for name in task.spec.choices}
 
 
 async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) -> int:

@@ -11,6 +11,7 @@ from kapelle.core.attempt import Attempt, PromptRecord, PromptState
 from kapelle.core.budget import Spend
 from kapelle.core.ids import PromptId, RunId, TaskId
 from kapelle.core.merge import ChangeState
+from kapelle.core.paths import Took
 from kapelle.core.run import RunSpec, RunState
 from kapelle.core.store import Edge, Tx
 from kapelle.core.task import TERMINAL, Task, TaskState
@@ -48,6 +49,43 @@ class DueSuite(StoreTests):
         everything = await led.read(lambda view: view.tasks.due(NOON, 10))
         assert _names([*first, *then]) == _names(everything)
         assert len(everything) == 6
+
+    async def test_the_due_tasks_of_one_run_come_by_rank(self, led: Led) -> None:
+        """Whatever waits of others; and no more of them than asked for."""
+        run, other = a_run(), a_run()
+        await _add(led, *[a_task(run, name=f"{rank}", rank=rank) for rank in (3.0, 1.0, 2.0)], a_task(other, rank=0.0))
+        await _add(led, a_task(run, name="later", rank=0.0, due_at=NOON + SECOND), a_task(run, name="needs", unmet=1, rank=0.0))
+        assert _names(await led.read(lambda view: view.tasks.due_of_run(run.run_id, NOON, 10))) == ["1.0", "2.0", "3.0"]
+        assert _names(await led.read(lambda view: view.tasks.due_of_run(run.run_id, NOON, 2))) == ["1.0", "2.0"]
+
+    async def test_the_runs_with_due_tasks_are_found_each_once(self, led: Led) -> None:
+        """By id, from any of them on; those whose tasks all wait for others are not among them."""
+        runs = sorted((a_run() for _ in range(4)), key=lambda run: run.run_id)
+        assert await led.read(lambda view: list(view.tasks.runs_due(10))) == []
+        for run in runs[:3]:
+            await _add(led, a_task(run), a_task(run), a_task(run, unmet=1))
+        await _add(led, a_task(runs[3], unmet=1))
+        ids = [run.run_id for run in runs[:3]]
+        assert await led.read(lambda view: list(view.tasks.runs_due(10))) == ids
+        assert await led.read(lambda view: list(view.tasks.runs_due(2))) == ids[:2]
+        assert await led.read(lambda view: list(view.tasks.runs_due(2, ids[0]))) == ids[1:]
+        assert await led.read(lambda view: list(view.tasks.runs_due(2, ids[2]))) == []
+
+    async def test_how_long_tasks_took_is_kept_by_project_name_and_config(self, led: Led) -> None:
+        """The newest word stands for all before it."""
+        first = Took(project="shop", name="api", config="coder", seconds=1.5)
+        others = [replace(first, name="ui"), replace(first, config="tester"), replace(first, project="blog")]
+
+        def work(tx: Tx) -> None:
+            for took in (first, *others, replace(first, seconds=2.5, times=2)):
+                tx.history.put(took)
+
+        await led.do(work)
+        newest = replace(first, seconds=2.5, times=2)
+        assert await led.read(lambda view: view.history.alike("shop", "api", "coder")) == newest
+        assert await led.read(lambda view: view.history.alike("shop", "api", "nobody")) is None
+        assert await led.read(lambda view: list(view.history.of_project("shop"))) == [newest, others[1], others[0]]
+        assert len(await led.read(lambda view: view.history.of_project("shop", 1))) == 1
 
     async def test_a_task_is_due_when_its_time_has_come(self, led: Led) -> None:
         """At that very moment, and not before."""
