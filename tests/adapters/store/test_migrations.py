@@ -190,28 +190,28 @@ async def test_budgets_of_an_older_store_hold_as_before(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{path}")
     task = {"name": "one", "budget_usd": 0.5}
     spec = {"name": "shop", "tasks": [task], "limits": {"agents": 2, "budget_usd": 5.0}}
-    asked = json.dumps({"run_id": "r-2", "spec": {"name": "next", "tasks": [{"name": "two"}]}})
-    reached = {"run_id": "r-1", "budget": "task one", "limit_usd": 0.5, "spent_usd": 0.75}
+    asked = json.dumps({"run_id": "r-next", "spec": {"name": "next", "tasks": [{"name": "two"}]}})
+    reached = {"run_id": "r-bounded", "budget": "task one", "limit_usd": 0.5, "spent_usd": 0.75}
     with engine.begin() as connection:
         upgrade(connection, "0005")
         connection.exec_driver_sql(
             "INSERT INTO runs (run_id, state, paused, unfinished, principal, submitted_at)"
-            " VALUES ('r-1', 'running', 0, 1, '', 0)"
+            " VALUES ('r-bounded', 'running', 0, 1, '', 0)"
         )
-        connection.exec_driver_sql("INSERT INTO run_specs (run_id, spec) VALUES ('r-1', ?)", (json.dumps(spec),))
-        connection.exec_driver_sql("INSERT INTO task_specs (task_id, spec) VALUES ('t-1', ?)", (json.dumps(task),))
+        connection.exec_driver_sql("INSERT INTO run_specs (run_id, spec) VALUES ('r-bounded', ?)", (json.dumps(spec),))
+        connection.exec_driver_sql("INSERT INTO task_specs (task_id, spec) VALUES ('t-bounded', ?)", (json.dumps(task),))
         connection.exec_driver_sql(
             "INSERT INTO requests (request_id, kind, body, principal, asked_at)"
             " VALUES ('q-1', 'Submit', ?, 'p', 0), ('q-2', 'Submit', 'no JSON', 'p', 0)",
             (asked,),
         )
         connection.exec_driver_sql(
-            "INSERT INTO events (at, term, kind, run_id, body) VALUES (0, 1, 'budget.reached', 'r-1', ?)",
+            "INSERT INTO events (at, term, kind, run_id, body) VALUES (0, 1, 'budget.reached', 'r-bounded', ?)",
             (json.dumps(reached),),
         )
     engine.dispose()
     store = await opened(path)
-    run = await store.read(lambda view: view.runs.get(RunId("r-1")))
+    run = await store.read(lambda view: view.runs.get(RunId("r-bounded")))
     (first, _) = await store.read(lambda view: view.requests.open())
     (entry,) = await store.read(lambda view: view.events())
     await store.close()
@@ -219,7 +219,7 @@ async def test_budgets_of_an_older_store_hold_as_before(tmp_path: Path) -> None:
     assert (run.spec.limits.budget, run.spec.tasks[0].budget) == (Allowance(usd=5.0), Allowance(usd=0.5))
     assert isinstance(first.body, Submit)
     assert first.body.spec.tasks[0].budget == Allowance()
-    assert entry.event == BudgetReached(run_id=RunId("r-1"), budget="task one", resource="usd", limit=0.5, spent=0.75)
+    assert entry.event == BudgetReached(run_id=RunId("r-bounded"), budget="task one", resource="usd", limit=0.5, spent=0.75)
 
 
 async def test_sequence_numbers_are_never_used_again(tmp_path: Path) -> None:
