@@ -13,6 +13,7 @@ from kapelle.core.durations import format_duration
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import TaskId
 from kapelle.core.placing import Choice, Considered, Group, HostRoom, Refusal, Tally
+from kapelle.core.question import ASKS
 from kapelle.core.run import Run
 from kapelle.core.store import View
 from kapelle.core.task import TERMINAL, Task, TaskState, Wait
@@ -126,9 +127,11 @@ def _held_up(view: View, task: Task, run: Run, now: datetime) -> Iterator[Reason
                 phase = f" (phase {need.spec.phase})" if need.spec.phase and need.spec.phase != task.spec.phase else ""
                 detail = f"it needs {need.name}{phase}: {need.state.value}{waits}"
                 yield Reason(rule="needs", detail=detail, changes=f"when {need.name} has ended; kapelle explain {need.task_id}")
+    elif task.waits_for is Wait.APPROVAL and task.detail.startswith(ASKS):
+        yield Reason(rule="question", detail=task.detail, changes="kapelle inbox")
     elif task.waits_for is Wait.APPROVAL:
         asks = task.detail or "it waits for your approval"
-        yield Reason(rule="approval", detail=asks, changes=f"kapelle approve {task.task_id}, or kapelle inbox")
+        yield Reason(rule="approval", detail=asks, changes=f"kapelle approve {task.task_id}")
     if task.waits_for in {Wait.LIMIT, Wait.CREDENTIALS, Wait.BUDGET, Wait.SCHEDULE}:
         until = task.due_at if task.due_at is not None and task.due_at > now else None
         yield Reason(rule=str(task.waits_for), detail=task.detail, changes=_at(until, now))
