@@ -4,8 +4,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 from kapelle.core.attempt import Outcome
+from kapelle.core.batch_events import BatchBroke, BatchTried, CheckFlaked
 from kapelle.core.errors import GitFailed
-from kapelle.core.events import BatchBroke, BatchTried, ChangeMerged, CheckFlaked, TargetDelivered
+from kapelle.core.events import ChangeMerged, TargetDelivered
 from kapelle.core.gate import Check, Gate
 from kapelle.core.merge import ChangeState, MergeRules
 from kapelle.core.requests import Cancel

@@ -7,12 +7,12 @@ the state it speaks of. ``KINDS`` maps the stable name of each kind (``task.comp
 from datetime import datetime
 from typing import ClassVar
 
-from kapelle.core import account_events, isolation_events, rule_events, secret_events
+from kapelle.core import account_events, batch_events, isolation_events, rule_events, secret_events
 from kapelle.core.budget import Usage
 from kapelle.core.event import Event
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckState
-from kapelle.core.ids import AgentId, AttemptId, BatchId, ChangeId
+from kapelle.core.ids import AgentId, AttemptId, ChangeId
 from kapelle.core.placing import Considered
 from kapelle.core.task import Failure, TaskState, Wait
 
@@ -511,41 +511,6 @@ class ChangeApproved(Event):
 
 
 @frozen
-class BatchTried(Event):
-    """Changes are merged onto the target's tip together, and gated once."""
-
-    kind: ClassVar[str] = "batch.tried"
-    batch_id: BatchId
-    target: str
-    changes: tuple[ChangeId, ...]
-    again: bool = False
-    """Whether this is the one change that bisection named, tried once more."""
-
-
-@frozen
-class BatchBroke(Event):
-    """Several changes together do not pass the gate; bisection will name the one that is to blame."""
-
-    kind: ClassVar[str] = "batch.broke"
-    batch_id: BatchId
-    target: str
-    changes: tuple[ChangeId, ...]
-    reason: str
-    tree: str = ""
-
-
-@frozen
-class CheckFlaked(Event):
-    """A gate that had failed on a tree passed on the very same tree: something in it depends on chance."""
-
-    kind: ClassVar[str] = "check.flaked"
-    gate: str
-    tree: str
-    before: str
-    """What had failed."""
-
-
-@frozen
 class ChangeConflicted(Event):
     """A change does not fit what was merged meanwhile."""
 
@@ -595,7 +560,7 @@ class TargetHeldUp(Event):
 
 def _kinds() -> dict[str, type[Event]]:
     # Not by __subclasses__: with slots=True a dataclass is made anew, and the first one still counts as a subclass.
-    further = (account_events, isolation_events, rule_events, secret_events)
+    further = (account_events, batch_events, isolation_events, rule_events, secret_events)
     values = (*globals().values(), *(value for module in further for value in vars(module).values()))
     classes = [value for value in values if isinstance(value, type) and issubclass(value, Event)]
     return {kind.kind: kind for kind in classes if kind.kind}

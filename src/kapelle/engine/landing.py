@@ -4,12 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord
+from kapelle.core.batch_events import BatchBroke, CheckFlaked
 from kapelle.core.events import (
-    BatchBroke,
     ChangeConflicted,
     ChangeMerged,
     ChangeReturned,
-    CheckFlaked,
     GateFailed,
     GatePassed,
 )

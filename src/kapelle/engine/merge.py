@@ -18,8 +18,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from kapelle.core.attempt import Outcome
+from kapelle.core.batch_events import BatchTried
 from kapelle.core.errors import KapelleError
-from kapelle.core.events import BatchTried, TargetDelivered, TargetHeldUp
+from kapelle.core.events import TargetDelivered, TargetHeldUp
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AttemptId, BatchId, ChangeId
 from kapelle.core.merge import (

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from kapelle.core.account_events import AccountLimited, AccountRefused, AccountRestored
+from kapelle.core.batch_events import BatchBroke, BatchTried, CheckFlaked
 from kapelle.core.budget import Resource, amount_told
 from kapelle.core.events import (
     AgentAnswered,
@@ -11,8 +12,6 @@ from kapelle.core.events import (
     AgentUsedTool,
     AgentWasRefused,
     AttemptEnded,
-    BatchBroke,
-    BatchTried,
     BudgetReached,
     BudgetWarned,
     ChangeApproved,
@@ -20,7 +19,6 @@ from kapelle.core.events import (
     ChangeMerged,
     ChangeReturned,
     CheckEnded,
-    CheckFlaked,
     ConversationForked,
     Event,
     GateFailed,
