@@ -124,7 +124,7 @@ def test_only_what_is_allowed_is_reached_and_every_decision_is_told(
     assert "403" in one["tunnel"]
     tasks = {task["id"]: task["name"] for task in place.run("show", "asking", "--json").json["tasks"]}
     # Where both were merged together, what the gate of that asked for is of no one task.
-    told = {(tasks.get(event["task_id"]), event["kind"], event["host"], event["port"]) for event in events if "host" in event}
+    told = {(tasks.get(event["task_id"]), event["kind"], event["host"], event["port"]) for event in events if "port" in event}
     assert ("one", "network.allowed", "127.0.0.2", web) in told
     assert ("one", "network.denied", "unlisted.example", 443) in told
     assert ("one", "network.denied", "169.254.169.254", 80) in told
