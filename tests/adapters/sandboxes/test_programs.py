@@ -31,6 +31,13 @@ def test_what_the_system_has_is_there_already() -> None:
 
 
 @pytest.mark.usefixtures("home")
+def test_a_directory_that_cannot_be_looked_at_is_passed_by(tmp_path: Path) -> None:
+    """As one of root's is, which `su` has left in the PATH of somebody else; or one that no system would make."""
+    plain = made(tmp_path / "plain", "bin")
+    assert needed(path(tmp_path / ("x" * 300), plain / "bin"), ("true",)) == (str(plain / "bin"),)
+
+
+@pytest.mark.usefixtures("home")
 def test_programs_bring_the_libraries_beside_them(tmp_path: Path) -> None:
     tool = made(tmp_path / "tool", "bin", "lib")
     plain = made(tmp_path / "plain", "bin")

@@ -7,6 +7,7 @@ the Python that it was made from. A home directory is never shown for the progra
 import os
 import sys
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,13 +32,20 @@ def needed(path: str, programs: tuple[str, ...], private: tuple[str, ...] = ()) 
     kept_back = {str(Path.home()), *private}
     found: set[str] = set()
     for folder in folders:
-        if Path(folder).is_dir():
+        if _is_directory(folder):
             found |= {folder if _shows(root, kept_back) else root for root in _roots(Path(folder))}
     if programs and Path(programs[0]) == Path(sys.executable):
         found.add(str(OURS))
     shown = {root for root in found if not _shows(root, kept_back)}
     outer = [root for root in sorted(shown) if not any(is_below(root, other) for other in shown if other != root)]
     return tuple(root for root in outer if not any(is_below(root, system) for system in SYSTEM))
+
+
+def _is_directory(path: str) -> bool:
+    """Say whether *path* is a directory, as far as can be seen: a PATH may name what is somebody else's."""
+    with suppress(OSError):
+        return Path(path).is_dir()
+    return False
 
 
 def _shows(root: str, private: Collection[str]) -> bool:
