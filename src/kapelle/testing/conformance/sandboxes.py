@@ -320,6 +320,18 @@ class SandboxSuite(LimitsSuite):
         await self.sandbox().clear(place)
         assert await lifeline.cut() == "up\n"
 
+    async def test_a_time_limit_ends_all_that_was_started(self, stage: Stage, place: Place) -> None:
+        """What left its group, too, where the sandbox says so."""
+        lifeline = stage.lifeline()
+        away = "setsid " if self.sandbox().capabilities.ends_all else ""
+        script = f'exec 9>"$1"; echo up >&9; {away}sh -c "sleep 1000" & sleep 1000'
+        launch = replace(stage.launch(script, lifeline.path), limit=timedelta(seconds=1))
+        found = await self._start(stage, place, launch)
+        _, ended = await read_to_end(stage.host, found)
+        assert ended.timed_out
+        await self.sandbox().clear(place)
+        assert await lifeline.cut() == "up\n"
+
     async def test_what_is_of_a_live_process_is_known_wherever_it_is(self, stage: Stage, place: Place) -> None:
         """A new leader takes nothing for left over that is below what was started, or inside as the sandbox has it."""
         if not self.sandbox().capabilities.ends_all:
