@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from kapelle.adapters.store.calls import call_of, row_of
 from kapelle.adapters.store.known import Known
+from kapelle.adapters.store.pool import SqlSpares
 from kapelle.adapters.store.rows import EPOCH, ESCAPE, LONGEST_BODY, Statement, from_microseconds, to_microseconds
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
@@ -503,6 +504,7 @@ class SqlView:
         self.history = SqlHistory(connection, statements, kept)
         self.attempts = SqlAttempts(connection, statements, kept)
         self.agents = SqlAgents(connection, statements, kept)
+        self.spares = SqlSpares(connection, statements)
         self.accounts = SqlAccounts(connection, statements, kept)
         self.questions = SqlQuestions(connection, statements, kept)
         self.changes = SqlChanges(connection, statements, kept)
