@@ -2,13 +2,15 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from kapelle.core.agent import AgentConfig, AgentState, PoolRules
 from kapelle.core.conversation import Trouble
 from kapelle.core.events import AgentAdopted, AgentDeployed, WorkspacePrepared
-from kapelle.core.pool import Spare, SpareState, StandingPool, key_of
-from kapelle.core.pool_events import SpareEnded, SpareFailed, SpareGiven, SpareReady
+from kapelle.core.pool import Spare, SpareState, make_of
+from kapelle.core.pool_events import PoolScaled, SpareEnded, SpareFailed, SpareGiven, SpareReady, TaskAssigned
 from kapelle.core.ports import Measure
-from kapelle.core.requests import Cancel, Pause
+from kapelle.core.requests import Cancel, Deploy, Pause, Scale
 from kapelle.core.run import RunSpec, WorkspaceRules
 from kapelle.core.task import Priority, TaskState, WorkspaceKind
 from kapelle.engine.pool import AGAIN
@@ -26,6 +28,13 @@ def spec(*names: str, config: AgentConfig | None = None, **changes: Any) -> RunS
     order = [Priority.CRITICAL, Priority.HIGH, Priority.NORMAL, Priority.LOW]
     tasks = [task(name, priority=priority) for name, priority in zip(names or ("api",), order, strict=False)]
     return run_spec(*tasks, configs=(config or warm(),), **changes)
+
+
+def made(config: AgentConfig | None = None) -> RunSpec:
+    """Return what spares are made by where there is no run."""
+    found = make_of(spec(config=config), "coder")
+    assert found is not None
+    return found
 
 
 async def spares(here: SmallWorld) -> list[Spare]:
@@ -118,7 +127,7 @@ async def test_a_workspace_is_brought_to_what_was_merged_meanwhile(here: SmallWo
     leader = await begun(here, spec("a", "b", config=warm(1)))
     await leader.run()
     assert (await here.task("a")).state is TaskState.COMPLETED
-    given = [process for process in here.host.live() if process.task == "b"][0]
+    given = next(process for process in here.host.live() if process.task == "b")
     assert given.directory.files["a.py"] == "1"
     (waiting,) = processes(here)
     assert waiting.directory.files["a.py"] == "1"
@@ -137,7 +146,7 @@ async def test_set_up_is_run_again_where_the_base_has_moved(here: SmallWorld) ->
     leader = await begun(here, spec("a", "b", config=warm(1), workspace=WorkspaceRules(setup=("install",))))
     await leader.run()
     assert any("a.py" in files for files in ran)
-    given = [process for process in here.host.live() if process.task == "b"][0]
+    given = next(process for process in here.host.live() if process.task == "b")
     assert given.directory.files["a.py"] == "1"
 
 
@@ -262,17 +271,7 @@ async def test_a_person_says_how_many_there_are(here: SmallWorld) -> None:
     leader = await here.lead()
 
     async def scale(wanted: int) -> None:
-        made = spec(config=warm(1))
-        standing = StandingPool(
-            key=key_of("", "coder"),
-            project="",
-            config="coder",
-            wanted=wanted,
-            spec=replace(made, tasks=()),
-            principal="person",
-            at=here.clock.now(),
-        )
-        await here.store.transact(lambda tx: tx.spares.put_standing(standing), term=leader.term)
+        await here.ask(Scale(project="", config="coder", wanted=wanted, spec=made()))
         await leader.run()
 
     await scale(2)
@@ -281,6 +280,10 @@ async def test_a_person_says_how_many_there_are(here: SmallWorld) -> None:
     assert (len(here.host.live()), len(await spares(here))) == (4, 1)
     await scale(0)
     assert (len(here.host.live()), len(await spares(here))) == (3, 0)
+    await here.ask(Scale(project="", config="coder", wanted=None))
+    await leader.run()
+    assert len(await spares(here)) == 1
+    assert [event.wanted for event in await here.events(PoolScaled)] == [2, 4, 0, None]
 
 
 async def test_after_trouble_an_attempt_that_began_with_a_spare_goes_on_in_its_conversation(here: SmallWorld) -> None:
@@ -291,3 +294,77 @@ async def test_after_trouble_an_attempt_that_began_with_a_spare_goes_on_in_its_c
     assert (await here.task("a")).state is TaskState.COMPLETED
     (attempt,) = await here.attempts("a")
     assert [process.conversation_id for process in here.host.of_task("a")] == [attempt.conversation_id] * 2
+
+
+async def test_agents_stand_ready_without_any_run(here: SmallWorld) -> None:
+    leader = await here.lead()
+    await here.ask(Scale(project="", config="coder", wanted=1, more=True, spec=made(CODER)))
+    await leader.run()
+    await here.ask(Scale(project="", config="coder", wanted=1, more=True, spec=made(CODER)))
+    await leader.run()
+    assert len(processes(here)) == 2
+    here.host.otherwise = lambda process, _: writes({f"{process.task}.py": "1"})(process, "")
+    await here.submit(spec("a", config=CODER))
+    await leader.run()
+    assert len(await here.events(SpareGiven, "a")) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"configs": (replace(CODER, program="once"),)}, "not started beforehand"), ({"repository": None}, "this is none")],
+)
+async def test_what_cannot_be_started_beforehand_is_refused(here: SmallWorld, changes: Any, words: str) -> None:
+    await here.lead()
+    leader = here.leaders[-1]
+    asked = await here.ask(Scale(project="", config="coder", wanted=1, spec=replace(made(CODER), **changes)))
+    await leader.run()
+    assert words in (await here.refusal(asked) or "")
+    assert await here.events(PoolScaled) == []
+
+
+async def given(here: SmallWorld, leader: Leader, name: str, config: str, *, force: bool = False) -> str:
+    """Give a task to a config; return why it was refused."""
+    found = await here.task(name)
+    asked = await here.ask(Deploy(run_id=found.run_id, task_id=found.task_id, config=config, force=force))
+    await leader.run()
+    return await here.refusal(asked) or ""
+
+
+async def test_a_person_gives_a_task_to_a_config_before_all_others(here: SmallWorld) -> None:
+    here.set(slots=1)
+    other = replace(CODER, name="other")
+    await here.submit(run_spec(task("a"), task("b"), task("c", priority=Priority.LOW), configs=(CODER, other)))
+    leader = await here.lead()
+    await leader.run()
+    assert await given(here, leader, "c", "other") == ""
+    process = here.host.live()[0]
+    process.write("x.py", "1")
+    process.done()
+    await leader.run()
+    (attempt,) = await here.attempts("c")
+    assert attempt.config == "other"
+    assert len(await here.events(TaskAssigned, "c")) == 1
+
+
+async def test_with_force_no_limit_holds_it_up(here: SmallWorld) -> None:
+    here.set(slots=1)
+    await here.submit(spec("a", "b", config=CODER))
+    leader = await here.lead()
+    await leader.run()
+    assert await given(here, leader, "b", "coder", force=True) == ""
+    assert {process.task for process in here.host.live()} == {"a", "b"}
+
+
+async def test_a_task_is_not_given_away_a_second_time(here: SmallWorld) -> None:
+    here.set(slots=1)
+    other = replace(CODER, name="other", capabilities=("go",))
+    await here.submit(run_spec(task("a"), task("b", requires=("go",)), configs=(CODER, other)))
+    leader = await here.lead()
+    await leader.run()
+    running, waiting = sorted(("a", "b"), key=lambda name: name not in {process.task for process in here.host.live()})
+    assert "is assigned already: it has the agent g-" in await given(here, leader, running, "other", force=True)
+    if waiting == "b":
+        assert "requires go" in await given(here, leader, "b", "coder")
+    assert await given(here, leader, waiting, "other") == ""
+    assert "was given to other already" in await given(here, leader, waiting, "other")
+    assert "has no agent nobody" in await given(here, leader, waiting, "nobody")

@@ -15,7 +15,7 @@ from typing import Protocol
 from kapelle.core.agent import AgentConfig, PoolRules, ProcessRef
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Upstream
-from kapelle.core.ids import AgentId, AttemptId, WorkspaceId
+from kapelle.core.ids import AgentId, AttemptId, TaskId, WorkspaceId
 from kapelle.core.run import RunSpec
 from kapelle.core.task import TaskSpec, WorkspaceKind
 
@@ -96,6 +96,8 @@ class Spare:
     """Why it is being ended."""
     created_at: datetime
     ready_at: datetime | None = None
+    looked_at: datetime | None = None
+    """When its base was last found to be the newest."""
     token: str = field(default="", repr=False)
 
     @property
@@ -123,6 +125,18 @@ class StandingPool:
 def key_of(project: str, config: str) -> str:
     """Return the key of the standing pool of a project's *config*."""
     return f"{project}\n{config}"
+
+
+@frozen
+class Assignment:
+    """A task that a person gave to a config."""
+
+    task_id: TaskId
+    config: str
+    forced: bool
+    """Whatever limits say."""
+    principal: str
+    at: datetime
 
 
 class SpareTable(Protocol):
@@ -154,6 +168,18 @@ class SpareTable(Protocol):
 
     def standing(self) -> Sequence[StandingPool]:
         """Return all that persons want, by project and config."""
+        ...
+
+    def assign(self, assignment: Assignment) -> None:
+        """Add or replace what a person said of a task."""
+        ...
+
+    def unassign(self, task_id: TaskId) -> None:
+        """Forget it; no effect where nothing was said."""
+        ...
+
+    def assignments(self) -> Sequence[Assignment]:
+        """Return all of them, the first first."""
         ...
 
 

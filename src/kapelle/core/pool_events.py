@@ -46,6 +46,17 @@ class SpareFailed(Event):
 
 
 @frozen
+class TaskAssigned(Event):
+    """A person gave a task to agents of a config, before all others."""
+
+    kind: ClassVar[str] = "task.given"
+    config: str
+    forced: bool
+    """Whatever limits say, and whatever the task requires."""
+    principal: str
+
+
+@frozen
 class PoolScaled(Event):
     """A person wants so many agents of a config, or leaves it to the configuration again."""
 

@@ -60,13 +60,15 @@ class DispatchStage:
         self._due.begin()
         reckoning = Reckoning(tx, self._around(), tx.now, closed, self._given)
         returning, wake = self._due.returning(tx, reckoning)
+        # What a person gave to a config goes before all others, too.
+        returning += self._due.given(tx, reckoning)
         room = reckoning.room()
         tally = Tally(room)
         for candidate in returning:
             if refusal_of(candidate.demand, tally) is None:
                 take(candidate.demand, tally)
         due, decided = self._due.due(tx, reckoning, tally)
-        by_id = {candidate.task.task_id: candidate for candidate in (*returning, *due)}
+        by_id = {candidate.task.task_id: candidate for candidate in (*due, *returning)}
         placed, waiting = place([candidate.demand for candidate in by_id.values()], room)
         for placement in placed:
             self._place(tx, placement, by_id[placement.task_id])

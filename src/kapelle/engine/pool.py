@@ -5,7 +5,7 @@ what is left of those before it (``recover``), and on a planned exit the pool is
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 
@@ -13,6 +13,7 @@ from kapelle.core.agent import AgentConfig, PoolRules
 from kapelle.core.errors import KapelleError
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId
+from kapelle.core.merge import Integration
 from kapelle.core.pool import LASTING, Spare, SpareState, Stock, asked_for, fit_of, make_of, plan
 from kapelle.core.pool_events import SpareEnded, SpareFailed, SpareReady
 from kapelle.core.ports import Measure
@@ -31,6 +32,8 @@ AGAIN = timedelta(seconds=60)
 """How long none of a kind is tried again after one could not be started."""
 NEARLY = (TaskState.VALIDATING, TaskState.MERGING)
 """What is done in a moment, and lets others begin."""
+LOOK = timedelta(seconds=10)
+"""How often it is looked whether somebody else has moved the target."""
 FEW = 200
 """How many tasks are looked at to see what waits and what comes."""
 
@@ -50,6 +53,8 @@ class _Orders:
     renew: tuple[Spare, ...] = ()
     end: tuple[Spare, ...] = ()
     watch: tuple[Spare, ...] = ()
+    merged: Mapping[AgentId, Integration] = field(default_factory=dict[AgentId, Integration])
+    """How far the targets have come, for those that are to stand at the newest."""
 
 
 class PoolStage:
@@ -229,6 +234,7 @@ class PoolStage:
         moments = [stock.quiet_since + stock.rules.idle for stock in stocks if stock.quiet_since is not None]
         moments += [since + LASTING for since in self._since.values()]
         moments += self._not_before.values()
+        moments += [spare.looked_at + LOOK for spare in tx.spares.all() if spare.looked_at is not None]
         return min((moment for moment in moments if moment > tx.now), default=None)
 
     def _new(self, tx: Tx, kind: Kind) -> Spare:
@@ -254,44 +260,43 @@ class PoolStage:
 
     def _orders(self, tx: Tx) -> _Orders:
         for spare in tx.spares.all():
-            if spare.state is SpareState.READY and self._behind(tx, spare):
+            if spare.state is SpareState.READY and self._stale(tx, spare):
                 # Until it is up to date it is nobody's.
                 tx.spares.put(replace(spare, state=SpareState.RENEWING))
         there = tx.spares.all()
+        merged = {spare.agent_id: spares.merged(tx, spare) for spare in there}
         return _Orders(
+            merged={agent_id: found for agent_id, found in merged.items() if found is not None},
             start=tuple(spare for spare in there if spare.state is SpareState.STARTING),
             renew=tuple(spare for spare in there if spare.state is SpareState.RENEWING),
             watch=tuple(spare for spare in there if spare.state in {SpareState.READY, SpareState.RENEWING}),
             end=tuple(spare for spare in there if spare.state is SpareState.ENDING and not self._being_made(spare)),
         )
 
+    @staticmethod
+    def _stale(tx: Tx, spare: Spare) -> bool:
+        """Say whether it is to be looked whether its base is the newest still."""
+        return spares.behind(tx, spare) or spare.looked_at is None or tx.now - spare.looked_at >= LOOK
+
     def _being_made(self, spare: Spare) -> bool:
         return any(self._acts.running((what, spare.agent_id)) for what in ("start", "renew"))
-
-    @staticmethod
-    def _behind(tx: Tx, spare: Spare) -> bool:
-        """Say whether something was merged since its workspace was made."""
-        repository, target = spare.make.repository, spare.make.target
-        if repository is None or target is None:
-            return False
-        integration = tx.changes.integration(repository, target, "")
-        return integration is not None and spare.base not in {integration.tip, integration.delivered}
 
     def _carry_out(self, orders: _Orders) -> None:
         watched = {("watch", spare.agent_id) for spare in orders.watch}
         # Who has a task by now, or is being ended, is looked after by others.
         self._acts.cancel_all(lambda key: _what(key) == "watch" and key not in watched)
         for spare in orders.start:
-            self._acts.start(("start", spare.agent_id), self._start(spare))
+            self._acts.start(("start", spare.agent_id), self._start(spare, orders.merged.get(spare.agent_id)))
         for spare in orders.end:
             self._acts.start(("end", spare.agent_id), self._end(spare))
         for spare in orders.watch:
             self._acts.start(("watch", spare.agent_id), self._watch(spare))
         for spare in orders.renew:
-            self._acts.start(("renew", spare.agent_id), self._renew(spare))
+            self._acts.start(("renew", spare.agent_id), self._renew(spare, orders.merged.get(spare.agent_id)))
 
-    async def _start(self, spare: Spare) -> Finding:
-        order = spares.deployment_of(self._world, spare, self._base_url)
+    async def _start(self, spare: Spare, merged: Integration | None) -> Finding:
+        begun = self._world.clock.now()
+        order = spares.deployment_of(self._world, spare, self._base_url, merged)
         try:
             started = await spares.start(self._world, order)
             problem = started if isinstance(started, str) else ""
@@ -307,7 +312,7 @@ class PoolStage:
                 return
             known = replace(current, process=started.process, base=started.base)
             if current.state is SpareState.STARTING:
-                known = replace(known, state=SpareState.READY, ready_at=tx.now)
+                known = replace(known, state=SpareState.READY, ready_at=tx.now, looked_at=begun)
                 tx.log(SpareReady(agent_id=spare.agent_id, config=spare.config.name, pid=started.process.pid))
             tx.spares.put(known)
 
@@ -318,8 +323,9 @@ class PoolStage:
         tx.spares.put(replace(spare, state=SpareState.ENDING, reason="it could not be started"))
         tx.log(SpareFailed(config=spare.config.name, reason=problem))
 
-    async def _renew(self, spare: Spare) -> Finding:
-        order = spares.deployment_of(self._world, spare, self._base_url)
+    async def _renew(self, spare: Spare, merged: Integration | None) -> Finding:
+        begun = self._world.clock.now()
+        order = spares.deployment_of(self._world, spare, self._base_url, merged)
         try:
             moved = await spares.renew(self._world, order)
             problem = moved if isinstance(moved, str) else ""
@@ -331,7 +337,7 @@ class PoolStage:
             if current is None or current.state is not SpareState.RENEWING:
                 return
             if isinstance(moved, spares.Renewed):
-                tx.spares.put(replace(current, base=moved.base, state=SpareState.READY))
+                tx.spares.put(replace(current, base=moved.base, state=SpareState.READY, looked_at=begun))
             else:
                 self._failed(tx, current, problem)
 

@@ -138,7 +138,8 @@ async def take_on(world: World, order: Deployment) -> Deployed | str:
     if agent.process is None:
         return await deploy(world, order)
     try:
-        moved = await renew(world, order)
+        row = order.workspace
+        moved = Renewed(base=row.base) if row.ready else await renew(world, order)
     except KapelleError:
         await _discard(world, order)
         raise
@@ -156,7 +157,7 @@ async def take_on(world: World, order: Deployment) -> Deployed | str:
     await _discard(world, order)
     # A folder of its own: what the other has written is not read as this one's.
     fresh = replace(agent, process=None, folder=f"{agent.folder}-{order.attempt.number}-anew")
-    workspace = replace(order.workspace, base=moved.base)
+    workspace = replace(row, base=moved.base, ready=True)
     return await deploy(world, replace(order, agent=fresh, workspace=workspace))
 
 
@@ -190,11 +191,26 @@ async def end(world: World, order: Deployment) -> None:
     world.secrets.forget(order.attempt.attempt_id)
 
 
+def merged(tx: Tx, spare: Spare, line: str = "") -> Integration | None:
+    """Return how far the target of *spare* has come, on *line*."""
+    repository, target = spare.make.repository, spare.make.target
+    return tx.changes.integration(repository, target, line) if repository is not None and target is not None else None
+
+
+def behind(tx: Tx, spare: Spare, line: str = "") -> bool:
+    """Say whether something was merged since the workspace of *spare* was made."""
+    integration = merged(tx, spare, line)
+    return integration is not None and spare.base not in {integration.tip, integration.delivered}
+
+
 def give(tx: Tx, spare: Spare, run: Run, task: Task) -> None:
     """Make the workspace of *spare* that of *task*, and forget the spare; its agent is for whoever calls to put."""
     tx.spares.drop(spare.agent_id)
-    row = replace(workspace_of(spare), run_id=run.run_id, task_id=task.task_id)
+    fresh = spare.base == run.spec.base or (spare.looked_at is not None and spare.looked_at >= run.submitted_at)
+    # What a person has committed before the run was submitted is in it; what came later is brought in when it is merged.
+    row = replace(workspace_of(spare), run_id=run.run_id, task_id=task.task_id, ready=fresh and not behind(tx, spare, run.line))
     tx.agents.put_workspace(row)
     run_id, task_id = run.run_id, task.task_id
-    tx.log(WorkspacePrepared(run_id=run_id, task_id=task_id, path=row.path, base=row.base or ""))
+    if row.ready:
+        tx.log(WorkspacePrepared(run_id=run_id, task_id=task_id, path=row.path, base=row.base or ""))
     tx.log(SpareGiven(run_id=run_id, task_id=task_id, agent_id=spare.agent_id, config=spare.config.name))

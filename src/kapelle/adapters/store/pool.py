@@ -4,8 +4,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kapelle.core.ids import AgentId
-from kapelle.core.pool import Spare, StandingPool
+from kapelle.core.ids import AgentId, TaskId
+from kapelle.core.pool import Assignment, Spare, StandingPool
 
 if TYPE_CHECKING:
     from kapelle.adapters.store.statements import Statements
@@ -46,3 +46,13 @@ class SqlSpares:
     def standing(self) -> Sequence[StandingPool]:
         pool = self._all.pool
         return [pool.standing_rows.load(self._at, row) for row in pool.standing.run(self._at)]
+
+    def assign(self, assignment: Assignment) -> None:
+        self._all.pool.given_rows.put(self._at, assignment)
+
+    def unassign(self, task_id: TaskId) -> None:
+        self._all.pool.drop_given.do(self._at, task_id=task_id)
+
+    def assignments(self) -> Sequence[Assignment]:
+        pool = self._all.pool
+        return [pool.given_rows.load(self._at, row) for row in pool.given.run(self._at)]

@@ -207,6 +207,7 @@ spares = Table(
     _text("reason"),
     _time("created_at"),
     _time("ready_at", null=True),
+    _time("looked_at", null=True),
     _text("token"),
 )
 
@@ -218,6 +219,16 @@ standing_pools = Table(
     _text("config"),
     _whole("wanted"),
     _text("spec"),
+    _text("principal"),
+    _time("at"),
+)
+
+assignments = Table(
+    "assignments",
+    metadata,
+    _text("task_id", key=True),
+    _text("config"),
+    _whole("forced"),
     _text("principal"),
     _time("at"),
 )

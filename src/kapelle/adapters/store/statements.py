@@ -36,7 +36,7 @@ from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.gate import Receipt
 from kapelle.core.merge import Change, Integration
 from kapelle.core.paths import Took
-from kapelle.core.pool import Spare, StandingPool
+from kapelle.core.pool import Assignment, Spare, StandingPool
 from kapelle.core.question import Question
 from kapelle.core.run import Run
 from kapelle.core.store import Edge, WorkspaceRow
@@ -251,6 +251,10 @@ class PoolStatements:
         self.standing_rows = Mapper(StandingPool, standing, dialect)
         self.standing = Statement(select(*self.standing_rows.columns).order_by(standing.c.project, standing.c.config), dialect)
         self.drop_standing = Statement(standing.delete().where(standing.c.key == bindparam("key")), dialect)
+        given = schema.assignments
+        self.given_rows = Mapper(Assignment, given, dialect)
+        self.given = Statement(select(*self.given_rows.columns).order_by(given.c.at, given.c.task_id), dialect)
+        self.drop_given = Statement(given.delete().where(given.c.task_id == bindparam("task_id")), dialect)
 
 
 class AccountStatements:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import TypeAdapter
 
@@ -35,7 +35,7 @@ from kapelle.core.ids import (
 from kapelle.core.merge import Change, Integration
 from kapelle.core.paths import Took
 from kapelle.core.question import Question
-from kapelle.core.requests import Answer, Approve, Body, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
+from kapelle.core.requests import Body, Request, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.shapes import without_shapes
 from kapelle.core.store import Edge, Lead, Overview, WorkspaceRow
@@ -45,8 +45,7 @@ if TYPE_CHECKING:
     from kapelle.adapters.store.statements import Statements
     from kapelle.core.events import Entry, Event
 
-ALL_BODIES: tuple[type[Body], ...] = (Submit, Cancel, Pause, Resume, Approve, Reject, Answer, Retry)
-BODIES: dict[str, type[Body]] = {kind.__name__: kind for kind in ALL_BODIES}
+BODIES: dict[str, type[Body]] = {kind.__name__: kind for kind in get_args(Body)}
 
 
 _IDS = {"run_id", "task_id"}

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from kapelle.core.ids import AgentId
-from kapelle.core.pool import Spare, SpareState, StandingPool, fit_of, key_of
+from kapelle.core.ids import AgentId, TaskId
+from kapelle.core.pool import Assignment, Spare, SpareState, StandingPool, fit_of, key_of
 from kapelle.core.store import Tx
 from kapelle.testing.conformance.samples import NOON, some
 from kapelle.testing.conformance.tables import comes_back
@@ -70,5 +70,24 @@ class PoolSuite(StoreTests):
             tx.spares.drop_standing(pools[1].key)
             tx.spares.drop_standing(pools[1].key)
             assert list(tx.spares.standing()) == [changed, pools[2]]
+
+        await led.do(work)
+
+    async def test_an_assignment_comes_back(self, led: Led) -> None:
+        """The last word of a person holds, until it is forgotten."""
+        given = [
+            replace(one, task_id=TaskId(f"t-{number}"), at=NOON + timedelta(seconds=number))
+            for number, one in enumerate(some(Assignment, examples=3))
+        ]
+
+        def work(tx: Tx) -> None:
+            for assignment in reversed(given):
+                tx.spares.assign(assignment)
+            changed = replace(given[0], config="other")
+            tx.spares.assign(changed)
+            assert list(tx.spares.assignments()) == [changed, *given[1:]]
+            tx.spares.unassign(given[1].task_id)
+            tx.spares.unassign(given[1].task_id)
+            assert list(tx.spares.assignments()) == [changed, given[2]]
 
         await led.do(work)

@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("ready_at", sa.BigInteger()),
+        sa.Column("looked_at", sa.BigInteger()),
         sa.Column("token", sa.Text(), nullable=False),
     )
     op.create_table(
@@ -32,5 +33,13 @@ def upgrade() -> None:
         *(sa.Column(name, sa.Text(), nullable=False) for name in ("project", "config")),
         sa.Column("wanted", sa.Integer(), nullable=False),
         *(sa.Column(name, sa.Text(), nullable=False) for name in ("spec", "principal")),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+    )
+    op.create_table(
+        "assignments",
+        sa.Column("task_id", sa.Text(), primary_key=True),
+        sa.Column("config", sa.Text(), nullable=False),
+        sa.Column("forced", sa.Integer(), nullable=False),
+        sa.Column("principal", sa.Text(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
     )
