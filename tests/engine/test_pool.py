@@ -367,4 +367,4 @@ async def test_a_task_is_not_given_away_a_second_time(here: SmallWorld) -> None:
         assert "requires go" in await given(here, leader, "b", "coder")
     assert await given(here, leader, waiting, "other") == ""
     assert "was given to other already" in await given(here, leader, waiting, "other")
-    assert "has no agent nobody" in await given(here, leader, waiting, "nobody")
+    assert "was submitted without nobody" in await given(here, leader, waiting, "nobody")

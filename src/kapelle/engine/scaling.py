@@ -67,7 +67,10 @@ def deploy(tx: Tx, body: Deploy, principal: str) -> None:
         raise NotFound(f"there is no task {body.task_id}")
     names = [config.name for config in run.spec.configs]
     if body.config not in names:
-        raise NotFound(f"the run of {task.name} has no agent {body.config}; it has {', '.join(names)}")
+        raise NotFound(
+            f"the run of {task.name} was submitted without {body.config}: it has {', '.join(names)}",
+            remedy="A run has the agents that its tasks name, as they were configured when it was submitted.",
+        )
     if task.state in TERMINAL:
         raise NotPossibleNow(f"task {task.name} has ended already: it was {task.state}")
     if task.state is not TaskState.PENDING:
