@@ -295,7 +295,7 @@ class PoolStage:
             self._acts.start(("renew", spare.agent_id), self._renew(spare, orders.merged.get(spare.agent_id)))
 
     async def _start(self, spare: Spare, merged: Integration | None) -> Finding:
-        begun = self._world.clock.now()
+        begun, tip = self._world.clock.now(), merged.tip if merged is not None else ""
         order = spares.deployment_of(self._world, spare, self._base_url, merged)
         try:
             started = await spares.start(self._world, order)
@@ -312,7 +312,7 @@ class PoolStage:
                 return
             known = replace(current, process=started.process, base=started.base)
             if current.state is SpareState.STARTING:
-                known = replace(known, state=SpareState.READY, ready_at=tx.now, looked_at=begun)
+                known = replace(known, state=SpareState.READY, ready_at=tx.now, looked_at=begun, merged=tip)
                 tx.log(SpareReady(agent_id=spare.agent_id, config=spare.config.name, pid=started.process.pid))
             tx.spares.put(known)
 
@@ -324,7 +324,7 @@ class PoolStage:
         tx.log(SpareFailed(config=spare.config.name, reason=problem))
 
     async def _renew(self, spare: Spare, merged: Integration | None) -> Finding:
-        begun = self._world.clock.now()
+        begun, tip = self._world.clock.now(), merged.tip if merged is not None else ""
         order = spares.deployment_of(self._world, spare, self._base_url, merged)
         try:
             moved = await spares.renew(self._world, order)
@@ -337,7 +337,7 @@ class PoolStage:
             if current is None or current.state is not SpareState.RENEWING:
                 return
             if isinstance(moved, spares.Renewed):
-                tx.spares.put(replace(current, base=moved.base, state=SpareState.READY, looked_at=begun))
+                tx.spares.put(replace(current, base=moved.base, state=SpareState.READY, looked_at=begun, merged=tip))
             else:
                 self._failed(tx, current, problem)
 

@@ -39,6 +39,7 @@ from kapelle.core.merge import Change, Integration
 from kapelle.core.run import RUN_TERMINAL, Run
 from kapelle.core.store import View
 from kapelle.core.task import MEETS_A_NEED, TASK_TRANSITIONS, TERMINAL, OnFailure, Task, TaskState
+from kapelle.engine.spares import NO_TASK
 from kapelle.testing.git import MemoryDirectory, MemoryRepository
 from kapelle.testing.repositories import MemoryWorkspaces
 from kapelle.testing.worlds import SmallWorld
@@ -273,7 +274,7 @@ class Watch:
 
     async def unknown(self) -> list[str]:
         """Return the processes that no live agent stands for: right after a recovery there may be none."""
-        agents = await self.here.store.read(lambda view: list(view.agents.live()))
+        agents = await self.here.store.read(lambda view: [*view.agents.live(), *view.spares.all()])
         known = {agent.process for agent in agents}
         return [f"nobody knows the process of {found.task}" for found in self.here.host.live() if found.ref not in known]
 
@@ -298,6 +299,7 @@ class Watch:
         found += [f"{path} is left" for path in here.git.directories]
         found += [str(row) for row in await here.store.read(lambda view: view.agents.workspaces())]
         found += [str(row) for row in seen.agents]
+        found += [str(row) for row in await here.store.read(lambda view: view.spares.all())]
         found += [f"the token of {ticket.task} is still let in" for ticket in here.gateway.tickets.values()]
         found += [
             f"the work of {task.name} is held by no ref"
@@ -307,13 +309,17 @@ class Watch:
         return found
 
     def _prompts(self) -> list[str]:
-        """Look whether a conversation was told twice what it had read already."""
+        """Look whether a conversation was told twice what it had read already, or one without a task was told anything."""
         conversing = [process for process in self.here.host.processes if process.launch.stdin]
         read = Counter(prompt.prompt_id for process in conversing for prompt in process.prompts)
         for process in conversing:
             written = Counter(prompt.prompt_id for prompt in (*process.prompts, *process.unread))
             read.update({prompt_id: 1 for prompt_id, count in written.items() if count > 1})
-        return [f"the prompt {prompt_id} was sent again" for prompt_id, count in read.items() if count > 1]
+        found = [f"the prompt {prompt_id} was sent again" for prompt_id, count in read.items() if count > 1]
+        idle = [process for process in conversing if process.task == NO_TASK]
+        return found + [
+            f"a spare was told {prompt.text!r}" for process in idle for prompt in (*process.prompts, *process.unread)
+        ]
 
 
 def _attempts(task: Task, attempts: list[Attempt]) -> list[str]:

@@ -30,15 +30,18 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
+from kapelle.core.agent import PoolRules
 from kapelle.core.budget import Allowance
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import LeadLost, StoreFailed
 from kapelle.core.ids import RunId
 from kapelle.core.merge import DeliveryMode, MergeRules
-from kapelle.core.requests import Approve, Cancel, Pause, Reject, Resume, Retry
+from kapelle.core.pool import make_of
+from kapelle.core.requests import Approve, Cancel, Deploy, Pause, Reject, Resume, Retry, Scale
 from kapelle.core.run import RUN_TERMINAL, Limits
 from kapelle.core.store import View
 from kapelle.core.task import OnFailure, Priority, Task, TaskSpec, TaskState
+from kapelle.engine.spares import NO_TASK
 from kapelle.testing.factories import CODER, NOBODY, ONCE, run_spec, task
 from kapelle.testing.fakes import Flight
 from kapelle.testing.hosts import ScriptedProcess
@@ -91,7 +94,9 @@ class Simulation(RuleBasedStateMachine):
     def begin(self, data: st.DataObject) -> None:
         """Begin with one run; what a kind of agent is stays the same in a world."""
         limit = data.draw(st.sampled_from([None, 1]), label="limit")
-        self.configs = (CODER, replace(ONCE, limit=limit), NOBODY)
+        warm, most = data.draw(st.sampled_from([(0, None), (0, None), (1, None), (1, 3)]), label="pool")
+        rules = PoolRules(warm=warm, most=most, idle=timedelta(minutes=1))
+        self.configs = (replace(CODER, pool=rules), replace(ONCE, limit=limit), NOBODY)
         self.submit(data)
         self.some_rounds(3)
 
@@ -155,6 +160,32 @@ class Simulation(RuleBasedStateMachine):
         """Approve or refuse."""
         chosen = self.some_task(data)
         self.do(self.here.ask(kind(run_id=chosen.run_id, task_id=chosen.task_id)))
+
+    @rule(wanted=st.sampled_from([None, 0, 1, 3]))
+    def somebody_scales(self, wanted: int | None) -> None:
+        """Want so many agents that converse, or leave it to the configuration."""
+        self.do(self.here.ask(self.scale(wanted)))
+
+    def scale(self, wanted: int | None) -> Scale:
+        """Return what asks for so many agents that converse."""
+        made = make_of(run_spec(configs=self.configs), CODER.name)
+        return Scale(project="", config=CODER.name, wanted=wanted, spec=made)
+
+    @rule(data=st.data(), rounds=st.integers(0, 3))
+    def somebody_gives_a_task_to_an_agent(self, data: st.DataObject, rounds: int) -> None:
+        """Have it go before all others."""
+        chosen = self.some_task(data)
+        config = data.draw(st.sampled_from([CODER.name, CODER.name, ONCE.name]), label="config")
+        self.do(self.here.ask(Deploy(run_id=chosen.run_id, task_id=chosen.task_id, config=config)))
+        self.some_rounds(rounds)
+
+    @rule(data=st.data(), rounds=st.integers(0, 3))
+    def a_spare_ends_by_itself(self, data: st.DataObject, rounds: int) -> None:
+        """End a program that waits for a task."""
+        waiting = [process for process in self.here.host.live() if process.task == NO_TASK]
+        if waiting:
+            data.draw(st.sampled_from(waiting), label="spare").exit(1)
+        self.some_rounds(rounds)
 
     @rule(data=st.data(), place=st.sampled_from(LONG), rounds=st.integers(2, 4))
     def somebody_cancels_in_the_middle_of_an_act(self, data: st.DataObject, place: str, rounds: int) -> None:
@@ -475,6 +506,7 @@ class Simulation(RuleBasedStateMachine):
             if process.unread:
                 process.exit(1)
         self.succeed()
+        self.do(here.ask(self.scale(None)))
         for _ in range(40):
             for run_id in self.runs:
                 self.do(here.ask(Resume(run_id=run_id)))
@@ -489,6 +521,8 @@ class Simulation(RuleBasedStateMachine):
             self.everything_holds()
             if self.do(self.at_rest()):
                 break
+        # Those that nothing asks for any more go last.
+        self.do(self.leader.run())
         left = self.do(self.watch.left_over())
         assert not left, "\n".join(left)
 

@@ -208,6 +208,7 @@ spares = Table(
     _time("created_at"),
     _time("ready_at", null=True),
     _time("looked_at", null=True),
+    _text("merged"),
     _text("token"),
 )
 
