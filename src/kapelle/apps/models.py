@@ -37,6 +37,7 @@ from kapelle.core.rules import Fallback, rule_problem
 from kapelle.core.sizes import HOW as HOW_SIZES
 from kapelle.core.sizes import PATTERN as PATTERN_OF_SIZE
 from kapelle.core.sizes import format_size, parse_size
+from kapelle.core.spent import OnSpent
 from kapelle.core.task import OnFailure, Priority, WorkspaceKind
 
 
@@ -314,6 +315,14 @@ class Budgets(Model):
     project: PeriodTotal | None = Field(default=None, description="By all runs of the project.")
     account: PeriodTotal | None = Field(default=None, description="By all that use the same key or login, on this machine.")
     day: Total | None = Field(default=None, description="By everything on this machine, from midnight to midnight (UTC).")
+    on_spent: OnSpent | None = Field(
+        default=None,
+        description="What becomes of tasks whose budget is spent: `ask` (default: they wait, and you are asked) or `stop` (they"
+        " fail).",
+    )
+    answer_within: Duration | None = Field(
+        default=None, description="How long you have to answer then, before it counts as `stop`; default: for ever."
+    )
 
 
 class Project(Model):

@@ -304,6 +304,8 @@ def _spec(
             models=tuple(shop.configuration.project.limits.models.items()),
             budget=_run_allowance(shop, workflow),
             standing=standing(shop.configuration.project.budgets),
+            on_spent=settings.on_spent,
+            answer_within=settings.answer_within,
             merge_returns=settings.merge_returns,
         ),
         merge=MergeRules(batch=settings.merge_batch, wait=settings.merge_wait, protect=settings.protect),

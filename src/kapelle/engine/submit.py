@@ -16,11 +16,25 @@ from kapelle.core.events import (
     TaskSubmitted,
     TaskWaited,
 )
-from kapelle.core.ids import RunId, TaskId
+from kapelle.core.ids import HaltId, RunId, TaskId
 from kapelle.core.merge import Change, ChangeState, undelivered
 from kapelle.core.paths import critical_paths
 from kapelle.core.question import QuestionState, settle
-from kapelle.core.requests import Answer, Approve, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
+from kapelle.core.requests import (
+    Answer,
+    AnswerSpent,
+    Approve,
+    Cancel,
+    Halt,
+    Pause,
+    Reject,
+    Request,
+    Resume,
+    Retry,
+    Submit,
+    Unhalt,
+    Unreadable,
+)
 from kapelle.core.rule_events import QuestionAnswered
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.store import Edge, Tx
@@ -28,7 +42,9 @@ from kapelle.core.task import TERMINAL, Failure, Task, TaskSpec, TaskState, Wait
 from kapelle.engine.accounts import Accounts
 from kapelle.engine.asking import no_longer_asks
 from kapelle.engine.ending import end_run, end_runs, finish, wait
+from kapelle.engine.halting import halt, unhalt
 from kapelle.engine.retrying import Standings, to_retry
+from kapelle.engine.spending import Spending
 from kapelle.engine.world import World
 
 AGENT = "agent:"
@@ -66,6 +82,7 @@ class SubmitStage:
     def __init__(self, world: World, asked: Asked | None = None) -> None:
         self._world = world
         self._accounts = Accounts(world)
+        self._spending = Spending(world)
         self._asked = asked or Asked()
 
     async def step(self, now: datetime) -> datetime | None:
@@ -127,6 +144,15 @@ class SubmitStage:
                 task, _ = _waiting_for_approval(tx, body.task_id)
                 message = body.reason or "a person refused it"
                 finish(tx, task, TaskState.REJECTED, failure=Failure(kind="rejected", message=message), note=message)
+            case AnswerSpent() as body:
+                _for_a_person(request.principal)
+                self._spending.answer(tx, body, request.principal)
+            case Halt() as body:
+                _for_a_person(request.principal)
+                halt(tx, HaltId(self._world.new_id("h")), request.principal, body.reason)
+            case Unhalt() as body:
+                _for_a_person(request.principal)
+                unhalt(tx, request.principal, body.reason)
             case Retry() as body:
                 self._retry(tx, body, request.principal)
             case Unreadable(problem=problem):

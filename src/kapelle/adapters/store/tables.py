@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from kapelle.adapters.store.brakes import SqlBrakes
 from kapelle.adapters.store.calls import call_of, row_of
 from kapelle.adapters.store.known import Known
 from kapelle.adapters.store.rows import EPOCH, ESCAPE, LONGEST_BODY, Statement, from_microseconds, to_microseconds
@@ -34,7 +35,22 @@ from kapelle.core.ids import (
 from kapelle.core.merge import Change, Integration
 from kapelle.core.paths import Took
 from kapelle.core.question import Question
-from kapelle.core.requests import Answer, Approve, Body, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
+from kapelle.core.requests import (
+    Answer,
+    AnswerSpent,
+    Approve,
+    Body,
+    Cancel,
+    Halt,
+    Pause,
+    Reject,
+    Request,
+    Resume,
+    Retry,
+    Submit,
+    Unhalt,
+    Unreadable,
+)
 from kapelle.core.run import Run
 from kapelle.core.shapes import without_shapes
 from kapelle.core.store import Edge, Lead, Overview, WorkspaceRow
@@ -44,7 +60,10 @@ if TYPE_CHECKING:
     from kapelle.adapters.store.statements import Statements
     from kapelle.core.events import Entry, Event
 
-ALL_BODIES: tuple[type[Body], ...] = (Submit, Cancel, Pause, Resume, Approve, Reject, Answer, Retry)
+ALL_BODIES: tuple[type[Body], ...] = (
+    *(Submit, Cancel, Pause, Resume, Approve, Reject, Answer, Retry),
+    *(AnswerSpent, Halt, Unhalt),
+)
 BODIES: dict[str, type[Body]] = {kind.__name__: kind for kind in ALL_BODIES}
 
 
@@ -505,6 +524,7 @@ class SqlView:
         self.agents = SqlAgents(connection, statements, kept)
         self.accounts = SqlAccounts(connection, statements, kept)
         self.questions = SqlQuestions(connection, statements, kept)
+        self.brakes = SqlBrakes(connection, statements)
         self.changes = SqlChanges(connection, statements, kept)
         self.ledger = SqlLedger(connection, statements, kept)
         self.requests = SqlRequests(connection, statements, kept)

@@ -34,6 +34,8 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Steer", "answer", "inbox:answer"),
     ("Steer", "pause", "asking:pause"),
     ("Steer", "cancel", "asking:cancel"),
+    ("Steer", "halt", "halting:halt"),
+    ("Steer", "unhalt", "halting:unhalt"),
     ("Steer", "approve", "asking:approve"),
     ("Steer", "reject", "asking:reject"),
     ("Check", "doctor", "doctoring:doctor"),
