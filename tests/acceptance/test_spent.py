@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kapelle.adapters.gateway.prices import PRICES
 from kapelle.testing.places import Place, until
 
 WORKFLOW = """\
@@ -16,7 +17,7 @@ defaults: {agent: coder, gate: python, max_attempts: 1}
 tasks:
   one: {prompt: "Write three files", budget: {usd: 0.02}}
 """
-# A reply costs a cent: 2,000 tokens at the price of claude-opus-4-5.
+# A reply costs a cent: 2,000 tokens at five dollars a million, whatever the model.
 REHEARSAL = """\
 rules:
   - when: {task: "*"}
@@ -26,7 +27,8 @@ rules:
       - {tools: [{Write: {file_path: "{{ cwd }}/c.txt", content: "c\\n"}}], usage: {input_tokens: 2000}}
       - {say: "Wrote all three.", usage: {input_tokens: 2000}}
 """
-PRICES = {"claude": {"input": 5.0, "output": 0.0, "cache_read": 0.0, "cache_write": 0.0}}
+FIVE = {"input": 5.0, "output": 0.0, "cache_read": 0.0, "cache_write": 0.0}
+PRICED = json.dumps(dict.fromkeys(PRICES, FIVE))
 
 
 def events(place: Place, kind: str) -> list[dict[str, Any]]:
@@ -39,15 +41,17 @@ def running(place: Place) -> Iterator["subprocess.Popen[str]"]:
     """A run that has come to the end of its budget."""
     place.write("workflow.yml", WORKFLOW)
     place.write("rehearsal.yml", REHEARSAL)
-    prices = place.write("prices.json", json.dumps(PRICES))
+    prices = place.write("prices.json", PRICED)
     process = place.start(
         "run", "../workflow.yml", "--rehearse", "../rehearsal.yml", env={"KAPELLE_PRICES": str(prices)}
     )
-    said = until(process, "waits for budget")
-    assert re.search(r"kapelle answer b-\w+ raise AMOUNT, or stop", said), said
-    yield process
-    process.terminate()
-    process.communicate()
+    try:
+        said = until(process, "waits for budget")
+        assert re.search(r"kapelle answer b-\w+ raise AMOUNT, or stop", said), said
+        yield process
+    finally:
+        process.terminate()
+        process.communicate()
 
 
 def test_a_budget_that_is_raised_lets_the_task_complete_in_the_same_conversation(
