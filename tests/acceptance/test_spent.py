@@ -42,9 +42,7 @@ def running(place: Place) -> Iterator["subprocess.Popen[str]"]:
     place.write("workflow.yml", WORKFLOW)
     place.write("rehearsal.yml", REHEARSAL)
     prices = place.write("prices.json", PRICED)
-    process = place.start(
-        "run", "../workflow.yml", "--rehearse", "../rehearsal.yml", env={"KAPELLE_PRICES": str(prices)}
-    )
+    process = place.start("run", "../workflow.yml", "--rehearse", "../rehearsal.yml", env={"KAPELLE_PRICES": str(prices)})
     try:
         said = until(process, "waits for budget")
         assert re.search(r"kapelle answer b-\w+ raise AMOUNT, or stop", said), said
