@@ -8,6 +8,7 @@ from kapelle.core.budget import Allowance, Period, Resource, Scope, StandingBudg
 from kapelle.core.counts import parse_count
 from kapelle.core.durations import parse_duration
 from kapelle.core.errors import UsageError
+from kapelle.core.hours import WorkingHours, parse_window
 from kapelle.core.spent import example
 
 
@@ -20,6 +21,13 @@ def allowance(usd: float | None, *budgets: models.Budget | models.Total | None) 
 
     found = {name: first(name) for name in ("usd", "tokens", "cached_tokens", "turns", "time")}
     return Allowance(**{**found, "usd": found["usd"] if usd is None else usd})  # pyright: ignore[reportArgumentType]
+
+
+def working_hours(project: models.Project) -> WorkingHours | None:
+    """Return when agents of *project* may work; None: always."""
+    if not project.working_hours:
+        return None
+    return WorkingHours(windows=tuple(parse_window(text) for text in project.working_hours), zone=project.time_zone)
 
 
 def amount_of(resource: Resource, text: str) -> float:

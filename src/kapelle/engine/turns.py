@@ -261,7 +261,8 @@ class Turns:
         if held is not None:
             wait(tx, task, held.wait, held.detail, until=held.until)
         elif not ended_by_us:
-            pause = delay(API_RETRY, resumed.interruptions, self._world.chance.share()) if outcome in WAITS else timedelta(0)
+            paused = outcome in WAITS and trouble is not Trouble.HALTED
+            pause = delay(API_RETRY, resumed.interruptions, self._world.chance.share()) if paused else timedelta(0)
             wait(tx, task, WAITS.get(outcome, Wait.RETRY), message, until=tx.now + pause)
         self._end(tx, agent)
 
