@@ -2,8 +2,10 @@
 
 import json
 import re
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -104,3 +106,135 @@ def until_none_lives(place: Place) -> None:
     until(process, '"agent.stopped"')
     process.terminate()
     process.communicate()
+
+
+# --- Two budgets at once, and a leader that dies ---
+
+CENTS = 10
+"""What the run may spend, and the project: a reply costs one."""
+AGENTS = 4
+TOGETHER = """\
+name: together
+budget_usd: 0.1
+defaults: {agent: coder, gate: none, max_attempts: 1}
+tasks:
+  a: {prompt: "Go"}
+  b: {prompt: "Go"}
+  c: {prompt: "Go"}
+  d: {prompt: "Go"}
+"""
+SLOW = """\
+rules:
+  - when: {prompt: "Go|interrupted|Go on|go on"}
+    turns:
+      - {tools: [{Bash: {command: "echo 1 > 1.txt"}}], usage: {input_tokens: 2000}, delay: 300ms}
+      - {tools: [{Bash: {command: "echo 2 > 2.txt"}}], usage: {input_tokens: 2000}, delay: 300ms}
+      - {tools: [{Bash: {command: "echo 3 > 3.txt"}}], usage: {input_tokens: 2000}, delay: 300ms}
+      - {tools: [{Bash: {command: "echo 4 > 4.txt"}}], usage: {input_tokens: 2000}, delay: 300ms}
+      - {say: "All four.", usage: {input_tokens: 2000}, delay: 300ms}
+"""
+
+
+@pytest.fixture
+def api(place: Place) -> Iterator["subprocess.Popen[str]"]:
+    """A rehearsal that stands for the real API: it outlives whoever leads, and says what it has answered."""
+    place.write("served.yml", SLOW)
+    server = place.start("rehearse", "serve", "../served.yml", "--json")
+    try:
+        yield server
+    finally:
+        if server.poll() is None:
+            server.terminate()
+            server.communicate()
+
+
+def answered(server: "subprocess.Popen[str]", count: int) -> list[dict[str, Any]]:
+    """Return the next *count* requests that *server* has answered."""
+    assert server.stdout is not None
+    return [json.loads(server.stdout.readline()) for _ in range(count)]
+
+
+def test_two_budgets_that_parallel_agents_use_up_at_once_hold_over_kill_9(place: Place, api: "subprocess.Popen[str]") -> None:
+    place.write("workflow.yml", TOGETHER)
+    project = place.repository / ".kapelle" / "project.yml"
+    before = project.read_text(encoding="utf-8") if project.exists() else ""
+    assert "budgets:" not in before
+    project.write_text(f"{before}\nbudgets: {{project: {{usd: {CENTS / 100}}}}}\n", encoding="utf-8")
+    place.git("commit", "-q", "-am", "budgets")
+    address = json.loads(until(api, "address"))["address"]
+    env = {
+        "ANTHROPIC_BASE_URL": address,
+        "ANTHROPIC_API_KEY": "sk-planted",
+        "KAPELLE_PRICES": str(place.write("prices.json", PRICED)),
+        "KAPELLE_SLOTS": str(AGENTS),
+    }
+    leader = place.start("run", "../workflow.yml", env=env)
+    served = answered(api, 5)
+    # Others are on their way.
+    leader.kill()
+    leader.communicate()
+    leader = place.start("resume", env=env)
+    try:
+        said = "".join(until(leader, "waits for you: kapelle answer") for _ in range(2))
+        assert "raise AMOUNT" in said
+        items = settled(place)
+        assert sorted(item["name"] for item in items) == ["project shop", "run together"]
+        spent, lost = ledger(place)
+        # In all, those included that the first leader knew only as on their way: at most what was on its way at the end.
+        assert CENTS <= spent + lost <= CENTS + AGENTS
+        for item in items:
+            assert place.run("answer", item["id"], "raise", "10", env=env).code == 0
+        rest, _ = leader.communicate(timeout=240)
+    finally:
+        leader.kill()
+        leader.communicate()
+    assert leader.returncode == 0, rest
+    assert [event["number"] for event in events(place, "attempt.started")] == [1] * AGENTS
+    assert len(events(place, "budget.asked")) == 2
+    api.terminate()
+    out, _ = api.communicate()
+    served += [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    real = sum("status=200" in each["request"] and "input_tokens=2000" in each["request"] for each in served)
+    spent, lost = ledger(place)
+    # What was answered is booked once, to the cent; what was on its way when the leader died was answered or was not.
+    assert spent <= real <= spent + lost
+    assert lost <= AGENTS
+    calls = usage_of(place)
+    assert calls["model_calls"] == spent + lost
+    assert real * 2000 >= spent * 2000 == sum(call["input"] for call in ok(place))
+
+
+def ok(place: Place) -> list[dict[str, Any]]:
+    return [{"input": event["usage"]["input_tokens"]} for event in events(place, "model.called") if not event["error"]]
+
+
+def ledger(place: Place) -> tuple[int, int]:
+    """Return how many cents were booked as answered, and how many calls as lost."""
+    with closing(sqlite3.connect(place.home / "store.db")) as store:
+        rows = store.execute("select error, cost_usd, status from calls where settled = 1").fetchall()
+    cents = [round(cost * 100, 6) for error, cost, status in rows if not error and status == 200]
+    assert set(cents) <= {1.0}, cents
+    return len(cents), sum(1 for error, *_ in rows if error == "lost")
+
+
+def usage_of(place: Place) -> dict[str, Any]:
+    found: dict[str, Any] = place.run("usage", "--json").json["total"]
+    return found
+
+
+def settled(place: Place) -> list[dict[str, Any]]:
+    """Return the inbox once every task waits."""
+    process = place.start("events", "--follow", "--json")
+    try:
+        waiting: set[str] = set()
+        for line in process.stdout or ():
+            event = json.loads(line)
+            if event["kind"] == "task.waited" and event["task_id"] is not None:
+                (waiting.add if event["waits_for"] == "budget" else waiting.discard)(event["task_id"])
+            if len(waiting) == AGENTS:
+                break
+    finally:
+        process.terminate()
+        process.communicate()
+    found: list[dict[str, Any]] = place.run("inbox", "--json").json
+    return found

@@ -89,7 +89,9 @@ BERLIN = ZoneInfo("Europe/Berlin")
         ("Fri-Mon 00:00-24:00", "2026-11-22T12:00", True, "2026-11-23T23:00"),
     ],
 )
-def test_the_clock_on_the_wall_counts_whatever_is_done_to_it(text: str, now: str, is_open: bool | None, until: str | None) -> None:
+def test_the_clock_on_the_wall_counts_whatever_is_done_to_it(
+    text: str, now: str, is_open: bool | None, until: str | None
+) -> None:
     if is_open is None:
         with pytest.raises(ValueError, match="no working hours"):
             parse_window(text)
