@@ -43,6 +43,8 @@ class Deployment:
     integration: Integration | None = None
     raised_usd: float = 0.0
     """By how much a person has raised the task's own budget of money."""
+    bounded: bool = True
+    """Whether its time limit holds from its start on: one without a task has none yet."""
 
 
 @frozen
@@ -53,6 +55,8 @@ class Deployed:
     base: str | None
     changed: tuple[str, ...] = ()
     """The files that were changed already, for a conversation that takes over."""
+    folder: str = ""
+    """Where its spool is."""
 
 
 async def deploy(world: World, order: Deployment) -> Deployed | str:
@@ -63,7 +67,7 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
     """
     base = order.workspace.base
     if not order.workspace.ready:
-        base = await _base(world, order)
+        base = await base_of(world, order)
         if order.workspace.owned:
             await world.workspaces.prepare(
                 WorkspaceOrder(
@@ -95,7 +99,7 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
             result_schema=order.task.spec.result_schema,
             # The gateway counts more finely than the program itself; this is for when it is bypassed.
             budget_usd=_own_budget(order),
-            timeout=order.task.spec.timeout,
+            timeout=order.task.spec.timeout if order.bounded else None,
             model=order.access,
             warden=order.watched.access if order.watched is not None else None,
             env=(*environment(world, order.run, order.task, order.workspace), *outfit.env),
@@ -106,7 +110,7 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
     box = box_of(order, home)
     wrapped = await boxed(world, replace(box, mounts=(*box.mounts, *outfit.mounts)), launch)
     process = await world.host.start(replace(wrapped, hide=outfit.hide), order.agent.folder)
-    return Deployed(process=process, base=base, changed=changed)
+    return Deployed(process=process, base=base, changed=changed, folder=order.agent.folder)
 
 
 def _own_budget(order: Deployment) -> float | None:
@@ -150,7 +154,7 @@ async def _changed(world: World, order: Deployment) -> tuple[str, ...]:
         await world.repositories.delete_ref(repository, ref)
 
 
-async def _base(world: World, order: Deployment) -> str | None:
+async def base_of(world: World, order: Deployment) -> str | None:
     """Return the commit to begin from: all that was merged so far, and all that the target holds."""
     repository, target = order.workspace.repository, order.run.spec.target
     if repository is None or target is None:

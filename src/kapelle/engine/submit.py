@@ -25,12 +25,14 @@ from kapelle.core.requests import (
     AnswerSpent,
     Approve,
     Cancel,
+    Deploy,
     Halt,
     Pause,
     Reject,
     Request,
     Resume,
     Retry,
+    Scale,
     Submit,
     Unhalt,
     Unreadable,
@@ -44,6 +46,7 @@ from kapelle.engine.asking import no_longer_asks
 from kapelle.engine.ending import end_run, end_runs, finish, wait
 from kapelle.engine.halting import halt, unhalt
 from kapelle.engine.retrying import Standings, to_retry
+from kapelle.engine.scaling import deploy, scale
 from kapelle.engine.spending import Spending
 from kapelle.engine.world import World
 
@@ -155,6 +158,12 @@ class SubmitStage:
                 unhalt(tx, request.principal, body.reason)
             case Retry() as body:
                 self._retry(tx, body, request.principal)
+            case Scale() as body:
+                _for_a_person(request.principal)
+                scale(self._world, tx, body, request.principal)
+            case Deploy() as body:
+                _for_a_person(request.principal)
+                deploy(tx, body, request.principal)
             case Unreadable(problem=problem):
                 raise NotPossibleNow(f"the request {request.request_id} cannot be read: {problem}")
 

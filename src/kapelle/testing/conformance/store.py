@@ -2,6 +2,7 @@
 
 from kapelle.testing.conformance.brakes import BrakeSuite
 from kapelle.testing.conformance.ledgers import LedgerSuite
+from kapelle.testing.conformance.pools import PoolSuite
 from kapelle.testing.conformance.queries import DueSuite, FindSuite, RunSuite, TaskSuite, WorkSuite
 from kapelle.testing.conformance.questions import QuestionSuite
 from kapelle.testing.conformance.tables import TableSuite
@@ -16,6 +17,7 @@ class StoreSuite(
     LedgerSuite,
     QuestionSuite,
     BrakeSuite,
+    PoolSuite,
     DueSuite,
     TaskSuite,
     FindSuite,

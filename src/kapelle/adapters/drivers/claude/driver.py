@@ -67,6 +67,7 @@ class ClaudeDriver:
         fork=True,
         interrupt=True,
         asks=True,
+        warm=True,
         tools=TOOLS,
         least_memory=LEAST_MEMORY,
     )
