@@ -20,10 +20,6 @@ from kapelle.core import (
 from kapelle.core.events import KINDS, MOVED, Event, TaskMoved
 from kapelle.core.task import TASK_TRANSITIONS, TaskState
 
-MODULES = (
-    *(events, account_events, batch_events, brake_events, isolation_events, pool_events),
-    *(rule_events, secret_events),
-)
 CLASSES = [
     value
     for module in (

@@ -140,7 +140,7 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
             if item.kind == "question":
                 _print_asked(console, f"{item.name} asks: {item.what}", f"kapelle answer {item.item_id} allow|deny|always")
             elif item.kind == "budget":
-                what = f"the budget of {item.name} is spent ({item.what})"
+                what = f"the budget of {item.name}: {item.what}"
                 _print_asked(console, what, f"kapelle answer {item.item_id} raise AMOUNT, or stop")
         for task, review in waiting:
             if review is None:
