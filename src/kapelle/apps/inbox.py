@@ -22,7 +22,6 @@ from kapelle.core.run import Run
 from kapelle.core.spent import SpentAnswer, SpentBudget, SpentState, example
 from kapelle.core.store import View
 from kapelle.core.task import TERMINAL, Task, TaskState, Wait
-from kapelle.engine.spending import waiting_for
 
 PREFIX = "i-"
 """How the ids of questions begin."""
@@ -102,6 +101,9 @@ def _question(view: View, question: Question) -> Item:
 
 
 def _spent(view: View, row: SpentBudget) -> Item:
+    # It loads the engine, and most who look have no budget that is spent.
+    from kapelle.engine.spending import waiting_for
+
     names = [task.name for _, task in waiting_for(view, row)]
     named = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
     waits = "1 task waits" if len(names) == 1 else f"{len(names)} tasks wait"
