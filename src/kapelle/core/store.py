@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, PromptRecord
+from kapelle.core.brakes import BrakeTable
 from kapelle.core.budget import Grouping, Spend, Used
 from kapelle.core.calls import ModelCall
 from kapelle.core.frozen import frozen
@@ -458,6 +459,11 @@ class View(Protocol):
     @property
     def questions(self) -> QuestionTable:
         """Questions of agents."""
+        ...
+
+    @property
+    def brakes(self) -> BrakeTable:
+        """Spent budgets, and the off switch."""
         ...
 
     @property

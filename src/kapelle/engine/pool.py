@@ -67,6 +67,8 @@ class PoolStage:
         self._acts = acts
         self._base_url = base_url
         self._leaving = False
+        self._halted = False
+        """Whether a person has halted everything, in the transaction that is running."""
         self._kinds: dict[RunId, tuple[Kind, ...]] = {}
         """Of each run, what its configuration asks for: that never changes."""
         self._since: dict[TaskId, datetime] = {}
@@ -113,7 +115,8 @@ class PoolStage:
 
     def _plan(self, tx: Tx) -> datetime | None:
         there = [spare for spare in tx.spares.all() if spare.state is not SpareState.ENDING]
-        kinds = {} if self._leaving else self._asked(tx)
+        self._halted = tx.brakes.halt() is not None
+        kinds = {} if self._leaving or self._halted else self._asked(tx)
         self._needed = bool(kinds)
         if not there and not kinds:
             return None
@@ -131,6 +134,8 @@ class PoolStage:
         return self._next(tx, stocks)
 
     def _why(self) -> str:
+        if self._halted:
+            return "everything is halted"
         return "whoever leads ends" if self._leaving else "nothing asks for it any more"
 
     def _asked(self, tx: Tx) -> dict[str, Kind]:

@@ -31,14 +31,28 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from kapelle.core.agent import PoolRules
-from kapelle.core.budget import Allowance
+from kapelle.core.budget import Allowance, Scope, StandingBudget
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import LeadLost, StoreFailed
+from kapelle.core.hours import WorkingHours, parse_window
 from kapelle.core.ids import RunId
 from kapelle.core.merge import DeliveryMode, MergeRules
 from kapelle.core.pool import make_of
-from kapelle.core.requests import Approve, Cancel, Deploy, Pause, Reject, Resume, Retry, Scale
+from kapelle.core.requests import (
+    AnswerSpent,
+    Approve,
+    Cancel,
+    Deploy,
+    Halt,
+    Pause,
+    Reject,
+    Resume,
+    Retry,
+    Scale,
+    Unhalt,
+)
 from kapelle.core.run import RUN_TERMINAL, Limits
+from kapelle.core.spent import OnSpent, SpentAnswer, SpentBudget, SpentState
 from kapelle.core.store import View
 from kapelle.core.task import OnFailure, Priority, Task, TaskSpec, TaskState
 from kapelle.engine.spares import NO_TASK
@@ -57,6 +71,10 @@ SLOTS = 3
 RUNS = 8
 TASKS = 5
 PRICE = 1.0
+SHARED = (StandingBudget(scope=Scope.PROJECT, allowance=Allowance(usd=3 * PRICE)),)
+"""What runs may spend together."""
+HOURS = WorkingHours(windows=tuple(parse_window(f"daily {hour:02d}:00-{hour:02d}:40") for hour in range(24)))
+"""Twenty minutes of rest in each hour."""
 STAGES = ("submit", "dispatch", "execute", "validate", "merge", "inbox", "report")
 
 
@@ -109,12 +127,17 @@ class Simulation(RuleBasedStateMachine):
         limits = Limits(
             agents=data.draw(st.sampled_from([None, None, 1]), label="agents"),
             budget=Allowance(usd=data.draw(st.sampled_from([None, None, 2 * PRICE]), label="budget")),
+            standing=data.draw(st.sampled_from([(), (), SHARED]), label="shared budget"),
+            on_spent=data.draw(st.sampled_from([OnSpent.ASK, OnSpent.ASK, OnSpent.STOP]), label="on spent"),
+            answer_within=data.draw(st.sampled_from([None, None, timedelta(minutes=20)]), label="answer within"),
             merge_returns=1,
         )
         delivery = data.draw(st.sampled_from(DeliveryMode), label="delivery")
         merge = MergeRules(batch=data.draw(st.sampled_from([1, 1, 2, 8]), label="batch"))
         name = f"run {number}"
-        spec = run_spec(*specs, name=name, limits=limits, delivery=delivery, merge=merge, configs=self.configs)
+        hours = data.draw(st.sampled_from([None, None, None, HOURS]), label="hours")
+        bounds = {"limits": limits, "hours": hours}
+        spec = run_spec(*specs, name=name, delivery=delivery, merge=merge, configs=self.configs, **bounds)
         self.runs.append(self.do(self.here.submit(spec)))
 
     def some_spec(self, data: st.DataObject, name: str, earlier: list[str]) -> TaskSpec:
@@ -185,6 +208,20 @@ class Simulation(RuleBasedStateMachine):
         waiting = [process for process in self.here.host.live() if process.task == NO_TASK]
         if waiting:
             data.draw(st.sampled_from(waiting), label="spare").exit(1)
+        self.some_rounds(rounds)
+
+    @rule(more=st.sampled_from([PRICE, 5 * PRICE, 0.5 * PRICE, None]), rounds=st.integers(0, 3), all_of_them=st.booleans())
+    def somebody_answers_for_the_money(self, more: float | None, rounds: int, all_of_them: bool) -> None:
+        """Raise a budget that is spent, by more or less than it takes, or let what waits for it fail."""
+        rows = self.do(self.here.store.read(spent_budgets))
+        for row in rows if all_of_them else rows[:1]:
+            self.do(self.here.ask(_answer_to(row, more)))
+        self.some_rounds(rounds)
+
+    @rule(kind=st.sampled_from([Halt, Unhalt, Unhalt]), rounds=st.integers(0, 3))
+    def somebody_turns_the_switch(self, kind: type[Halt | Unhalt], rounds: int) -> None:
+        """Halt everything, or let it go on."""
+        self.do(self.here.ask(kind(run_id=RunId(""))))
         self.some_rounds(rounds)
 
     @rule(data=st.data(), place=st.sampled_from(LONG), rounds=st.integers(2, 4))
@@ -340,7 +377,11 @@ class Simulation(RuleBasedStateMachine):
             if not isinstance(flight, Flight):
                 if "budget" in flight:
                     process.trouble(Trouble.BUDGET, flight)
+                elif "halted" in flight or "working hours" in flight:
+                    process.trouble(Trouble.HALTED, flight)
                 break
+            halted = self.do(self.here.store.read(lambda view: view.brakes.halt()))
+            assert halted is None or not self.rounds, "a call was let through, and everything is halted"
             if number + 1 < calls:
                 self.here.gateway.end(flight, usd=PRICE)
             else:
@@ -507,7 +548,10 @@ class Simulation(RuleBasedStateMachine):
                 process.exit(1)
         self.succeed()
         self.do(here.ask(self.scale(None)))
-        for _ in range(40):
+        for _ in range(60):
+            self.do(here.ask(Unhalt(run_id=RunId(""))))
+            for row in self.do(here.store.read(spent_budgets)):
+                self.do(here.ask(_answer_to(row, 100 * PRICE)))
             for run_id in self.runs:
                 self.do(here.ask(Resume(run_id=run_id)))
             for found in self.do(here.store.read(all_tasks)):
@@ -544,6 +588,16 @@ class Simulation(RuleBasedStateMachine):
         return all(overview.run.state in RUN_TERMINAL for overview in overviews)
 
 
+def _answer_to(row: SpentBudget, more: float | None) -> AnswerSpent:
+    said = SpentAnswer.STOP if more is None else SpentAnswer.RAISE
+    return AnswerSpent(run_id=row.run_id, spent_id=row.spent_id, answer=said, more=more or 0.0)
+
+
+def spent_budgets(view: View) -> list[SpentBudget]:
+    """Return the spent budgets that a person is asked about."""
+    return [row for row in view.brakes.spent() if row.state is SpentState.OPEN]
+
+
 async def _refused(late: Leader, stage: str) -> bool:
     try:
         await late.step(stage)
@@ -578,4 +632,4 @@ def simulate(kind: type[Simulation] = Simulation, *, worlds: int = 12, same: boo
     run_state_machine_as_test(kind, settings=chosen)  # pyright: ignore[reportUnknownMemberType]
 
 
-__all__ = ["PRICE", "RUNS", "SETTINGS", "SLOTS", "STAGES", "STEPS", "Simulation", "all_tasks", "simulate"]
+__all__ = ["PRICE", "RUNS", "SETTINGS", "SLOTS", "STAGES", "STEPS", "Simulation", "all_tasks", "simulate", "spent_budgets"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import TypeAdapter
 
+from kapelle.adapters.store.brakes import SqlBrakes
 from kapelle.adapters.store.calls import call_of, row_of
 from kapelle.adapters.store.known import Known
 from kapelle.adapters.store.pool import SqlSpares
@@ -506,6 +507,7 @@ class SqlView:
         self.spares = SqlSpares(connection, statements)
         self.accounts = SqlAccounts(connection, statements, kept)
         self.questions = SqlQuestions(connection, statements, kept)
+        self.brakes = SqlBrakes(connection, statements)
         self.changes = SqlChanges(connection, statements, kept)
         self.ledger = SqlLedger(connection, statements, kept)
         self.requests = SqlRequests(connection, statements, kept)

@@ -37,6 +37,8 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Steer", "deploy", "pooling:deploy"),
     ("Steer", "pause", "asking:pause"),
     ("Steer", "cancel", "asking:cancel"),
+    ("Steer", "halt", "halting:halt"),
+    ("Steer", "unhalt", "halting:unhalt"),
     ("Steer", "approve", "asking:approve"),
     ("Steer", "reject", "asking:reject"),
     ("Check", "doctor", "doctoring:doctor"),
