@@ -121,6 +121,21 @@ class Measure:
     """Processors."""
 
 
+@frozen
+class Activity:
+    """What a process does, with all that it has started."""
+
+    cpu: float
+    """Seconds of processor time that they have used; those count that have ended."""
+    processes: int = 1
+    stopped: int = 0
+    """How many of them were stopped by a signal."""
+    waiting: int = 0
+    """How many wait for a disk or a device."""
+    memory: int = 0
+    """Bytes that they have in memory; what they share is counted for each."""
+
+
 class Host(Protocol):
     """A machine that runs agents and commands.
 
@@ -133,6 +148,17 @@ class Host(Protocol):
 
     async def measure(self) -> Measure:
         """Measure the host, now."""
+        ...
+
+    async def activities(self, processes: Sequence[Sequence[ProcessRef]]) -> Sequence[Activity | None]:
+        """Measure some agents in one look: each by the processes that it begins with, and all that is below those.
+
+        None for one of which nothing is there any more.
+        """
+        ...
+
+    async def go_on(self, processes: Sequence[ProcessRef]) -> int:
+        """Let everything go on of an agent that was stopped by a signal; return how many processes that were."""
         ...
 
     async def start(self, launch: Launch, folder: str) -> ProcessRef:
@@ -302,6 +328,8 @@ class DriverCapabilities:
     """No process at all: a task is done the moment it is placed (benchmarks)."""
     tools: frozenset[str] = frozenset()
     """What its tools are called that are known; there may be others."""
+    writers: frozenset[str] = frozenset()
+    """Those of them that change files."""
     least_memory: int = 0
     """Bytes that its program needs by itself."""
 

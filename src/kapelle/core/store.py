@@ -33,6 +33,7 @@ from kapelle.core.paths import Took
 from kapelle.core.question import Question
 from kapelle.core.requests import Request
 from kapelle.core.run import Run, RunState
+from kapelle.core.standings import StandingTable
 from kapelle.core.task import Task, TaskState
 
 if TYPE_CHECKING:
@@ -452,6 +453,11 @@ class View(Protocol):
     @property
     def questions(self) -> QuestionTable:
         """Questions of agents."""
+        ...
+
+    @property
+    def standings(self) -> StandingTable:
+        """How agents stand, and alerts."""
         ...
 
     @property

@@ -162,6 +162,7 @@ prompts = Table(
     _whole("round"),
     _text("text"),
     _text("state"),
+    Column("aside", Integer, nullable=False, server_default="0"),
 )
 Index("prompts_of_attempt", prompts.c.attempt_id, prompts.c.seq)
 
@@ -232,6 +233,37 @@ Index("questions_open", questions.c.asked_at, sqlite_where=text(ASKED), postgres
 Index("questions_of_call", questions.c.agent_id, questions.c.call_id)
 ALWAYS = "answer = 'always'"
 Index("questions_always", questions.c.run_id, sqlite_where=text(ALWAYS), postgresql_where=text(ALWAYS))
+
+standings = Table(
+    "standings",
+    metadata,
+    _text("attempt_id", key=True),
+    _text("agent_id"),
+    _text("run_id"),
+    _text("task_id"),
+    _text("condition"),
+    _time("since"),
+    _text("reasons"),
+    _text("grade"),
+    _time("answered_at", null=True),
+    _whole("interrupts"),
+    _whole("restarts"),
+    _whole("warned"),
+    _time("beat_at"),
+    _time("worked_at"),
+    _text("doing"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    _text("name", key=True),
+    _text("project", key=True),
+    _real("limit"),
+    _real("value"),
+    _text("told"),
+    _time("raised_at"),
+)
 
 workspaces = Table(
     "workspaces",

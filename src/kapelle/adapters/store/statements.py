@@ -34,10 +34,12 @@ from kapelle.core.account import Account
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.gate import Receipt
+from kapelle.core.liveness import Standing
 from kapelle.core.merge import Change, Integration
 from kapelle.core.paths import Took
 from kapelle.core.question import Question
 from kapelle.core.run import Run
+from kapelle.core.standings import Alert
 from kapelle.core.store import Edge, WorkspaceRow
 from kapelle.core.task import Task
 
@@ -269,6 +271,20 @@ class QuestionStatements:
         self.like = Statement(like.order_by(questions.c.asked_at.desc(), questions.c.question_id).limit(2), dialect)
 
 
+class StandingStatements:
+    """How agents stand, and alerts."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        standings, alerts = schema.standings, schema.alerts
+        self.rows = Mapper(Standing, standings, dialect)
+        self.alert_rows = Mapper(Alert, alerts, dialect)
+        self.all = Statement(select(*self.rows.columns).order_by(standings.c.attempt_id), dialect)
+        self.drop = Statement(standings.delete().where(standings.c.attempt_id == bindparam("attempt_id")), dialect)
+        self.alerts = Statement(select(*self.alert_rows.columns).order_by(alerts.c.name, alerts.c.project), dialect)
+        this = (alerts.c.name == bindparam("name"), alerts.c.project == bindparam("project"))
+        self.clear = Statement(alerts.delete().where(*this), dialect)
+
+
 class ChangeStatements:
     """The merge queue."""
 
@@ -481,6 +497,11 @@ class Statements:
     def questions(self) -> QuestionStatements:
         """Questions of agents."""
         return QuestionStatements(self._dialect)
+
+    @cached_property
+    def standings(self) -> StandingStatements:
+        """How agents stand, and alerts."""
+        return StandingStatements(self._dialect)
 
     @cached_property
     def changes(self) -> ChangeStatements:

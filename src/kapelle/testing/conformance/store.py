@@ -3,6 +3,7 @@
 from kapelle.testing.conformance.ledgers import LedgerSuite
 from kapelle.testing.conformance.queries import DueSuite, FindSuite, RunSuite, TaskSuite, WorkSuite
 from kapelle.testing.conformance.questions import QuestionSuite
+from kapelle.testing.conformance.standings import StandingSuite
 from kapelle.testing.conformance.tables import TableSuite
 from kapelle.testing.conformance.transactions import EventSuite, RequestSuite, TransactionSuite
 
@@ -14,6 +15,7 @@ class StoreSuite(
     TableSuite,
     LedgerSuite,
     QuestionSuite,
+    StandingSuite,
     DueSuite,
     TaskSuite,
     FindSuite,
