@@ -283,6 +283,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
                 slots=configuration.settings.slots,
                 keep_free=configuration.settings.keep_free,
                 lead_timeout=configuration.settings.lead_timeout,
+                heartbeat=configuration.settings.heartbeat,
             ),
         )
         leadership = SqliteLeadership(store, str(home / LOCK))

@@ -316,6 +316,35 @@ class Budgets(Model):
     day: Total | None = Field(default=None, description="By everything on this machine, from midnight to midnight (UTC).")
 
 
+class Liveness(Model):
+    """How long agents may look still; what an agent does not say is as for the whole project."""
+
+    silence: Duration | None = Field(default=None, description="Nothing at all is heard or seen of an agent. Default: 3m.")
+    stream: Duration | None = Field(default=None, description="Nothing comes of a model call. Default: 2m.")
+    tool: Duration | None = Field(default=None, description="A tool says nothing and uses no processor. Default: 10m.")
+    stopped: Duration | None = Field(default=None, description="A process was stopped by a signal. Default: 30s.")
+    between: Duration | None = Field(default=None, description="From one answer to the next one. Default: 2m.")
+    repeats: int | None = Field(default=None, ge=2, description="The same call fails so often in a row. Default: 5.")
+    nudge_repeats: int | None = Field(default=None, ge=2, description="So often, before the agent is told. Default: 8.")
+    break_repeats: int | None = Field(default=None, ge=2, description="So often, before its turn is broken off. Default: 15.")
+    interrupts: int | None = Field(default=None, ge=0, description="How often in an attempt that is done. Default: 2.")
+    restarts: int | None = Field(default=None, ge=0, description="How often its program is started anew. Default: 2.")
+    straying: bool | None = Field(default=None, description="Whether files outside `writes` are looked for. Default: true.")
+    hands_off: bool | None = Field(default=None, description="Only tell, and do nothing. Default: false.")
+
+
+class Alerts(Model):
+    """Bounds that raise an alert when they are passed by."""
+
+    failures: float | None = Field(
+        default=None, gt=0, le=1, description="Share of a run's tasks that failed, when five or more have ended."
+    )
+    queue_age: Duration | None = Field(default=None, description="How long a task that could run waits for an agent.")
+    disk_free: Size | None = Field(default=None, description="Less than so much is free where state and workspaces are kept.")
+    memory_free: Size | None = Field(default=None, description="Less memory of this machine is free.")
+    spend_per_hour: Positive | None = Field(default=None, description="US dollars that the project spends in an hour.")
+
+
 class Project(Model):
     """`.kapelle/project.yml`."""
 
@@ -328,6 +357,8 @@ class Project(Model):
     budgets: Budgets = Budgets()
     delivery: DeliveryMode | None = None
     merge: Merge = Merge()
+    liveness: Liveness = Liveness()
+    alerts: Alerts = Alerts()
     gateway: Literal["on", "off"] | bool | None = Field(
         default=None, description="off: agents reach the model without the gateway."
     )
@@ -467,6 +498,7 @@ class Agent(Isolated):
     env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1, description="Agents of this kind that may be live at once.")
     asks: Asked = Field(default=Asked(), description="What each is reckoned to need of the machine.")
+    liveness: Liveness = Field(default=Liveness(), description="How long such agents may look still.")
     secrets: References = Field(
         default_factory=dict,
         description="What only agents of this kind get: NAME: env:VARIABLE, file:PATH or keyring:SERVICE/USER.",

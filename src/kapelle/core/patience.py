@@ -35,6 +35,11 @@ class Patience:
     hands_off: bool = False
     """Nothing is done but told: notes, and no answer that goes further."""
 
+    @property
+    def quiet(self) -> timedelta:
+        """An agent of which nothing was heard for so long looks silent: its processes are measured."""
+        return min(self.stopped, self.stream, self.silence, self.tool) / 2
+
     def __post_init__(self) -> None:
         """See to it that no bound is passed by at once.
 
@@ -49,5 +54,3 @@ class Patience:
 
 WORKS = 0.05
 """Share of one processor that an agent's processes use at least when they do something: an idle program uses a hundredth."""
-QUIET = timedelta(seconds=15)
-"""An agent of which nothing was heard for so long looks silent: its processes are measured."""

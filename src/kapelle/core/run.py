@@ -14,6 +14,7 @@ from kapelle.core.ids import RunId
 from kapelle.core.isolation import Isolation
 from kapelle.core.merge import DeliveryMode, MergeRules
 from kapelle.core.placing import Strategy
+from kapelle.core.standings import AlertLimits
 from kapelle.core.task import TaskSpec
 
 
@@ -75,6 +76,8 @@ class RunSpec:
     delivery: DeliveryMode = DeliveryMode.EACH
     merge: MergeRules = field(default_factory=MergeRules)
     upstream: Upstream = field(default_factory=Upstream)
+    alerts: AlertLimits = AlertLimits()
+    """Bounds that raise an alert when they are passed by."""
 
     def config(self, name: str) -> AgentConfig:
         """Return the agent config called *name*, which exists: the workflow was checked."""

@@ -1,7 +1,7 @@
 """The store's port for how agents stand, and for alerts; see ``core.store``."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from kapelle.core.frozen import frozen
@@ -20,6 +20,27 @@ class Alert:
     told: str
     """What it says, in words for people."""
     raised_at: datetime
+
+
+@frozen
+class AlertLimits:
+    """Bounds of a project that raise an alert when they are passed by. None: there is no such bound."""
+
+    failures: float | None = None
+    """Share of a run's tasks that failed, of those that have ended."""
+    queue_age: timedelta | None = None
+    """How long a task that could run waits for an agent."""
+    disk_free: int | None = None
+    """Bytes that are to be free where state and workspaces are kept."""
+    memory_free: int | None = None
+    """Bytes of memory that are to be free."""
+    spend_per_hour: float | None = None
+    """US dollars."""
+
+    @property
+    def given(self) -> bool:
+        """Whether there is any bound."""
+        return self != AlertLimits()
 
 
 class StandingTable(Protocol):

@@ -5,7 +5,7 @@ processes are measured, and only where it may matter its workspace is looked at.
 done: a new leader goes on from there, and answers nothing twice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -39,7 +39,7 @@ from kapelle.core.liveness_events import (
     AgentRestarted,
 )
 from kapelle.core.nudging import broken_off, nudged, started_anew
-from kapelle.core.patience import QUIET, Patience
+from kapelle.core.patience import Patience
 from kapelle.core.ports import Driver
 from kapelle.core.question import detail
 from kapelle.core.store import Tx, View, WorkspaceRow
@@ -254,7 +254,7 @@ class LivenessStage:
                 self._say(tx, attempt, broken_off(found.condition, found.reasons))
                 return replace(orders, interrupt=(*orders.interrupt, watched))
             case Grade.RESTART:
-                if _drop_own(tx, attempt):
+                if _drop_own(tx, watched):
                     self._say(tx, attempt, started_anew(found.condition, found.reasons))
                 tx.agents.put(agents.move(agent, AgentState.COMPLETING, tx.now))
             case Grade.GIVE_UP:
@@ -379,7 +379,7 @@ def _whole(tx: Tx, watched: _Watched, beat: Beat, closed: Mapping[AccountId, Acc
         reports_tools=can.reports_tools,
         resumable=can.conversation,
         # One that has read nothing yet is not reached by words either.
-        hears=can.interrupt and PromptState.TAKEN in states and not beat.adopted,
+        hears=can.interrupt and not beat.adopted and _has_read(states, watched.seen),
     )
 
 
@@ -434,7 +434,7 @@ def _look_closer(watched: _Watched, pulse: Pulse, now: datetime, orders: _Orders
     if beat is None or not seen.in_turn:
         return orders
     quiet = now - seen.worked_at
-    if quiet >= QUIET:
+    if quiet >= patience.quiet:
         orders = replace(orders, measure=(*orders.measure, watched))
     loops = seen.repetition is not None and seen.repetition.times >= SUSPICIOUS
     long_ago = beat.looked_at is None or now - beat.looked_at >= STRAYING_EVERY
@@ -453,13 +453,21 @@ def _out_of_memory(tx: Tx, row: Standing) -> str:
     return ""
 
 
-def _drop_own(tx: Tx, attempt: Attempt) -> bool:
+def _has_read(states: Collection[PromptState], seen: Evidence) -> bool:
+    """Say whether an agent has read what it was told to do: it says so, perhaps late, or it has asked its model since."""
+    return PromptState.TAKEN in states or (seen.call_at is not None and seen.call_at >= seen.begun_at)
+
+
+def _drop_own(tx: Tx, watched: _Watched) -> bool:
     """Drop what was to be said after an interruption that did not come about; say whether the agent has read anything."""
-    prompts = tx.attempts.prompts(attempt.attempt_id)
-    begun = any(prompt.state is PromptState.TAKEN for prompt in prompts)
+    prompts = tx.attempts.prompts(watched.attempt.attempt_id)
+    begun = _has_read({prompt.state for prompt in prompts}, watched.seen)
     for prompt in prompts:
         if begun and prompt.state is PromptState.PENDING:
             tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
+        if begun and prompt.state is PromptState.SENT and not prompt.aside:
+            # It is in the conversation already, which goes on.
+            tx.attempts.put_prompt(replace(prompt, state=PromptState.TAKEN))
     return begun
 
 

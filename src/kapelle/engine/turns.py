@@ -408,8 +408,14 @@ def _goes_on_anyway(tx: Tx, agent: Agent, attempt: Attempt, trouble: Trouble) ->
     """Say whether its turn was broken off on purpose: what it is to do then waits for it already."""
     current = tx.agents.get(agent.agent_id)
     on_purpose = trouble is Trouble.INTERRUPTED or (current is not None and current.state is AgentState.COMPLETING)
-    prompts = tx.attempts.prompts(attempt.attempt_id)
-    return on_purpose and any(prompt.state is PromptState.PENDING and not prompt.aside for prompt in prompts)
+    prompts = [prompt for prompt in tx.attempts.prompts(attempt.attempt_id) if not prompt.aside]
+    if not on_purpose or all(prompt.state is not PromptState.PENDING for prompt in prompts):
+        return False
+    for prompt in prompts:
+        if prompt.state is PromptState.SENT:
+            # Its turn is over, whether or not its program has said that it had begun.
+            tx.attempts.put_prompt(replace(prompt, state=PromptState.ANSWERED))
+    return True
 
 
 def _mark(tx: Tx, prompt_id: PromptId, state: PromptState) -> None:
