@@ -158,11 +158,6 @@ def test_what_a_task_does_not_name_is_outside() -> None:
     assert outside(files, ["src/", "docs/*.md", "README.md"]) == ()
 
 
-def test_patience_is_never_nothing() -> None:
-    with pytest.raises(ValueError, match="silence must be more than nothing"):
-        Patience(silence=timedelta(0))
-
-
 # --- Properties ---
 
 moments = st.integers(0, 3600).map(lambda seconds: NOON - seconds * SECOND)

@@ -70,6 +70,7 @@ def _enough(value: int) -> int:
     return value
 
 
+NO_TIME = timedelta(0)
 LEAST = 1_000_000
 """Bytes of memory, and of disk, below which nothing starts."""
 Size = Annotated[
@@ -319,11 +320,15 @@ class Budgets(Model):
 class Liveness(Model):
     """How long agents may look still; what an agent does not say is as for the whole project."""
 
-    silence: Duration | None = Field(default=None, description="Nothing at all is heard or seen of an agent. Default: 3m.")
-    stream: Duration | None = Field(default=None, description="Nothing comes of a model call. Default: 2m.")
-    tool: Duration | None = Field(default=None, description="A tool says nothing and uses no processor. Default: 10m.")
-    stopped: Duration | None = Field(default=None, description="A process was stopped by a signal. Default: 30s.")
-    between: Duration | None = Field(default=None, description="From one answer to the next one. Default: 2m.")
+    silence: Duration | None = Field(
+        default=None, gt=NO_TIME, description="Nothing at all is heard or seen of an agent. Default: 3m."
+    )
+    stream: Duration | None = Field(default=None, gt=NO_TIME, description="Nothing comes of a model call. Default: 2m.")
+    tool: Duration | None = Field(
+        default=None, gt=NO_TIME, description="A tool says nothing and uses no processor. Default: 10m."
+    )
+    stopped: Duration | None = Field(default=None, gt=NO_TIME, description="A process was stopped by a signal. Default: 30s.")
+    between: Duration | None = Field(default=None, gt=NO_TIME, description="From one answer to the next one. Default: 2m.")
     repeats: int | None = Field(default=None, ge=2, description="The same call fails so often in a row. Default: 5.")
     nudge_repeats: int | None = Field(default=None, ge=2, description="So often, before the agent is told. Default: 8.")
     break_repeats: int | None = Field(default=None, ge=2, description="So often, before its turn is broken off. Default: 15.")
@@ -339,8 +344,10 @@ class Alerts(Model):
     failures: float | None = Field(
         default=None, gt=0, le=1, description="Share of a run's tasks that failed, when five or more have ended."
     )
-    queue_age: Duration | None = Field(default=None, description="How long a task that could run waits for an agent.")
-    disk_free: Size | None = Field(default=None, description="Less than so much is free where state and workspaces are kept.")
+    queue_age: Duration | None = Field(
+        default=None, gt=NO_TIME, description="How long a task that could run waits for an agent."
+    )
+    disk_free: Size | None = Field(default=None, description="Less is free on the disk that holds state and workspaces.")
     memory_free: Size | None = Field(default=None, description="Less memory of this machine is free.")
     spend_per_hour: Positive | None = Field(default=None, description="US dollars that the project spends in an hour.")
 

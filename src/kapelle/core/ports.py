@@ -119,6 +119,12 @@ class Measure:
     """Bytes that a new process could have without anybody else losing any."""
     cpus: float
     """Processors."""
+    load: float = 0.0
+    """How many processes used one or waited for one, on average of the last minute."""
+    disk: int = 0
+    """Bytes, all in all, of the disk that was asked about."""
+    disk_free: int = 0
+    """Bytes of it that may still be written."""
 
 
 @frozen
@@ -146,8 +152,8 @@ class Host(Protocol):
 
     name: str
 
-    async def measure(self) -> Measure:
-        """Measure the host, now."""
+    async def measure(self, path: str = "") -> Measure:
+        """Measure the host, now; with *path* the disk that it is on as well."""
         ...
 
     async def activities(self, processes: Sequence[Sequence[ProcessRef]]) -> Sequence[Activity | None]:

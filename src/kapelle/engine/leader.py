@@ -19,6 +19,7 @@ from kapelle.core.events import LeadGivenUp
 from kapelle.core.requests import Request
 from kapelle.core.store import Leadership, View
 from kapelle.engine.acts import Acts
+from kapelle.engine.alerts import AlertStage
 from kapelle.engine.dispatch import DispatchStage
 from kapelle.engine.execute import ExecuteStage
 from kapelle.engine.inbox import InboxStage
@@ -148,6 +149,7 @@ class Engine:
             MergeStage(world, acts["merge"]),
             inbox,
             LivenessStage(world, acts["liveness"], pulse),
+            AlertStage(world),
             report,
         ]
         over = Event()

@@ -212,7 +212,7 @@ class ScriptedHost:
         self._spools: dict[str, bytearray] = {}
         self._waiting: dict[asyncio.Task[object], tuple[ScriptedProcess, int]] = {}
 
-    async def measure(self) -> Measure:
+    async def measure(self, path: str = "") -> Measure:  # noqa: ARG002  # as the port has it
         """See the port."""
         return self.measured
 

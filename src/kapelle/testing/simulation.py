@@ -43,7 +43,20 @@ from kapelle.testing.factories import CODER, NOBODY, ONCE, run_spec, task
 from kapelle.testing.fakes import Flight
 from kapelle.testing.hosts import ScriptedProcess
 from kapelle.testing.invariants import KeepingWorkspaces, Watch
-from kapelle.testing.mischief import ACTS, GRIEF, LONG, PLACES, does_well, ends_at_once, fits, goes_deaf, mended
+from kapelle.testing.mischief import (
+    ACTS,
+    GRIEF,
+    LONG,
+    PLACES,
+    STILL,
+    does_well,
+    ends_at_once,
+    fails_again,
+    fits,
+    goes_deaf,
+    hangs,
+    mended,
+)
 from kapelle.testing.stores import LeaderDied
 from kapelle.testing.worlds import Leader, SmallWorld, world
 
@@ -54,7 +67,8 @@ SLOTS = 3
 RUNS = 8
 TASKS = 5
 PRICE = 1.0
-STAGES = ("submit", "dispatch", "execute", "validate", "merge", "inbox", "report")
+HEARTBEAT = timedelta(seconds=30)
+STAGES = ("submit", "dispatch", "execute", "validate", "merge", "inbox", "liveness", "alerts", "report")
 
 
 class Simulation(RuleBasedStateMachine):
@@ -64,7 +78,7 @@ class Simulation(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.folder = tempfile.TemporaryDirectory()
-        self.opened = world(Path(self.folder.name), slots=SLOTS)
+        self.opened = world(Path(self.folder.name), slots=SLOTS, heartbeat=HEARTBEAT)
         self.here: SmallWorld = self.do(self.opened.__aenter__())
         self.here.host.commands["make test"] = fits
         self.workspaces = KeepingWorkspaces(self.here)
@@ -280,6 +294,19 @@ class Simulation(RuleBasedStateMachine):
             if other.unread:
                 other.exit(1)
 
+    @rule(data=st.data(), how=st.sampled_from(STILL), beats=st.integers(1, 30))
+    def an_agent_hangs(self, data: st.DataObject, how: str, beats: int) -> None:
+        """Do nothing for a while: stopped by a signal, deaf, in a tool, in a model call, or going round in a circle."""
+        process = self.with_an_agent(data)
+        if process is None:
+            return
+        hangs(process, how)
+        for _ in range(beats):
+            self.here.clock.move(HEARTBEAT)
+            if how == "loop" and process.alive and process.in_turn:
+                fails_again(process)
+            self.some_rounds(1)
+
     @rule(data=st.data(), rounds=st.integers(0, 2))
     def an_agent_goes_on_after_its_task_was_cancelled(self, data: st.DataObject, rounds: int) -> None:
         """Write and answer as if nothing had happened, while it is being ended: a late writer."""
@@ -472,7 +499,7 @@ class Simulation(RuleBasedStateMachine):
         here.host.forget()
         here.host.otherwise = does_well
         for process in here.host.live():
-            if process.unread:
+            if process.unread or process.stopped:
                 process.exit(1)
         self.succeed()
         for _ in range(40):

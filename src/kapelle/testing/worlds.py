@@ -32,6 +32,7 @@ from kapelle.core.run import Run, RunSpec
 from kapelle.core.store import Store
 from kapelle.core.task import Task
 from kapelle.engine.acts import Acts
+from kapelle.engine.alerts import AlertStage
 from kapelle.engine.dispatch import DispatchStage
 from kapelle.engine.execute import ExecuteStage
 from kapelle.engine.inbox import InboxStage
@@ -312,6 +313,7 @@ class Leader:
             MergeStage(self.world, self.acts["merge"]),
             InboxStage(self.world, self.judge),
             LivenessStage(self.world, self.acts["liveness"], self.pulse),
+            AlertStage(self.world),
             ReportStage(self.world, self.acts["report"], self.acts["merge"]),
         ]
         self.stages = {stage.name: stage for stage in stages}

@@ -48,8 +48,8 @@ class LocalHost:
         self._children: dict[ProcessRef, subprocess.Popen[bytes]] = {}
         self._growth = Growth()
 
-    async def measure(self) -> Measure:
-        return measure()
+    async def measure(self, path: str = "") -> Measure:
+        return measure(path=path)
 
     async def activities(self, processes: Sequence[Sequence[ProcessRef]]) -> Sequence[Activity | None]:
         return await asyncio.to_thread(trees.activities, processes)
