@@ -147,7 +147,9 @@ def summary(
     overviews = view.runs.overviews([run_id] if run_id is not None else None, limit=MOST_RUNS)
     runs = [overview.run for overview in overviews]
     first = min((run.submitted_at for run in runs), default=now)
-    count = _Count(since=since or first, until=min(until or now, now + timedelta(microseconds=1)))
+    # What happens at this very moment counts.
+    last = now + timedelta(microseconds=1)
+    count = _Count(since=since or first, until=min(until or last, last))
     runs = [run for run in runs if run.submitted_at < count.until and (run.ended_at or now) >= count.since]
     unfinished = 0
     for run in runs:
