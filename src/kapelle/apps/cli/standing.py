@@ -11,6 +11,7 @@ from kapelle.apps.health import AgentHealth, Health, SystemHealth, WorkHealth
 from kapelle.core.durations import format_duration
 from kapelle.core.liveness import LADDERS, Condition
 from kapelle.core.plain_text import shown
+from kapelle.core.standings import Alert
 
 STYLES: dict[Condition, str] = {
     Condition.WORKING: "green",
@@ -29,12 +30,16 @@ def print_health(console: Console, found: Health, system: SystemHealth, now: dat
     if words := _work(found.work):
         console.print(Text(" · ".join(words), style="dim"))
     console.print(Text(" · ".join(system.words()), style="dim"))
-    for alert in found.alerts:
+    print_alerts(console, found.alerts, now)
+
+
+def print_alerts(console: Console, alerts: Sequence[Alert], now: datetime) -> None:
+    """Print the bounds that were passed by, and since when."""
+    for alert in alerts:
         where = f" of {alert.project}" if alert.project else ""
         since = format_duration(max(now - alert.raised_at, now - now))
-        print_hanging(
-            console, Text("alert ", style="bold red"), shown(f"{alert.name}{where}: {alert.told}, since {since}"), "red"
-        )
+        told = f"{alert.name}{where}: {alert.told}, since {since}"
+        print_hanging(console, Text("alert ", style="bold red"), shown(told), "red")
 
 
 def _row(agent: AgentHealth, now: datetime) -> Sequence[str | Text]:
