@@ -39,6 +39,7 @@ from kapelle.core.task import Task, TaskState
 if TYPE_CHECKING:
     # The many events take their time to load, and most commands that look tell of none.
     from kapelle.core.events import Entry, Event
+    from kapelle.core.pool import SpareTable
 
 T = TypeVar("T")
 
@@ -433,6 +434,11 @@ class View(Protocol):
     @property
     def agents(self) -> AgentTable:
         """Agents and workspaces."""
+        ...
+
+    @property
+    def spares(self) -> "SpareTable":
+        """Agents without a task."""
         ...
 
     @property

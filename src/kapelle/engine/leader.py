@@ -27,6 +27,7 @@ from kapelle.engine.liveness import LivenessStage
 from kapelle.engine.loop import Loop, supervised
 from kapelle.engine.merge import MergeStage
 from kapelle.engine.meter import EngineMeter
+from kapelle.engine.pool import PoolStage
 from kapelle.engine.pulse import Pulse, PulseMeter
 from kapelle.engine.reaping import reap, sweep_all
 from kapelle.engine.recover import RecoverStage
@@ -135,14 +136,16 @@ class Engine:
         stop: Stop,
         finished: Callable[[], Awaitable[bool]],
     ) -> None:
-        acts = {name: Acts(group, self._loop.wake) for name in ("execute", "validate", "merge", "report", "liveness")}
+        acts = {name: Acts(group, self._loop.wake) for name in ("pool", "execute", "validate", "merge", "report", "liveness")}
         witness = Witness(self._loop.wake)
         world.ways.listen(witness.hear)
         execute = ExecuteStage(world, acts["execute"], meter, warden, witness, pulse, base_url)
         inbox = InboxStage(world, warden)
         report = ReportStage(world, acts["report"], acts["merge"])
+        pool = PoolStage(world, acts["pool"], base_url)
         everything: list[Stage] = [
             SubmitStage(world, self._asked),
+            pool,
             DispatchStage(world),
             execute,
             ValidateStage(world, acts["validate"]),
@@ -164,6 +167,7 @@ class Engine:
         for entry in (acts["validate"], acts["merge"], acts["liveness"]):
             entry.cancel_all()
         execute.leave()
+        await pool.empty()
         await self._finish_turns(world, [SubmitStage(world, self._asked), execute, inbox], stop)
         # An agent whose deployment has just ended is ended too.
         await execute.step(world.clock.now())

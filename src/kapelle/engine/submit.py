@@ -20,7 +20,20 @@ from kapelle.core.ids import RunId, TaskId
 from kapelle.core.merge import Change, ChangeState, undelivered
 from kapelle.core.paths import critical_paths
 from kapelle.core.question import QuestionState, settle
-from kapelle.core.requests import Answer, Approve, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
+from kapelle.core.requests import (
+    Answer,
+    Approve,
+    Cancel,
+    Deploy,
+    Pause,
+    Reject,
+    Request,
+    Resume,
+    Retry,
+    Scale,
+    Submit,
+    Unreadable,
+)
 from kapelle.core.rule_events import QuestionAnswered
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.store import Edge, Tx
@@ -29,6 +42,7 @@ from kapelle.engine.accounts import Accounts
 from kapelle.engine.asking import no_longer_asks
 from kapelle.engine.ending import end_run, end_runs, finish, wait
 from kapelle.engine.retrying import Standings, to_retry
+from kapelle.engine.scaling import deploy, scale
 from kapelle.engine.world import World
 
 AGENT = "agent:"
@@ -129,6 +143,12 @@ class SubmitStage:
                 finish(tx, task, TaskState.REJECTED, failure=Failure(kind="rejected", message=message), note=message)
             case Retry() as body:
                 self._retry(tx, body, request.principal)
+            case Scale() as body:
+                _for_a_person(request.principal)
+                scale(self._world, tx, body, request.principal)
+            case Deploy() as body:
+                _for_a_person(request.principal)
+                deploy(tx, body, request.principal)
             case Unreadable(problem=problem):
                 raise NotPossibleNow(f"the request {request.request_id} cannot be read: {problem}")
 

@@ -1,7 +1,7 @@
 """Drivers of programs that speak a trivial protocol: one JSON object on each line, with one word that says what it is."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kapelle.core.agent import AgentConfig
@@ -31,6 +31,7 @@ ALL = DriverCapabilities(
     interrupt=True,
     asks=True,
     writers=frozenset({"Write"}),
+    warm=True,
 )
 
 
@@ -127,6 +128,10 @@ class LineCodec:
     def prompt(self, prompt: Prompt) -> bytes:
         """See the port."""
         return json.dumps({"prompt": prompt.prompt_id, "text": prompt.text}).encode() + b"\n"
+
+    def assign(self, env: Mapping[str, str]) -> bytes:
+        """See the port."""
+        return json.dumps({"assign": dict(env)}).encode() + b"\n"
 
     def interrupt(self) -> bytes:
         """See the port."""

@@ -1,6 +1,7 @@
 """The suite of the store's port: ``core.store.Store``."""
 
 from kapelle.testing.conformance.ledgers import LedgerSuite
+from kapelle.testing.conformance.pools import PoolSuite
 from kapelle.testing.conformance.queries import DueSuite, FindSuite, RunSuite, TaskSuite, WorkSuite
 from kapelle.testing.conformance.questions import QuestionSuite
 from kapelle.testing.conformance.standings import StandingSuite
@@ -16,6 +17,7 @@ class StoreSuite(
     LedgerSuite,
     QuestionSuite,
     StandingSuite,
+    PoolSuite,
     DueSuite,
     TaskSuite,
     FindSuite,

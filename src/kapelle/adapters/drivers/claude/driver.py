@@ -68,6 +68,7 @@ class ClaudeDriver:
         fork=True,
         interrupt=True,
         asks=True,
+        warm=True,
         tools=TOOLS,
         writers=WRITERS,
         least_memory=LEAST_MEMORY,
