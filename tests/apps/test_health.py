@@ -97,3 +97,8 @@ STUCK = {**WHO, "condition": "blocked", "since": NOON, "evidence": ("it has said
 )  # fmt: skip
 def test_what_is_done_about_agents_is_told_in_a_line(event: Event, line: str) -> None:
     assert list(line_of(event, {"t-1": "one"})) == [line]
+
+
+def test_what_is_told_elsewhere_is_not_told_twice() -> None:
+    waiting = AgentNoted(**{**STUCK, "condition": "waiting_for_person"})
+    assert list(line_of(waiting, {"t-1": "one"})) == []

@@ -152,6 +152,8 @@ def _ruled(event: Event) -> str | None:
             return f"a request was refused: {_first(reason)}"
         case WardenRefused(reason=reason, times=times):
             return f"its warden{_times(times)}: {_first(reason)}"
+        case AgentNoted(condition=condition) if condition in TOLD_ELSEWHERE:
+            return None
         case AgentNoted() | AgentProbed() | AgentNudged() | AgentInterrupted() | AgentRestarted() | AgentGivenUp():
             return _of_liveness(event)
         case AgentRecovered(after=after):
@@ -170,6 +172,8 @@ def _ruled(event: Event) -> str | None:
             return _proven(event)
 
 
+TOLD_ELSEWHERE = frozenset({Condition.WAITING, Condition.USAGE_LIMIT, Condition.EXPIRED_LOGIN, Condition.OUT_OF_MEMORY})
+"""Conditions that have events of their own, with what a person can do."""
 DONE: dict[str, str] = {
     "agent.noted": "",
     "agent.probed": "; it was probed",
