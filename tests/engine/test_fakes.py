@@ -184,7 +184,7 @@ def test_the_codec_says_what_was_written() -> None:
     assert events == [
         PromptTaken(prompt_id=PromptId("p")),
         Said(text="hm"),
-        ToolCalled(call_id="call", tool="Read", about="a"),
+        ToolCalled(call_id="", tool="Read", about="a", key="a"),
         Unrecognised(kind="no_json", raw="what?"),
         TurnEnded(trouble=Trouble.REFUSED, message="no", turns=1),
     ]

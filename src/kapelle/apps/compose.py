@@ -1,5 +1,6 @@
 """Composing: the only file that picks adapters. Built-in ones come in by the same door as plug-ins: entry points."""
 
+import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -136,6 +137,24 @@ def last_port(home: Path) -> int | None:
     from kapelle.adapters.gateway.server import remembered
 
     return remembered(home / PORT)
+
+
+def store_size(home: Path) -> int:
+    """Return how many bytes the store takes up, with what is written ahead."""
+    files = (home / STORE, home / f"{STORE}-wal")
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+def gateway_answers(home: Path) -> bool:
+    """Say whether somebody listens where the gateway of this state directory does."""
+    port = last_port(home)
+    if port is None:
+        return False
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1.0):
+            return True
+    except OSError:
+        return False
 
 
 def host() -> Host:
@@ -283,6 +302,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
                 slots=configuration.settings.slots,
                 keep_free=configuration.settings.keep_free,
                 lead_timeout=configuration.settings.lead_timeout,
+                heartbeat=configuration.settings.heartbeat,
             ),
         )
         leadership = SqliteLeadership(store, str(home / LOCK))

@@ -73,6 +73,7 @@ def _enough(value: int) -> int:
     return value
 
 
+NO_TIME = timedelta(0)
 LEAST = 1_000_000
 """Bytes of memory, and of disk, below which nothing starts."""
 Size = Annotated[
@@ -340,6 +341,41 @@ class Budgets(Model):
     )
 
 
+class Liveness(Model):
+    """How long agents may look still; what an agent does not say is as for the whole project."""
+
+    silence: Duration | None = Field(
+        default=None, gt=NO_TIME, description="Nothing at all is heard or seen of an agent. Default: 3m."
+    )
+    stream: Duration | None = Field(default=None, gt=NO_TIME, description="Nothing comes of a model call. Default: 2m.")
+    tool: Duration | None = Field(
+        default=None, gt=NO_TIME, description="A tool says nothing and uses no processor. Default: 10m."
+    )
+    stopped: Duration | None = Field(default=None, gt=NO_TIME, description="A process was stopped by a signal. Default: 30s.")
+    between: Duration | None = Field(default=None, gt=NO_TIME, description="From one answer to the next one. Default: 2m.")
+    repeats: int | None = Field(default=None, ge=2, description="The same call fails so often in a row. Default: 5.")
+    nudge_repeats: int | None = Field(default=None, ge=2, description="So often, before the agent is told. Default: 8.")
+    break_repeats: int | None = Field(default=None, ge=2, description="So often, before its turn is broken off. Default: 15.")
+    interrupts: int | None = Field(default=None, ge=0, description="How often in an attempt that is done. Default: 2.")
+    restarts: int | None = Field(default=None, ge=0, description="How often its program is started anew. Default: 2.")
+    straying: bool | None = Field(default=None, description="Whether files outside `writes` are looked for. Default: true.")
+    hands_off: bool | None = Field(default=None, description="Only tell, and do nothing. Default: false.")
+
+
+class Alerts(Model):
+    """Bounds that raise an alert when they are passed by."""
+
+    failures: float | None = Field(
+        default=None, gt=0, le=1, description="Share of a run's tasks that failed, when five or more have ended."
+    )
+    queue_age: Duration | None = Field(
+        default=None, gt=NO_TIME, description="How long a task that could run waits for an agent."
+    )
+    disk_free: Size | None = Field(default=None, description="Less is free on the disk that holds state and workspaces.")
+    memory_free: Size | None = Field(default=None, description="Less memory of this machine is free.")
+    spend_per_hour: Positive | None = Field(default=None, description="US dollars that the project spends in an hour.")
+
+
 class Project(Model):
     """`.kapelle/project.yml`."""
 
@@ -359,6 +395,8 @@ class Project(Model):
     time_zone: Annotated[str, AfterValidator(_zone)] = Field(
         default="UTC", description="The IANA time zone of `working_hours`, such as `Europe/Berlin`."
     )
+    liveness: Liveness = Liveness()
+    alerts: Alerts = Alerts()
     gateway: Literal["on", "off"] | bool | None = Field(
         default=None, description="off: agents reach the model without the gateway."
     )
@@ -516,6 +554,7 @@ class Agent(Isolated):
     env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1, description="Agents of this kind that may be live at once.")
     asks: Asked = Field(default=Asked(), description="What each is reckoned to need of the machine.")
+    liveness: Liveness = Field(default=Liveness(), description="How long such agents may look still.")
     pool: Pool = Field(default=Pool(), description="How many of them are started before there is a task for them.")
     secrets: References = Field(
         default_factory=dict,

@@ -57,6 +57,7 @@ class Settings(BaseModel):
     ports: int = Field(ge=0, le=1000)
     sandbox: str
     lead_timeout: models.Duration = Field(ge=timedelta(seconds=1))
+    heartbeat: models.Duration = Field(ge=timedelta(0))
     backup_every: models.Duration = Field(ge=timedelta(seconds=1))
 
 
@@ -222,6 +223,12 @@ ALL: tuple[Setting, ...] = (
         name="lead_timeout",
         about="how long a leader may show no sign of life before another process ends it and takes over",
         variable="KAPELLE_LEAD_TIMEOUT",
+        default=timedelta(seconds=30),
+    ),
+    Setting(
+        name="heartbeat",
+        about="how often it is looked whether each agent does something; 0s: never",
+        variable="KAPELLE_HEARTBEAT",
         default=timedelta(seconds=30),
     ),
     Setting(

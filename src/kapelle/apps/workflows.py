@@ -11,6 +11,7 @@ from kapelle.apps.assigning import assigned, misassigned
 from kapelle.apps.budgeting import allowance, standing, working_hours
 from kapelle.apps.imaging import of_its_own
 from kapelle.apps.isolating import because, chosen, isolation, not_given_away, own_login, too_little, unheld, why_open
+from kapelle.apps.patience import alerts_of, patience_of
 from kapelle.apps.ruling import misnamed, rules_of
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
 from kapelle.core.agent import AgentConfig, Asks, PoolRules
@@ -116,7 +117,8 @@ def agent_configs(shop: Workshop, used: Collection[str] | None = None) -> tuple[
         if driver is not None:
             ruled, place = (agent.rules, here) if agent.rules is not None else (shop.configuration.agents.rules, ())
             wrong += [document.located(problem) for problem in misnamed(ruled, driver.capabilities.tools, place)]
-        config = replace(_agent_config(name, agent, prompt, sandbox), isolation=asked, rules=rules)
+        patience = patience_of(agent.liveness, shop.configuration.project.liveness)
+        config = replace(_agent_config(name, agent, prompt, sandbox), isolation=asked, rules=rules, patience=patience)
         if agent.rules is not None and driver is not None and not driver.capabilities.asks:
             message = f"{agent.program} does not ask before it does something: rules mean nothing to it"
             advice = "leave them out, and choose a sandbox that holds it"
@@ -311,6 +313,7 @@ def _spec(
         ),
         merge=MergeRules(batch=settings.merge_batch, wait=settings.merge_wait, protect=settings.protect),
         delivery=DeliveryMode(_before(shop, "delivery", workflow.delivery)),
+        alerts=alerts_of(shop.configuration.project.alerts),
         upstream=upstream,
         hours=working_hours(shop.configuration.project),
         strategy=shop.configuration.agents.placement,

@@ -15,6 +15,7 @@ from kapelle.core.errors import IllegalTransition
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
 from kapelle.core.isolation import Isolation
+from kapelle.core.patience import Patience
 from kapelle.core.rules import Rules
 from kapelle.core.secrets import GitLogin, McpServer
 
@@ -73,6 +74,8 @@ class AgentConfig:
     """What its agents must have: name, and the reference to the value, which is never kept."""
     git: tuple[GitLogin, ...] = ()
     mcp: tuple[McpServer, ...] = ()
+    patience: Patience = Patience()
+    """How long its agents may look still."""
 
     @property
     def abilities(self) -> frozenset[str]:

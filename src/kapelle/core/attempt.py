@@ -4,6 +4,7 @@ An attempt is fenced by (term, number): a leader re-stamps what it adopts with i
 older stamp is refused.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -108,6 +109,19 @@ class PromptRecord:
     round: int
     text: str
     state: PromptState = PromptState.PENDING
+    aside: bool = False
+    """Whether it is said while a turn goes on: its agent reads it when it comes to it, in that turn or the next."""
+
+
+def next_to_send(prompts: Sequence[PromptRecord], *, adopted: bool = False) -> PromptRecord | None:
+    """Return which of an attempt's *prompts* is to be sent now: one after the other, but what is said aside at once.
+
+    Nothing is said aside to an *adopted* agent: whoever started it has gone, and it could not be written to.
+    """
+    pending = [prompt for prompt in prompts if prompt.state is PromptState.PENDING]
+    if any(prompt.state in {PromptState.SENT, PromptState.TAKEN} for prompt in prompts):
+        pending = [prompt for prompt in pending if prompt.aside and not adopted]
+    return pending[0] if pending else None
 
 
 def outcome_of(trouble: Trouble) -> Outcome:

@@ -93,6 +93,8 @@ class ToolCalled:
     tool: str
     about: str = ""
     """What it is called with, in one short line: a file, a command."""
+    key: str = ""
+    """Stands for all that it is called with: the same call again has the same key."""
 
 
 @frozen

@@ -64,6 +64,10 @@ class Meter(Protocol):
         """Wait until it is written down that the call is on its way: it may go out then, and be forgotten by nobody."""
         ...
 
+    def heard(self, call_id: str) -> None:
+        """Take note that something of the answer to a call has come: it goes on."""
+        ...
+
     def record(self, call: ModelCall) -> None:
         """Book *call*, which has ended; what was kept back for it is free again."""
         ...

@@ -71,6 +71,16 @@ class Conflict:
     """git's own word for it, such as ``content`` or ``modify/delete``."""
 
 
+@frozen
+class Glance:
+    """What was seen of a workspace while somebody may work in it."""
+
+    files: tuple[str, ...]
+    """Those that differ from where the work began, by name; none that git would ignore, or that was copied in."""
+    mark: str
+    """Another one when one of these files was written to since."""
+
+
 class Workspaces(Protocol):
     """Directories in which agents work: detached git worktrees. Host git trusts nothing that is in them."""
 
@@ -112,6 +122,13 @@ class Workspaces(Protocol):
         """Merge *commit* into the workspace; conflicts are left in the files with markers, for the agent to resolve.
 
         What the agent has committed with a value of *hiding* in it is undone, as by ``commit``.
+        """
+        ...
+
+    async def glance(self, path: str, repository: str, base: str) -> Glance:
+        """Return which files of the workspace differ from *base* just now, and change nothing.
+
+        Nothing is held still for it: what is written meanwhile may be seen or not.
         """
         ...
 

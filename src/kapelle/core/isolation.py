@@ -151,6 +151,7 @@ class Met:
 
     reason: str
     """Which, in words for people."""
+    out_of_memory: bool = False
     again: bool = True
     """Whether it can go on in the same workspace: one that is too full already is too full still."""
 

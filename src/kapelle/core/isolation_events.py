@@ -15,6 +15,7 @@ class LimitMet(Event):
     agent_id: AgentId
     reason: str
     """Which, in words for people."""
+    out_of_memory: bool = False
 
 
 @frozen

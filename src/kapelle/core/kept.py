@@ -46,8 +46,8 @@ def _cut(event: ConversationEvent) -> ConversationEvent:
     match event:
         case Said(text=text) if len(text) > LONGEST_TOLD:
             return Said(text=cut(text, LONGEST_TOLD))
-        case ToolCalled(call_id=call_id, tool=tool, about=about) if len(tool) + len(about) > SHORT:
-            return ToolCalled(call_id=call_id, tool=cut(tool, SHORT), about=cut(about, SHORT))
+        case ToolCalled(tool=tool, about=about) if len(tool) + len(about) > SHORT:
+            return replace(event, tool=cut(tool, SHORT), about=cut(about, SHORT))
         case ToolReturned(about=about) if len(about) > SHORT:
             return replace(event, about=cut(about, SHORT))
         case Unrecognised(kind=kind, raw=raw) if len(kind) + len(raw) > SHORT:

@@ -119,6 +119,27 @@ class Measure:
     """Bytes that a new process could have without anybody else losing any."""
     cpus: float
     """Processors."""
+    load: float = 0.0
+    """How many processes used one or waited for one, on average of the last minute."""
+    disk: int = 0
+    """Bytes, all in all, of the disk that was asked about."""
+    disk_free: int = 0
+    """Bytes of it that may still be written."""
+
+
+@frozen
+class Activity:
+    """What a process does, with all that it has started."""
+
+    cpu: float
+    """Seconds of processor time that they have used; those count that have ended."""
+    processes: int = 1
+    stopped: int = 0
+    """How many of them were stopped by a signal."""
+    waiting: int = 0
+    """How many wait for a disk or a device."""
+    memory: int = 0
+    """Bytes that they have in memory; what they share is counted for each."""
 
 
 class Host(Protocol):
@@ -131,8 +152,19 @@ class Host(Protocol):
 
     name: str
 
-    async def measure(self) -> Measure:
-        """Measure the host, now."""
+    async def measure(self, path: str = "") -> Measure:
+        """Measure the host, now; with *path* the disk that it is on as well."""
+        ...
+
+    async def activities(self, processes: Sequence[Sequence[ProcessRef]]) -> Sequence[Activity | None]:
+        """Measure some agents in one look: each by the processes that it begins with, and all that is below those.
+
+        None for one of which nothing is there any more.
+        """
+        ...
+
+    async def go_on(self, processes: Sequence[ProcessRef]) -> int:
+        """Let everything go on of an agent that was stopped by a signal; return how many processes that were."""
         ...
 
     async def start(self, launch: Launch, folder: str) -> ProcessRef:
@@ -312,6 +344,8 @@ class DriverCapabilities:
     """No process at all: a task is done the moment it is placed (benchmarks)."""
     tools: frozenset[str] = frozenset()
     """What its tools are called that are known; there may be others."""
+    writers: frozenset[str] = frozenset()
+    """Those of them that change files."""
     least_memory: int = 0
     """Bytes that its program needs by itself."""
 

@@ -16,6 +16,7 @@ from kapelle.core.isolation import Isolation
 from kapelle.core.merge import DeliveryMode, MergeRules
 from kapelle.core.placing import Strategy
 from kapelle.core.spent import OnSpent
+from kapelle.core.standings import AlertLimits
 from kapelle.core.task import TaskSpec
 
 
@@ -83,6 +84,8 @@ class RunSpec:
     upstream: Upstream = field(default_factory=Upstream)
     hours: WorkingHours | None = None
     """When its agents may work; None: always."""
+    alerts: AlertLimits = AlertLimits()
+    """Bounds that raise an alert when they are passed by."""
 
     def config(self, name: str) -> AgentConfig:
         """Return the agent config called *name*, which exists: the workflow was checked."""

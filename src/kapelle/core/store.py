@@ -34,6 +34,7 @@ from kapelle.core.paths import Took
 from kapelle.core.question import Question
 from kapelle.core.requests import Request
 from kapelle.core.run import Run, RunState
+from kapelle.core.standings import StandingTable
 from kapelle.core.task import Task, TaskState
 
 if TYPE_CHECKING:
@@ -464,6 +465,11 @@ class View(Protocol):
     @property
     def brakes(self) -> BrakeTable:
         """Spent budgets, and the off switch."""
+        ...
+
+    @property
+    def standings(self) -> StandingTable:
+        """How agents stand, and alerts."""
         ...
 
     @property

@@ -119,12 +119,13 @@ def met(remains: Remains, limits: ProcessLimits) -> Met | None:
     """Return the limit that a process met, or None when it met none."""
     if remains.out_of_memory:
         reason = f"it used more than the {format_size(limits.memory)} of memory that it may" if limits.memory else ""
-        return Met(reason=reason or "it had no memory left")
+        return Met(reason=reason or "it had no memory left", out_of_memory=True)
     if remains.full is Limit.DISK:
         reason = f"it wrote more than the {format_size(limits.disk or 0)} on disk that it may"
         return Met(reason=reason, again=False)
     if remains.full is Limit.PIDS:
         return Met(reason=f"it could not start further processes: it may have {limits.pids} at once")
     if remains.full is Limit.MEMORY:
-        return Met(reason=f"it used more than the {format_size(limits.memory or 0)} of memory that it may")
+        reason = f"it used more than the {format_size(limits.memory or 0)} of memory that it may"
+        return Met(reason=reason, out_of_memory=True)
     return None

@@ -12,7 +12,7 @@ from typing import cast
 from kapelle.core import agent as agents
 from kapelle.core.account import Account, account_of
 from kapelle.core.agent import Agent, AgentState
-from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState
+from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, next_to_send
 from kapelle.core.budget import Resource, Spend
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.errors import KapelleError
@@ -33,6 +33,7 @@ from kapelle.engine.deploy import Deployed, Deployment, box_of
 from kapelle.engine.ending import give_up_attempt, move, run_of, wait
 from kapelle.engine.holds import Brakes, brakes_of, its_purse
 from kapelle.engine.meter import EngineMeter, write_down
+from kapelle.engine.pulse import Pulse
 from kapelle.engine.purses import Purse, task_key
 from kapelle.engine.rooms import workspace_for
 from kapelle.engine.secrets import revoke, take_back
@@ -63,9 +64,17 @@ class ExecuteStage:
     name = "execute"
 
     def __init__(
-        self, world: World, acts: Acts, meter: EngineMeter, warden: EngineWarden, witness: Witness, base_url: str
+        self,
+        world: World,
+        acts: Acts,
+        meter: EngineMeter,
+        warden: EngineWarden,
+        witness: Witness,
+        pulse: Pulse,
+        base_url: str,
     ) -> None:
         self._world = world
+        self._pulse = pulse
         self._warden = warden
         self._acts = acts
         self._meter = meter
@@ -245,10 +254,8 @@ class ExecuteStage:
         """Mark the next prompt as sent, before it is."""
         if task.state is not TaskState.RUNNING or not driver.capabilities.conversation or self._turns.leaving:
             return ()
-        prompts = tx.attempts.prompts(attempt.attempt_id)
-        if any(prompt.state in {PromptState.SENT, PromptState.TAKEN} for prompt in prompts):
-            return ()
-        pending = next((prompt for prompt in prompts if prompt.state is PromptState.PENDING), None)
+        adopted = agent.agent_id in self._turns.adopted
+        pending = next_to_send(tx.attempts.prompts(attempt.attempt_id), adopted=adopted)
         if pending is None:
             return ()
         sent = replace(pending, state=PromptState.SENT)
@@ -267,6 +274,8 @@ class ExecuteStage:
         for order in orders.watch:
             self._acts.start(("watch", order.agent.agent_id), self._watch(order))
         for agent, driver, prompt in orders.send:
+            if not prompt.aside:
+                self._pulse.prompted(agent.agent_id)
             self._acts.start(("send", prompt.prompt_id), self._send(agent, driver, prompt))
         for agent, driver in orders.stop:
             self._acts.start(("stop", agent.agent_id), self._stop(agent, driver))
@@ -364,11 +373,14 @@ class ExecuteStage:
             self._acts.report(lambda tx: tx.log(why))
         codec = order.driver.codec()
         self._codecs[agent.agent_id] = codec
-        offset = await self._read_again(agent, codec)
+        self._pulse.open(agent.agent_id, adopted=agent.agent_id in self._turns.adopted)
+        offset = await self._read_again(agent, order.driver, codec)
         try:
             while True:
                 spool = await self._world.host.look(agent.process, agent.folder, offset)
                 said = list(codec.feed(spool.data)) if spool.data else []
+                if spool.data:
+                    self._pulse.heard(agent.agent_id, said, order.driver.capabilities.writers)
                 offset += len(spool.data)
                 if spool.ended is not None:
                     said.extend(codec.finish(spool.ended))
@@ -379,6 +391,7 @@ class ExecuteStage:
                     await self._world.host.wait(agent.process, agent.folder, offset)
         finally:
             self._codecs.pop(agent.agent_id, None)
+            self._pulse.close(agent.agent_id)
             self._world.gateway.dismiss(agent.agent_id)
             self._world.warden.dismiss(agent.agent_id)
             self._warden.close(agent.agent_id)
@@ -394,14 +407,14 @@ class ExecuteStage:
             left = SandboxLeft(run_id=agent.run_id, task_id=agent.task_id, sandbox=box.sandbox, reason=error.in_full)
             self._acts.report(lambda tx: tx.log(left))
 
-    async def _read_again(self, agent: Agent, codec: Codec) -> int:
+    async def _read_again(self, agent: Agent, driver: Driver, codec: Codec) -> int:
         """Feed the codec what an earlier leader has read and written down already, so that it knows where it is."""
         offset = 0
         while offset < agent.offset and agent.process is not None:
             spool = await self._world.host.look(agent.process, agent.folder, offset, agent.offset - offset)
             if not spool.data:
                 break
-            codec.feed(spool.data)
+            self._pulse.heard(agent.agent_id, codec.feed(spool.data), driver.capabilities.writers)
             offset += len(spool.data)
         return offset
 

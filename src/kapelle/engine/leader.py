@@ -19,13 +19,16 @@ from kapelle.core.events import LeadGivenUp
 from kapelle.core.requests import Request
 from kapelle.core.store import Leadership, View
 from kapelle.engine.acts import Acts
+from kapelle.engine.alerts import AlertStage
 from kapelle.engine.dispatch import DispatchStage
 from kapelle.engine.execute import ExecuteStage
 from kapelle.engine.inbox import InboxStage
+from kapelle.engine.liveness import LivenessStage
 from kapelle.engine.loop import Loop, supervised
 from kapelle.engine.merge import MergeStage
 from kapelle.engine.meter import EngineMeter
 from kapelle.engine.pool import PoolStage
+from kapelle.engine.pulse import Pulse, PulseMeter
 from kapelle.engine.reaping import reap, sweep_all
 from kapelle.engine.recover import RecoverStage
 from kapelle.engine.report import ReportStage
@@ -105,12 +108,13 @@ class Engine:
         """
         world = replace(self._world, term=term)
         meter, warden = EngineMeter(self._loop.wake, world.clock.now), EngineWarden(self._loop.wake)
+        pulse = Pulse(self._loop.wake, world.clock.now)
         try:
             await world.store.read(meter.load)
-            base_url = await world.gateway.start(meter)
+            base_url = await world.gateway.start(PulseMeter(meter, pulse))
             await world.warden.start(warden)
             async with supervised() as group:
-                await self._drive(world, meter, warden, base_url, group, stop, finished)
+                await self._drive(world, meter, warden, pulse, base_url, group, stop, finished)
         finally:
             # The lead last, and whatever happens: in this process nobody could ever take it again.
             try:
@@ -126,15 +130,16 @@ class Engine:
         world: World,
         meter: EngineMeter,
         warden: EngineWarden,
+        pulse: Pulse,
         base_url: str,
         group: TaskGroup,
         stop: Stop,
         finished: Callable[[], Awaitable[bool]],
     ) -> None:
-        acts = {name: Acts(group, self._loop.wake) for name in ("pool", "execute", "validate", "merge", "report")}
+        acts = {name: Acts(group, self._loop.wake) for name in ("pool", "execute", "validate", "merge", "report", "liveness")}
         witness = Witness(self._loop.wake)
         world.ways.listen(witness.hear)
-        execute = ExecuteStage(world, acts["execute"], meter, warden, witness, base_url)
+        execute = ExecuteStage(world, acts["execute"], meter, warden, witness, pulse, base_url)
         inbox = InboxStage(world, warden)
         report = ReportStage(world, acts["report"], acts["merge"])
         pool = PoolStage(world, acts["pool"], base_url)
@@ -146,6 +151,8 @@ class Engine:
             ValidateStage(world, acts["validate"]),
             MergeStage(world, acts["merge"]),
             inbox,
+            LivenessStage(world, acts["liveness"], pulse),
+            AlertStage(world),
             report,
         ]
         over = Event()
@@ -157,7 +164,7 @@ class Engine:
         # Alone, and before anything else: what it finds running and does not know, it ends.
         await RecoverStage(world, self._me).step(world.clock.now())
         await self._loop.run(lambda: everything, lambda: over.is_set() or stop.asked.is_set())
-        for entry in (acts["validate"], acts["merge"]):
+        for entry in (acts["validate"], acts["merge"], acts["liveness"]):
             entry.cancel_all()
         execute.leave()
         await pool.empty()

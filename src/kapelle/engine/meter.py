@@ -256,6 +256,9 @@ class EngineMeter:
         self._facts.append(fact)
         self._wake()
 
+    def heard(self, call_id: str) -> None:
+        """See ``core.gateway.Meter``; what a call costs is known at its end."""
+
     def record(self, call: ModelCall) -> None:
         """See ``core.gateway.Meter``."""
         now, purse = self._now(), self._purses.get(call.agent_id)

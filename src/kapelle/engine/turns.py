@@ -95,7 +95,15 @@ class Turns:
         agent = replace(agent, offset=offset)
         tx.agents.put(agent)
         if limit is not None:
-            tx.log(LimitMet(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent_id, reason=limit.reason))
+            tx.log(
+                LimitMet(
+                    run_id=agent.run_id,
+                    task_id=agent.task_id,
+                    agent_id=agent_id,
+                    reason=limit.reason,
+                    out_of_memory=limit.out_of_memory,
+                )
+            )
         for event in map(kept, said):
             if ended is not None and ended.timed_out and isinstance(event, TurnEnded) and event.trouble is not None:
                 # Its program did not break off: it was ended at its time limit, which _ended judges.
@@ -161,7 +169,13 @@ class Turns:
             attempt = replace(attempt, interruptions=0, interrupted_at=None)
             tx.attempts.put(attempt)
             self._went_through(tx, agent)
-            self._to_validation(tx, task, turn)
+            if _has_more_to_hear(tx, attempt):
+                tx.tasks.put(replace(task, summary=turn.text.strip() or task.summary, result=turn.result or task.result))
+            else:
+                self._to_validation(tx, task, turn)
+        elif _goes_on_anyway(tx, agent, attempt, turn.trouble):
+            # It was broken off, and what comes next is written down.
+            return
         else:
             self._hear(tx, run, task, turn)
             self._trouble(tx, agent, attempt, task, turn.trouble, turn.message, limit=limit)
@@ -441,6 +455,34 @@ def _within_workspace(tx: Tx, attempt: Attempt, about: str) -> str:
 
 def _unread(tx: Tx, attempt: Attempt) -> bool:
     return any(prompt.state is PromptState.PENDING for prompt in tx.attempts.prompts(attempt.attempt_id))
+
+
+def _has_more_to_hear(tx: Tx, attempt: Attempt) -> bool:
+    """Say whether something was said aside that its agent has not read: it does in a turn of its own, and is not done before.
+
+    What it was to be told after an interruption that came too late is dropped.
+    """
+    aside = False
+    for prompt in tx.attempts.prompts(attempt.attempt_id):
+        if prompt.aside:
+            aside = aside or prompt.state in {PromptState.PENDING, PromptState.SENT}
+        elif prompt.state is PromptState.PENDING:
+            tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
+    return aside
+
+
+def _goes_on_anyway(tx: Tx, agent: Agent, attempt: Attempt, trouble: Trouble) -> bool:
+    """Say whether its turn was broken off on purpose: what it is to do then waits for it already."""
+    current = tx.agents.get(agent.agent_id)
+    on_purpose = trouble is Trouble.INTERRUPTED or (current is not None and current.state is AgentState.COMPLETING)
+    prompts = [prompt for prompt in tx.attempts.prompts(attempt.attempt_id) if not prompt.aside]
+    if not on_purpose or all(prompt.state is not PromptState.PENDING for prompt in prompts):
+        return False
+    for prompt in prompts:
+        if prompt.state is PromptState.SENT:
+            # Its turn is over, whether or not its program has said that it had begun.
+            tx.attempts.put_prompt(replace(prompt, state=PromptState.ANSWERED))
+    return True
 
 
 def _mark(tx: Tx, prompt_id: PromptId, state: PromptState) -> None:

@@ -90,6 +90,8 @@ class EngineSettings:
     """How long a leader may show no sign of life before a follower ends it (a stopped process keeps its lock)."""
     evaluating: timedelta = timedelta(seconds=2)
     """How long one look at the tasks that are due may take up with their templates; the others have their turn at the next."""
+    heartbeat: timedelta = timedelta(seconds=30)
+    """How often it is looked whether each agent does something; nothing: never."""
     redeliver: timedelta = timedelta(seconds=5)
     """How long to wait before a target that was held up is tried again."""
 

@@ -30,6 +30,7 @@ ALL = DriverCapabilities(
     uses_gateway=True,
     interrupt=True,
     asks=True,
+    writers=frozenset({"Write"}),
     warm=True,
 )
 
@@ -97,7 +98,9 @@ class LineCodec:
                 self._last = text
                 return [Said(text=text)]
             case {"tool": str(tool), "about": str(about)}:
-                return [ToolCalled(call_id="call", tool=tool, about=about)]
+                return [ToolCalled(call_id=given.get("call_id", ""), tool=tool, about=about, key=about)]
+            case {"returned": str(about)}:
+                return [ToolReturned(call_id=given["call_id"], failed=bool(given["failed"]), about=about)]
             case {"tool_failed": str(about)}:
                 return [ToolReturned(call_id="call", failed=True, about=about)]
             case {"retried": int(number)}:

@@ -197,6 +197,11 @@ class FakeGateway:
         self.end(flight, usd=0.0, status=status, trouble=trouble, message=message, resets_at=resets_at)
         return None
 
+    def drip(self, flight: Flight) -> None:
+        """Let a piece of the answer to a model call come."""
+        if self._meter is not None and flight.started == self._started:
+            self._meter.heard(flight.call.call_id)
+
     def end(
         self,
         flight: Flight,

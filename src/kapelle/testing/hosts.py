@@ -14,7 +14,7 @@ from kapelle.core.conversation import Trouble
 from kapelle.core.errors import HostFailed
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import WorkspaceId
-from kapelle.core.ports import CommandResult, Ended, Launch, Measure, Spool
+from kapelle.core.ports import Activity, CommandResult, Ended, Launch, Measure, Spool
 from kapelle.testing.drivers import TOKEN
 from kapelle.testing.git import Files, MemoryDirectory, MemoryGit
 from kapelle.testing.points import Points
@@ -63,6 +63,16 @@ class ScriptedProcess:
         self.deaf = False
         """Set it, and nothing is read: prompts stay in the pipe, and the end of the input goes unseen."""
         self.unread: list[Read] = []
+        self.stopped = False
+        """Set it, and it is as if it had been stopped by a signal: it says nothing until it is let go on."""
+        self.waiting = 0
+        """How many of its processes wait for a disk."""
+        self.cpu = 0.0
+        """Seconds of processor time that it has used."""
+        self.obeys = True
+        """Whether it breaks its turn off when it is told to."""
+        self.interrupted = 0
+        """How often it was told to break its turn off."""
         self.prompts: list[Read] = []
         self.in_turn = False
         self.grown = asyncio.Event()
@@ -110,6 +120,14 @@ class ScriptedProcess:
         """Call a tool."""
         self.emit(tool=name, about=about)
 
+    def calls(self, name: str, about: str, call_id: str = "call") -> None:
+        """Call a tool that takes its time; ``returns`` says how it ended."""
+        self.emit(tool=name, about=about, call_id=call_id)
+
+    def returns(self, *, failed: bool = False, about: str = "", call_id: str = "call") -> None:
+        """Let a tool that was called return."""
+        self.emit(returned=about, failed=failed, call_id=call_id)
+
     def write(self, name: str, content: str | None) -> None:
         """Write a file of the workspace (None deletes it), with a tool."""
         self.tool("Write", f"{self.launch.cwd}/{name}")
@@ -140,6 +158,12 @@ class ScriptedProcess:
     def time_out(self) -> None:
         """End, since the time limit has come."""
         self.exit(None, timed_out=True)
+
+    def break_off(self) -> None:
+        """Take in that the turn is to be broken off."""
+        self.interrupted += 1
+        if self.obeys and self.in_turn and not self.deaf and not self.stopped:
+            self.trouble(Trouble.INTERRUPTED, "interrupted")
 
     def take(self, prompt: Read) -> None:
         """Read a prompt: the turn begins."""
@@ -178,6 +202,8 @@ class ScriptedHost:
         """What there is of the machine."""
         self.looks = 0
         """How often all processes of the machine were looked through."""
+        self.measures = 0
+        """How often agents were measured."""
         self.piece = 1 << 20
         """How much of a spool is read at most in one look."""
         self.otherwise: Script = hangs()
@@ -187,7 +213,7 @@ class ScriptedHost:
         self._spools: dict[str, bytearray] = {}
         self._waiting: dict[asyncio.Task[object], tuple[ScriptedProcess, int]] = {}
 
-    async def measure(self) -> Measure:
+    async def measure(self, path: str = "") -> Measure:  # noqa: ARG002  # as the port has it
         """See the port."""
         return self.measured
 
@@ -233,6 +259,27 @@ class ScriptedHost:
 
     # --- The port ---
 
+    async def activities(self, processes: Sequence[Sequence[ProcessRef]]) -> Sequence[Activity | None]:
+        """See the port."""
+        self.measures += 1
+        found = [next((entry for ref in roots if (entry := self._find(ref)) is not None), None) for roots in processes]
+        return [
+            None
+            if entry is None or not entry.alive
+            else Activity(cpu=entry.cpu, stopped=int(entry.stopped), waiting=entry.waiting)
+            for entry in found
+        ]
+
+    async def go_on(self, processes: Sequence[ProcessRef]) -> int:
+        """See the port; what was written to it meanwhile is read now."""
+        async with self._points.passing("go_on"):
+            stopped = [entry for ref in processes if (entry := self._find(ref)) is not None and entry.stopped]
+            for entry in stopped:
+                entry.stopped, unread, entry.unread = False, entry.unread, []
+                for prompt in unread:
+                    self._prompted(entry, prompt)
+            return len(stopped)
+
     async def start(self, launch: Launch, folder: str) -> ProcessRef:
         """See the port."""
         async with self._points.passing("start"):
@@ -252,7 +299,7 @@ class ScriptedHost:
             return ref
 
     def _prompted(self, process: ScriptedProcess, prompt: Read) -> None:
-        if process.deaf:
+        if process.deaf or process.stopped:
             process.unread.append(prompt)
             return
         process.take(prompt)
@@ -295,6 +342,8 @@ class ScriptedHost:
                     found.env |= given["assign"]
                 if "prompt" in given:
                     self._prompted(found, Read(prompt_id=given["prompt"], text=given["text"]))
+                elif "interrupt" in given:
+                    found.break_off()
             return True
 
     async def bound(self, process: ProcessRef, folder: str, limit: timedelta) -> None:  # noqa: ARG002  # as the port has it

@@ -35,7 +35,17 @@ from kapelle.core.events import (
 )
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckState, Receipt
-from kapelle.core.ids import ChangeId, RunId, SpentId, TaskId
+from kapelle.core.ids import AgentId, ChangeId, RunId, SpentId, TaskId
+from kapelle.core.liveness import TWO
+from kapelle.core.liveness_events import (
+    AgentGivenUp,
+    AgentInterrupted,
+    AgentNoted,
+    AgentNudged,
+    AgentProbed,
+    AgentRecovered,
+    AgentRestarted,
+)
 from kapelle.core.merge import Change, Integration
 from kapelle.core.run import RUN_TERMINAL, Run
 from kapelle.core.spent import SpentBudget, SpentState
@@ -73,6 +83,12 @@ class _Seen:
     """Those that were raised since the last look."""
 
 
+NOTICES = (AgentNoted, AgentRecovered)
+"""What begins anew with an agent."""
+ANSWERS = (AgentProbed, AgentNudged, AgentInterrupted, AgentRestarted, AgentGivenUp)
+AnyAnswer = AgentProbed | AgentNudged | AgentInterrupted | AgentRestarted | AgentGivenUp
+
+
 @dataclass(kw_only=True, slots=True)
 class Watch:
     """Checks the invariants of one world; keep it as long as the world lives."""
@@ -90,6 +106,8 @@ class Watch:
     _raises: dict[str, float] = field(default_factory=dict[str, float])
     """By how many dollars budgets were raised, by what their spending is added up under."""
     _known: dict[TaskId, str] = field(default_factory=dict[TaskId, str])
+    _answered: dict[AgentId, set[str]] = field(default_factory=dict[AgentId, set[str]])
+    """What was done about each agent since it was found stuck."""
 
     async def check(self) -> list[str]:
         """Return what is broken, in words; empty when nothing is."""
@@ -149,6 +167,10 @@ class Watch:
         found: list[str] = []
         if before in TERMINAL and isinstance(event, BEGINNINGS):
             found.append(f"{event.kind} of {name} follows its end ({before})")
+        if isinstance(event, NOTICES):
+            self._answered[event.agent_id] = set()
+        if isinstance(event, ANSWERS):
+            found += self._once(event, name)
         if isinstance(event, AttemptStarted):
             found += self._begun(seen.tasks[task_id], seen)
             found += self._rests(seen.tasks[task_id], seen, entry)
@@ -164,6 +186,15 @@ class Watch:
             if after not in TASK_TRANSITIONS[event.before]:
                 found.append(f"{name} went from {event.before} to {after}, which is not in the table")
             self._states[task_id] = after
+        return found
+
+    def _once(self, event: AnyAnswer, name: str) -> list[str]:
+        """Look whether an agent was interfered with twice in the same way, or on the word of one source."""
+        done = self._answered.setdefault(event.agent_id, set())
+        found = [f"{event.kind} of {name} twice, and it was not noted again in between"] if event.kind in done else []
+        if isinstance(event, AgentInterrupted | AgentRestarted | AgentGivenUp) and len(event.sources) < TWO:
+            found.append(f"{event.kind} of {name} on the word of {', '.join(event.sources) or 'nobody'} alone")
+        done.add(event.kind)
         return found
 
     def _begun(self, task: Task, seen: _Seen) -> list[str]:

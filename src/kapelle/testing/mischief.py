@@ -26,6 +26,26 @@ GRIEF = ("crash", "crash", "time", "claim", Trouble.OVERLOADED, Trouble.LOGIN_EX
 """How an agent's turn ends when it does not end well."""
 
 
+STILL = ("stopped", "disk", "tool", "silent", "stubborn", "loop")
+"""How an agent looks that does nothing, or nothing new."""
+
+
+def hangs(process: ScriptedProcess, how: str) -> None:
+    """Do nothing from now on."""
+    process.obeys = how != "stubborn"
+    process.stopped = how == "stopped"
+    process.waiting = int(how == "disk")
+    if how == "tool":
+        process.calls("Bash", "cat", "hangs")
+
+
+def fails_again(process: ScriptedProcess) -> None:
+    """Do what has failed already, in the same way, some times."""
+    for _ in range(3):
+        process.calls("Bash", "make test", "again")
+        process.returns(failed=True, call_id="again")
+
+
 def fits(files: Files) -> str | None:
     """Say what ``make test`` does: nothing may be broken, and the two halves of something must fit each other."""
     broken = sorted(name for name, content in files.items() if "broken" in content or has_markers(content))

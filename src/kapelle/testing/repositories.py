@@ -5,7 +5,7 @@ from datetime import datetime
 from itertools import chain, count
 
 from kapelle.core.errors import GitFailed, RepositoryRefused, WorkspaceFailed
-from kapelle.core.git import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature, WorkspaceOrder
+from kapelle.core.git import Commit, Conflict, Delivered, Glance, Merged, Ref, RepositoryFacts, Signature, WorkspaceOrder
 from kapelle.core.hiding import NOTHING, Hiding, Leak
 from kapelle.core.isolation import Mount
 from kapelle.testing.clock import NOON
@@ -159,6 +159,14 @@ class MemoryWorkspaces:
             files = {**repository.files(order.base), **{name: repository.loose[name] for name in copied}}
             directory = MemoryDirectory(files=files, repository=repository, head=order.base, copied=copied)
             self._git.directories[order.path] = directory
+
+    async def glance(self, path: str, repository: str, base: str) -> Glance:
+        """See the port."""
+        async with self._points.passing("glance"):
+            directory, at = self._at(path, repository)
+            before, now = at.files(base), directory.work()
+            names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+            return Glance(files=tuple(names), mark=repr([(name, now.get(name)) for name in names]))
 
     async def commit(self, path: str, repository: str, signature: Signature, hiding: Hiding = NOTHING) -> Commit:
         """See the port."""

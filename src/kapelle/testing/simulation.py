@@ -60,7 +60,20 @@ from kapelle.testing.factories import CODER, NOBODY, ONCE, run_spec, task
 from kapelle.testing.fakes import Flight
 from kapelle.testing.hosts import ScriptedProcess
 from kapelle.testing.invariants import KeepingWorkspaces, Watch
-from kapelle.testing.mischief import ACTS, GRIEF, LONG, PLACES, does_well, ends_at_once, fits, goes_deaf, mended
+from kapelle.testing.mischief import (
+    ACTS,
+    GRIEF,
+    LONG,
+    PLACES,
+    STILL,
+    does_well,
+    ends_at_once,
+    fails_again,
+    fits,
+    goes_deaf,
+    hangs,
+    mended,
+)
 from kapelle.testing.stores import LeaderDied
 from kapelle.testing.worlds import Leader, SmallWorld, world
 
@@ -75,7 +88,10 @@ SHARED = (StandingBudget(scope=Scope.PROJECT, allowance=Allowance(usd=3 * PRICE)
 """What runs may spend together."""
 HOURS = WorkingHours(windows=tuple(parse_window(f"daily {hour:02d}:00-{hour:02d}:40") for hour in range(24)))
 """Twenty minutes of rest in each hour."""
+HEARTBEAT = timedelta(seconds=30)
 STAGES = ("submit", "dispatch", "execute", "validate", "merge", "inbox", "report")
+LOOKING = ("liveness", "alerts")
+"""Stages that write nothing before their next heartbeat has come."""
 
 
 class Simulation(RuleBasedStateMachine):
@@ -85,7 +101,7 @@ class Simulation(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.folder = tempfile.TemporaryDirectory()
-        self.opened = world(Path(self.folder.name), slots=SLOTS)
+        self.opened = world(Path(self.folder.name), slots=SLOTS, heartbeat=HEARTBEAT)
         self.here: SmallWorld = self.do(self.opened.__aenter__())
         self.here.host.commands["make test"] = fits
         self.workspaces = KeepingWorkspaces(self.here)
@@ -348,6 +364,19 @@ class Simulation(RuleBasedStateMachine):
             if other.unread:
                 other.exit(1)
 
+    @rule(data=st.data(), how=st.sampled_from(STILL), beats=st.integers(1, 22))
+    def an_agent_hangs(self, data: st.DataObject, how: str, beats: int) -> None:
+        """Do nothing for a while: stopped by a signal, deaf, in a tool, in a model call, or going round in a circle."""
+        process = self.with_an_agent(data)
+        if process is None:
+            return
+        hangs(process, how)
+        for _ in range(beats):
+            self.here.clock.move(HEARTBEAT)
+            if how == "loop" and process.alive and process.in_turn:
+                fails_again(process)
+            self.some_rounds(1)
+
     @rule(data=st.data(), rounds=st.integers(0, 2))
     def an_agent_goes_on_after_its_task_was_cancelled(self, data: st.DataObject, rounds: int) -> None:
         """Write and answer as if nothing had happened, while it is being ended: a late writer."""
@@ -413,7 +442,7 @@ class Simulation(RuleBasedStateMachine):
         self.here.clock.jump(timedelta(hours=jump))
         self.some_rounds(count)
 
-    @rule(stages=st.lists(st.sampled_from(STAGES), min_size=1, max_size=4))
+    @rule(stages=st.lists(st.sampled_from((*STAGES, *LOOKING)), min_size=1, max_size=4))
     def hints_come_twice(self, stages: list[str]) -> None:
         """Step stages out of turn, and again though there is nothing to do."""
         self.do(self.leader.step(*stages))
@@ -544,7 +573,7 @@ class Simulation(RuleBasedStateMachine):
         here.host.forget()
         here.host.otherwise = does_well
         for process in here.host.live():
-            if process.unread:
+            if process.unread or process.stopped:
                 process.exit(1)
         self.succeed()
         self.do(here.ask(self.scale(None)))

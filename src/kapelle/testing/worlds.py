@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,14 +32,17 @@ from kapelle.core.run import Run, RunSpec
 from kapelle.core.store import Store
 from kapelle.core.task import Task
 from kapelle.engine.acts import Acts
+from kapelle.engine.alerts import AlertStage
 from kapelle.engine.dispatch import DispatchStage
 from kapelle.engine.execute import ExecuteStage
 from kapelle.engine.inbox import InboxStage
 from kapelle.engine.integrate import integration_ref
+from kapelle.engine.liveness import LivenessStage
 from kapelle.engine.loop import step_together
 from kapelle.engine.merge import MergeStage
 from kapelle.engine.meter import EngineMeter
 from kapelle.engine.pool import PoolStage
+from kapelle.engine.pulse import Pulse, PulseMeter
 from kapelle.engine.recover import RecoverStage
 from kapelle.engine.report import ReportStage
 from kapelle.engine.stage import Stage
@@ -123,8 +126,9 @@ class SmallWorld:
             leader.changed()
 
     def set(self, **settings: Any) -> None:
-        """Change the engine's settings for the leaders to come."""
-        self.ports = replace(self.ports, settings=EngineSettings(**settings))
+        """Change the engine's settings for the leaders to come. Without a heartbeat, nobody looks after still agents."""
+        chosen: dict[str, Any] = {"heartbeat": timedelta(0), **settings}
+        self.ports = replace(self.ports, settings=EngineSettings(**chosen))
 
     def replace(self, **ports: Any) -> None:
         """Put others in place of some ports, for the leaders to come."""
@@ -284,20 +288,23 @@ class Leader:
         self.world = world
         self.term = world.term
         self.meter = EngineMeter(self.wake, world.clock.now)
+        self.pulse = Pulse(self.wake, world.clock.now)
         self.witness = Witness(self.wake)
         self.judge = EngineWarden(self.wake)
         self._me = me
         self._group = _Group(self)
         self._changed = asyncio.Event()
         self._woken = False
-        self.acts = {name: Acts(self._group, self.wake) for name in ("pool", "execute", "validate", "merge", "report")}
+        self.acts = {
+            name: Acts(self._group, self.wake) for name in ("pool", "execute", "validate", "merge", "report", "liveness")
+        }
         self.stages: dict[str, Stage] = {}
         self.dead = False
 
     async def begin(self) -> None:
         """Do what a leader does before its first step."""
         await self.world.store.read(self.meter.load)
-        base_url = await self.world.gateway.start(self.meter)
+        base_url = await self.world.gateway.start(PulseMeter(self.meter, self.pulse))
         self.world.ways.listen(self.witness.hear)
         await self.world.warden.start(self.judge)
         stages: list[Stage] = [
@@ -305,10 +312,12 @@ class Leader:
             SubmitStage(self.world),
             PoolStage(self.world, self.acts["pool"], base_url),
             DispatchStage(self.world),
-            ExecuteStage(self.world, self.acts["execute"], self.meter, self.judge, self.witness, base_url),
+            ExecuteStage(self.world, self.acts["execute"], self.meter, self.judge, self.witness, self.pulse, base_url),
             ValidateStage(self.world, self.acts["validate"]),
             MergeStage(self.world, self.acts["merge"]),
             InboxStage(self.world, self.judge),
+            LivenessStage(self.world, self.acts["liveness"], self.pulse),
+            AlertStage(self.world),
             ReportStage(self.world, self.acts["report"], self.acts["merge"]),
         ]
         self.stages = {stage.name: stage for stage in stages}

@@ -34,6 +34,7 @@ class RememberingMeter:
         self.guessed: list[ModelCall] = []
         self.kept_ids: list[str] = []
         self.calls: list[ModelCall] = []
+        self.heard_of: list[str] = []
         self.too_much: list[tuple[AgentId, str]] = []
         self._waiting: asyncio.Queue[ModelCall] = asyncio.Queue()
 
@@ -50,6 +51,9 @@ class RememberingMeter:
 
     async def kept(self, call_id: str) -> None:
         self.kept_ids.append(call_id)
+
+    def heard(self, call_id: str) -> None:
+        self.heard_of.append(call_id)
 
     def record(self, call: ModelCall) -> None:
         self.calls.append(call)

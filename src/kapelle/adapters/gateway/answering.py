@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,7 +215,8 @@ class Answering:
         def load() -> "Forwarder":
             from kapelle.adapters.gateway.forwarding import Forwarder
 
-            return Forwarder(self._credentials, book=self._book, failed=self._failed, known=self._known)
+            known, heard = self._known, self._meter.heard
+            return Forwarder(self._credentials, book=self._book, failed=self._failed, known=known, heard=heard)
 
         if self._forwarder is None:
             self._forwarder = asyncio.ensure_future(asyncio.to_thread(load))
@@ -249,7 +251,8 @@ class Answering:
                 self._book(ticket, model=model, usage=usage, status=status, begun=begun, kind=kind, what=what)
 
         caller = Caller(run=ticket.run_id, task=ticket.task, attempt=ticket.attempt, round=ticket.round, cwd=ticket.cwd)
-        response = await self._rehearsals[path].respond(request, body, caller, booked)
+        heard = partial(self._meter.heard, ticket.call_id)
+        response = await self._rehearsals[path].respond(request, body, caller, booked, heard)
         return self._failed(ticket, response, begun) if failed else response
 
     def _clean(self, ticket: Ticket, text: str) -> str:

@@ -70,7 +70,7 @@ class Book(Protocol):
 
 
 class Forwarder:
-    """Passes calls on. *failed* counts an answer with an error and returns what the agent is told."""
+    """Passes calls on. *failed* counts an answer with an error and returns what the agent is told; *heard* hears it come."""
 
     def __init__(
         self,
@@ -79,7 +79,9 @@ class Forwarder:
         book: Book,
         failed: Callable[[Ticket, Response, float], Response],
         known: Callable[[AttemptId], Sequence[Secret]],
+        heard: Callable[[str], None],
     ) -> None:
+        self._heard = heard
         self._credentials = credentials
         self._known = known
         self._book = book
@@ -157,6 +159,7 @@ class Forwarder:
         try:
             async for piece in response.aiter_raw():
                 reader.feed(piece)
+                self._heard(ticket.call_id)
                 yield piece
         except httpx2.HTTPError as problem:
             broken = "cut"

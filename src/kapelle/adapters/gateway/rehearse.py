@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from starlette.requests import Request
@@ -44,8 +45,10 @@ class RehearsedUpstream:
         """
         return cls(load_rehearsal(path), RequestLog(log), now, evaluator)
 
-    async def respond(self, request: Request, body: bytes, caller: Caller, booked: Booked) -> Response:
-        """Answer a request of the Messages API."""
+    async def respond(
+        self, request: Request, body: bytes, caller: Caller, booked: Booked, heard: Callable[[], None] = lambda: None
+    ) -> Response:
+        """Answer a request of the Messages API; *heard* is told of each piece of the answer."""
         path = request.url.path
         if path.endswith("/count_tokens"):
             return Response(json.dumps({"input_tokens": len(body) // 4}), media_type="application/json")
@@ -66,7 +69,7 @@ class RehearsedUpstream:
             return error(400, f"(rehearsal: {problem})", headers={"x-should-retry": "false"})
         if isinstance(found, Fault):
             return await self._fault(found, asked.model, booked)
-        return await self._reply(found, streaming=asked.streaming, booked=booked)
+        return await self._reply(found, streaming=asked.streaming, booked=booked, heard=heard)
 
     async def _fault(self, fault: Fault, model: str, booked: Booked) -> Response:
         turn = fault.turn
@@ -74,13 +77,13 @@ class RehearsedUpstream:
             booked(turn.error, model, Usage(), turn.error_type or replies.ERROR_TYPES.get(turn.error, "api_error"))
             return _error(turn, turn.error, self._now())
         if turn.stall is not None:
-            seconds = turn.stall.total_seconds()
-            booked(200, model, Usage(), "stalled")
-            return StreamingResponse(_stall(seconds), media_type="text/event-stream")
+            # It is on its way until it is given up.
+            stalled = partial(booked, 200, model, Usage(), "stalled")
+            return StreamingResponse(_stall(turn.stall.total_seconds(), stalled), media_type="text/event-stream")
         booked(200, model, Usage(), "cut")
         return StreamingResponse(_cut(model), media_type="text/event-stream")
 
-    async def _reply(self, found: Answer, *, streaming: bool, booked: Booked) -> Response:
+    async def _reply(self, found: Answer, *, streaming: bool, booked: Booked, heard: Callable[[], None]) -> Response:
         reply, turn = found.reply, found.turn
         if turn.delay is not None:
             await asyncio.sleep(turn.delay.total_seconds())
@@ -94,6 +97,7 @@ class RehearsedUpstream:
             kind = "cut"
             try:
                 for piece in replies.streamed(reply):
+                    heard()
                     yield piece
                     if drip:
                         await asyncio.sleep(drip)
@@ -135,9 +139,12 @@ def _error(turn: Turn, status: int, now: datetime) -> Response:
     return Response(body, status_code=status, headers=headers | turn.headers, media_type="application/json")
 
 
-async def _stall(seconds: float) -> AsyncIterator[bytes]:
-    yield b": nothing comes\n\n"
-    await asyncio.sleep(seconds)
+async def _stall(seconds: float, booked: Callable[[], None]) -> AsyncIterator[bytes]:
+    try:
+        yield b": nothing comes\n\n"
+        await asyncio.sleep(seconds)
+    finally:
+        booked()
     raise ConnectionResetError("the rehearsed reply stalled")
 
 

@@ -18,14 +18,14 @@ from typing import BinaryIO
 
 from kapelle.adapters.hosts.filtering import filtered
 from kapelle.adapters.hosts.shim import SHIM
-from kapelle.adapters.system import processes
+from kapelle.adapters.system import processes, trees
 from kapelle.adapters.system.files import soft_limit
 from kapelle.adapters.system.growth import Growth
 from kapelle.adapters.system.measuring import measure
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import HostFailed
 from kapelle.core.ids import WorkspaceId
-from kapelle.core.ports import CommandResult, Ended, Launch, Measure, Spool
+from kapelle.core.ports import Activity, CommandResult, Ended, Launch, Measure, Spool
 from kapelle.core.shapes import shapes_in, without_shapes
 
 GROWTH = 0.03
@@ -48,8 +48,14 @@ class LocalHost:
         self._children: dict[ProcessRef, subprocess.Popen[bytes]] = {}
         self._growth = Growth()
 
-    async def measure(self) -> Measure:
-        return measure()
+    async def measure(self, path: str = "") -> Measure:
+        return measure(path=path)
+
+    async def activities(self, processes: Sequence[Sequence[ProcessRef]]) -> Sequence[Activity | None]:
+        return await asyncio.to_thread(trees.activities, processes)
+
+    async def go_on(self, processes: Sequence[ProcessRef]) -> int:
+        return await asyncio.to_thread(trees.go_on, processes)
 
     async def start(self, launch: Launch, folder: str) -> ProcessRef:
         _check(launch)

@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent
 FILE = FOLDER / "compiled.json"
 SOURCES = ("clauses.py", "computed.py", "rows.py", "schema.py", "statements.py")
 GROUPS = (
-    *("runs", "tasks", "history", "attempts", "agents", "pool", "accounts", "questions", "brakes"),
+    *("runs", "tasks", "history", "attempts", "agents", "pool", "accounts", "questions", "brakes", "standings"),
     *("changes", "log", "usage"),
 )
 

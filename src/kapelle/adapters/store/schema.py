@@ -162,6 +162,7 @@ prompts = Table(
     _whole("round"),
     _text("text"),
     _text("state"),
+    Column("aside", Integer, nullable=False, server_default="0"),
 )
 Index("prompts_of_attempt", prompts.c.attempt_id, prompts.c.seq)
 
@@ -315,6 +316,36 @@ halts = Table(
 )
 OFF = "lifted_at IS NULL"
 Index("halts_standing", halts.c.began_at, sqlite_where=text(OFF), postgresql_where=text(OFF))
+standings = Table(
+    "standings",
+    metadata,
+    _text("attempt_id", key=True),
+    _text("agent_id"),
+    _text("run_id"),
+    _text("task_id"),
+    _text("condition"),
+    _time("since"),
+    _text("reasons"),
+    _text("grade"),
+    _time("answered_at", null=True),
+    _whole("interrupts"),
+    _whole("restarts"),
+    _whole("warned"),
+    _time("beat_at"),
+    _time("worked_at"),
+    _text("doing"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    _text("name", key=True),
+    _text("project", key=True),
+    _real("limit"),
+    _real("value"),
+    _text("told"),
+    _time("raised_at"),
+)
 
 workspaces = Table(
     "workspaces",

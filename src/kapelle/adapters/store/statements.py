@@ -35,12 +35,14 @@ from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.gate import Receipt
 from kapelle.core.halt import Halt
+from kapelle.core.liveness import Standing
 from kapelle.core.merge import Change, Integration
 from kapelle.core.paths import Took
 from kapelle.core.pool import Assignment, Spare, StandingPool
 from kapelle.core.question import Question
 from kapelle.core.run import Run
 from kapelle.core.spent import SpentBudget
+from kapelle.core.standings import Alert
 from kapelle.core.store import Edge, WorkspaceRow
 from kapelle.core.task import Task
 
@@ -303,6 +305,20 @@ class BrakeStatements:
         self.halt = Statement(off.order_by(halts.c.began_at, halts.c.halt_id).limit(1), dialect)
 
 
+class StandingStatements:
+    """How agents stand, and alerts."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        standings, alerts = schema.standings, schema.alerts
+        self.rows = Mapper(Standing, standings, dialect)
+        self.alert_rows = Mapper(Alert, alerts, dialect)
+        self.all = Statement(select(*self.rows.columns).order_by(standings.c.attempt_id), dialect)
+        self.drop = Statement(standings.delete().where(standings.c.attempt_id == bindparam("attempt_id")), dialect)
+        self.alerts = Statement(select(*self.alert_rows.columns).order_by(alerts.c.name, alerts.c.project), dialect)
+        this = (alerts.c.name == bindparam("name"), alerts.c.project == bindparam("project"))
+        self.clear = Statement(alerts.delete().where(*this), dialect)
+
+
 class ChangeStatements:
     """The merge queue."""
 
@@ -525,6 +541,11 @@ class Statements:
     def brakes(self) -> BrakeStatements:
         """Spent budgets, and the off switch."""
         return BrakeStatements(self._dialect)
+
+    @cached_property
+    def standings(self) -> StandingStatements:
+        """How agents stand, and alerts."""
+        return StandingStatements(self._dialect)
 
     @cached_property
     def changes(self) -> ChangeStatements:

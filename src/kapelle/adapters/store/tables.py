@@ -15,6 +15,7 @@ from kapelle.adapters.store.calls import call_of, row_of
 from kapelle.adapters.store.known import Known
 from kapelle.adapters.store.pool import SqlSpares
 from kapelle.adapters.store.rows import EPOCH, ESCAPE, LONGEST_BODY, Statement, from_microseconds, to_microseconds
+from kapelle.adapters.store.standing_tables import SqlStandings
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, PromptRecord
@@ -508,6 +509,7 @@ class SqlView:
         self.accounts = SqlAccounts(connection, statements, kept)
         self.questions = SqlQuestions(connection, statements, kept)
         self.brakes = SqlBrakes(connection, statements)
+        self.standings = SqlStandings(connection, statements)
         self.changes = SqlChanges(connection, statements, kept)
         self.ledger = SqlLedger(connection, statements, kept)
         self.requests = SqlRequests(connection, statements, kept)

@@ -11,14 +11,22 @@ GROUP = Path("/sys/fs/cgroup")
 """Where a container sees the control group that it runs in (version 2)."""
 
 
-def measure(group: Path = GROUP) -> Measure:
-    """Measure the machine, or what a control group leaves us of it."""
+def measure(group: Path = GROUP, *, path: str = "") -> Measure:
+    """Measure the machine, or what a control group leaves us of it; with *path* the disk that it is on."""
     whole = psutil.virtual_memory()
     memory, free = int(whole.total), int(whole.available)
     most, used = _number(group / "memory.max"), _number(group / "memory.current")
     if most is not None and used is not None and most < memory:
         memory, free = most, min(free, max(most - used + _reclaimable(group), 0))
-    return Measure(memory=memory, memory_free=free, cpus=_cpus(group))
+    disk = psutil.disk_usage(path) if path else None
+    return Measure(
+        memory=memory,
+        memory_free=free,
+        cpus=_cpus(group),
+        load=psutil.getloadavg()[0],
+        disk=0 if disk is None else int(disk.total),
+        disk_free=0 if disk is None else int(disk.free),
+    )
 
 
 def _cpus(group: Path) -> float:

@@ -19,6 +19,7 @@ from kapelle.adapters.system.locks import COPIED
 from kapelle.adapters.system.removal import clear_tree
 from kapelle.adapters.workspaces.cleansing import cleanse
 from kapelle.adapters.workspaces.closed import everywhere
+from kapelle.adapters.workspaces.glancing import glance
 from kapelle.adapters.workspaces.harmless import as_stored, harmless
 from kapelle.adapters.workspaces.inside import head_inside, is_open_inside, open_inside, show_again, take_in, undo_inside
 from kapelle.adapters.workspaces.moved import repoint
@@ -33,7 +34,7 @@ from kapelle.adapters.workspaces.searching import (
 )
 from kapelle.core.errors import GitFailed, WorkspaceFailed
 from kapelle.core.frozen import frozen
-from kapelle.core.git import Commit, Conflict, Signature, WorkspaceOrder
+from kapelle.core.git import Commit, Conflict, Glance, Signature, WorkspaceOrder
 from kapelle.core.hiding import NOTHING, Hiding, Leak
 from kapelle.core.isolation import Mount
 
@@ -237,6 +238,10 @@ class GitWorkspaces:
         show_again(git_dir, path)
         found = await git.do("diff", "--ignore-submodules=all", "--name-only", "--diff-filter=U", "-z")
         return [Conflict(file=name, reason="content") for name in dict.fromkeys(found.names)]
+
+    async def glance(self, path: str, repository: str, base: str) -> Glance:
+        git, git_dir = await self._git(path, repository)
+        return await glance(git, path, base, _copied(git_dir))
 
     async def leftover_markers(self, path: str, repository: str, base: str) -> Sequence[str]:
         git, _ = await self._git(path, repository)

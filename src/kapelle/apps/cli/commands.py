@@ -24,6 +24,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Look", "logs", "looking:logs"),
     ("Look", "events", "looking:events"),
     ("Look", "usage", "spending:usage"),
+    ("Look", "report", "reporting:report"),
     ("Look", "pool", "pooling:pool"),
     ("Prove", "queue", "proving:queue"),
     ("Prove", "receipt", "proving:receipt"),

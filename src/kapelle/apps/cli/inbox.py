@@ -13,6 +13,7 @@ from rich.text import Text
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.standing import print_alerts
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.inbox import Item, Said, answer_to, item_json
 from kapelle.apps.inbox import inbox as look
@@ -81,21 +82,24 @@ def answer(
 async def _inbox(folder: Path | None, *, as_json: bool) -> None:
     async with compose.open_reader(configuration(folder)) as reader:
         items = await reader.store.read(look)
+        led = await reader.leader() is not None
+        alerts = await reader.store.read(lambda view: view.standings.alerts()) if led else ()
         now = reader.clock.now()
     if as_json:
         print_json([item_json(item) for item in items])
         return
     console = out()
-    if not items:
+    if items:
+        print_items(console, items, now)
+        questions = any(item.kind == "question" for item in items)
+        budgets = any(item.kind == "budget" for item in items)
+        if questions or not budgets:
+            console.print(Text("kapelle answer ID allow|deny|always", style="dim"))
+        if budgets:
+            console.print(Text("kapelle answer ID raise AMOUNT, or stop", style="dim"))
+    elif not alerts:
         console.print("Nothing waits for you.")
-        return
-    print_items(console, items, now)
-    questions = any(item.kind == "question" for item in items)
-    budgets = any(item.kind == "budget" for item in items)
-    if questions or not budgets:
-        console.print(Text("kapelle answer ID allow|deny|always", style="dim"))
-    if budgets:
-        console.print(Text("kapelle answer ID raise AMOUNT, or stop", style="dim"))
+    print_alerts(console, alerts, now)
 
 
 def print_items(console: Console, items: Sequence[Item], now: datetime) -> None:

@@ -14,19 +14,22 @@ from rich.text import Text
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import count_tokens, money, out, print_held_up, print_json, print_report, state_text
+from kapelle.apps.cli.standing import print_health
 from kapelle.apps.cli.tables import Column, print_hanging, print_table
 from kapelle.apps.delivering import held_up, held_up_json
+from kapelle.apps.health import SystemHealth, health, health_json, lead_age
 from kapelle.apps.hindrances import hindrances, hindrances_json
 from kapelle.apps.inbox import inbox, item_json
 from kapelle.apps.reader import Found, Reader, has_ended
 from kapelle.apps.reviewing import Review, review_json, review_of_task
+from kapelle.apps.settings import Configuration
 from kapelle.apps.views import TaskReport, account_json, done_text, entry_json, run_json, run_report, spend_json, task_json
 from kapelle.core.account import Account, account_of, told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import NotFound
 from kapelle.core.ids import RunId
 from kapelle.core.plain_text import shown, shown_block
-from kapelle.core.store import Overview, View
+from kapelle.core.store import Lead, Overview, View
 from kapelle.core.task import Task, Wait
 
 if TYPE_CHECKING:
@@ -99,6 +102,8 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
         waiting = await reader.store.read(_waiting)
         items = await reader.store.read(inbox)
         accounts = await reader.store.read(_accounts)
+        goes = await reader.store.read(lambda view: health(view, reader.clock.now(), led=lead is not None))
+        system = await _system(found, lead, reader.clock.now())
         if as_json:
             print_json(
                 {
@@ -114,6 +119,7 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
                     "inbox": [item_json(item) for item in items],
                     "held_up": [held_up_json(entry) for entry in held],
                     "accounts": [account_json(account) for account in accounts],
+                    "health": health_json(goes, system),
                 }
             )
             return
@@ -129,6 +135,7 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
                 console.print(Text("Nothing goes on while nobody leads: kapelle resume", style="yellow"))
         else:
             console.print("No run is open.")
+        print_health(console, goes, system, reader.clock.now())
         if gone:
             whose = "1 agent has ended" if gone == 1 else f"{gone} agents have ended"
             console.print(Text(f"{whose}, and nobody has looked at what was done: kapelle resume", style="yellow"))
@@ -147,6 +154,17 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
                 _print_asked(console, f"{task.name} waits for your approval", f"kapelle approve {task.task_id}")
             else:
                 console.print(Text(review.text, style="yellow"), soft_wrap=True)
+
+
+async def _system(found: Configuration, lead: Lead | None, now: datetime) -> SystemHealth:
+    home = found.settings.home
+    place = next((folder for folder in (home, *home.parents) if folder.exists()), Path("/"))
+    return SystemHealth(
+        measure=await compose.host().measure(str(place)),
+        store=compose.store_size(home),
+        lead_age=lead_age(lead, now),
+        gateway=compose.gateway_answers(home) if lead is not None else None,
+    )
 
 
 def _print_asked(console: Console, what: str, command: str) -> None:

@@ -1,7 +1,7 @@
 """`usage`: what was spent, by whom and on what."""
 
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -12,14 +12,13 @@ from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import count_tokens, money, out, print_json
 from kapelle.apps.cli.tables import Column, print_table
+from kapelle.apps.cli.times import moment
 from kapelle.apps.usage import Line, as_csv, line_json, total, unpaid
 from kapelle.apps.usage import usage as found_usage
 from kapelle.apps.views import spend_json
 from kapelle.core.budget import Grouping
-from kapelle.core.durations import parse_duration
 from kapelle.core.errors import UsageError
 
-HOW = "Write a day such as 2026-03-01, a time such as 2026-03-01T12:00, or how long ago: 7d, 12h."
 Times = tuple[str | None, str | None]
 WITH_IDS = {Grouping.TASK, Grouping.RUN}
 
@@ -56,7 +55,7 @@ async def _usage(
 ) -> None:
     found = configuration(folder)
     async with compose.open_reader(found) as reader:
-        since, until = (_moment(text, reader.clock.now()) for text in times)
+        since, until = (moment(text, reader.clock.now()) for text in times)
         run_id = (await reader.find_run(which)).run.run_id if which is not None else None
         lines = await reader.store.read(lambda view: found_usage(view, by, since=since, until=until, run_id=run_id))
     if separated:
@@ -65,25 +64,6 @@ async def _usage(
         print_json({"by": by.value, "total": spend_json(total(lines)), "lines": [line_json(line) for line in lines]})
     else:
         _print(lines, by)
-
-
-def _moment(text: str | None, now: datetime) -> datetime | None:
-    """Return the time that *text* means.
-
-    Raises:
-        UsageError: it means none.
-    """
-    if text is None:
-        return None
-    try:
-        return now - parse_duration(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"{text[:100]!r} is no time", remedy=HOW) from error
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _print(lines: list[Line], by: Grouping) -> None:

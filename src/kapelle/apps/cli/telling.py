@@ -38,6 +38,18 @@ from kapelle.core.events import (
 )
 from kapelle.core.gate import CheckState
 from kapelle.core.isolation_events import LimitMet, NetworkDenied
+from kapelle.core.liveness import IN_WORDS, Condition
+from kapelle.core.liveness_events import (
+    AgentGivenUp,
+    AgentInterrupted,
+    AgentNoted,
+    AgentNudged,
+    AgentProbed,
+    AgentRecovered,
+    AgentRestarted,
+    AlertCleared,
+    AlertRaised,
+)
 from kapelle.core.network import what_was_refused
 from kapelle.core.plain_text import shown, shown_block, shown_files
 from kapelle.core.pool_events import PoolScaled, SpareFailed, SpareGiven, SpareReady, TaskAssigned
@@ -168,10 +180,45 @@ def _ruled(event: Event) -> str | None:
             return f"  {what_was_refused(event.host, event.port, event.reason, event.times)}"
         case LimitMet(reason=reason):
             return f"met a limit: {_first(reason)}"
+        case _:
+            return _watched(event)
+
+
+def _watched(event: Event) -> str | None:
+    match event:
+        case AgentNoted(condition=condition) if condition in TOLD_ELSEWHERE:
+            return None
+        case AgentNoted() | AgentProbed() | AgentNudged() | AgentInterrupted() | AgentRestarted() | AgentGivenUp():
+            return _of_liveness(event)
+        case AgentRecovered(after=after):
+            return f"its agent works again (before, it was: {IN_WORDS[Condition(after)]})"
+        case AlertRaised(alert=alert, told=told):
+            return f"alert {alert}: {told}"
+        case AlertCleared(alert=alert):
+            return f"alert {alert} is over"
         case BudgetAsked() | BudgetRaised() | BudgetStopped() | BudgetWithdrawn() | HaltBegun() | HaltLifted():
             return _braked(event)
         case _:
             return _proven(event)
+
+
+TOLD_ELSEWHERE = frozenset({Condition.WAITING, Condition.USAGE_LIMIT, Condition.EXPIRED_LOGIN, Condition.OUT_OF_MEMORY})
+"""Conditions that have events of their own, with what a person can do."""
+DONE: dict[str, str] = {
+    "agent.noted": "",
+    "agent.probed": "; it was probed",
+    "agent.nudged": "; it was told so",
+    "agent.interrupted": "; its turn was broken off, and it goes on with what was seen",
+    "agent.restarted": "; its program is started anew, and its conversation goes on",
+    "agent.given_up": "; its attempt was given up",
+}
+
+
+def _of_liveness(
+    event: AgentNoted | AgentProbed | AgentNudged | AgentInterrupted | AgentRestarted | AgentGivenUp,
+) -> str:
+    why = f" ({'; '.join(_first(reason) for reason in event.evidence)})" if event.evidence else ""
+    return f"its agent: {IN_WORDS[Condition(event.condition)]}{why}{DONE[event.kind]}"
 
 
 def _times(times: int) -> str:

@@ -5,6 +5,7 @@ from kapelle.testing.conformance.ledgers import LedgerSuite
 from kapelle.testing.conformance.pools import PoolSuite
 from kapelle.testing.conformance.queries import DueSuite, FindSuite, RunSuite, TaskSuite, WorkSuite
 from kapelle.testing.conformance.questions import QuestionSuite
+from kapelle.testing.conformance.standings import StandingSuite
 from kapelle.testing.conformance.tables import TableSuite
 from kapelle.testing.conformance.transactions import EventSuite, RequestSuite, TransactionSuite
 
@@ -17,6 +18,7 @@ class StoreSuite(
     LedgerSuite,
     QuestionSuite,
     BrakeSuite,
+    StandingSuite,
     PoolSuite,
     DueSuite,
     TaskSuite,

@@ -31,6 +31,7 @@ TOOLS = frozenset(
     }
 )
 """Tools of the CLI, of the versions that were tested and some before; those of MCP servers have names of their own."""
+WRITERS = frozenset({"Edit", "MultiEdit", "NotebookEdit", "Write"})
 LEAST_MEMORY = 200_000_000
 """Bytes: with 100 MB the CLI is killed, with 20 MB it reads its own code from the disk again and again and never gets on."""
 
@@ -69,6 +70,7 @@ class ClaudeDriver:
         asks=True,
         warm=True,
         tools=TOOLS,
+        writers=WRITERS,
         least_memory=LEAST_MEMORY,
     )
 

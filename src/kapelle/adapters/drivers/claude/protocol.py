@@ -3,6 +3,7 @@
 Nothing that arrives is fatal. What is not understood becomes ``Unrecognised``.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -162,7 +163,7 @@ class ClaudeCodec:
             elif block.type == "tool_use":
                 if block.name == "StructuredOutput":
                     self._structured = json.dumps(block.input, ensure_ascii=False, allow_nan=False)
-                found.append(ToolCalled(call_id=block.id, tool=block.name, about=about(block.input)))
+                found.append(ToolCalled(call_id=block.id, tool=block.name, about=about(block.input), key=_key(block.input)))
         return found
 
     def _user(self, message: User) -> list[ConversationEvent]:
@@ -229,6 +230,12 @@ def about(arguments: Any) -> str:
             first, _, more = value.strip().partition("\n")
             return first if len(first) <= ABOUT and not more else first[: ABOUT - 1] + "…"
     return ""
+
+
+def _key(arguments: Any) -> str:
+    """Return what stands for all that a tool is called with."""
+    text = json.dumps(arguments, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _text(content: Any) -> str:
