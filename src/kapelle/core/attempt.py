@@ -32,6 +32,8 @@ class Outcome(StrEnum):
     CONTEXT_OVERFLOW = "context_overflow"
     CANCELLED = "cancelled"
     REJECTED = "rejected"
+    STOPPED = "stopped"
+    """A person ended its agent, whose program cannot go on with what it had begun."""
 
 
 # Outcomes after which trying again can help and which use up one of the task's attempts.
@@ -48,7 +50,7 @@ COUNTS = frozenset(
     }
 )
 # Outcomes that are nobody's fault: the task tries again later without losing an attempt.
-TRIES_AGAIN_FREELY = frozenset({Outcome.LIMITED, Outcome.CREDENTIALS, Outcome.UNREACHABLE})
+TRIES_AGAIN_FREELY = frozenset({Outcome.LIMITED, Outcome.CREDENTIALS, Outcome.UNREACHABLE, Outcome.STOPPED})
 
 
 @frozen
@@ -87,6 +89,8 @@ class Attempt:
     started_at: datetime
     ended_at: datetime | None = None
     outcome: Outcome | None = None
+    held_by: str = ""
+    """Who has taken its conversation over; empty while the engine leads it."""
 
 
 class PromptState(StrEnum):
@@ -108,6 +112,8 @@ class PromptRecord:
     round: int
     text: str
     state: PromptState = PromptState.PENDING
+    sender: str = ""
+    """Who wrote it, when that was a person and not Kapelle."""
 
 
 def outcome_of(trouble: Trouble) -> Outcome:

@@ -166,6 +166,14 @@ class Host(Protocol):
         """Ask the process to end, then end it and its whole group by force; also when it was started by an earlier leader."""
         ...
 
+    async def stop_clock(self, folder: str) -> None:
+        """Let the time limit of the process in *folder* stand still, also with nobody leading; no effect when it does."""
+        ...
+
+    async def start_clock(self, folder: str) -> None:
+        """Let it go on: the process has as much time left as when it was stopped; no effect when it goes on already."""
+        ...
+
     async def run(self, launch: Launch, output_path: str, on_output: Callable[[str], None] | None = None) -> CommandResult:
         """Run a command to its end, all its output into one file; a time-out ends all its children."""
         ...

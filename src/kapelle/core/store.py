@@ -239,6 +239,14 @@ class AgentTable(Protocol):
         """Return the agents that are not stopped."""
         ...
 
+    def find(self, prefix: str) -> Sequence[Agent]:
+        """Return at most two agents whose id begins with *prefix*, the newest first."""
+        ...
+
+    def newest(self, limit: int, task_id: TaskId | None = None) -> Sequence[Agent]:
+        """Return agents, live or not, the newest first; of one task when it is given."""
+        ...
+
     def worked(self, run_id: RunId) -> dict[TaskId, timedelta]:
         """Return for how long agents were there for each task of a run, those apart that are live."""
         ...
@@ -331,6 +339,10 @@ class Ledger(Protocol):
 
     def by_task(self, run_id: RunId) -> dict[TaskId, Spend]:
         """Return what each task of a run has spent."""
+        ...
+
+    def by_agent(self, run_id: RunId) -> dict[AgentId, Spend]:
+        """Return what each agent of a run has spent."""
         ...
 
     def by_run(self) -> dict[RunId, Spend]:

@@ -35,6 +35,8 @@ from kapelle.engine.meter import EngineMeter, write_down
 from kapelle.engine.purses import Purse, purse_of
 from kapelle.engine.rooms import workspace_for
 from kapelle.engine.secrets import revoke, take_back
+from kapelle.engine.steering import write_frozen, write_thawed
+from kapelle.engine.stillness import freeze, thaw
 from kapelle.engine.tickets import model_access, ticket_of
 from kapelle.engine.turns import Turns
 from kapelle.engine.warden import EngineWarden, watched
@@ -52,6 +54,8 @@ class _Orders:
     watch: tuple[Deployment, ...] = ()
     send: tuple[tuple[Agent, Driver, PromptRecord], ...] = ()
     stop: tuple[tuple[Agent, Driver], ...] = ()
+    freeze: tuple[AgentId, ...] = ()
+    thaw: tuple[AgentId, ...] = ()
 
 
 class ExecuteStage:
@@ -73,6 +77,8 @@ class ExecuteStage:
         self._closed: Mapping[AccountId, Account] = {}
         """The accounts that are not open, in the transaction that is running."""
         self._codecs: dict[AgentId, Codec] = {}
+        self._ends_at: datetime | None = None
+        """When the next agent that a person has stopped is ended in the middle of its turn."""
 
     def leave(self) -> None:
         """Begin nothing new, and take every agent that ends from now on as ended by this leader: nothing is counted.
@@ -110,17 +116,23 @@ class ExecuteStage:
         self._meter.hold(accounts)
         self._meter.know(totals)
         self._carry_out(orders)
-        return now if findings or orders.send else None
+        if findings or orders.send:
+            return now
+        return self._ends_at if self._ends_at is not None and self._ends_at > now else None
 
     # --- Deciding, inside the transaction ---
 
     def _decide(self, tx: Tx) -> _Orders:
-        found: list[_Orders] = [self._about(tx, agent) for agent in tx.agents.live()]
+        live = tx.agents.live()
+        self._ends_at = min((agent.ends_at for agent in live if agent.ends_at is not None), default=None)
+        found: list[_Orders] = [self._about(tx, agent) for agent in live]
         return _Orders(
             deploy=tuple(entry for orders in found for entry in orders.deploy),
             watch=tuple(entry for orders in found for entry in orders.watch),
             send=tuple(entry for orders in found for entry in orders.send),
             stop=tuple(entry for orders in found for entry in orders.stop),
+            freeze=tuple(entry for orders in found for entry in orders.freeze),
+            thaw=tuple(entry for orders in found for entry in orders.thaw),
         )
 
     def _about(self, tx: Tx, agent: Agent) -> _Orders:
@@ -135,6 +147,7 @@ class ExecuteStage:
         driver = self._world.driver(run.spec.config(attempt.config).program)
         wanted = attempt.ended_at is None and task.attempt_id == attempt.attempt_id and task.state in AT_WORK
         if agent.process is None:
+            wanted = wanted and agent.ends_at is None
             if wanted and not self._turns.leaving and not self._acts.running(("deploy", agent.agent_id)):
                 return self._to_deploy(tx, agent, task, attempt, run, driver)
             if not wanted and not self._acts.running(("deploy", agent.agent_id)):
@@ -143,11 +156,15 @@ class ExecuteStage:
         workspace = tx.agents.workspace(attempt.workspace_id) if attempt.workspace_id is not None else None
         watch = self._deployment(agent, task, attempt, run, driver, workspace) if workspace is not None else None
         watching = (watch,) if watch is not None else ()
-        if agent.state is AgentState.ACTIVE and (not wanted or self._held(tx, task, attempt, run, driver)):
+        over = not wanted or _stopped(tx, agent) or self._held(tx, task, attempt, run, driver)
+        if agent.state is AgentState.ACTIVE and over:
             agent = agents.move(agent, AgentState.COMPLETING, tx.now)
             tx.agents.put(agent)
         if agent.state is AgentState.COMPLETING:
             return _Orders(watch=watching, stop=((agent, driver),))
+        if agent.frozen_by or agent.frozen_at is not None:
+            # Nothing is said to it until it goes on.
+            return replace(_stillness(agent), watch=watching)
         return _Orders(watch=watching, send=self._to_send(tx, agent, task, attempt, driver))
 
     def _held(self, tx: Tx, task: Task, attempt: Attempt, run: Run, driver: Driver) -> bool:
@@ -219,6 +236,8 @@ class ExecuteStage:
         """Mark the next prompt as sent, before it is."""
         if task.state is not TaskState.RUNNING or not driver.capabilities.conversation or self._turns.leaving:
             return ()
+        if agent.ends_at is not None or agent.by_hand:
+            return ()
         prompts = tx.attempts.prompts(attempt.attempt_id)
         if any(prompt.state in {PromptState.SENT, PromptState.TAKEN} for prompt in prompts):
             return ()
@@ -242,6 +261,10 @@ class ExecuteStage:
             self._acts.start(("watch", order.agent.agent_id), self._watch(order))
         for agent, driver, prompt in orders.send:
             self._acts.start(("send", prompt.prompt_id), self._send(agent, driver, prompt))
+        for agent_id in orders.freeze:
+            self._acts.start(("still", agent_id), self._freeze(agent_id))
+        for agent_id in orders.thaw:
+            self._acts.start(("still", agent_id), self._thaw(agent_id))
         for agent, driver in orders.stop:
             self._acts.start(("stop", agent.agent_id), self._stop(agent, driver))
 
@@ -420,10 +443,21 @@ class ExecuteStage:
 
         return write
 
+    async def _freeze(self, agent_id: AgentId) -> Finding:
+        reason = await freeze(self._world, agent_id)
+        return lambda tx: write_frozen(tx, agent_id, reason)
+
+    async def _thaw(self, agent_id: AgentId) -> Finding:
+        left = await thaw(self._world, agent_id)
+        return lambda tx: write_thawed(tx, agent_id, left)
+
     async def _stop(self, agent: Agent, driver: Driver) -> None:
         """End an agent; the watch act sees it end and writes that down."""
         if agent.process is None:
             return
+        if agent.frozen_at is not None:
+            # It could not end by itself, however long it was waited for.
+            await thaw(self._world, agent.agent_id)
         # At once: whatever it does until it has ended, it does without them.
         revoke(self._world, agent.agent_id)
         codec = self._codecs.get(agent.agent_id) or driver.codec()
@@ -431,6 +465,21 @@ class ExecuteStage:
             await self._world.host.write(agent.process, goodbye)
         await self._world.host.close_input(agent.process)
         await self._world.host.end(agent.process, agent.folder, grace=self._world.settings.goodbye)
+
+
+def _stopped(tx: Tx, agent: Agent) -> bool:
+    """Say whether a person has stopped the agent, and its turn is over or has had its time."""
+    if agent.ends_at is None:
+        return False
+    states = {prompt.state for prompt in tx.attempts.prompts(agent.attempt_id)}
+    return tx.now >= agent.ends_at or not states & {PromptState.SENT, PromptState.TAKEN}
+
+
+def _stillness(agent: Agent) -> _Orders:
+    """Return what is to be done so that an agent stands still, or goes on, as a person wants."""
+    if agent.frozen_by:
+        return _Orders(freeze=(agent.agent_id,) if agent.frozen_at is None else ())
+    return _Orders(thaw=(agent.agent_id,))
 
 
 def _purse(order: Deployment) -> Purse:

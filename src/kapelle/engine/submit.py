@@ -23,12 +23,14 @@ from kapelle.core.question import QuestionState, settle
 from kapelle.core.requests import Answer, Approve, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
 from kapelle.core.rule_events import QuestionAnswered
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
+from kapelle.core.steering import Freeze, StopAgent, Thaw
 from kapelle.core.store import Edge, Tx
 from kapelle.core.task import TERMINAL, Failure, Task, TaskSpec, TaskState, Wait, rank
 from kapelle.engine.accounts import Accounts
 from kapelle.engine.asking import no_longer_asks
-from kapelle.engine.ending import end_run, end_runs, finish, wait
+from kapelle.engine.ending import begins_after, end_run, end_runs, finish, wait
 from kapelle.engine.retrying import Standings, to_retry
+from kapelle.engine.steering import pause_task, resume_task, resume_tasks, steer
 from kapelle.engine.world import World
 
 AGENT = "agent:"
@@ -106,6 +108,12 @@ class SubmitStage:
                 self._submit(tx, body, request.principal)
             case Cancel() as body:
                 self._cancel(tx, body)
+            case Freeze() | Thaw() | StopAgent() as body:
+                steer(self._world, tx, body, request.principal)
+            case Pause(task_id=str() as task_id):
+                pause_task(tx, task_id, request.principal)
+            case Resume(task_id=str() as task_id):
+                resume_task(tx, task_id, request.principal)
             case Pause() as body:
                 run = _open_run(tx, body.run_id)
                 tx.runs.pause(run, paused=True)
@@ -114,6 +122,7 @@ class SubmitStage:
                 run = _open_run(tx, body.run_id)
                 _try_delivery_again(tx, run)
                 self._accounts.retry_now(tx, run)
+                resume_tasks(tx, run, request.principal)
                 tx.runs.pause(run, paused=False)
                 tx.log(RunResumed(run_id=run.run_id, principal=request.principal))
             case Answer() as body:
@@ -192,7 +201,7 @@ class SubmitStage:
         approved = replace(task, approved=True)
         tx.tasks.put(approved)
         tx.log(TaskApproved(run_id=task.run_id, task_id=task.task_id, principal=principal))
-        wait(tx, approved, Wait.NEEDS if task.unmet else None)
+        wait(tx, approved, begins_after(approved))
 
     def _retry(self, tx: Tx, body: Retry, principal: str) -> None:
         if tx.runs.get(body.new_run_id) is not None:

@@ -51,11 +51,14 @@ from kapelle.core.trouble import reset_in, told_by_gateway
 from kapelle.core.wording import go_on
 from kapelle.engine.accounts import Accounts, Heard, waits
 from kapelle.engine.ending import give_up_attempt, moved_event, run_of, wait
+from kapelle.engine.steering import pause_task
 from kapelle.engine.world import World
 
 # After an error of the model API the program has tried for minutes itself; then these delays between restarts.
 API_RETRY = RetryPolicy(initial=timedelta(seconds=10), factor=2.0, maximum=timedelta(minutes=10))
 
+BROKEN_OFF = frozenset({Trouble.CRASHED, Trouble.INTERRUPTED, Trouble.UNKNOWN})
+"""How a turn ends whose agent is ended in the middle of it."""
 WAITS = {Outcome.LIMITED: Wait.LIMIT, Outcome.CREDENTIALS: Wait.CREDENTIALS, Outcome.UNREACHABLE: Wait.RETRY}
 
 
@@ -226,7 +229,8 @@ class Turns:
         outcome = outcome_of(trouble)
         run = run_of(tx, task)
         driver = self._world.driver(run.spec.config(attempt.config).program)
-        ended_by_us = self.leaving and trouble is Trouble.CRASHED
+        stopped = agent.ends_at is not None and trouble in BROKEN_OFF
+        ended_by_us = stopped or (self.leaving and trouble is Trouble.CRASHED)
         if (
             trouble is Trouble.CONTEXT_OVERFLOW
             and driver.capabilities.conversation
@@ -237,6 +241,10 @@ class Turns:
         resumed = attempt if ended_by_us or held is not None else self._counted(tx, attempt, outcome, trouble)
         if resumed is None or not driver.capabilities.conversation or (limit is not None and not limit.again):
             text = message or f"the agent ended with {trouble.value}"
+            if stopped:
+                chance = self._world.chance.share()
+                give_up_attempt(tx, task, attempt, Outcome.STOPPED, "a person stopped its agent", chance=chance)
+                return
             self._give_up(tx, task, attempt, trouble, text)
             return
         tx.attempts.put(resumed)
@@ -336,6 +344,9 @@ class Turns:
             message = f"it ran longer than its time limit of {minutes:g} minutes"
             give_up_attempt(tx, task, attempt, Outcome.TIMED_OUT, message, chance=self._world.chance.share())
             return
+        if self.leaving and current.frozen_by:
+            # Whoever froze it did not want it to go on by itself.
+            pause_task(tx, task.task_id, current.frozen_by)
         if task.state is not TaskState.RUNNING or current.state is AgentState.COMPLETING:
             self._take_back(tx, attempt)
             return

@@ -13,6 +13,7 @@ from kapelle.core.ports import Chance, Clock, Driver, Hints, Host, Sandbox, Ways
 from kapelle.core.secrets import Secrets
 from kapelle.core.store import Store
 from kapelle.core.warden import Warden
+from kapelle.engine.holds import Holds
 from kapelle.engine.missing import MissingDriver
 
 
@@ -117,6 +118,7 @@ class World:
     settings: EngineSettings = field(default_factory=EngineSettings)
     term: int = 0
     """The leader's term; every commit is checked against it."""
+    holds: Holds = field(default_factory=Holds)
     apart: bool = False
     """Whether this works beside whoever leads: what it starts is its own to end, and not the leader's."""
 

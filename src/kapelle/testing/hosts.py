@@ -175,6 +175,8 @@ class ScriptedHost:
         self.ran: list[Ran] = []
         self.measured = Measure(memory=1 << 40, memory_free=1 << 40, cpus=64.0)
         """What there is of the machine."""
+        self.stopped_clocks: set[str] = set()
+        """The folders of what loses no time."""
         self.looks = 0
         """How often all processes of the machine were looked through."""
         self.piece = 1 << 20
@@ -293,6 +295,14 @@ class ScriptedHost:
                 if "prompt" in given:
                     self._prompted(found, Read(prompt_id=given["prompt"], text=given["text"]))
             return True
+
+    async def stop_clock(self, folder: str) -> None:
+        """See the port."""
+        self.stopped_clocks.add(folder)
+
+    async def start_clock(self, folder: str) -> None:
+        """See the port."""
+        self.stopped_clocks.discard(folder)
 
     async def close_input(self, process: ProcessRef) -> None:
         """See the port."""

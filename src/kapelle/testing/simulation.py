@@ -37,6 +37,7 @@ from kapelle.core.ids import RunId
 from kapelle.core.merge import DeliveryMode, MergeRules
 from kapelle.core.requests import Approve, Cancel, Pause, Reject, Resume, Retry
 from kapelle.core.run import RUN_TERMINAL, Limits
+from kapelle.core.steering import Freeze, StopAgent, Thaw
 from kapelle.core.store import View
 from kapelle.core.task import OnFailure, Priority, Task, TaskSpec, TaskState
 from kapelle.testing.factories import CODER, NOBODY, ONCE, run_spec, task
@@ -149,6 +150,25 @@ class Simulation(RuleBasedStateMachine):
             self.do(self.here.ask(Cancel(run_id=chosen.run_id, task_id=chosen.task_id)))
         else:
             self.do(self.here.ask(kind(run_id=chosen.run_id)))
+
+    @rule(data=st.data(), kind=st.sampled_from([Freeze, Thaw, StopAgent]), at_once=st.booleans(), rounds=st.integers(0, 3))
+    def somebody_steers_an_agent(
+        self, data: st.DataObject, kind: type[Freeze | Thaw | StopAgent], at_once: bool, rounds: int
+    ) -> None:
+        """Freeze an agent, let it go on, or stop it."""
+        self.some_rounds(1)
+        agents = self.do(self.here.store.read(lambda view: list(view.agents.live())))
+        if agents:
+            agent = data.draw(st.sampled_from(agents), label="agent")
+            more = {"at_once": at_once} if kind is StopAgent else {}
+            self.do(self.here.ask(kind(run_id=agent.run_id, agent_id=agent.agent_id, **more)))
+        self.some_rounds(rounds)
+
+    @rule(data=st.data(), kind=st.sampled_from([Pause, Resume]))
+    def somebody_pauses_a_task(self, data: st.DataObject, kind: type[Pause | Resume]) -> None:
+        """Pause one task, or let it go on."""
+        chosen = self.some_task(data)
+        self.do(self.here.ask(kind(run_id=chosen.run_id, task_id=chosen.task_id)))
 
     @rule(data=st.data(), kind=st.sampled_from([Approve, Approve, Reject]))
     def somebody_decides(self, data: st.DataObject, kind: type[Approve | Reject]) -> None:
@@ -481,6 +501,9 @@ class Simulation(RuleBasedStateMachine):
             for found in self.do(here.store.read(all_tasks)):
                 if found.state is TaskState.PENDING and found.spec.approval and not found.approved:
                     self.do(here.ask(Approve(run_id=found.run_id, task_id=found.task_id)))
+            for agent in self.do(here.store.read(lambda view: view.agents.live())):
+                if agent.frozen_by:
+                    self.do(here.ask(Thaw(run_id=agent.run_id, agent_id=agent.agent_id)))
             for process in self.at_work():
                 does_well(process)
             self.settle_with_the_target()

@@ -37,6 +37,7 @@ from kapelle.core.question import Question
 from kapelle.core.requests import Answer, Approve, Body, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.shapes import without_shapes
+from kapelle.core.steering import Freeze, StopAgent, Thaw
 from kapelle.core.store import Edge, Lead, Overview, WorkspaceRow
 from kapelle.core.task import Task, TaskState
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from kapelle.adapters.store.statements import Statements
     from kapelle.core.events import Entry, Event
 
-ALL_BODIES: tuple[type[Body], ...] = (Submit, Cancel, Pause, Resume, Approve, Reject, Answer, Retry)
+ALL_BODIES: tuple[type[Body], ...] = (Submit, Cancel, Pause, Resume, Approve, Reject, Answer, Retry, Freeze, Thaw, StopAgent)
 BODIES: dict[str, type[Body]] = {kind.__name__: kind for kind in ALL_BODIES}
 
 
@@ -275,6 +276,16 @@ class SqlAgents(_Part):
             self._live = (self._kept.agents.puts, self._kept.agents.load(self._all.agents.live.run(self._at)))
         return list(self._live[1])
 
+    def find(self, prefix: str) -> Sequence[Agent]:
+        self._kept.agents.flush()
+        return self._kept.agents.load(self._all.agents.like.run(self._at, pattern=_pattern(prefix)))
+
+    def newest(self, limit: int, task_id: TaskId | None = None) -> Sequence[Agent]:
+        self._kept.agents.flush()
+        found = self._all.agents.newest if task_id is None else self._all.agents.of_task
+        given = {} if task_id is None else {"task_id": task_id}
+        return self._kept.agents.load(found.run(self._at, limit=limit, **given))
+
     def worked(self, run_id: RunId) -> dict[TaskId, timedelta]:
         self._kept.agents.flush()
         rows = self._all.agents.worked.run(self._at, run_id=run_id)
@@ -402,6 +413,10 @@ class SqlLedger(_Part):
     def by_task(self, run_id: RunId) -> dict[TaskId, Spend]:
         rows = self._all.log.spend_by_task.run(self._at, run_id=run_id)
         return {TaskId(row[0]): _spend(row[1:]) for row in rows}
+
+    def by_agent(self, run_id: RunId) -> dict[AgentId, Spend]:
+        rows = self._all.log.spend_by_agent.run(self._at, run_id=run_id)
+        return {AgentId(row[0]): _spend(row[1:]) for row in rows}
 
     def by_run(self) -> dict[RunId, Spend]:
         return {RunId(row[0]): _spend(row[1:]) for row in self._all.log.spend_by_run.run(self._at)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
+from kapelle.apps.cli.steered import steered
 from kapelle.core.account_events import AccountLimited, AccountRefused, AccountRestored
 from kapelle.core.batch_events import BatchBroke, BatchTried, CheckFlaked
 from kapelle.core.budget import Resource, amount_told
@@ -146,7 +147,7 @@ def _ruled(event: Event) -> str | None:
         case LimitMet(reason=reason):
             return f"met a limit: {_first(reason)}"
         case _:
-            return _proven(event)
+            return steered(event) or _proven(event)
 
 
 def _times(times: int) -> str:
