@@ -44,6 +44,8 @@ class AgentConfig:
     max_turns: int | None = None
     function: str | None = None
     """For ``program: python``: the entry point of the function, ``package.module:function``."""
+    terminal: str = ""
+    """``tmux``: each of its agents has a session in which people see what it says; empty: none has."""
     sandbox: str = "process"
     isolation: Isolation = Isolation()
     """What is asked of the sandbox."""

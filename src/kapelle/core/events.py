@@ -331,6 +331,8 @@ class PromptSent(Event):
     prompt_id: str
     round: int
     text: str
+    sender: str = ""
+    """The person who wrote it; empty when it is Kapelle's."""
 
 
 @frozen

@@ -1,7 +1,7 @@
 """What a person asks about one agent while it is at work: requests to whoever leads, as those of ``requests.py`` are."""
 
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import AgentId, RunId
+from kapelle.core.ids import AgentId, PromptId, RunId, TaskId
 
 
 @frozen
@@ -30,5 +30,33 @@ class StopAgent:
     """Do not wait for its turn."""
 
 
-Steering = Freeze | Thaw | StopAgent
+@frozen
+class Send:
+    """Say something to an agent, in its conversation."""
+
+    run_id: RunId
+    agent_id: AgentId
+    prompt_id: PromptId
+    """Chosen by who asks, so that asking twice is saying it once."""
+    text: str
+
+
+@frozen
+class TakeOver:
+    """Let a person go on with an agent's conversation, on its program's own screen."""
+
+    run_id: RunId
+    agent_id: AgentId
+
+
+@frozen
+class HandBack:
+    """Let the engine go on with a conversation that a person has taken over."""
+
+    run_id: RunId
+    task_id: TaskId
+
+
+Steering = Freeze | Thaw | StopAgent | Send | TakeOver | HandBack
 """All of them."""
+ALL_STEERING: tuple[type[Steering], ...] = (Freeze, Thaw, StopAgent, Send, TakeOver, HandBack)

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from kapelle.core.event import Event
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import AgentId
+from kapelle.core.ids import AgentId, PromptId
 
 
 @frozen
@@ -48,6 +48,46 @@ class AgentThawed(Event):
     kind: ClassVar[str] = "agent.thawed"
     agent_id: AgentId
     principal: str
+
+
+@frozen
+class PromptQueued(Event):
+    """A person has something to say to an agent; it is said when its turn is over."""
+
+    kind: ClassVar[str] = "prompt.queued"
+    agent_id: AgentId
+    prompt_id: PromptId
+    principal: str
+    length: int
+    """Characters."""
+
+
+@frozen
+class TerminalFailed(Event):
+    """An agent was to have a session in which people see it, and has none; it goes on without."""
+
+    kind: ClassVar[str] = "terminal.failed"
+    agent_id: AgentId
+    reason: str
+
+
+@frozen
+class ConversationTakenOver(Event):
+    """A person goes on with a conversation; its agent is ended."""
+
+    kind: ClassVar[str] = "conversation.taken_over"
+    agent_id: AgentId
+    principal: str
+
+
+@frozen
+class ConversationHandedBack(Event):
+    """The person has left; the engine goes on with the conversation."""
+
+    kind: ClassVar[str] = "conversation.handed_back"
+    principal: str
+    reason: str = ""
+    """Why the person could not go on with it; empty when the person did."""
 
 
 @frozen

@@ -59,6 +59,7 @@ class Wait(StrEnum):
     CREDENTIALS = "credentials"
     PAUSED = "paused"
     SCHEDULE = "schedule"
+    PERSON = "person"
 
 
 class Priority(StrEnum):

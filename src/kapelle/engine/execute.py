@@ -29,12 +29,14 @@ from kapelle.core.wording import go_on, hand_over
 from kapelle.engine.accounts import Accounts, waits
 from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.boxing import cleared, met, way_of
-from kapelle.engine.deploy import Deployed, Deployment, box_of, deploy
+from kapelle.engine.deploy import Deployed, Deployment, box_of, codec_of, deploy
 from kapelle.engine.ending import give_up_attempt, move, run_of, wait
+from kapelle.engine.handing import give_back
 from kapelle.engine.meter import EngineMeter, write_down
 from kapelle.engine.purses import Purse, purse_of
 from kapelle.engine.rooms import workspace_for
 from kapelle.engine.secrets import revoke, take_back
+from kapelle.engine.showing import has_session, show
 from kapelle.engine.steering import write_frozen, write_thawed
 from kapelle.engine.stillness import freeze, thaw
 from kapelle.engine.tickets import model_access, ticket_of
@@ -54,6 +56,7 @@ class _Orders:
     watch: tuple[Deployment, ...] = ()
     send: tuple[tuple[Agent, Driver, PromptRecord], ...] = ()
     stop: tuple[tuple[Agent, Driver], ...] = ()
+    show: tuple[Agent, ...] = ()
     freeze: tuple[AgentId, ...] = ()
     thaw: tuple[AgentId, ...] = ()
 
@@ -77,6 +80,8 @@ class ExecuteStage:
         self._closed: Mapping[AccountId, Account] = {}
         """The accounts that are not open, in the transaction that is running."""
         self._codecs: dict[AgentId, Codec] = {}
+        self._shown: set[AgentId] = set()
+        """Whose sessions this leader has opened, or tried to."""
         self._ends_at: datetime | None = None
         """When the next agent that a person has stopped is ended in the middle of its turn."""
 
@@ -131,6 +136,7 @@ class ExecuteStage:
             watch=tuple(entry for orders in found for entry in orders.watch),
             send=tuple(entry for orders in found for entry in orders.send),
             stop=tuple(entry for orders in found for entry in orders.stop),
+            show=tuple(entry for orders in found for entry in orders.show),
             freeze=tuple(entry for orders in found for entry in orders.freeze),
             thaw=tuple(entry for orders in found for entry in orders.thaw),
         )
@@ -165,7 +171,10 @@ class ExecuteStage:
         if agent.frozen_by or agent.frozen_at is not None:
             # Nothing is said to it until it goes on.
             return replace(_stillness(agent), watch=watching)
-        return _Orders(watch=watching, send=self._to_send(tx, agent, task, attempt, driver))
+        own = driver.capabilities.always_screen
+        shown = has_session(run.spec.config(attempt.config), agent, own=own) and agent.agent_id not in self._shown
+        show = (agent,) if shown else ()
+        return _Orders(watch=watching, send=self._to_send(tx, agent, task, attempt, driver), show=show)
 
     def _held(self, tx: Tx, task: Task, attempt: Attempt, run: Run, driver: Driver) -> bool:
         """Say whether an idle agent is to be prompted and its account is shut: its room is for others until then."""
@@ -246,7 +255,7 @@ class ExecuteStage:
             return ()
         sent = replace(pending, state=PromptState.SENT)
         tx.attempts.put_prompt(sent)
-        tx.log(PromptSent(run_id=task.run_id, task_id=task.task_id, prompt_id=sent.prompt_id, round=sent.round, text=sent.text))
+        tx.log(_sent(task, sent))
         return ((agent, driver, sent),)
 
     # --- Acting ---
@@ -261,6 +270,9 @@ class ExecuteStage:
             self._acts.start(("watch", order.agent.agent_id), self._watch(order))
         for agent, driver, prompt in orders.send:
             self._acts.start(("send", prompt.prompt_id), self._send(agent, driver, prompt))
+        for agent in orders.show:
+            self._shown.add(agent.agent_id)
+            self._acts.start(("show", agent.agent_id), self._show(agent))
         for agent_id in orders.freeze:
             self._acts.start(("still", agent_id), self._freeze(agent_id))
         for agent_id in orders.thaw:
@@ -342,6 +354,9 @@ class ExecuteStage:
             task, attempt = tx.tasks.get(order.task.task_id), tx.attempts.get(order.attempt.attempt_id)
             if task is None or attempt is None or attempt.ended_at is not None:
                 return
+            if order.agent.by_hand:
+                give_back(self._world, tx, task, attempt, reason=message)
+                return
             give_up_attempt(tx, task, attempt, outcome, message, chance=self._world.chance.share())
 
         return write
@@ -358,7 +373,7 @@ class ExecuteStage:
             # What its program asks is denied when its patience is at an end; all else goes on.
             why = WardenFailed(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent.agent_id, reason=error.in_full)
             self._acts.report(lambda tx: tx.log(why))
-        codec = order.driver.codec()
+        codec = codec_of(order)
         self._codecs[agent.agent_id] = codec
         offset = await self._read_again(agent, codec)
         try:
@@ -375,6 +390,7 @@ class ExecuteStage:
                     await self._world.host.wait(agent.process, agent.folder, offset)
         finally:
             self._codecs.pop(agent.agent_id, None)
+            self._shown.discard(agent.agent_id)
             self._world.gateway.dismiss(agent.agent_id)
             self._world.warden.dismiss(agent.agent_id)
             self._warden.close(agent.agent_id)
@@ -405,6 +421,11 @@ class ExecuteStage:
         """Remove what is left of an agent that has ended; the last finding about it."""
         agent, config = order.agent, order.run.spec.config(order.attempt.config)
         limit, left = None, None
+        if config.terminal:
+            await self._world.terminal.close(self._world.folders.terminal(agent.agent_id))
+        if agent.by_hand or order.driver.capabilities.always_screen:
+            # Whoever was ended by force had no time to.
+            await self._world.terminal.close(agent.folder)
         try:
             try:
                 remains = await cleared(self._world, box_of(order, self._world.folders.home(order.attempt.attempt_id)))
@@ -443,6 +464,10 @@ class ExecuteStage:
 
         return write
 
+    async def _show(self, agent: Agent) -> Finding | None:
+        said = await show(self._world, agent)
+        return None if said is None else lambda tx: tx.log(said)
+
     async def _freeze(self, agent_id: AgentId) -> Finding:
         reason = await freeze(self._world, agent_id)
         return lambda tx: write_frozen(tx, agent_id, reason)
@@ -465,6 +490,17 @@ class ExecuteStage:
             await self._world.host.write(agent.process, goodbye)
         await self._world.host.close_input(agent.process)
         await self._world.host.end(agent.process, agent.folder, grace=self._world.settings.goodbye)
+
+
+def _sent(task: Task, prompt: PromptRecord) -> PromptSent:
+    return PromptSent(
+        run_id=task.run_id,
+        task_id=task.task_id,
+        prompt_id=prompt.prompt_id,
+        round=prompt.round,
+        text=prompt.text,
+        sender=prompt.sender,
+    )
 
 
 def _stopped(tx: Tx, agent: Agent) -> bool:

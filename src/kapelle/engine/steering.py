@@ -6,17 +6,29 @@ Nothing is done to any process here: the execute stage finds in the store what i
 from dataclasses import replace
 
 from kapelle.core.agent import Agent, AgentState
+from kapelle.core.attempt import Attempt, PromptRecord, PromptState
 from kapelle.core.errors import NotFound, NotPossibleNow
 from kapelle.core.event import Event
 from kapelle.core.ids import AgentId, TaskId
 from kapelle.core.run import Run
-from kapelle.core.steering import Freeze, Steering, StopAgent, Thaw
-from kapelle.core.steering_events import AgentFrozen, AgentNotFrozen, AgentStopAsked, AgentThawed, TaskPaused, TaskResumed
+from kapelle.core.steering import Freeze, HandBack, Send, Steering, StopAgent, TakeOver, Thaw
+from kapelle.core.steering_events import (
+    AgentFrozen,
+    AgentNotFrozen,
+    AgentStopAsked,
+    AgentThawed,
+    PromptQueued,
+    TaskPaused,
+    TaskResumed,
+)
 from kapelle.core.store import Tx
 from kapelle.core.task import TERMINAL, Task, TaskState, Wait
-from kapelle.engine.ending import begins_after, wait
+from kapelle.engine.ending import begins_after, run_of, wait
+from kapelle.engine.handing import hand_back, take_over
 from kapelle.engine.world import World
 
+SPOKEN_TO = frozenset({TaskState.ASSIGNED, TaskState.RUNNING, TaskState.VALIDATING})
+"""The states of a task whose agent may be spoken to: later its work is on its way already."""
 LIFTED = "kapelle resume {} lets it go on"
 """What is told of a paused task."""
 
@@ -84,6 +96,47 @@ def steer(world: World, tx: Tx, body: Steering, principal: str) -> None:
             tx.log(AgentThawed(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent.agent_id, principal=principal))
         case StopAgent():
             _stop(world, tx, body, principal)
+        case Send():
+            _send(world, tx, body, principal)
+        case TakeOver():
+            take_over(world, tx, body, principal)
+        case HandBack():
+            hand_back(world, tx, body, principal)
+
+
+def _send(world: World, tx: Tx, body: Send, principal: str) -> None:
+    if tx.attempts.prompt(body.prompt_id) is not None:
+        return
+    agent = _live(tx, body.agent_id)
+    if agent.by_hand:
+        raise NotPossibleNow(f"a person has taken agent {agent.agent_id} over, and speaks to it already")
+    task, attempt = tx.tasks.get(agent.task_id), tx.attempts.get(agent.attempt_id)
+    if task is None or attempt is None or attempt.ended_at is not None or task.state not in SPOKEN_TO:
+        state = "ended" if task is None else task.state.value
+        raise NotPossibleNow(f"agent {agent.agent_id} has nothing more to do: its task is {state}")
+    run = run_of(tx, task)
+    if not world.driver(run.spec.config(attempt.config).program).capabilities.conversation:
+        raise NotPossibleNow(f"{attempt.config} takes no messages: its program has no conversation")
+    if agent.ends_at is not None:
+        raise NotPossibleNow(f"agent {agent.agent_id} is being stopped", remedy=f"First: kapelle resume {task.name}")
+    prompt = PromptRecord(
+        prompt_id=body.prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=body.text, sender=principal
+    )
+    tx.attempts.put_prompt(prompt)
+    queued = PromptQueued(
+        run_id=task.run_id,
+        task_id=task.task_id,
+        agent_id=agent.agent_id,
+        prompt_id=body.prompt_id,
+        principal=principal,
+        length=len(body.text),
+    )
+    tx.log(queued)
+
+
+def waiting_prompts(tx: Tx, attempt: Attempt) -> bool:
+    """Say whether a person has something to say in an attempt's conversation that was not said yet."""
+    return any(prompt.state is PromptState.PENDING and prompt.sender for prompt in tx.attempts.prompts(attempt.attempt_id))
 
 
 def write_frozen(tx: Tx, agent_id: AgentId, reason: str) -> None:

@@ -23,7 +23,7 @@ from kapelle.core.question import QuestionState, settle
 from kapelle.core.requests import Answer, Approve, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
 from kapelle.core.rule_events import QuestionAnswered
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
-from kapelle.core.steering import Freeze, StopAgent, Thaw
+from kapelle.core.steering import Freeze, HandBack, Send, StopAgent, TakeOver, Thaw
 from kapelle.core.store import Edge, Tx
 from kapelle.core.task import TERMINAL, Failure, Task, TaskSpec, TaskState, Wait, rank
 from kapelle.engine.accounts import Accounts
@@ -108,7 +108,13 @@ class SubmitStage:
                 self._submit(tx, body, request.principal)
             case Cancel() as body:
                 self._cancel(tx, body)
-            case Freeze() | Thaw() | StopAgent() as body:
+            case Send() as body:
+                _for_a_person(request.principal, "only a person can speak to an agent")
+                steer(self._world, tx, body, request.principal)
+            case TakeOver() as body:
+                _for_a_person(request.principal, "only a person can take a conversation over")
+                steer(self._world, tx, body, request.principal)
+            case Freeze() | Thaw() | StopAgent() | HandBack() as body:
                 steer(self._world, tx, body, request.principal)
             case Pause(task_id=str() as task_id):
                 pause_task(tx, task_id, request.principal)
@@ -223,14 +229,14 @@ class SubmitStage:
         self._accept(tx, run, ids, needed | again)
 
 
-def _for_a_person(principal: str) -> None:
+def _for_a_person(principal: str, rule: str = "only a person can answer") -> None:
     """See that a person asks: nobody lets through what waits for somebody else to look at it.
 
     Raises:
         NotPossibleNow: it is an agent.
     """
     if principal.startswith(AGENT):
-        raise NotPossibleNow(f"only a person can answer, and this is {principal}", remedy="Ask the person whose run it is.")
+        raise NotPossibleNow(f"{rule}, and this is {principal}", remedy="Ask the person whose run it is.")
 
 
 def _answer(tx: Tx, body: Answer, principal: str) -> None:

@@ -51,7 +51,8 @@ from kapelle.core.trouble import reset_in, told_by_gateway
 from kapelle.core.wording import go_on
 from kapelle.engine.accounts import Accounts, Heard, waits
 from kapelle.engine.ending import give_up_attempt, moved_event, run_of, wait
-from kapelle.engine.steering import pause_task
+from kapelle.engine.handing import give_back
+from kapelle.engine.steering import pause_task, waiting_prompts
 from kapelle.engine.world import World
 
 # After an error of the model API the program has tried for minutes itself; then these delays between restarts.
@@ -152,12 +153,15 @@ class Turns:
             tx.log(AgentWasRefused(run_id=run_id, task_id=task_id, tools=turn.denied))
         if attempt.ended_at is not None or task.attempt_id != attempt.attempt_id or task.state is not TaskState.RUNNING:
             return
+        if agent.by_hand or attempt.held_by:
+            # It is a person's, who goes on; nothing of it is looked at, and nothing of it is a failure.
+            return
         run = run_of(tx, task)
         if turn.trouble is None:
             attempt = replace(attempt, interruptions=0, interrupted_at=None)
             tx.attempts.put(attempt)
             self._went_through(tx, agent)
-            self._to_validation(tx, task, turn)
+            self._answered(tx, attempt, task, turn)
         else:
             self._hear(tx, run, task, turn)
             self._trouble(tx, agent, attempt, task, turn.trouble, turn.message, limit=limit)
@@ -200,6 +204,14 @@ class Turns:
         booked = replace(attempt, own_cost_usd=turn.cost_usd)
         tx.attempts.put(booked)
         return booked
+
+    def _answered(self, tx: Tx, attempt: Attempt, task: Task, turn: TurnEnded) -> None:
+        """Take in an answer: it is looked at, unless a person has something to say first."""
+        if not waiting_prompts(tx, attempt):
+            self._to_validation(tx, task, turn)
+            return
+        result = turn.result if turn.result is not None else task.result
+        tx.tasks.put(replace(task, summary=turn.text.strip() or task.summary, result=result))
 
     def _to_validation(self, tx: Tx, task: Task, turn: TurnEnded) -> None:
         moved = replace(
@@ -305,6 +317,7 @@ class Turns:
     def _begin_anew(self, tx: Tx, agent: Agent, attempt: Attempt, task: Task, message: str) -> None:
         """Let a new conversation begin in the same workspace, with the task's own prompt: nothing is left of the old one."""
         prompts = tx.attempts.prompts(attempt.attempt_id)
+        unsaid = [prompt for prompt in prompts if prompt.sender and prompt.state is PromptState.PENDING]
         for prompt in prompts:
             tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
         anew = replace(attempt, conversation_id=self._world.chance.uuid(), own_cost_usd=0.0, crashes=attempt.crashes + 1)
@@ -312,6 +325,9 @@ class Turns:
         prompt_id = PromptId(self._world.chance.uuid())
         text = prompts[0].text
         tx.attempts.put_prompt(PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=text))
+        for prompt in unsaid:
+            # What a person wants to say comes after the task.
+            tx.attempts.put_prompt(replace(prompt, prompt_id=PromptId(self._world.chance.uuid()), state=PromptState.PENDING))
         wait(tx, task, Wait.RETRY, message, until=tx.now)
         self._end(tx, agent)
 
@@ -338,6 +354,11 @@ class Turns:
         attempt = tx.attempts.get(agent.attempt_id)
         task = tx.tasks.get(agent.task_id)
         if attempt is None or task is None or attempt.ended_at is not None or task.attempt_id != attempt.attempt_id:
+            return
+        if agent.by_hand or attempt.held_by:
+            self._take_back(tx, attempt)
+            if agent.by_hand:
+                give_back(self._world, tx, task, tx.attempts.get(attempt.attempt_id) or attempt)
             return
         if ended.timed_out and task.state in {TaskState.RUNNING, TaskState.ASSIGNED}:
             minutes = task.spec.timeout.total_seconds() / 60

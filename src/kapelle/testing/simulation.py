@@ -33,13 +33,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kapelle.core.budget import Allowance
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import LeadLost, StoreFailed
-from kapelle.core.ids import RunId
+from kapelle.core.ids import PromptId, RunId
 from kapelle.core.merge import DeliveryMode, MergeRules
 from kapelle.core.requests import Approve, Cancel, Pause, Reject, Resume, Retry
 from kapelle.core.run import RUN_TERMINAL, Limits
-from kapelle.core.steering import Freeze, StopAgent, Thaw
+from kapelle.core.steering import Freeze, HandBack, Send, StopAgent, TakeOver, Thaw
 from kapelle.core.store import View
-from kapelle.core.task import OnFailure, Priority, Task, TaskSpec, TaskState
+from kapelle.core.task import OnFailure, Priority, Task, TaskSpec, TaskState, Wait
 from kapelle.testing.factories import CODER, NOBODY, ONCE, run_spec, task
 from kapelle.testing.fakes import Flight
 from kapelle.testing.hosts import ScriptedProcess
@@ -162,6 +162,27 @@ class Simulation(RuleBasedStateMachine):
             agent = data.draw(st.sampled_from(agents), label="agent")
             more = {"at_once": at_once} if kind is StopAgent else {}
             self.do(self.here.ask(kind(run_id=agent.run_id, agent_id=agent.agent_id, **more)))
+        self.some_rounds(rounds)
+
+    @rule(data=st.data(), number=st.integers(0, 10_000), rounds=st.integers(0, 2))
+    def somebody_speaks_to_an_agent(self, data: st.DataObject, number: int, rounds: int) -> None:
+        """Say something to an agent, perhaps twice under one id."""
+        agents = self.do(self.here.store.read(lambda view: list(view.agents.live())))
+        if agents:
+            agent = data.draw(st.sampled_from(agents), label="agent")
+            prompt_id = PromptId(f"said-{number}")
+            self.do(self.here.ask(Send(run_id=agent.run_id, agent_id=agent.agent_id, prompt_id=prompt_id, text="and this")))
+        self.some_rounds(rounds)
+
+    @rule(data=st.data(), back=st.booleans(), rounds=st.integers(0, 3))
+    def somebody_takes_a_conversation_over(self, data: st.DataObject, back: bool, rounds: int) -> None:
+        """Take one over, or give one back."""
+        chosen = self.some_task(data)
+        newest = self.do(self.here.store.read(lambda view: view.agents.newest(1, chosen.task_id)))
+        if back:
+            self.do(self.here.ask(HandBack(run_id=chosen.run_id, task_id=chosen.task_id)))
+        elif newest:
+            self.do(self.here.ask(TakeOver(run_id=chosen.run_id, agent_id=newest[0].agent_id)))
         self.some_rounds(rounds)
 
     @rule(data=st.data(), kind=st.sampled_from([Pause, Resume]))
@@ -504,6 +525,9 @@ class Simulation(RuleBasedStateMachine):
             for agent in self.do(here.store.read(lambda view: view.agents.live())):
                 if agent.frozen_by:
                     self.do(here.ask(Thaw(run_id=agent.run_id, agent_id=agent.agent_id)))
+            for found in self.do(here.store.read(all_tasks)):
+                if found.waits_for is Wait.PERSON:
+                    self.do(here.ask(HandBack(run_id=found.run_id, task_id=found.task_id)))
             for process in self.at_work():
                 does_well(process)
             self.settle_with_the_target()

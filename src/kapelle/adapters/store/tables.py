@@ -37,7 +37,7 @@ from kapelle.core.question import Question
 from kapelle.core.requests import Answer, Approve, Body, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.shapes import without_shapes
-from kapelle.core.steering import Freeze, StopAgent, Thaw
+from kapelle.core.steering import ALL_STEERING
 from kapelle.core.store import Edge, Lead, Overview, WorkspaceRow
 from kapelle.core.task import Task, TaskState
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from kapelle.adapters.store.statements import Statements
     from kapelle.core.events import Entry, Event
 
-ALL_BODIES: tuple[type[Body], ...] = (Submit, Cancel, Pause, Resume, Approve, Reject, Answer, Retry, Freeze, Thaw, StopAgent)
+ALL_BODIES: tuple[type[Body], ...] = (Submit, Cancel, Pause, Resume, Approve, Reject, Answer, Retry, *ALL_STEERING)
 BODIES: dict[str, type[Body]] = {kind.__name__: kind for kind in ALL_BODIES}
 
 

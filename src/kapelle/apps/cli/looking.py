@@ -21,6 +21,7 @@ from kapelle.apps.hindrances import hindrances, hindrances_json
 from kapelle.apps.inbox import inbox, item_json
 from kapelle.apps.reader import Found, Reader, has_ended
 from kapelle.apps.reviewing import Review, review_json, review_of_task
+from kapelle.apps.settings import Configuration
 from kapelle.apps.views import TaskReport, account_json, done_text, entry_json, run_json, run_report, spend_json, task_json
 from kapelle.core.account import Account, account_of, told
 from kapelle.core.durations import format_duration
@@ -278,9 +279,16 @@ def _print_task(entry: TaskReport, found: Found, now: datetime) -> None:
 
 
 async def _logs(folder: Path | None, which: str, *, prompts: bool, follow: bool, as_json: bool) -> None:
+    await tell_logs(configuration(folder), which, prompts=prompts, follow=follow, as_json=as_json)
+
+
+async def tell_logs(
+    configured: Configuration, which: str, *, prompts: bool = False, follow: bool = True, as_json: bool = False
+) -> None:
+    """Print what was said and done; *follow* it until it has ended."""
     from kapelle.apps.cli.telling import line_of
 
-    async with compose.open_reader(configuration(folder)) as reader:
+    async with compose.open_reader(configured) as reader:
         found = await reader.store.read(lambda view: found_agent(view, which))
         names = await _names(reader, found.run.run_id)
         async for entry in _entries(reader, found, 0, follow=follow):

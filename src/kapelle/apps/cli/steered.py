@@ -6,8 +6,12 @@ from kapelle.core.steering_events import (
     AgentNotFrozen,
     AgentStopAsked,
     AgentThawed,
+    ConversationHandedBack,
+    ConversationTakenOver,
+    PromptQueued,
     TaskPaused,
     TaskResumed,
+    TerminalFailed,
 )
 
 
@@ -26,5 +30,15 @@ def steered(event: Event) -> str | None:
             return f"its agent {agent_id} cannot be frozen: {reason.splitlines()[0] if reason else 'nobody knows why'}"
         case AgentStopAsked(principal=principal, agent_id=agent_id, at_once=at_once):
             return f"its agent {agent_id} was stopped by {principal}{', at once' if at_once else ''}"
+        case PromptQueued(principal=principal, length=length):
+            return f"{principal} has something to say to its agent ({length} characters)"
+        case TerminalFailed(reason=reason):
+            return f"its terminal could not be opened: {reason.splitlines()[0]}"
+        case ConversationTakenOver(principal=principal):
+            return f"taken over by {principal}"
+        case ConversationHandedBack(reason=reason) if reason:
+            return f"could not be taken over: {reason.splitlines()[0]}"
+        case ConversationHandedBack(principal=principal):
+            return f"handed back by {principal}"
         case _:
             return None

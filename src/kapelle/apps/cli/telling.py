@@ -201,8 +201,9 @@ def _merged(event: Event) -> str | None:
 
 def _said(event: Event, *, prompts: bool) -> str | None:
     match event:
-        case PromptSent(text=text, round=round_):
-            return f"prompt (round {round_}):\n{text}" if prompts else f"prompt (round {round_}): {_first(text)}"
+        case PromptSent(text=text, round=round_, sender=sender):
+            whose = f"{sender} says" if sender else "prompt"
+            return f"{whose} (round {round_}):\n{text}" if prompts else f"{whose} (round {round_}): {_first(text)}"
         case AgentSaid(text=text):
             return f"  | {text}"
         case AgentToolFailed(about=about):
