@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench import engine, git, merge, overhead, restart, sandbox, startup
+from bench import engine, git, merge, overhead, restart, sandbox, startup, warm
 from bench.machine import Figures, describe
 
 RESULTS = Path(__file__).parent / "results"
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "restart": restart.measure,
     "sandbox": sandbox.measure,
     "startup": startup.measure,
+    "warm": warm.measure,
 }
 WORST: dict[str, frozenset[str]] = {"restart": frozenset({"lost", "duplicated"})}
 """Figures of which the worst run counts: what must never happen is not averaged away."""

@@ -135,7 +135,7 @@ def spec(name: str, tasks: Sequence[TaskSpec]) -> RunSpec:
 async def run_to_end(bench: Bench, wanted: RunSpec) -> float:
     """Return the seconds from submission to the end of a run."""
     run_id = RunId(bench.desk.world.new_id("r"))
-    bench.store.expect(lambda: _true(bench, ENDED, run_id))
+    bench.store.expect(lambda: seen(bench, ENDED, run_id))
     begun = time.perf_counter()
     await bench.desk.ask(Submit(run_id=run_id, spec=wanted), "person:bench")
     return await bench.store.seen_at() - begun
@@ -144,7 +144,7 @@ async def run_to_end(bench: Bench, wanted: RunSpec) -> float:
 async def dispatch_ms(bench: Bench, task: TaskSpec = TASK) -> float:
     """Return the milliseconds from submission until it is on disk that the task is assigned, with the engine idle."""
     run_id = RunId(bench.desk.world.new_id("r"))
-    bench.store.expect(lambda: _true(bench, ASSIGNED, run_id))
+    bench.store.expect(lambda: seen(bench, ASSIGNED, run_id))
     begun = time.perf_counter()
     await bench.desk.ask(Submit(run_id=run_id, spec=spec("one", [task])), "person:bench")
     taken = await bench.store.seen_at()
@@ -153,5 +153,6 @@ async def dispatch_ms(bench: Bench, task: TaskSpec = TASK) -> float:
     return (taken - begun) * 1000
 
 
-def _true(bench: Bench, query: str, run_id: RunId) -> bool:
+def seen(bench: Bench, query: str, run_id: RunId) -> bool:
+    """Say whether *query*, asked of a run, finds something."""
     return bench.looking.execute(query, (run_id,)).fetchone() is not None

@@ -7,13 +7,31 @@ from importlib import import_module
 
 import pytest
 
-from kapelle.core import account_events, batch_events, events, isolation_events, rule_events, secret_events, steering_events
+from kapelle.core import (
+    account_events,
+    batch_events,
+    events,
+    isolation_events,
+    pool_events,
+    rule_events,
+    secret_events,
+    steering_events,
+)
 from kapelle.core.events import KINDS, MOVED, Event, TaskMoved
 from kapelle.core.task import TASK_TRANSITIONS, TaskState
 
 CLASSES = [
     value
-    for module in (events, account_events, batch_events, isolation_events, rule_events, secret_events, steering_events)
+    for module in (
+        events,
+        account_events,
+        batch_events,
+        isolation_events,
+        pool_events,
+        rule_events,
+        secret_events,
+        steering_events,
+    )
     for value in vars(module).values()
     if inspect.isclass(value) and issubclass(value, Event) and value is not Event and value.__module__ == module.__name__
 ]

@@ -449,6 +449,24 @@ class Asked(Model):
     cpus: Positive | None = Field(default=None, description="Processors, such as 0.5.")
 
 
+class Pool(Model):
+    """How many agents of a kind there are beforehand, and at all."""
+
+    warm: int = Field(default=0, ge=0, le=100, description="Spares that always wait for a task, started and set up.")
+    min: int = Field(default=0, ge=0, le=100, description="Agents that there are at least: at work or spare.")
+    max: int | None = Field(
+        default=None, ge=1, le=1000, description="Agents that there are at most. Up to it spares follow the queue."
+    )
+    idle: Duration = Field(default=timedelta(minutes=10), description="How long a spare waits that nothing asks for any more.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        least = max(self.warm, self.min)
+        if self.max is not None and self.max < least:
+            raise ValueError(f"max ({self.max}) is less than {'warm' if self.warm == least else 'min'} ({least})")
+        return self
+
+
 class Agent(Isolated):
     """A configured kind of agent. What it does not say of its sandbox is as for the whole file."""
 
@@ -468,6 +486,7 @@ class Agent(Isolated):
     env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1, description="Agents of this kind that may be live at once.")
     asks: Asked = Field(default=Asked(), description="What each is reckoned to need of the machine.")
+    pool: Pool = Field(default=Pool(), description="How many of them are started before there is a task for them.")
     secrets: References = Field(
         default_factory=dict,
         description="What only agents of this kind get: NAME: env:VARIABLE, file:PATH or keyring:SERVICE/USER.",

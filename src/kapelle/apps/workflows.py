@@ -13,7 +13,7 @@ from kapelle.apps.imaging import of_its_own
 from kapelle.apps.isolating import because, chosen, isolation, not_given_away, own_login, too_little, unheld, why_open
 from kapelle.apps.ruling import misnamed, rules_of
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
-from kapelle.core.agent import AgentConfig, Asks
+from kapelle.core.agent import AgentConfig, Asks, PoolRules
 from kapelle.core.budget import Allowance
 from kapelle.core.errors import FileInvalid, Mistake, TemplateFailed, UsageError, closest
 from kapelle.core.evaluating import Evaluator
@@ -167,6 +167,7 @@ def _agent_config(name: str, agent: models.Agent, prompt: str, sandbox: str) -> 
         env=tuple(agent.env.items()),
         limit=agent.limit,
         asks=Asks(memory=agent.asks.memory, cpus=agent.asks.cpus or 0.0),
+        pool=PoolRules(warm=agent.pool.warm, least=agent.pool.min, most=agent.pool.max, idle=agent.pool.idle),
         secrets=tuple(agent.secrets.items()),
         git=tuple(GitLogin(host=host, secret=login.secret, user=login.user) for host, login in agent.git.items()),
         mcp=tuple(_mcp_server(called, server) for called, server in agent.mcp.items()),

@@ -1,12 +1,14 @@
 """Agent configs (configured kinds of agent) and agents (live ones), with the table of an agent's states.
 
+One that was started beforehand and has no task yet is a spare (``core.pool``): it is idle.
+
 idle -> deploying -> active -> completing -> stopped
              |          |           |
              +----------+-----------+--> recovering -> active | stopped
 """
 
 from dataclasses import field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from kapelle.core.errors import IllegalTransition
@@ -24,6 +26,20 @@ class Asks:
     memory: int | None = None
     """Bytes; None: as much as it may use at most, where that is limited."""
     cpus: float = 0.0
+
+
+@frozen
+class PoolRules:
+    """How many agents of a config there are, at work and spare together, and how many of them wait beforehand."""
+
+    warm: int = 0
+    """Spares that are always there: started, in a prepared workspace, without a task."""
+    least: int = 0
+    """Agents that there are at least, spares included."""
+    most: int | None = None
+    """Agents that there are at most, spares included. Where it is more than the rest asks for, spares follow the queue."""
+    idle: timedelta = timedelta(minutes=10)
+    """How long a spare that nothing asks for any more may wait before it is ended."""
 
 
 @frozen
@@ -54,6 +70,7 @@ class AgentConfig:
     limit: int | None = None
     """How many agents of this config may be live at once."""
     asks: Asks = Asks()
+    pool: PoolRules = PoolRules()
     secrets: tuple[tuple[str, str], ...] = ()
     """What its agents must have: name, and the reference to the value, which is never kept."""
     git: tuple[GitLogin, ...] = ()

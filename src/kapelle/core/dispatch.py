@@ -40,6 +40,8 @@ class Demand:
     """The only host that it can go to, since its workspace is there."""
     slotless: bool = False
     """It takes no room at all (no process)."""
+    forced: bool = False
+    """A person gave it to its one config, room or no room."""
 
     @property
     def its_run(self) -> Group:
@@ -109,7 +111,11 @@ def place(demands: Iterable[Demand], room: Room) -> tuple[list[Placement], list[
     writing = {project: list(globs) for project, globs in room.writing.items()}
     placed = [_at_once(demand, room) for demand in rest if demand.slotless]
     waiting: list[Waiting] = []
-    rest = [demand for demand in rest if not demand.slotless]
+    for demand in rest:
+        if demand.forced and not demand.slotless:
+            placed.append(_at_once(demand, room))
+            tally.take(demand.choices[0], room.hosts[0].name, demand.groups)
+    rest = [demand for demand in rest if not demand.slotless and not demand.forced]
     while rest:
         # Room only ever becomes less while a plan is made: who is refused once is refused for good.
         refused = [(demand, refusal_of(demand, tally)) for demand in rest]

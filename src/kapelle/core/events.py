@@ -7,7 +7,15 @@ the state it speaks of. ``KINDS`` maps the stable name of each kind (``task.comp
 from datetime import datetime
 from typing import ClassVar
 
-from kapelle.core import account_events, batch_events, isolation_events, rule_events, secret_events, steering_events
+from kapelle.core import (
+    account_events,
+    batch_events,
+    isolation_events,
+    pool_events,
+    rule_events,
+    secret_events,
+    steering_events,
+)
 from kapelle.core.budget import Usage
 from kapelle.core.event import Event
 from kapelle.core.frozen import frozen
@@ -562,7 +570,7 @@ class TargetHeldUp(Event):
 
 def _kinds() -> dict[str, type[Event]]:
     # Not by __subclasses__: with slots=True a dataclass is made anew, and the first one still counts as a subclass.
-    further = (account_events, batch_events, isolation_events, rule_events, secret_events, steering_events)
+    further = (account_events, batch_events, isolation_events, pool_events, rule_events, secret_events, steering_events)
     values = (*globals().values(), *(value for module in further for value in vars(module).values()))
     classes = [value for value in values if isinstance(value, type) and issubclass(value, Event)]
     return {kind.kind: kind for kind in classes if kind.kind}

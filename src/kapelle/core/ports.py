@@ -6,7 +6,7 @@ be repeated with the same arguments after a crash: it then finds what it had don
 ``str``.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -76,8 +76,8 @@ class Launch:
     """The whole environment: nothing is inherited."""
     stdin: bool = False
     """Whether the process is written to; otherwise its standard input is empty."""
-    limit: timedelta = timedelta(minutes=30)
-    """When it is ended by force, whether or not anybody watches."""
+    limit: timedelta | None = timedelta(minutes=30)
+    """When it is ended by force, whether or not anybody watches; None: ``Host.bound`` will say."""
     files: tuple[tuple[str, str], ...] = ()
     """Files to write into the agent's folder before the start: (name, content). Readable by their owner alone."""
     groups: tuple[str, ...] = ()
@@ -174,6 +174,14 @@ class Host(Protocol):
         """Write *data* to the process's standard input, wholly or not at all.
 
         Returns False when that is not possible any more: it has ended, or was started by an earlier leader.
+        """
+        ...
+
+    async def bound(self, process: ProcessRef, folder: str, limit: timedelta) -> None:
+        """End a process that was started without a limit by force after *limit*, counted from now, give or take two seconds.
+
+        Raises:
+            HostFailed: that cannot be arranged.
         """
         ...
 
@@ -325,6 +333,8 @@ class DriverCapabilities:
     interrupt: bool = False
     asks: bool = False
     """It asks its warden before it does something: command rules hold."""
+    warm: bool = False
+    """It can be started before there is a task, and is told of that when it has one (``Codec.assign``)."""
     immediate: bool = False
     """No process at all: a task is done the moment it is placed (benchmarks)."""
     tools: frozenset[str] = frozenset()
@@ -372,7 +382,8 @@ class AgentOrder:
     """For programs that take their prompt by argument (``command``)."""
     result_schema: str | None = None
     budget_usd: float | None = None
-    timeout: timedelta = timedelta(minutes=30)
+    timeout: timedelta | None = timedelta(minutes=30)
+    """None: its time limit is set when it has a task."""
     model: ModelAccess | None = None
     warden: WardenAccess | None = None
     """Where it asks before it does something, for programs that do."""
@@ -397,6 +408,10 @@ class Codec(Protocol):
 
     def prompt(self, prompt: Prompt) -> bytes:
         """Return what to write so that *prompt* is taken; empty for a program that takes it by argument."""
+        ...
+
+    def assign(self, env: Mapping[str, str]) -> bytes:
+        """Return what to write so that *env* holds for all that the program starts from now on; empty when it cannot."""
         ...
 
     def interrupt(self) -> bytes:

@@ -80,6 +80,33 @@ class Retry:
 
 
 @frozen
+class Scale:
+    """Have so many agents of a config in a project, at work and spare together."""
+
+    project: str
+    config: str
+    wanted: int | None
+    """None: as the configuration says."""
+    more: bool = False
+    """Whether *wanted* is added to what there is or is wanted already."""
+    spec: RunSpec | None = None
+    """Of a run without tasks: what spares are made by. None where *wanted* is."""
+    run_id: RunId = RunId("")
+    """It is about no run."""
+
+
+@frozen
+class Deploy:
+    """Give a task that waits to an agent of a config, before all others."""
+
+    run_id: RunId
+    task_id: TaskId
+    config: str
+    force: bool = False
+    """Whatever limits say, and whatever the task requires."""
+
+
+@frozen
 class Unreadable:
     """What stands in the store as a request and is none: something other than Kapelle, or another version, wrote it."""
 
@@ -87,7 +114,7 @@ class Unreadable:
     run_id: RunId
 
 
-Body = Submit | Cancel | Pause | Resume | Approve | Reject | Answer | Retry | Steering
+Body = Submit | Cancel | Pause | Resume | Approve | Reject | Answer | Retry | Scale | Deploy | Steering
 
 
 @frozen

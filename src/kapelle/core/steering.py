@@ -59,4 +59,3 @@ class HandBack:
 
 Steering = Freeze | Thaw | StopAgent | Send | TakeOver | HandBack
 """All of them."""
-ALL_STEERING: tuple[type[Steering], ...] = (Freeze, Thaw, StopAgent, Send, TakeOver, HandBack)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
+from kapelle.core.agent_finding import AgentFinding
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.budget import Grouping, Spend, Used
 from kapelle.core.calls import ModelCall
@@ -38,6 +39,7 @@ from kapelle.core.task import Task, TaskState
 if TYPE_CHECKING:
     # The many events take their time to load, and most commands that look tell of none.
     from kapelle.core.events import Entry, Event
+    from kapelle.core.pool import SpareTable
 
 T = TypeVar("T")
 
@@ -224,7 +226,7 @@ class AttemptTable(Protocol):
         ...
 
 
-class AgentTable(Protocol):
+class AgentTable(AgentFinding, Protocol):
     """Live agents and the workspaces they work in."""
 
     def put(self, agent: Agent) -> None:
@@ -237,14 +239,6 @@ class AgentTable(Protocol):
 
     def live(self) -> Sequence[Agent]:
         """Return the agents that are not stopped."""
-        ...
-
-    def find(self, prefix: str) -> Sequence[Agent]:
-        """Return at most two agents whose id begins with *prefix*, the newest first."""
-        ...
-
-    def newest(self, limit: int, task_id: TaskId | None = None) -> Sequence[Agent]:
-        """Return agents, live or not, the newest first; of one task when it is given."""
         ...
 
     def worked(self, run_id: RunId) -> dict[TaskId, timedelta]:
@@ -444,6 +438,11 @@ class View(Protocol):
     @property
     def agents(self) -> AgentTable:
         """Agents and workspaces."""
+        ...
+
+    @property
+    def spares(self) -> "SpareTable":
+        """Agents without a task."""
         ...
 
     @property

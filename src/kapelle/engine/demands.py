@@ -67,6 +67,7 @@ class Reckoning:
         self._given = given or {}
         self.closed = closed
         """The accounts that are not open."""
+        self._wanted = {(pool.project, pool.config): pool.wanted for pool in view.spares.standing()}
         self._runs: dict[RunId, Run | None] = {}
         self._alike: dict[tuple[RunId, tuple[str, ...], int], _Alike] = {}
 
@@ -119,12 +120,14 @@ class Reckoning:
         # What there is of it, and how many there may be.
         counted = [
             (own, config.limit),
+            (own, config.pool.most),
+            (own, self._wanted.get((spec.project, config.name))),
             (of_model, dict(spec.limits.models).get(config.model or "")),
             (of_account, spec.limits.account),
         ]
         return Choice(
             config=config.name,
-            groups=tuple(group for group, _ in counted if group is not None),
+            groups=tuple(dict.fromkeys(group for group, _ in counted if group is not None)),
             account=of_account,
             limits=tuple((group, most) for group, most in counted if group is not None and most is not None),
             memory=self._memory(config),

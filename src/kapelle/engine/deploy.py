@@ -47,6 +47,8 @@ class Deployment:
     hand_over: bool = False
     """Its conversation is a fresh one in the place of another, and is told what that had done."""
     integration: Integration | None = None
+    bounded: bool = True
+    """Whether its time limit holds from its start on: one without a task has none yet."""
 
 
 @frozen
@@ -57,6 +59,8 @@ class Deployed:
     base: str | None
     changed: tuple[str, ...] = ()
     """The files that were changed already, for a conversation that takes over."""
+    folder: str = ""
+    """Where its spool is."""
 
 
 async def deploy(world: World, order: Deployment) -> Deployed | str:
@@ -67,7 +71,7 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
     """
     base = order.workspace.base
     if not order.workspace.ready:
-        base = await _base(world, order)
+        base = await base_of(world, order)
         if order.workspace.owned:
             await world.workspaces.prepare(
                 WorkspaceOrder(
@@ -100,7 +104,7 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
             result_schema=order.task.spec.result_schema,
             # The gateway counts more finely than the program itself; this is for when it is bypassed.
             budget_usd=order.task.spec.budget.usd if order.access is not None and order.access.base_url is None else None,
-            timeout=order.task.spec.timeout,
+            timeout=order.task.spec.timeout if order.bounded else None,
             model=order.access,
             warden=order.watched.access if order.watched is not None else None,
             env=(*environment(world, order.run, order.task, order.workspace), *outfit.env),
@@ -118,7 +122,7 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
             )
         wrapped = world.terminal.hosted(wrapped, order.agent.folder)
     process = await world.host.start(replace(wrapped, hide=outfit.hide), order.agent.folder)
-    return Deployed(process=process, base=base, changed=changed)
+    return Deployed(process=process, base=base, changed=changed, folder=order.agent.folder)
 
 
 def launch_of(order: Deployment, asked: AgentOrder) -> Launch:
@@ -170,7 +174,7 @@ async def _changed(world: World, order: Deployment) -> tuple[str, ...]:
         await world.repositories.delete_ref(repository, ref)
 
 
-async def _base(world: World, order: Deployment) -> str | None:
+async def base_of(world: World, order: Deployment) -> str | None:
     """Return the commit to begin from: all that was merged so far, and all that the target holds."""
     repository, target = order.workspace.repository, order.run.spec.target
     if repository is None or target is None:

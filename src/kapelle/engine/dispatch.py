@@ -13,6 +13,7 @@ from kapelle.core.errors import TemplateFailed
 from kapelle.core.events import AttemptEnded, AttemptStarted
 from kapelle.core.ids import AccountId, AgentId, AttemptId, PromptId
 from kapelle.core.placing import Group, Of, Tally
+from kapelle.core.pool import Spare, SpareState, fit_of, make_of, suits
 from kapelle.core.ports import Measure
 from kapelle.core.run import Run
 from kapelle.core.store import Tx
@@ -23,6 +24,7 @@ from kapelle.engine.demands import Around, Reckoning
 from kapelle.engine.due import WORD, Candidate, DueTasks
 from kapelle.engine.ending import finish, move, moved_event, wait
 from kapelle.engine.scope import scope_of
+from kapelle.engine.spares import give
 from kapelle.engine.world import World
 
 LOOK = timedelta(seconds=5)
@@ -58,13 +60,15 @@ class DispatchStage:
         self._due.begin()
         reckoning = Reckoning(tx, self._around(), tx.now, closed, self._given)
         returning, wake = self._due.returning(tx, reckoning)
+        # What a person gave to a config goes before all others, too.
+        returning += self._due.given(tx, reckoning)
         room = reckoning.room()
         tally = Tally(room)
         for candidate in returning:
             if refusal_of(candidate.demand, tally) is None:
                 take(candidate.demand, tally)
         due, decided = self._due.due(tx, reckoning, tally)
-        by_id = {candidate.task.task_id: candidate for candidate in (*returning, *due)}
+        by_id = {candidate.task.task_id: candidate for candidate in (*due, *returning)}
         placed, waiting = place([candidate.demand for candidate in by_id.values()], room)
         for placement in placed:
             self._place(tx, placement, by_id[placement.task_id])
@@ -115,28 +119,42 @@ class DispatchStage:
         except TemplateFailed as error:
             finish(tx, candidate.task, TaskState.FAILED, failure=Failure(kind="template", message=str(error)))
             return
-        attempt, _ = self._begin(tx, candidate.task, placement)
+        spare = self._spare(tx, candidate, placement.config)
+        attempt, _ = self._begin(tx, candidate.task, placement, spare)
         self._given[Group(Of.CONFIG, placement.config, candidate.run.spec.project)] += 1
         self._count_start(tx, candidate, attempt)
         prompt_id = PromptId(self._world.chance.uuid())
         tx.attempts.put_prompt(PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=0, text=text))
-        self._deploy(tx, placement.host, candidate.task, attempt)
+        self._deploy(tx, placement.host, candidate.task, attempt, spare)
+        if spare is not None:
+            give(tx, spare, candidate.run, candidate.task)
+
+    def _spare(self, tx: Tx, candidate: Candidate, config: str) -> Spare | None:
+        """Return the spare that has waited longest for a task like this one; None where there is none."""
+        there = [spare for spare in tx.spares.all() if spare.state is SpareState.READY and spare.term == tx.term]
+        spec = candidate.run.spec
+        make = make_of(spec, config) if there and suits(candidate.task.spec, spec.upstream) else None
+        if make is None:
+            return None
+        fit = fit_of(make)
+        return next((spare for spare in there if spare.fit == fit), None)
 
     def _count_start(self, tx: Tx, candidate: Candidate, attempt: Attempt) -> None:
         program = candidate.run.spec.config(attempt.config).program
         if self._counts and self._world.driver(program).capabilities.uses_gateway:
             self._accounts.begun(tx, candidate.run, attempt.attempt_id)
 
-    def _begin(self, tx: Tx, task: Task, placement: Placement) -> tuple[Attempt, Task]:
-        """Begin the task's next attempt; return it and the task as it is now."""
+    def _begin(self, tx: Tx, task: Task, placement: Placement, spare: Spare | None = None) -> tuple[Attempt, Task]:
+        """Begin the task's next attempt, with the ids of *spare*; return it and the task as it is now."""
         attempt = Attempt(
-            attempt_id=AttemptId(self._world.new_id("a")),
+            attempt_id=AttemptId(self._world.new_id("a")) if spare is None else spare.attempt_id,
             task_id=task.task_id,
             run_id=task.run_id,
             number=self._number(tx, task),
             term=tx.term,
             config=placement.config,
-            conversation_id=self._world.chance.uuid(),
+            conversation_id=self._world.chance.uuid() if spare is None else spare.conversation_id,
+            workspace_id=None if spare is None else spare.workspace_id,
             started_at=tx.now,
         )
         tx.attempts.put(attempt)
@@ -171,9 +189,10 @@ class DispatchStage:
         earlier: Sequence[Attempt] = tx.attempts.of_task(task.task_id)
         return 1 + max((attempt.number for attempt in earlier), default=0)
 
-    def _deploy(self, tx: Tx, host: str, task: Task, attempt: Attempt) -> None:
-        """Give the attempt an agent; it is started by the execute stage."""
-        agent_id = AgentId(self._world.new_id("g"))
+    def _deploy(self, tx: Tx, host: str, task: Task, attempt: Attempt, spare: Spare | None = None) -> None:
+        """Give the attempt an agent; it is started by the execute stage, or takes on the task where it was a *spare*."""
+        agent_id = AgentId(self._world.new_id("g")) if spare is None else spare.agent_id
+        token = f"kapelle-{self._world.chance.bits(160):040x}" if spare is None else spare.token
         tx.agents.put(
             Agent(
                 agent_id=agent_id,
@@ -183,10 +202,11 @@ class DispatchStage:
                 term=tx.term,
                 config=attempt.config,
                 host=host,
-                folder=self._world.folders.agent(agent_id),
+                folder=self._world.folders.agent(agent_id) if spare is None else spare.folder,
+                process=None if spare is None else spare.process,
                 deadline_at=tx.now + task.spec.timeout,
                 created_at=tx.now,
-                token=f"kapelle-{self._world.chance.bits(160):040x}",
+                token=token,
                 by_hand=bool(attempt.held_by),
             )
         )

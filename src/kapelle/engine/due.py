@@ -4,6 +4,7 @@ Never all that wait: partial indexes find the first few hundred, and jump from r
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core.account import Account, account_of
@@ -15,7 +16,7 @@ from kapelle.core.ids import AccountId, RunId
 from kapelle.core.placing import Tally
 from kapelle.core.run import Run
 from kapelle.core.store import Tx
-from kapelle.core.task import Failure, Task, TaskState, Wait
+from kapelle.core.task import TERMINAL, Failure, Task, TaskState, Wait
 from kapelle.engine.accounts import waits
 from kapelle.engine.demands import Reckoning
 from kapelle.engine.ending import finish, run_of, wait
@@ -115,6 +116,29 @@ class DueTasks:
         return found, wake
 
     # --- Those who begin ---
+
+    def given(self, tx: Tx, reckoning: Reckoning) -> list[Candidate]:
+        """Return the tasks that a person gave to a config and that could run now."""
+        found: list[Candidate] = []
+        for assignment in tx.spares.assignments():
+            task = tx.tasks.get(assignment.task_id)
+            if task is None or task.state in TERMINAL:
+                tx.spares.unassign(assignment.task_id)
+                continue
+            run = reckoning.run(task.run_id) or run_of(tx, task)
+            later = task.due_at is not None and task.due_at > tx.now
+            if task.state is not TaskState.PENDING or task.unmet or later or run.paused:
+                continue
+            if task.spec.approval and not task.approved:
+                continue
+            if task.spec.when is not None and not self._wanted(tx, task, run):
+                continue
+            if not self._free(tx, task, run, (assignment.config,), reckoning):
+                continue
+            demand = reckoning.demand(task, run, (assignment.config,), returning=True)
+            demand = replace(demand, forced=assignment.forced)
+            found.append(Candidate(demand=demand, task=task, run=run))
+        return found
 
     def due(self, tx: Tx, reckoning: Reckoning, tally: Tally) -> tuple[list[Candidate], bool]:
         """Return the tasks that could run now, and whether others were ended instead: those that need them come due by that.

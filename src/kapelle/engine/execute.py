@@ -29,7 +29,7 @@ from kapelle.core.wording import go_on, hand_over
 from kapelle.engine.accounts import Accounts, waits
 from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.boxing import cleared, met, way_of
-from kapelle.engine.deploy import Deployed, Deployment, box_of, codec_of, deploy
+from kapelle.engine.deploy import Deployed, Deployment, box_of, codec_of
 from kapelle.engine.ending import give_up_attempt, move, run_of, wait
 from kapelle.engine.handing import give_back
 from kapelle.engine.meter import EngineMeter, write_down
@@ -37,6 +37,7 @@ from kapelle.engine.purses import Purse, purse_of
 from kapelle.engine.rooms import workspace_for
 from kapelle.engine.secrets import revoke, take_back
 from kapelle.engine.showing import has_session, show
+from kapelle.engine.spares import take_on
 from kapelle.engine.steering import write_frozen, write_thawed
 from kapelle.engine.stillness import freeze, thaw
 from kapelle.engine.tickets import model_access, ticket_of
@@ -152,13 +153,18 @@ class ExecuteStage:
         run = run_of(tx, task)
         driver = self._world.driver(run.spec.config(attempt.config).program)
         wanted = attempt.ended_at is None and task.attempt_id == attempt.attempt_id and task.state in AT_WORK
-        if agent.process is None:
+        if agent.process is None or agent.state is AgentState.DEPLOYING:
             wanted = wanted and agent.ends_at is None
-            if wanted and not self._turns.leaving and not self._acts.running(("deploy", agent.agent_id)):
+            deploying = self._acts.running(("deploy", agent.agent_id))
+            if wanted and not self._turns.leaving and not deploying:
                 return self._to_deploy(tx, agent, task, attempt, run, driver)
-            if not wanted and not self._acts.running(("deploy", agent.agent_id)):
+            if wanted or deploying:
+                return _Orders()
+            if agent.process is None:
                 tx.agents.put(agents.move(agent, AgentState.STOPPED, tx.now))
-            return _Orders()
+                return _Orders()
+            # It was a spare, and has not taken on its task: it is ended as any agent is.
+            agent = agents.move(agent, AgentState.ACTIVE, tx.now)
         workspace = tx.agents.workspace(attempt.workspace_id) if attempt.workspace_id is not None else None
         watch = self._deployment(agent, task, attempt, run, driver, workspace) if workspace is not None else None
         watching = (watch,) if watch is not None else ()
@@ -195,7 +201,7 @@ class ExecuteStage:
         if agent.process is None:
             # It may have been started, and reaped since: what that process wrote is not read as the next one's.
             agent = replace(agent, folder=f"{self._world.folders.agent(agent.agent_id)}-{tx.term}")
-        else:
+        elif agent.state is not AgentState.DEPLOYING:
             self._turns.adopted.add(agent.agent_id)
             tx.log(AgentAdopted(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent.agent_id))
         tx.attempts.put(attempt)
@@ -290,7 +296,7 @@ class ExecuteStage:
     async def _deploy(self, order: Deployment) -> Finding:
         try:
             self._let_ask(order)
-            deployed = await deploy(self._world, order)
+            deployed = await take_on(self._world, order)
         except KapelleError as error:
             self._world.warden.dismiss(order.agent.agent_id)
             revoke(self._world, order.agent.agent_id)
@@ -310,7 +316,8 @@ class ExecuteStage:
             if agent is None or task is None:
                 return
             tx.agents.put_workspace(replace(order.workspace, base=deployed.base, ready=True))
-            tx.agents.put(agents.move(replace(agent, process=deployed.process), AgentState.ACTIVE, tx.now))
+            started = replace(agent, process=deployed.process, folder=deployed.folder)
+            tx.agents.put(agents.move(started, AgentState.ACTIVE, tx.now))
             run_id, task_id = task.run_id, task.task_id
             if not order.workspace.ready:
                 tx.log(WorkspacePrepared(run_id=run_id, task_id=task_id, path=order.workspace.path, base=deployed.base or ""))

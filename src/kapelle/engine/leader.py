@@ -25,6 +25,7 @@ from kapelle.engine.inbox import InboxStage
 from kapelle.engine.loop import Loop, supervised
 from kapelle.engine.merge import MergeStage
 from kapelle.engine.meter import EngineMeter
+from kapelle.engine.pool import PoolStage
 from kapelle.engine.reaping import reap, sweep_all
 from kapelle.engine.recover import RecoverStage
 from kapelle.engine.report import ReportStage
@@ -130,14 +131,16 @@ class Engine:
         stop: Stop,
         finished: Callable[[], Awaitable[bool]],
     ) -> None:
-        acts = {name: Acts(group, self._loop.wake) for name in ("execute", "validate", "merge", "report")}
+        acts = {name: Acts(group, self._loop.wake) for name in ("pool", "execute", "validate", "merge", "report")}
         witness = Witness(self._loop.wake)
         world.ways.listen(witness.hear)
         execute = ExecuteStage(world, acts["execute"], meter, warden, witness, base_url)
         inbox = InboxStage(world, warden)
         report = ReportStage(world, acts["report"], acts["merge"])
+        pool = PoolStage(world, acts["pool"], base_url)
         everything: list[Stage] = [
             SubmitStage(world, self._asked),
+            pool,
             DispatchStage(world),
             execute,
             ValidateStage(world, acts["validate"]),
@@ -157,6 +160,7 @@ class Engine:
         for entry in (acts["validate"], acts["merge"]):
             entry.cancel_all()
         execute.leave()
+        await pool.empty()
         await self._finish_turns(world, [SubmitStage(world, self._asked), execute, inbox], stop)
         # An agent whose deployment has just ended is ended too.
         await execute.step(world.clock.now())

@@ -3,7 +3,7 @@
 A run may have been submitted where a plug-in was installed that is gone since. That ends its tasks, never the leader.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kapelle.core.agent import AgentConfig
 from kapelle.core.conversation import ConversationEvent, Prompt, Trouble, TurnEnded
@@ -57,6 +57,9 @@ class _Deaf:
 
     def prompt(self, prompt: Prompt) -> bytes:
         del prompt
+        return b""
+
+    def assign(self, env: Mapping[str, str]) -> bytes:  # noqa: ARG002  # as the port has it
         return b""
 
     def interrupt(self) -> bytes:

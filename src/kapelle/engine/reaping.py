@@ -60,7 +60,10 @@ def _living(view: View) -> tuple[set[ProcessRef], dict[str, set[str]]]:
         run = view.runs.get(agent.run_id)
         if run is not None:
             keys.setdefault(run.spec.config(agent.config).sandbox, set()).add(agent.agent_id)
-    return {agent.process for agent in live if agent.process is not None}, keys
+    spares = view.spares.all()
+    for spare in spares:
+        keys.setdefault(spare.config.sandbox, set()).add(spare.agent_id)
+    return {agent.process for agent in (*live, *spares) if agent.process is not None}, keys
 
 
 async def reap(world: World, me: ProcessRef, *, grace: timedelta) -> None:
@@ -102,7 +105,7 @@ def _in_use(view: View) -> tuple[frozenset[str], frozenset[str], frozenset[str]]
     """Return the live agents, the sandboxes that anything of an open run is in, and the folders of the live agents."""
     runs = view.runs.open()
     names = {run.spec.workspace.sandbox for run in runs} | {config.sandbox for run in runs for config in run.spec.configs}
-    live = view.agents.live()
+    live = (*view.agents.live(), *view.spares.all())
     return frozenset(agent.agent_id for agent in live), frozenset(names), frozenset(agent.folder for agent in live)
 
 

@@ -8,7 +8,9 @@ from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import Event, LeadTaken, SnapshotKept
 from kapelle.core.merge import Integration
+from kapelle.core.pool_events import SpareEnded
 from kapelle.core.store import Tx, View
+from kapelle.engine import spares
 from kapelle.engine.integrate import Integrator, integration_ref
 from kapelle.engine.meter import book_lost
 from kapelle.engine.reaping import reap
@@ -47,6 +49,7 @@ class RecoverStage:
             with suppress(KapelleError):
                 await self._keep_what_is_ahead(integration)
                 await integrator.move_ref(integration)
+        await self._end_spares()
         kept = await self._keep_orphans()
         await reap(self._world, self._me, grace=timedelta(seconds=2))
         await self._world.store.read(lambda view: sweep(self._world, view))
@@ -61,6 +64,27 @@ class RecoverStage:
         tx.log(LeadTaken(term=tx.term, pid=self._me.pid))
         book_lost(tx)
         return tx.changes.integrations()
+
+    async def _end_spares(self) -> None:
+        """End the spares of earlier leaders: nobody can speak to them any more."""
+        left = await self._world.store.read(lambda view: list(view.spares.all()))
+        said: list[Event] = []
+        for spare in left:
+            reason = "whoever led has ended"
+            try:
+                await spares.end(self._world, spares.deployment_of(self._world, spare, ""))
+            except KapelleError as error:
+                # What is left belongs to nobody, and is looked for next.
+                reason = f"{reason}; {error.in_full}"
+            said.append(SpareEnded(agent_id=spare.agent_id, config=spare.config.name, reason=reason))
+
+        def write(tx: Tx) -> None:
+            for spare in left:
+                tx.spares.drop(spare.agent_id)
+            tx.log(*said)
+
+        if left:
+            await self._world.store.transact(write, term=self._world.term)
 
     # --- What an older store knows nothing of ---
 

@@ -34,6 +34,7 @@ def free_ports(world: World, tx: Tx, count: int) -> int | None:
         for run in [tx.runs.get(row.run_id)]
         if row.first_port is not None and run is not None
     ]
+    taken += [(spare.first_port, spare.make.workspace.ports) for spare in tx.spares.all() if spare.first_port is not None]
     size = max(count, 10)
     for first in range(world.settings.first_port, world.settings.last_port - size + 2, size):
         if not any(first < other + other_size and other < first + count for other, other_size in taken):

@@ -113,8 +113,9 @@ async def take_back(world: World, config: AgentConfig, agent: Agent) -> None:
 
 def sweep(world: World, view: View, *, remove: bool = True) -> Sequence[str]:
     """Remove from the vault what belongs to no live agent, and to no attempt that has a workspace; return whose it was."""
-    agents = {agent.agent_id for agent in view.agents.live()}
-    attempts: set[AttemptId] = {agent.attempt_id for agent in view.agents.live()}
+    live = (*view.agents.live(), *view.spares.all())
+    agents = {agent.agent_id for agent in live}
+    attempts: set[AttemptId] = {agent.attempt_id for agent in live}
     for row in view.agents.workspaces():
         if row.task_id is not None:
             attempts |= {attempt.attempt_id for attempt in view.attempts.of_task(row.task_id)}

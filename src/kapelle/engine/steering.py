@@ -29,6 +29,10 @@ from kapelle.engine.world import World
 
 SPOKEN_TO = frozenset({TaskState.ASSIGNED, TaskState.RUNNING, TaskState.VALIDATING})
 """The states of a task whose agent may be spoken to: later its work is on its way already."""
+AGENT = "agent:"
+"""How the principal of an agent begins."""
+BY_PERSONS: dict[type[Steering], str] = {Send: "speak to an agent", TakeOver: "take a conversation over"}
+"""What no agent may ask of another."""
 LIFTED = "kapelle resume {} lets it go on"
 """What is told of a paused task."""
 
@@ -81,6 +85,8 @@ def steer(world: World, tx: Tx, body: Steering, principal: str) -> None:
     Raises:
         KapelleError: there is no such agent, or it cannot be done.
     """
+    if principal.startswith(AGENT) and type(body) in BY_PERSONS:
+        raise NotPossibleNow(f"only a person can {BY_PERSONS[type(body)]}, and this is {principal}")
     match body:
         case Freeze():
             agent = _live(tx, body.agent_id)

@@ -20,7 +20,20 @@ from kapelle.core.ids import RunId, TaskId
 from kapelle.core.merge import Change, ChangeState, undelivered
 from kapelle.core.paths import critical_paths
 from kapelle.core.question import QuestionState, settle
-from kapelle.core.requests import Answer, Approve, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
+from kapelle.core.requests import (
+    Answer,
+    Approve,
+    Cancel,
+    Deploy,
+    Pause,
+    Reject,
+    Request,
+    Resume,
+    Retry,
+    Scale,
+    Submit,
+    Unreadable,
+)
 from kapelle.core.rule_events import QuestionAnswered
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.steering import Freeze, HandBack, Send, StopAgent, TakeOver, Thaw
@@ -30,6 +43,7 @@ from kapelle.engine.accounts import Accounts
 from kapelle.engine.asking import no_longer_asks
 from kapelle.engine.ending import begins_after, end_run, end_runs, finish, wait
 from kapelle.engine.retrying import Standings, to_retry
+from kapelle.engine.scaling import deploy, scale
 from kapelle.engine.steering import pause_task, resume_task, resume_tasks, steer
 from kapelle.engine.world import World
 
@@ -108,29 +122,12 @@ class SubmitStage:
                 self._submit(tx, body, request.principal)
             case Cancel() as body:
                 self._cancel(tx, body)
-            case Send() as body:
-                _for_a_person(request.principal, "only a person can speak to an agent")
-                steer(self._world, tx, body, request.principal)
-            case TakeOver() as body:
-                _for_a_person(request.principal, "only a person can take a conversation over")
-                steer(self._world, tx, body, request.principal)
-            case Freeze() | Thaw() | StopAgent() | HandBack() as body:
-                steer(self._world, tx, body, request.principal)
-            case Pause(task_id=str() as task_id):
-                pause_task(tx, task_id, request.principal)
-            case Resume(task_id=str() as task_id):
-                resume_task(tx, task_id, request.principal)
             case Pause() as body:
-                run = _open_run(tx, body.run_id)
-                tx.runs.pause(run, paused=True)
-                tx.log(RunPaused(run_id=run.run_id, principal=request.principal))
+                _pause(tx, body, request.principal)
             case Resume() as body:
-                run = _open_run(tx, body.run_id)
-                _try_delivery_again(tx, run)
-                self._accounts.retry_now(tx, run)
-                resume_tasks(tx, run, request.principal)
-                tx.runs.pause(run, paused=False)
-                tx.log(RunResumed(run_id=run.run_id, principal=request.principal))
+                self._resume(tx, body, request.principal)
+            case Freeze() | Thaw() | StopAgent() | Send() | TakeOver() | HandBack() as body:
+                steer(self._world, tx, body, request.principal)
             case Answer() as body:
                 _for_a_person(request.principal)
                 _answer(tx, body, request.principal)
@@ -144,8 +141,25 @@ class SubmitStage:
                 finish(tx, task, TaskState.REJECTED, failure=Failure(kind="rejected", message=message), note=message)
             case Retry() as body:
                 self._retry(tx, body, request.principal)
+            case Scale() as body:
+                _for_a_person(request.principal)
+                scale(self._world, tx, body, request.principal)
+            case Deploy() as body:
+                _for_a_person(request.principal)
+                deploy(tx, body, request.principal)
             case Unreadable(problem=problem):
                 raise NotPossibleNow(f"the request {request.request_id} cannot be read: {problem}")
+
+    def _resume(self, tx: Tx, body: Resume, principal: str) -> None:
+        if body.task_id is not None:
+            resume_task(tx, body.task_id, principal)
+            return
+        run = _open_run(tx, body.run_id)
+        _try_delivery_again(tx, run)
+        self._accounts.retry_now(tx, run)
+        resume_tasks(tx, run, principal)
+        tx.runs.pause(run, paused=False)
+        tx.log(RunResumed(run_id=run.run_id, principal=principal))
 
     def _submit(self, tx: Tx, body: Submit, principal: str) -> None:
         if tx.runs.get(body.run_id) is not None:
@@ -229,14 +243,23 @@ class SubmitStage:
         self._accept(tx, run, ids, needed | again)
 
 
-def _for_a_person(principal: str, rule: str = "only a person can answer") -> None:
+def _pause(tx: Tx, body: Pause, principal: str) -> None:
+    if body.task_id is not None:
+        pause_task(tx, body.task_id, principal)
+        return
+    run = _open_run(tx, body.run_id)
+    tx.runs.pause(run, paused=True)
+    tx.log(RunPaused(run_id=run.run_id, principal=principal))
+
+
+def _for_a_person(principal: str) -> None:
     """See that a person asks: nobody lets through what waits for somebody else to look at it.
 
     Raises:
         NotPossibleNow: it is an agent.
     """
     if principal.startswith(AGENT):
-        raise NotPossibleNow(f"{rule}, and this is {principal}", remedy="Ask the person whose run it is.")
+        raise NotPossibleNow(f"only a person can answer, and this is {principal}", remedy="Ask the person whose run it is.")
 
 
 def _answer(tx: Tx, body: Answer, principal: str) -> None:

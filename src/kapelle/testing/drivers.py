@@ -1,7 +1,7 @@
 """Drivers of programs that speak a trivial protocol: one JSON object on each line, with one word that says what it is."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +32,7 @@ ALL = DriverCapabilities(
     interrupt=True,
     asks=True,
     screen=True,
+    warm=True,
 )
 
 
@@ -135,6 +136,10 @@ class LineCodec:
     def prompt(self, prompt: Prompt) -> bytes:
         """See the port."""
         return json.dumps({"prompt": prompt.prompt_id, "text": prompt.text}).encode() + b"\n"
+
+    def assign(self, env: Mapping[str, str]) -> bytes:
+        """See the port."""
+        return json.dumps({"assign": dict(env)}).encode() + b"\n"
 
     def interrupt(self) -> bytes:
         """See the port."""

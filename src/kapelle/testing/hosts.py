@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -292,6 +293,8 @@ class ScriptedHost:
                 return False
             for line in data.splitlines():
                 given = json.loads(line)
+                if "assign" in given:
+                    found.env |= given["assign"]
                 if "prompt" in given:
                     self._prompted(found, Read(prompt_id=given["prompt"], text=given["text"]))
             return True
@@ -303,6 +306,13 @@ class ScriptedHost:
     async def start_clock(self, folder: str) -> None:
         """See the port."""
         self.stopped_clocks.discard(folder)
+
+    async def bound(self, process: ProcessRef, folder: str, limit: timedelta) -> None:  # noqa: ARG002  # as the port has it
+        """See the port."""
+        async with self._points.passing("bound"):
+            found = self._find(process)
+            if found is not None:
+                found.launch = replace(found.launch, limit=limit)
 
     async def close_input(self, process: ProcessRef) -> None:
         """See the port."""

@@ -39,6 +39,7 @@ from kapelle.engine.integrate import integration_ref
 from kapelle.engine.loop import step_together
 from kapelle.engine.merge import MergeStage
 from kapelle.engine.meter import EngineMeter
+from kapelle.engine.pool import PoolStage
 from kapelle.engine.recover import RecoverStage
 from kapelle.engine.report import ReportStage
 from kapelle.engine.stage import Stage
@@ -300,7 +301,7 @@ class Leader:
         self._group = _Group(self)
         self._changed = asyncio.Event()
         self._woken = False
-        self.acts = {name: Acts(self._group, self.wake) for name in ("execute", "validate", "merge", "report")}
+        self.acts = {name: Acts(self._group, self.wake) for name in ("pool", "execute", "validate", "merge", "report")}
         self.stages: dict[str, Stage] = {}
         self.dead = False
 
@@ -313,6 +314,7 @@ class Leader:
         stages: list[Stage] = [
             RecoverStage(self.world, self._me),
             SubmitStage(self.world),
+            PoolStage(self.world, self.acts["pool"], base_url),
             DispatchStage(self.world),
             ExecuteStage(self.world, self.acts["execute"], self.meter, self.judge, self.witness, base_url),
             ValidateStage(self.world, self.acts["validate"]),

@@ -1,6 +1,6 @@
 """Any program as an agent: the prompt is its command line. It has no conversation and is not prompted again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kapelle.adapters.drivers.lines import Lines, Telling
 from kapelle.core.agent import AgentConfig
@@ -64,6 +64,9 @@ class CommandCodec:
         return [*found, TurnEnded(trouble=Trouble.CRASHED, message=f"the command {how}\n{summary}".strip())]
 
     def prompt(self, prompt: Prompt) -> bytes:
+        return b""
+
+    def assign(self, env: Mapping[str, str]) -> bytes:  # as the port has it
         return b""
 
     def interrupt(self) -> bytes:

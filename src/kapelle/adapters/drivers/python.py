@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from kapelle.adapters.drivers.lines import Lines, Telling, json_in
@@ -95,6 +95,9 @@ class PythonCodec:
         return TurnEnded(text=text, result=result)
 
     def prompt(self, prompt: Prompt) -> bytes:
+        return b""
+
+    def assign(self, env: Mapping[str, str]) -> bytes:  # as the port has it
         return b""
 
     def interrupt(self) -> bytes:

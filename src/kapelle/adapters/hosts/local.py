@@ -128,6 +128,14 @@ class LocalHost:
             return False
         return True
 
+    async def bound(self, process: ProcessRef, folder: str, limit: timedelta) -> None:
+        try:
+            fresh = Path(folder) / "limit.tmp"
+            fresh.write_text(f"{_seconds(limit)}\n")
+            fresh.replace(Path(folder) / "limit")
+        except OSError as error:
+            raise HostFailed(f"the time limit of process {process.pid} cannot be set: {error.strerror or error}") from error
+
     async def close_input(self, process: ProcessRef) -> None:
         handle = self._inputs.pop(process, None)
         if handle is not None:
@@ -230,7 +238,7 @@ class LocalHost:
 
 
 def _popen(launch: Launch, folder: Path, *, stdin: int, stdout: BinaryIO, stderr: BinaryIO) -> subprocess.Popen[bytes]:
-    limit = f"{max(launch.limit.total_seconds(), 0.1):.3f}"
+    limit = "later" if launch.limit is None else _seconds(launch.limit)
     held = ("\n".join(launch.groups), _open_files(launch), _blocks(launch), shlex.join(launch.guard))
     argv = filtered(launch.argv, launch.hide) if launch.hide else launch.argv
     return subprocess.Popen(
@@ -242,6 +250,10 @@ def _popen(launch: Launch, folder: Path, *, stdin: int, stdout: BinaryIO, stderr
         stderr=stderr,
         start_new_session=True,
     )
+
+
+def _seconds(limit: timedelta) -> str:
+    return f"{max(limit.total_seconds(), 0.1):.3f}"
 
 
 def _open_files(launch: Launch) -> str:

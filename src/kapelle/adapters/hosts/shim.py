@@ -14,6 +14,7 @@ Five lines of POSIX shell would do for the code alone. What else it does, and wh
 - A guard looks on from outside, too, and is in the process group only to end with the rest of it.
 - ``trap :`` and not ``trap ''``: an ignored signal stays ignored in what is started, a caught one does not. The watchdog
   ignores what asks to end: it is there for those who do not listen, and only ever ended by force.
+- A process that waits for its task is given its limit with that, in a file: it is looked for every other second.
 - The process's PATH may lead anywhere; the shim's own tools are looked for where the system has them.
 - ``wait`` returns when a signal was caught, with the child still there: ask again. Or with a child that ended just then, whose
   code the shell knows and has not said: ask once more (127 is a shell's word for a child that it has told of already).
@@ -47,6 +48,10 @@ exec </dev/null 2>/dev/null 3<&-
 (
   exec >/dev/null
   trap '' TERM INT HUP
+  if [ "$limit" = later ]; then
+    until [ -s "$folder/limit" ]; do PATH=$tools sleep 2; done
+    read -r limit < "$folder/limit"
+  fi
   PATH=$tools sleep "$limit"
   slept=0
   while :; do

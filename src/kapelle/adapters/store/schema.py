@@ -195,6 +195,52 @@ Index("agents_of_run", agents.c.run_id)
 Index("agents_of_task", agents.c.task_id, agents.c.created_at)
 Index("agents_live", agents.c.attempt_id, sqlite_where=text("stopped_at IS NULL"), postgresql_where=text("stopped_at IS NULL"))
 
+spares = Table(
+    "spares",
+    metadata,
+    _text("agent_id", key=True),
+    _text("attempt_id"),
+    _text("workspace_id"),
+    _text("conversation_id"),
+    _text("make"),
+    _text("fit"),
+    _whole("term"),
+    _text("host"),
+    _text("state"),
+    _text("path"),
+    _text("base", null=True),
+    _whole("first_port", null=True),
+    _text("folder"),
+    _text("process", null=True),
+    _text("reason"),
+    _time("created_at"),
+    _time("ready_at", null=True),
+    _time("looked_at", null=True),
+    _text("token"),
+)
+
+standing_pools = Table(
+    "standing_pools",
+    metadata,
+    _text("key", key=True),
+    _text("project"),
+    _text("config"),
+    _whole("wanted"),
+    _text("spec"),
+    _text("principal"),
+    _time("at"),
+)
+
+assignments = Table(
+    "assignments",
+    metadata,
+    _text("task_id", key=True),
+    _text("config"),
+    _whole("forced"),
+    _text("principal"),
+    _time("at"),
+)
+
 accounts = Table(
     "accounts",
     metadata,

@@ -36,6 +36,7 @@ from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.gate import Receipt
 from kapelle.core.merge import Change, Integration
 from kapelle.core.paths import Took
+from kapelle.core.pool import Assignment, Spare, StandingPool
 from kapelle.core.question import Question
 from kapelle.core.run import Run
 from kapelle.core.store import Edge, WorkspaceRow
@@ -242,6 +243,23 @@ class AgentStatements:
         )
         self.workspaces = Statement(select(*self.workspace_rows.columns), dialect)
         self.drop = Statement(workspaces.delete().where(workspaces.c.workspace_id == bindparam("workspace_id")), dialect)
+
+
+class PoolStatements:
+    """Spares and standing pools."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        spares, standing = schema.spares, schema.standing_pools
+        self.rows = Mapper(Spare, spares, dialect)
+        self.all = Statement(select(*self.rows.columns).order_by(spares.c.created_at, spares.c.agent_id), dialect)
+        self.drop = Statement(spares.delete().where(spares.c.agent_id == bindparam("agent_id")), dialect)
+        self.standing_rows = Mapper(StandingPool, standing, dialect)
+        self.standing = Statement(select(*self.standing_rows.columns).order_by(standing.c.project, standing.c.config), dialect)
+        self.drop_standing = Statement(standing.delete().where(standing.c.key == bindparam("key")), dialect)
+        given = schema.assignments
+        self.given_rows = Mapper(Assignment, given, dialect)
+        self.given = Statement(select(*self.given_rows.columns).order_by(given.c.at, given.c.task_id), dialect)
+        self.drop_given = Statement(given.delete().where(given.c.task_id == bindparam("task_id")), dialect)
 
 
 class AccountStatements:
@@ -478,6 +496,11 @@ class Statements:
     def agents(self) -> AgentStatements:
         """Agents and workspaces."""
         return AgentStatements(self._dialect)
+
+    @cached_property
+    def pool(self) -> PoolStatements:
+        """Spares and standing pools."""
+        return PoolStatements(self._dialect)
 
     @cached_property
     def accounts(self) -> AccountStatements:

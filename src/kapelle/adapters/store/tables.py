@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import TypeAdapter
 
 from kapelle.adapters.store.calls import call_of, row_of
 from kapelle.adapters.store.known import Known
+from kapelle.adapters.store.pool import SqlSpares
 from kapelle.adapters.store.rows import EPOCH, ESCAPE, LONGEST_BODY, Statement, from_microseconds, to_microseconds
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
@@ -34,10 +35,9 @@ from kapelle.core.ids import (
 from kapelle.core.merge import Change, Integration
 from kapelle.core.paths import Took
 from kapelle.core.question import Question
-from kapelle.core.requests import Answer, Approve, Body, Cancel, Pause, Reject, Request, Resume, Retry, Submit, Unreadable
+from kapelle.core.requests import Body, Request, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.shapes import without_shapes
-from kapelle.core.steering import ALL_STEERING
 from kapelle.core.store import Edge, Lead, Overview, WorkspaceRow
 from kapelle.core.task import Task, TaskState
 
@@ -45,8 +45,7 @@ if TYPE_CHECKING:
     from kapelle.adapters.store.statements import Statements
     from kapelle.core.events import Entry, Event
 
-ALL_BODIES: tuple[type[Body], ...] = (Submit, Cancel, Pause, Resume, Approve, Reject, Answer, Retry, *ALL_STEERING)
-BODIES: dict[str, type[Body]] = {kind.__name__: kind for kind in ALL_BODIES}
+BODIES: dict[str, type[Body]] = {kind.__name__: kind for kind in get_args(Body)}
 
 
 _IDS = {"run_id", "task_id"}
@@ -518,6 +517,7 @@ class SqlView:
         self.history = SqlHistory(connection, statements, kept)
         self.attempts = SqlAttempts(connection, statements, kept)
         self.agents = SqlAgents(connection, statements, kept)
+        self.spares = SqlSpares(connection, statements)
         self.accounts = SqlAccounts(connection, statements, kept)
         self.questions = SqlQuestions(connection, statements, kept)
         self.changes = SqlChanges(connection, statements, kept)

@@ -224,8 +224,7 @@ async def stay(desk: Desk, run_id: RunId, *, live: bool, quiet: bool = False, re
     try:
         async with asyncio.TaskGroup() as group:
             showing = None if quiet else group.create_task(watcher.show(over))
-            with _signals(stop, watcher.note):
-                await _lead(desk, finished, stop)
+            await lead_until(desk, finished, stop, watcher.note)
             over.set()
             if showing is not None:
                 await showing
@@ -234,9 +233,11 @@ async def stay(desk: Desk, run_id: RunId, *, live: bool, quiet: bool = False, re
     return await desk.ended([run_id])
 
 
-async def _lead(desk: Desk, finished: Callable[[], Awaitable[bool]], stop: Stop) -> None:
+async def lead_until(desk: Desk, finished: Callable[[], Awaitable[bool]], stop: Stop, note: Callable[[str], None]) -> None:
+    """Lead or follow until *finished*, or until a person interrupts it; *note* tells that person what happens then."""
     collect_less()
-    await desk.lead_or_follow(finished, stop)
+    with _signals(stop, note):
+        await desk.lead_or_follow(finished, stop)
 
 
 class _signals:  # noqa: N801  # used as a statement: with _signals(...)

@@ -8,6 +8,7 @@ import typer
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import INTERRUPTED, Folder, Json, configuration, go, pairs
+from kapelle.apps.cli.leading import stay_and_lead
 from kapelle.apps.cli.output import err, out, print_json, print_report
 from kapelle.apps.cli.running import stay
 from kapelle.apps.desk import Desk
@@ -92,14 +93,22 @@ def submit(
 def resume(
     run_id: Annotated[str | None, typer.Argument(metavar="[RUN|TASK]", help="Default: all that have not ended.")] = None,
     *,
+    stay: Annotated[bool, typer.Option("--stay", help="Lead until you end it, with or without runs.")] = False,
     repository: Folder = None,
     json: Json = False,
 ) -> None:
     """Go on with what was interrupted: lift a pause, lead when nobody does, stay until it has ended.
 
     Of a run, the pauses of its tasks are lifted, too; of a task that is paused, its own, and whoever leads goes on with it.
+
+    With --stay it goes on leading when all has ended: what others submit is worked on, and spares wait for it.
     """
-    raise typer.Exit(go(_resume(configuration(repository), run_id, as_json=json)))
+    if stay and run_id is not None:
+        raise UsageError("--stay is for all runs", remedy="Leave out the run, or --stay.")
+    found = configuration(repository)
+    if stay:
+        raise typer.Exit(go(stay_and_lead(found, as_json=json)))
+    raise typer.Exit(go(_resume(found, run_id, as_json=json)))
 
 
 def retry(

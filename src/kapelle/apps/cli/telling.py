@@ -40,6 +40,7 @@ from kapelle.core.gate import CheckState
 from kapelle.core.isolation_events import LimitMet, NetworkDenied
 from kapelle.core.network import what_was_refused
 from kapelle.core.plain_text import shown, shown_block, shown_files
+from kapelle.core.pool_events import PoolScaled, SpareFailed, SpareGiven, SpareReady, TaskAssigned
 from kapelle.core.question import ASKS
 from kapelle.core.rule_events import (
     CommandDenied,
@@ -195,6 +196,22 @@ def _merged(event: Event) -> str | None:
             return f"{target} is now {commit[:10]}"
         case TargetHeldUp(target=target, reason=reason, remedy=remedy):
             return f"{target} was not moved: {_first(reason)}" + (f" ({remedy})" if remedy else "")
+        case _:
+            return _pooled(event)
+
+
+def _pooled(event: Event) -> str | None:
+    match event:
+        case SpareReady(config=config, agent_id=agent_id):
+            return f"{config} {agent_id} waits for a task"
+        case SpareGiven(config=config):
+            return f"given to a {config} that waited"
+        case SpareFailed(config=config, reason=reason):
+            return f"no {config} could be started beforehand: {_first(reason)}"
+        case PoolScaled(config=config, wanted=wanted, principal=principal):
+            return f"{principal} wants {config} as configured" if wanted is None else f"{principal} wants {wanted} of {config}"
+        case TaskAssigned(config=config, forced=forced, principal=principal):
+            return f"given to {config} by {principal}" + (", whatever limits say" if forced else "")
         case _:
             return None
 

@@ -98,6 +98,16 @@ class EndSuite(HostTests):
         _, ended = await read_to_end(stage.host, found)
         assert ended.timed_out
 
+    async def test_a_time_limit_that_is_set_later_holds_from_then_on(self, stage: Stage) -> None:
+        """A process that has no task yet has no limit; it is given one with its task."""
+        lifeline = stage.lifeline()
+        found = await stage.start(FOR_EVER, lifeline.path, limit=None)
+        await read_until(stage.host, found, b"up\n")
+        await stage.host.bound(found.process, found.folder, timedelta(seconds=0.2))
+        assert await lifeline.cut() == "up\n"
+        _, ended = await read_to_end(stage.host, found)
+        assert ended.timed_out
+
     async def test_a_program_that_ends_in_time_has_not_timed_out(self, stage: Stage) -> None:
         """And leaves no watch behind that would end another."""
         found = await stage.start("exit 0", limit=timedelta(seconds=0.3))

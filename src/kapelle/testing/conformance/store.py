@@ -1,6 +1,7 @@
 """The suite of the store's port: ``core.store.Store``."""
 
 from kapelle.testing.conformance.ledgers import LedgerSuite
+from kapelle.testing.conformance.pools import PoolSuite
 from kapelle.testing.conformance.queries import DueSuite, FindSuite, RunSuite, TaskSuite, WorkSuite
 from kapelle.testing.conformance.questions import QuestionSuite
 from kapelle.testing.conformance.tables import TableSuite
@@ -14,6 +15,7 @@ class StoreSuite(
     TableSuite,
     LedgerSuite,
     QuestionSuite,
+    PoolSuite,
     DueSuite,
     TaskSuite,
     FindSuite,

@@ -46,6 +46,7 @@ class ClaudeDriver:
         interrupt=True,
         asks=True,
         screen=True,
+        warm=True,
         tools=TOOLS,
         least_memory=LEAST_MEMORY,
     )

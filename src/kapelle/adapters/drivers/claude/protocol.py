@@ -4,7 +4,7 @@ Nothing that arrives is fatal. What is not understood becomes ``Unrecognised``.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -84,6 +84,10 @@ class ClaudeCodec:
         content = {"role": "user", "content": [{"type": "text", "text": prompt.text}]}
         message = {"type": "user", "uuid": prompt.prompt_id, "message": content, "parent_tool_use_id": None}
         return json.dumps(message, ensure_ascii=False).encode(errors="replace") + b"\n"
+
+    def assign(self, env: Mapping[str, str]) -> bytes:
+        # Undocumented; tools that are started from then on have the variables. See tests/adapters/drivers.
+        return _control("apply_flag_settings", settings={"env": dict(env)})
 
     def interrupt(self) -> bytes:
         return _control("interrupt")
@@ -240,6 +244,6 @@ def _unrecognised(kind: str, line: bytes) -> Unrecognised:
     return Unrecognised(kind=kind[:100], raw=line[:KEPT].decode(errors="replace"))
 
 
-def _control(subtype: str) -> bytes:
-    request = {"type": "control_request", "request_id": f"kapelle-{subtype}", "request": {"subtype": subtype}}
+def _control(subtype: str, **more: object) -> bytes:
+    request = {"type": "control_request", "request_id": f"kapelle-{subtype}", "request": {"subtype": subtype, **more}}
     return json.dumps(request).encode() + b"\n"

@@ -9,7 +9,7 @@ letter. A turn that is broken off by Escape calls no hook; the conversation says
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,10 @@ class ScreenCodec:
 
     def prompt(self, prompt: Prompt) -> bytes:
         return _asked(prompt=prompt.prompt_id, text=prompt.text)
+
+    def assign(self, env: Mapping[str, str]) -> bytes:
+        # The screen takes what a person would type, and nothing else.
+        return b""
 
     def interrupt(self) -> bytes:
         return _asked(interrupt=True)

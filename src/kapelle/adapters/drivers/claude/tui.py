@@ -20,6 +20,7 @@ class ClaudeTuiDriver:
         fork=False,
         screen=True,
         always_screen=True,
+        warm=False,
     )
 
     def __init__(self, program: str | None = None) -> None:

@@ -1,0 +1,243 @@
+"""The pool: spares, which were started before there was a task for them, and how many of them there should be.
+
+A spare is an agent in the state idle: a program that waits for its first prompt, in a workspace that is ready. It is used once:
+whatever task it is given, it ends with that. It belongs to the leader that started it: with that one its input ends, and so
+does its program, so the next leader begins with a pool of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Protocol
+
+from kapelle.core.agent import AgentConfig, PoolRules, ProcessRef
+from kapelle.core.frozen import frozen
+from kapelle.core.gateway import Upstream
+from kapelle.core.ids import AgentId, AttemptId, TaskId, WorkspaceId
+from kapelle.core.run import RunSpec
+from kapelle.core.task import TaskSpec, WorkspaceKind
+
+LASTING = timedelta(seconds=2)
+"""How long tasks must have waited for an agent before spares are started for them: what is placed at once needs none."""
+
+
+def make_of(spec: RunSpec, config: str) -> RunSpec | None:
+    """Return everything of *spec* that is settled when an agent of *config* is started, and nothing else.
+
+    Tasks of runs for which it is equal can be given the same spare. None where none can be started beforehand.
+    """
+    if spec.repository is None or spec.target is None:
+        return None
+    return RunSpec(
+        name="",
+        project=spec.project,
+        repository=spec.repository,
+        target=spec.target,
+        tasks=(),
+        configs=(spec.config(config),),
+        workspace=spec.workspace,
+        upstream=_as_seen(spec.upstream),
+    )
+
+
+def _as_seen(upstream: Upstream) -> Upstream:
+    """Return what an agent's program sees of where its model calls go: behind the gateway, only whose login it uses."""
+    if upstream.bypass:
+        return Upstream(base_url=upstream.base_url, bypass=True)
+    return Upstream() if upstream.own_login else Upstream(credential="")
+
+
+def fit_of(make: RunSpec) -> str:
+    """Return a short name that equal makes have in common, and others do not."""
+    return blake2b(repr(make).encode(), digest_size=12).hexdigest()
+
+
+def suits(task: TaskSpec, upstream: Upstream) -> bool:
+    """Say whether a spare can be given *task*: nothing that is asked of its agent has to be said when that is started."""
+    # Without the gateway it is the program that holds the budget.
+    told = upstream.bypass and task.budget.usd is not None
+    return task.workspace is WorkspaceKind.WORKTREE and task.result_schema is None and not told
+
+
+class SpareState(StrEnum):
+    """How far a spare is."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RENEWING = "renewing"
+    """Its workspace is brought up to date."""
+    ENDING = "ending"
+
+
+@frozen
+class Spare:
+    """An agent without a task. The ids are those that its attempt will have: its folders are called by them."""
+
+    agent_id: AgentId
+    attempt_id: AttemptId
+    workspace_id: WorkspaceId
+    conversation_id: str
+    make: RunSpec
+    """What it was started by, of a run without tasks (``make_of``)."""
+    fit: str
+    term: int
+    host: str
+    state: SpareState = SpareState.STARTING
+    path: str
+    """Its workspace."""
+    base: str | None = None
+    """The commit that the workspace stands at."""
+    first_port: int | None = None
+    folder: str
+    process: ProcessRef | None = None
+    reason: str = ""
+    """Why it is being ended."""
+    created_at: datetime
+    ready_at: datetime | None = None
+    looked_at: datetime | None = None
+    """When its base was last found to be the newest."""
+    token: str = field(default="", repr=False)
+
+    @property
+    def config(self) -> AgentConfig:
+        """What kind of agent it is."""
+        return self.make.configs[0]
+
+
+@frozen
+class StandingPool:
+    """How many agents of a config a person wants, whatever the configuration says, until they say otherwise."""
+
+    key: str
+    """What it is known by: there is one for each config of a project (``key_of``)."""
+    project: str
+    config: str
+    wanted: int
+    """Agents, at work and spare together."""
+    spec: RunSpec
+    """Of a run without tasks: what its spares are made by."""
+    principal: str
+    at: datetime
+
+
+def key_of(project: str, config: str) -> str:
+    """Return the key of the standing pool of a project's *config*."""
+    return f"{project}\n{config}"
+
+
+@frozen
+class Assignment:
+    """A task that a person gave to a config."""
+
+    task_id: TaskId
+    config: str
+    forced: bool
+    """Whatever limits say."""
+    principal: str
+    at: datetime
+
+
+class SpareTable(Protocol):
+    """Spares, and what persons want of the pool."""
+
+    def put(self, spare: Spare) -> None:
+        """Add or replace *spare*."""
+        ...
+
+    def get(self, agent_id: AgentId) -> Spare | None:
+        """Return the spare, or None."""
+        ...
+
+    def drop(self, agent_id: AgentId) -> None:
+        """Forget a spare that is gone, or an agent with a task by now."""
+        ...
+
+    def all(self) -> Sequence[Spare]:
+        """Return all spares, the oldest first."""
+        ...
+
+    def put_standing(self, pool: StandingPool) -> None:
+        """Add or replace what a person wants."""
+        ...
+
+    def drop_standing(self, key: str) -> None:
+        """Let the configuration say how many there are; no effect when it does."""
+        ...
+
+    def standing(self) -> Sequence[StandingPool]:
+        """Return all that persons want, by project and config."""
+        ...
+
+    def assign(self, assignment: Assignment) -> None:
+        """Add or replace what a person said of a task."""
+        ...
+
+    def unassign(self, task_id: TaskId) -> None:
+        """Forget it; no effect where nothing was said."""
+        ...
+
+    def assignments(self) -> Sequence[Assignment]:
+        """Return all of them, the first first."""
+        ...
+
+
+# --- How many ---------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Stock:
+    """What there is of one make, and what is asked of it."""
+
+    fit: str
+    rules: PoolRules
+    wanted: int | None = None
+    """What a person wants, in place of the rules."""
+    at_work: int = 0
+    spares: int = 0
+    """Those that are starting or ready."""
+    waiting: int = 0
+    """Tasks that have waited for an agent for a while."""
+    coming: int = 0
+    """Tasks that will be ready once something that is nearly done is done."""
+    quiet_since: datetime | None = None
+    """Since when there are more spares than are asked for; None while there are not."""
+
+
+def asked_for(stock: Stock) -> int:
+    """Return how many spares there should be of *stock*, if the host can carry them."""
+    if stock.wanted is not None:
+        return max(stock.wanted - stock.at_work, 0)
+    rules = stock.rules
+    ceiling = None if rules.most is None else max(rules.most - stock.at_work, 0)
+    floor = max(rules.warm, rules.least - stock.at_work, 0)
+    if ceiling is None:
+        return floor
+    return min(max(floor, stock.waiting + stock.coming), ceiling)
+
+
+def plan(stocks: Sequence[Stock], carry: int | None, now: datetime) -> Mapping[str, int]:
+    """Return how many spares there shall be, by fit; *carry* says how many more the host can carry (None: any number).
+
+    Starting none is never an answer to want of memory for those that are there: they stay. What is more than is asked for
+    stays as long as its rules say; what a person wants holds at once.
+    """
+    planned: dict[str, int] = {}
+    for stock in sorted(stocks, key=lambda stock: (stock.wanted is None, stock.fit)):
+        asked = asked_for(stock)
+        if asked > stock.spares:
+            more = asked - stock.spares if carry is None else min(asked - stock.spares, max(carry, 0))
+            carry = None if carry is None else carry - more
+            planned[stock.fit] = stock.spares + more
+        elif stock.wanted is not None or _over(stock):
+            planned[stock.fit] = asked
+        else:
+            lasting = stock.quiet_since is not None and now - stock.quiet_since >= stock.rules.idle
+            planned[stock.fit] = asked if lasting else stock.spares
+    return planned
+
+
+def _over(stock: Stock) -> bool:
+    """Say whether there are more agents than there may be at most."""
+    return stock.rules.most is not None and stock.at_work + stock.spares > stock.rules.most

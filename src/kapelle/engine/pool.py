@@ -1,0 +1,384 @@
+"""The pool: start spares before there are tasks for them, keep them up to date, and end those that nobody asks for any more.
+
+How many there should be is said in ``core.pool``. Dispatch gives them to tasks. They are this leader's alone: a new one ends
+what is left of those before it (``recover``), and on a planned exit the pool is emptied.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import field, replace
+from datetime import datetime, timedelta
+from typing import NamedTuple, cast
+
+from kapelle.core.agent import AgentConfig, PoolRules
+from kapelle.core.errors import KapelleError
+from kapelle.core.frozen import frozen
+from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId
+from kapelle.core.merge import Integration
+from kapelle.core.pool import LASTING, Spare, SpareState, Stock, asked_for, fit_of, make_of, plan
+from kapelle.core.pool_events import SpareEnded, SpareFailed, SpareReady
+from kapelle.core.ports import Measure
+from kapelle.core.run import Run, RunSpec
+from kapelle.core.store import Tx
+from kapelle.core.task import Task, TaskState, Wait
+from kapelle.engine import spares
+from kapelle.engine.acts import Acts, Finding
+from kapelle.engine.demands import SETTLING
+from kapelle.engine.deploy import Deployed
+from kapelle.engine.due import WORD
+from kapelle.engine.rooms import free_ports
+from kapelle.engine.world import World
+
+AGAIN = timedelta(seconds=60)
+"""How long none of a kind is tried again after one could not be started."""
+NEARLY = (TaskState.VALIDATING, TaskState.MERGING)
+"""What is done in a moment, and lets others begin."""
+LOOK = timedelta(seconds=10)
+"""How often it is looked whether somebody else has moved the target."""
+FEW = 200
+"""How many tasks are looked at to see what waits and what comes."""
+
+
+class Kind(NamedTuple):
+    """A kind of agent that is asked for: what it is made by, and what is asked."""
+
+    make: RunSpec
+    fit: str
+    rules: PoolRules
+    wanted: int | None
+
+
+@frozen
+class _Orders:
+    start: tuple[Spare, ...] = ()
+    renew: tuple[Spare, ...] = ()
+    end: tuple[Spare, ...] = ()
+    watch: tuple[Spare, ...] = ()
+    merged: Mapping[AgentId, Integration] = field(default_factory=dict[AgentId, Integration])
+    """How far the targets have come, for those that are to stand at the newest."""
+
+
+class PoolStage:
+    """Looks after every spare."""
+
+    name = "pool"
+
+    def __init__(self, world: World, acts: Acts, base_url: str) -> None:
+        self._world = world
+        self._acts = acts
+        self._base_url = base_url
+        self._leaving = False
+        self._kinds: dict[RunId, tuple[Kind, ...]] = {}
+        """Of each run, what its configuration asks for: that never changes."""
+        self._since: dict[TaskId, datetime] = {}
+        """When each of the tasks that wait for an agent was first seen to."""
+        self._quiet: dict[str, datetime] = {}
+        """Since when there are more spares of a fit than are asked for."""
+        self._not_before: dict[str, datetime] = {}
+        """When a kind may be tried again of which one could not be started."""
+        self._needed = False
+        """Whether any kind is asked for, so that the host is measured."""
+        self._measure: Measure | None = None
+        self._measured_at: datetime | None = None
+
+    async def empty(self) -> None:
+        """Start nothing any more, and end every spare: whoever leads gives the lead up."""
+        self._leaving = True
+        self._acts.cancel_all(lambda key: _what(key) != "end")
+        while await self._world.store.read(lambda view: view.spares.all()):
+            await self._acts.settled()
+            await self.step(self._world.clock.now())
+
+    async def step(self, now: datetime) -> datetime | None:
+        """See ``engine.stage.Stage``."""
+        findings = self._acts.take()
+        if self._needed and (self._measured_at is None or not self._measured_at <= now < self._measured_at + WORD):
+            self._measure, self._measured_at = await self._world.host.measure(), now
+
+        def decide(tx: Tx) -> tuple[_Orders, datetime | None]:
+            for finding in findings:
+                finding(tx)
+            wake = self._plan(tx)
+            return self._orders(tx), wake
+
+        try:
+            orders, wake = await self._world.store.transact(decide, term=self._world.term)
+        except BaseException:
+            self._acts.give_back(findings)
+            raise
+        self._carry_out(orders)
+        unmeasured = self._needed and self._measure is None
+        return now if findings or unmeasured else wake
+
+    # --- How many ---
+
+    def _plan(self, tx: Tx) -> datetime | None:
+        there = [spare for spare in tx.spares.all() if spare.state is not SpareState.ENDING]
+        kinds = {} if self._leaving else self._asked(tx)
+        self._needed = bool(kinds)
+        if not there and not kinds:
+            return None
+        stocks = self._stocks(tx, kinds, there)
+        planned = plan(stocks, self._carry(tx, kinds, there), tx.now)
+        for fit, kind in kinds.items():
+            for _ in range(planned[fit] - sum(spare.fit == fit for spare in there)):
+                tx.spares.put(self._new(tx, kind))
+        for stock in stocks:
+            of_it = [spare for spare in there if spare.fit == stock.fit]
+            # Those that are not ready yet go first, and of the others the youngest.
+            of_it.sort(key=lambda spare: (spare.state is SpareState.READY, spare.created_at), reverse=True)
+            for spare in of_it[planned[stock.fit] :]:
+                tx.spares.put(replace(spare, state=SpareState.ENDING, reason=self._why()))
+        return self._next(tx, stocks)
+
+    def _why(self) -> str:
+        return "whoever leads ends" if self._leaving else "nothing asks for it any more"
+
+    def _asked(self, tx: Tx) -> dict[str, Kind]:
+        """Return the kinds of agents of which there should be spares, or might."""
+        found: dict[str, Kind] = {}
+        wanted = {(pool.project, pool.config): pool for pool in tx.spares.standing()}
+        for run in tx.runs.open():
+            if run.paused:
+                continue
+            for kind in self._of_run(run):
+                pool = wanted.get((run.spec.project, kind.make.configs[0].name))
+                if pool is not None or kind.rules != PoolRules():
+                    found[kind.fit] = kind._replace(wanted=None if pool is None else pool.wanted)
+        named = {(kind.make.project, kind.make.configs[0].name) for kind in found.values()}
+        for key, pool in wanted.items():
+            if key not in named and (kind := self._kind(pool.spec, pool.config)) is not None:
+                found[kind.fit] = kind._replace(wanted=pool.wanted)
+        now = tx.now
+        return {fit: kind for fit, kind in found.items() if self._not_before.get(fit, now) <= now}
+
+    def _of_run(self, run: Run) -> tuple[Kind, ...]:
+        if run.run_id not in self._kinds:
+            used = {name for task in run.spec.tasks for name in task.choices}
+            kinds = [self._kind(run.spec, config.name) for config in run.spec.configs if config.name in used]
+            self._kinds[run.run_id] = tuple(kind for kind in kinds if kind is not None)
+        return self._kinds[run.run_id]
+
+    def _kind(self, spec: RunSpec, config: str) -> Kind | None:
+        make = make_of(spec, config)
+        if make is None or not self._world.driver(make.configs[0].program).capabilities.warm:
+            return None
+        return Kind(make, fit_of(make), make.configs[0].pool, None)
+
+    def _stocks(self, tx: Tx, kinds: Mapping[str, Kind], there: Sequence[Spare]) -> list[Stock]:
+        follow = {fit for fit, kind in kinds.items() if kind.wanted is None and kind.rules.most is not None}
+        waiting, coming = self._queue(tx) if follow else ([], [])
+        live = tx.agents.live()
+        found: list[Stock] = []
+        for fit in dict.fromkeys([*kinds, *(spare.fit for spare in there)]):
+            kind = kinds.get(fit)
+            stock = Stock(fit=fit, rules=PoolRules(), wanted=0)
+            if kind is not None:
+                stock = Stock(
+                    fit=fit,
+                    rules=kind.rules,
+                    wanted=kind.wanted,
+                    at_work=sum(self._is(tx, agent.run_id, agent.config, kind) for agent in live),
+                    waiting=sum(self._may_have(tx, task, kind) for task in waiting) if fit in follow else 0,
+                    coming=sum(self._may_have(tx, task, kind) for task in coming) if fit in follow else 0,
+                )
+            elif not self._leaving:
+                # Its run has ended, or is paused: it may be wanted again in a moment.
+                mine = next(spare for spare in there if spare.fit == fit)
+                stock = Stock(fit=fit, rules=replace(mine.config.pool, warm=0, least=0))
+            found.append(self._quietly(replace(stock, spares=sum(spare.fit == fit for spare in there)), tx.now))
+        return found
+
+    def _quietly(self, stock: Stock, now: datetime) -> Stock:
+        """Return *stock* with since when there are more than are asked for."""
+        if stock.spares <= asked_for(stock):
+            self._quiet.pop(stock.fit, None)
+            return stock
+        return replace(stock, quiet_since=self._quiet.setdefault(stock.fit, now))
+
+    @staticmethod
+    def _is(tx: Tx, run_id: RunId, config: str, kind: Kind) -> bool:
+        run = tx.runs.get(run_id)
+        return run is not None and (run.spec.project, config) == (kind.make.project, kind.make.configs[0].name)
+
+    def _may_have(self, tx: Tx, task: Task, kind: Kind) -> bool:
+        return self._is(tx, task.run_id, task.spec.choices[0], kind)
+
+    def _queue(self, tx: Tx) -> tuple[list[Task], list[Task]]:
+        """Return the tasks that have waited for an agent for a while, and those that can begin when others are through."""
+        now = tx.now
+        due = [task for task in tx.tasks.due(now, FEW) if task.waits_for is Wait.CAPACITY]
+        self._since = {task.task_id: self._since.get(task.task_id, now) for task in due}
+        waiting = [task for task in due if now - self._since[task.task_id] >= LASTING]
+        coming: dict[TaskId, Task] = {}
+        for state in NEARLY:
+            for nearly in tx.tasks.in_state(state, FEW):
+                for task in tx.tasks.needed_by(nearly.task_id):
+                    if task.state is TaskState.PENDING and task.unmet == 1:
+                        coming[task.task_id] = task
+        return waiting, list(coming.values())
+
+    def _carry(self, tx: Tx, kinds: Mapping[str, Kind], there: Sequence[Spare]) -> int:
+        """Return how many more spares the host can carry; none before it was measured."""
+        if self._measure is None or not kinds:
+            return 0
+        most = max(1, *(self._memory(kind.make.configs[0]) for kind in kinds.values()))
+        # Those that have just begun do not use yet what they will.
+        young = sum(self._memory(spare.config) for spare in there if spare.created_at > tx.now - SETTLING)
+        return max(self._measure.memory_free - self._world.settings.keep_free - young, 0) // most
+
+    def _memory(self, config: AgentConfig) -> int:
+        return max(self._world.driver(config.program).capabilities.least_memory, config.asks.memory or 0)
+
+    def _next(self, tx: Tx, stocks: Sequence[Stock]) -> datetime | None:
+        """Return when something changes by itself."""
+        moments = [stock.quiet_since + stock.rules.idle for stock in stocks if stock.quiet_since is not None]
+        moments += [since + LASTING for since in self._since.values()]
+        moments += self._not_before.values()
+        moments += [spare.looked_at + LOOK for spare in tx.spares.all() if spare.looked_at is not None]
+        return min((moment for moment in moments if moment > tx.now), default=None)
+
+    def _new(self, tx: Tx, kind: Kind) -> Spare:
+        world = self._world
+        agent_id, workspace_id = AgentId(world.new_id("g")), WorkspaceId(world.new_id("w"))
+        return Spare(
+            agent_id=agent_id,
+            attempt_id=AttemptId(world.new_id("a")),
+            workspace_id=workspace_id,
+            conversation_id=world.chance.uuid(),
+            make=kind.make,
+            fit=kind.fit,
+            term=tx.term,
+            host=world.host.name,
+            path=world.folders.workspace(workspace_id, kind.make.configs[0].name),
+            first_port=free_ports(world, tx, kind.make.workspace.ports),
+            folder=world.folders.agent(agent_id),
+            created_at=tx.now,
+            token=f"kapelle-{world.chance.bits(160):040x}",
+        )
+
+    # --- What is done about them ---
+
+    def _orders(self, tx: Tx) -> _Orders:
+        for spare in tx.spares.all():
+            if spare.state is SpareState.READY and self._stale(tx, spare):
+                # Until it is up to date it is nobody's.
+                tx.spares.put(replace(spare, state=SpareState.RENEWING))
+        there = tx.spares.all()
+        merged = {spare.agent_id: spares.merged(tx, spare) for spare in there}
+        return _Orders(
+            merged={agent_id: found for agent_id, found in merged.items() if found is not None},
+            start=tuple(spare for spare in there if spare.state is SpareState.STARTING),
+            renew=tuple(spare for spare in there if spare.state is SpareState.RENEWING),
+            watch=tuple(spare for spare in there if spare.state in {SpareState.READY, SpareState.RENEWING}),
+            end=tuple(spare for spare in there if spare.state is SpareState.ENDING and not self._being_made(spare)),
+        )
+
+    @staticmethod
+    def _stale(tx: Tx, spare: Spare) -> bool:
+        """Say whether it is to be looked whether its base is the newest still."""
+        return spares.behind(tx, spare) or spare.looked_at is None or tx.now - spare.looked_at >= LOOK
+
+    def _being_made(self, spare: Spare) -> bool:
+        return any(self._acts.running((what, spare.agent_id)) for what in ("start", "renew"))
+
+    def _carry_out(self, orders: _Orders) -> None:
+        watched = {("watch", spare.agent_id) for spare in orders.watch}
+        # Who has a task by now, or is being ended, is looked after by others.
+        self._acts.cancel_all(lambda key: _what(key) == "watch" and key not in watched)
+        for spare in orders.start:
+            self._acts.start(("start", spare.agent_id), self._start(spare, orders.merged.get(spare.agent_id)))
+        for spare in orders.end:
+            self._acts.start(("end", spare.agent_id), self._end(spare))
+        for spare in orders.watch:
+            self._acts.start(("watch", spare.agent_id), self._watch(spare))
+        for spare in orders.renew:
+            self._acts.start(("renew", spare.agent_id), self._renew(spare, orders.merged.get(spare.agent_id)))
+
+    async def _start(self, spare: Spare, merged: Integration | None) -> Finding:
+        begun = self._world.clock.now()
+        order = spares.deployment_of(self._world, spare, self._base_url, merged)
+        try:
+            started = await spares.start(self._world, order)
+            problem = started if isinstance(started, str) else ""
+        except KapelleError as error:
+            started, problem = None, error.in_full
+
+        def write(tx: Tx) -> None:
+            current = tx.spares.get(spare.agent_id)
+            if current is None:
+                return
+            if not isinstance(started, Deployed):
+                self._failed(tx, current, problem)
+                return
+            known = replace(current, process=started.process, base=started.base)
+            if current.state is SpareState.STARTING:
+                known = replace(known, state=SpareState.READY, ready_at=tx.now, looked_at=begun)
+                tx.log(SpareReady(agent_id=spare.agent_id, config=spare.config.name, pid=started.process.pid))
+            tx.spares.put(known)
+
+        return write
+
+    def _failed(self, tx: Tx, spare: Spare, problem: str) -> None:
+        self._not_before[spare.fit] = tx.now + AGAIN
+        tx.spares.put(replace(spare, state=SpareState.ENDING, reason="it could not be started"))
+        tx.log(SpareFailed(config=spare.config.name, reason=problem))
+
+    async def _renew(self, spare: Spare, merged: Integration | None) -> Finding:
+        begun = self._world.clock.now()
+        order = spares.deployment_of(self._world, spare, self._base_url, merged)
+        try:
+            moved = await spares.renew(self._world, order)
+            problem = moved if isinstance(moved, str) else ""
+        except KapelleError as error:
+            moved, problem = None, error.in_full
+
+        def write(tx: Tx) -> None:
+            current = tx.spares.get(spare.agent_id)
+            if current is None or current.state is not SpareState.RENEWING:
+                return
+            if isinstance(moved, spares.Renewed):
+                tx.spares.put(replace(current, base=moved.base, state=SpareState.READY, looked_at=begun))
+            else:
+                self._failed(tx, current, problem)
+
+        return write
+
+    async def _watch(self, spare: Spare) -> Finding | None:
+        """Wait for the end of a spare: it should not end by itself."""
+        if spare.process is None:
+            return None
+        offset = 0
+        while True:
+            spool = await self._world.host.look(spare.process, spare.folder, offset)
+            offset += len(spool.data)
+            if spool.ended is not None:
+                break
+            await self._world.host.wait(spare.process, spare.folder, offset)
+        code = spool.ended.exit_code
+
+        def write(tx: Tx) -> None:
+            current = tx.spares.get(spare.agent_id)
+            if current is not None and current.state is not SpareState.ENDING:
+                self._failed(tx, current, f"its program ended before it had a task (exit code {code})")
+
+        return write
+
+    async def _end(self, spare: Spare) -> Finding | None:
+        order = spares.deployment_of(self._world, spare, self._base_url)
+        left = ""
+        try:
+            await spares.end(self._world, order)
+        except KapelleError as error:
+            # Nobody's work is in it; the next leader sweeps what is left.
+            left = f"; {error.in_full}"
+
+        def write(tx: Tx) -> None:
+            tx.spares.drop(spare.agent_id)
+            tx.log(SpareEnded(agent_id=spare.agent_id, config=spare.config.name, reason=f"{spare.reason}{left}"))
+
+        return write
+
+
+def _what(key: Hashable) -> str:
+    """Return which act *key* is of: each is known by a word and a spare."""
+    return cast("tuple[str, AgentId]", key)[0]
