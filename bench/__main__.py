@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench import engine, git, merge, overhead, restart, sandbox, startup, warm
+from bench import churn, engine, git, merge, overhead, restart, sandbox, startup, warm
 from bench.machine import Figures, describe
 
 RESULTS = Path(__file__).parent / "results"
@@ -24,6 +24,7 @@ class Benchmark(Protocol):
 
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "churn": churn.measure,
     "engine": engine.measure,
     "git": git.measure,
     "merge": merge.measure,
@@ -33,7 +34,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     "startup": startup.measure,
     "warm": warm.measure,
 }
-WORST: dict[str, frozenset[str]] = {"restart": frozenset({"lost", "duplicated"})}
+WORST: dict[str, frozenset[str]] = {
+    "restart": frozenset({"lost", "duplicated"}),
+    "churn": frozenset({"leftovers", "not_completed"}),
+}
 """Figures of which the worst run counts: what must never happen is not averaged away."""
 
 

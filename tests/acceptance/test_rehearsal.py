@@ -117,7 +117,8 @@ def test_a_budget_stops_the_model_calls_and_says_so(place: Place) -> None:
         """,
     )
 
-    answer = place.run("run", "../workflow.yml", "--rehearse", "../rehearsal.yml", "--json")
+    env = {"KAPELLE_ON_SPENT": "stop"}
+    answer = place.run("run", "../workflow.yml", "--rehearse", "../rehearsal.yml", "--json", env=env)
 
     assert answer.code == 1
     for task in answer.json["tasks"]:

@@ -189,7 +189,7 @@ def test_answering_what_is_not_there_is_told(place: Place) -> None:
     perhaps = place.run("answer", "i-none", "perhaps")
     assert perhaps.code == 2
     assert "said cannot be 'perhaps'" not in perhaps.err
-    assert "Write allow, deny or always." in perhaps.err
+    assert "Write allow, deny, always, raise or stop." in perhaps.err
 
 
 def test_a_task_is_approved_from_the_inbox(place: Place) -> None:

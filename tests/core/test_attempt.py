@@ -34,9 +34,9 @@ def test_each_trouble_has_its_outcome(trouble: Trouble, outcome: Outcome) -> Non
 @pytest.mark.parametrize("trouble", list(Trouble))
 def test_a_trouble_costs_an_attempt_exactly_when_it_is_the_agents_fault(trouble: Trouble) -> None:
     outcome = outcome_of(trouble)
-    assert (outcome in TRIES_AGAIN_FREELY) is (trouble in NOT_THE_AGENTS_FAULT)
+    assert (outcome in TRIES_AGAIN_FREELY) is (trouble in {*NOT_THE_AGENTS_FAULT, Trouble.HALTED})
     of_its_own = {Trouble.BUDGET, Trouble.REFUSED, Trouble.CONTEXT_OVERFLOW}
-    assert (outcome in COUNTS) is (trouble not in NOT_THE_AGENTS_FAULT | of_its_own)
+    assert (outcome in COUNTS) is (trouble not in {*NOT_THE_AGENTS_FAULT, Trouble.HALTED} | of_its_own)
 
 
 def test_an_outcome_never_both_counts_and_is_free() -> None:

@@ -10,6 +10,7 @@ import pytest
 from kapelle.core import (
     account_events,
     batch_events,
+    brake_events,
     events,
     isolation_events,
     pool_events,
@@ -26,6 +27,7 @@ CLASSES = [
         events,
         account_events,
         batch_events,
+        brake_events,
         isolation_events,
         pool_events,
         rule_events,

@@ -12,6 +12,7 @@ from kapelle.core.events import BudgetReached, BudgetWarned, ModelCalled
 from kapelle.core.gateway import Upstream
 from kapelle.core.isolation_events import LimitMet
 from kapelle.core.run import Limits
+from kapelle.core.spent import OnSpent
 from kapelle.core.task import TaskState
 from kapelle.testing.factories import run_spec, task
 from kapelle.testing.fakes import HELD, Flight
@@ -109,7 +110,8 @@ async def test_an_agent_whose_budget_is_spent_fails_its_task_for_good(here: Smal
         process.trouble(Trouble.BUDGET, refusal or "")
 
     here.host.otherwise = script
-    await here.submit(run_spec(task("api", budget=Allowance(usd=1.0), max_attempts=3)))
+    limits = Limits(on_spent=OnSpent.STOP)
+    await here.submit(run_spec(task("api", budget=Allowance(usd=1.0), max_attempts=3), limits=limits))
     leader = await here.lead()
     await leader.run_out()
     failed = await here.task()
@@ -222,9 +224,8 @@ async def test_once_the_runs_budget_is_spent_no_further_task_of_it_gets_anywhere
             writes({f"{process.task}.py": "1"})(process, "")
 
     here.host.otherwise = script
-    await here.submit(
-        run_spec(task("first"), task("second", needs=("first",)), name="shop", limits=Limits(budget=Allowance(usd=1.0)))
-    )
+    limits = Limits(budget=Allowance(usd=1.0), on_spent=OnSpent.STOP)
+    await here.submit(run_spec(task("first"), task("second", needs=("first",)), name="shop", limits=limits))
     leader = await here.lead()
     await leader.run_out()
     tasks = await here.tasks()

@@ -55,7 +55,7 @@ def agents(view: View, *, everything: bool = False) -> list[AgentReport]:
     found: Sequence[Agent] = view.agents.newest(MOST) if everything else view.agents.live()
     spent: dict[AgentId, Spend] = {}
     for run_id in {agent.run_id for agent in found}:
-        spent |= view.ledger.by_agent(run_id)
+        spent |= view.agents.spent(run_id)
     runs = {agent.run_id: view.runs.get(agent.run_id) for agent in found}
     return [
         AgentReport(agent=agent, run=run, task=view.tasks.get(agent.task_id), spend=spent.get(agent.agent_id, Spend()))

@@ -24,6 +24,7 @@ from kapelle.core.errors import (
     StoreFailed,
 )
 from kapelle.core.frozen import frozen
+from kapelle.core.halt import told as halt_told
 from kapelle.core.isolation import Limit, SandboxCapabilities
 from kapelle.core.plain_text import counted
 from kapelle.core.store import Lead
@@ -375,6 +376,8 @@ async def _store(configuration: Configuration, machine: Machine, desk: Desk, *, 
     yield _port(configuration, machine, lead)
     for finding in await _accounts(configuration, desk):
         yield finding
+    if (halt := await world.store.read(lambda view: view.brakes.halt())) is not None:
+        yield Finding(area="halt", standing=Standing.PROBLEM, what=halt_told(halt), remedy="kapelle unhalt")
     if lead is not None:
         yield Finding(area="orphans", standing=Standing.OK, what="whoever leads looks after what belongs to nobody")
         return

@@ -132,9 +132,12 @@ def _held_up(view: View, task: Task, run: Run, now: datetime) -> Iterator[Reason
     elif task.waits_for is Wait.APPROVAL:
         asks = task.detail or "it waits for your approval"
         yield Reason(rule="approval", detail=asks, changes=f"kapelle approve {task.task_id}")
-    if task.waits_for in {Wait.LIMIT, Wait.CREDENTIALS, Wait.BUDGET, Wait.SCHEDULE}:
+    if task.waits_for in {Wait.LIMIT, Wait.CREDENTIALS, Wait.BUDGET, Wait.SCHEDULE, Wait.PAUSED}:
         until = task.due_at if task.due_at is not None and task.due_at > now else None
-        yield Reason(rule=str(task.waits_for), detail=task.detail, changes=_at(until, now))
+        said, dash, command = task.detail.rpartition(": kapelle ")
+        by_hand = f"kapelle {command}" if dash else ""
+        changes = "; or ".join(each for each in (by_hand, _at(until, now)) if each)
+        yield Reason(rule=str(task.waits_for), detail=said or task.detail, changes=changes)
     elif task.due_at is not None and task.due_at > now:
         why = f"its attempt {task.attempts} failed: {task.detail}" if task.detail else "its time has not come"
         yield Reason(rule="retry", detail=why, changes=_at(task.due_at, now))

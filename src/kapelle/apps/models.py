@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +29,7 @@ from kapelle.core.counts import PATTERN as PATTERN_OF_COUNT
 from kapelle.core.counts import parse_count
 from kapelle.core.durations import PATTERN, parse_duration
 from kapelle.core.errors import closest
+from kapelle.core.hours import parse_window
 from kapelle.core.isolation import MountKind
 from kapelle.core.merge import DeliveryMode
 from kapelle.core.names import branch_problem, copy_problem, name_problem
@@ -37,6 +39,7 @@ from kapelle.core.rules import Fallback, rule_problem
 from kapelle.core.sizes import HOW as HOW_SIZES
 from kapelle.core.sizes import PATTERN as PATTERN_OF_SIZE
 from kapelle.core.sizes import format_size, parse_size
+from kapelle.core.spent import OnSpent
 from kapelle.core.task import OnFailure, Priority, WorkspaceKind
 
 
@@ -157,6 +160,19 @@ class Model(BaseModel):
 
     # What does not fit is not shown by the library that checks: it may be a secret in the wrong place.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
+
+
+def _window(text: str) -> str:
+    parse_window(text)
+    return text
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{name[:100]!r} is no time zone that this machine knows; write one such as Europe/Berlin") from error
+    return name
 
 
 class Retry(Model):
@@ -314,6 +330,14 @@ class Budgets(Model):
     project: PeriodTotal | None = Field(default=None, description="By all runs of the project.")
     account: PeriodTotal | None = Field(default=None, description="By all that use the same key or login, on this machine.")
     day: Total | None = Field(default=None, description="By everything on this machine, from midnight to midnight (UTC).")
+    on_spent: OnSpent | None = Field(
+        default=None,
+        description="What becomes of tasks whose budget is spent: `ask` (default: they wait, and you are asked) or `stop` (they"
+        " fail).",
+    )
+    answer_within: Duration | None = Field(
+        default=None, description="How long you have to answer then, before it counts as `stop`; default: for ever."
+    )
 
 
 class Project(Model):
@@ -328,6 +352,13 @@ class Project(Model):
     budgets: Budgets = Budgets()
     delivery: DeliveryMode | None = None
     merge: Merge = Merge()
+    working_hours: list[Annotated[str, AfterValidator(_window)]] = Field(
+        default_factory=list,
+        description="When agents of the project may work, such as `Mon-Fri 08:00-18:00`; default: always.",
+    )
+    time_zone: Annotated[str, AfterValidator(_zone)] = Field(
+        default="UTC", description="The IANA time zone of `working_hours`, such as `Europe/Berlin`."
+    )
     gateway: Literal["on", "off"] | bool | None = Field(
         default=None, description="off: agents reach the model without the gateway."
     )

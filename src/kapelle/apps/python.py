@@ -22,7 +22,7 @@ from pydantic import Field
 
 from kapelle.apps import compose, models
 from kapelle.apps.desk import Desk
-from kapelle.apps.inbox import Item, answer_to, inbox
+from kapelle.apps.inbox import Item, Said, answer_to, inbox
 from kapelle.apps.principal import principal
 from kapelle.apps.results import RunResult, Status, SubmittedTask, TaskResult
 from kapelle.apps.runs import prepare, submit
@@ -34,6 +34,7 @@ from kapelle.core.errors import KapelleError, NotFound, UsageError
 from kapelle.core.events import Entry
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.question import AnswerKind
+from kapelle.core.spent import SpentAnswer
 from kapelle.core.task import TERMINAL
 from kapelle.documents import Document
 from kapelle.engine.leader import Stop
@@ -276,8 +277,10 @@ class Orchestrator:
         """Return everything that waits for a person: questions of agents, approvals, protected changes, accounts, targets."""
         return await self._desk.world.store.read(inbox)
 
-    async def answer(self, item: Item | str, answer: AnswerKind | str, reason: str = "") -> None:
+    async def answer(self, item: Item | str, answer: Said | str, reason: str = "", amount: str = "") -> None:
         """Answer something in the inbox, named by itself or by its id: ``allow``, ``deny`` or ``always``.
+
+        A budget that is spent is answered with ``raise``, by an *amount* as it is written in the files, or with ``stop``.
 
         Raises:
             NotFound: it does not wait (any more).
@@ -287,7 +290,7 @@ class Orchestrator:
         desk = self._desk
         said = _answer_kind(answer)
         which = item if isinstance(item, str) else item.item_id
-        _, body = await desk.world.store.read(lambda view: answer_to(view, which, said, reason))
+        _, body = await desk.world.store.read(lambda view: answer_to(view, which, said, reason, amount))
         await desk.ask(body, principal(desk.world.store.store_id))
 
     async def events(self, after: int | None = None, run_id: str | None = None) -> AsyncGenerator[Entry]:
@@ -381,8 +384,10 @@ class Orchestrator:
         )
 
 
-def _answer_kind(answer: str) -> AnswerKind:
+def _answer_kind(answer: str) -> Said:
+    if answer in set(SpentAnswer):
+        return SpentAnswer(answer)
     try:
         return AnswerKind(answer)
     except ValueError as error:
-        raise UsageError(f"{answer!r} is no answer", remedy="Answer with allow, deny or always.") from error
+        raise UsageError(f"{answer!r} is no answer", remedy="Answer with allow, deny, always, raise or stop.") from error

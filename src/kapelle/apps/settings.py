@@ -19,6 +19,7 @@ from kapelle.core.errors import FileInvalid, Mistake, UsageError
 from kapelle.core.expected import given
 from kapelle.core.frozen import frozen
 from kapelle.core.merge import PROTECTED, DeliveryMode
+from kapelle.core.spent import OnSpent
 from kapelle.documents import Document
 from kapelle.mistaken import wrong as said_of
 
@@ -41,6 +42,8 @@ class Settings(BaseModel):
     account_agents: int | None = Field(ge=1)
     keep_free: models.Size
     budget_usd: float | None = Field(gt=0)
+    on_spent: OnSpent
+    answer_within: models.Duration | None
     merge_returns: int = Field(ge=0)
     merge_batch: int = Field(ge=1, le=100)
     merge_wait: models.Duration
@@ -125,6 +128,19 @@ ALL: tuple[Setting, ...] = (
         about="what one run may spend, in US dollars",
         variable="KAPELLE_BUDGET_USD",
         project=("limits", "budget_usd"),
+    ),
+    Setting(
+        name="on_spent",
+        about="what becomes of tasks whose budget is spent: ask (they wait, and you are asked) or stop (they fail)",
+        variable="KAPELLE_ON_SPENT",
+        project=("budgets", "on_spent"),
+        default="ask",
+    ),
+    Setting(
+        name="answer_within",
+        about="how long you have to answer when a budget is spent, before it counts as stop; otherwise for ever",
+        variable="KAPELLE_ANSWER_WITHIN",
+        project=("budgets", "answer_within"),
     ),
     Setting(
         name="merge_returns",

@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from kapelle.apps.views import spend_json
-from kapelle.core.account import LOGIN
+from kapelle.core.account import LOGIN, account_of
 from kapelle.core.budget import Grouping, Spend, Used
 from kapelle.core.frozen import frozen
+from kapelle.core.gateway import Upstream
 from kapelle.core.ids import AccountId, RunId, TaskId
 from kapelle.core.store import View
 
@@ -91,11 +92,18 @@ def _line(view: View, by: Grouping, used: Used) -> Line:
     return Line(
         group=used.group,
         name=_name(view, by, used.group) or "(not known)",
-        account=account.name if account is not None else used.account_id,
+        account=account.name if account is not None else _readable(used.account_id),
         paid="rehearsed" if used.account_id.startswith(REHEARSED) else paid,
         spend=used.spend,
         seconds=used.seconds,
     )
+
+
+def _readable(account_id: str) -> str:
+    """Return what people call an account of which nothing is known: of a rehearsal not its path, but its file."""
+    if not account_id.startswith(REHEARSED):
+        return account_id
+    return account_of(Upstream(rehearsal=account_id.removeprefix(REHEARSED))).name
 
 
 def _name(view: View, by: Grouping, group: str) -> str:

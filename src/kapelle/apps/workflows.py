@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from kapelle.apps import models
 from kapelle.apps.assigning import assigned, misassigned
-from kapelle.apps.budgeting import allowance, standing
+from kapelle.apps.budgeting import allowance, standing, working_hours
 from kapelle.apps.imaging import of_its_own
 from kapelle.apps.isolating import because, chosen, isolation, not_given_away, own_login, too_little, unheld, why_open
 from kapelle.apps.ruling import misnamed, rules_of
@@ -306,11 +306,14 @@ def _spec(
             models=tuple(shop.configuration.project.limits.models.items()),
             budget=_run_allowance(shop, workflow),
             standing=standing(shop.configuration.project.budgets),
+            on_spent=settings.on_spent,
+            answer_within=settings.answer_within,
             merge_returns=settings.merge_returns,
         ),
         merge=MergeRules(batch=settings.merge_batch, wait=settings.merge_wait, protect=settings.protect),
         delivery=DeliveryMode(_before(shop, "delivery", workflow.delivery)),
         upstream=upstream,
+        hours=working_hours(shop.configuration.project),
         strategy=shop.configuration.agents.placement,
     )
 

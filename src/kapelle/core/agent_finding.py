@@ -1,10 +1,12 @@
-"""How agents are found that a person names, whether they live or not: a part of the store's port."""
+"""What is known of agents, whether they live or not: a part of the store's port."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Protocol
 
 from kapelle.core.agent import Agent
-from kapelle.core.ids import TaskId
+from kapelle.core.budget import Spend
+from kapelle.core.ids import AgentId, RunId, TaskId
 
 
 class AgentFinding(Protocol):
@@ -16,4 +18,12 @@ class AgentFinding(Protocol):
 
     def newest(self, limit: int, task_id: TaskId | None = None) -> Sequence[Agent]:
         """Return agents, live or not, the newest first; of one task when it is given."""
+        ...
+
+    def worked(self, run_id: RunId) -> dict[TaskId, timedelta]:
+        """Return for how long agents were there for each task of a run, those apart that are live."""
+        ...
+
+    def spent(self, run_id: RunId) -> dict[AgentId, Spend]:
+        """Return what each agent of a run has spent."""
         ...

@@ -124,7 +124,7 @@ def outcome_of(trouble: Trouble) -> Outcome:
         return Outcome.CREDENTIALS
     if trouble in {Trouble.BUDGET, Trouble.REFUSED, Trouble.CONTEXT_OVERFLOW}:
         return Outcome(trouble.value)
-    if trouble in NOT_THE_AGENTS_FAULT:
+    if trouble is Trouble.HALTED or trouble in NOT_THE_AGENTS_FAULT:
         return Outcome.UNREACHABLE
     return Outcome.AGENT_FAILED
 

@@ -1,5 +1,6 @@
 """Tokens, money, turns and time: what a model call used, what it cost, and what may still be spent, and by whom."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field
 from datetime import UTC, datetime, timedelta
@@ -196,6 +197,7 @@ class Level:
         return f"{amount_told(self.resource, self.spent)} of {amount_told(self.resource, self.limit)}"
 
 
+_OF_PERIOD = re.compile(r"@(\d{4}-\d\d-\d\d)/(day|month)$")
 WARNING = 0.8
 """The share of a budget after which people are warned."""
 
@@ -208,10 +210,26 @@ def began(period: Period, now: datetime) -> datetime | None:
     return midnight if period is Period.DAY else midnight.replace(day=1)
 
 
+def ends(period: Period, now: datetime) -> datetime | None:
+    """Return when the present *period* ends, in UTC; None when it has no end."""
+    since = began(period, now)
+    if since is None:
+        return None
+    # A month has at most 31 days, and 32 days after its first is in the next one.
+    return since + timedelta(days=1) if period is Period.DAY else (since + timedelta(days=32)).replace(day=1)
+
+
 def standing_key(budget: StandingBudget, whose: str, now: datetime) -> str:
     """Return what the spending of *whose* (the project's name, the account's id) is added up under at *now*."""
     since = began(budget.per, now)
     return f"{budget.scope.value}:{whose}" + (f"@{since:%Y-%m-%d}/{budget.per.value}" if since is not None else "")
+
+
+def past(key: str, now: datetime) -> bool:
+    """Say whether what is added up under *key* is of a period that is over at *now*."""
+    found = _OF_PERIOD.search(key)
+    since = began(Period(found[2]), now) if found is not None else None
+    return found is not None and since is not None and f"{since:%Y-%m-%d}" != found[1]
 
 
 def amount(resource: Resource, spend: Spend) -> float:
@@ -258,6 +276,11 @@ def exhausted(found: Iterable[Level]) -> Level | None:
     A call's cost is known only when it has ended, so the last call may pass the budget; no further one starts.
     """
     return next((level for level in found if level.spent >= level.limit), None)
+
+
+def all_exhausted(found: Iterable[Level]) -> Iterator[Level]:
+    """Yield those of which nothing is left."""
+    return (level for level in found if level.spent >= level.limit)
 
 
 def nearly(found: Iterable[Level]) -> Iterator[Level]:

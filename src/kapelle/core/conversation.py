@@ -33,6 +33,8 @@ class Trouble(StrEnum):
     CONTEXT_OVERFLOW = "context_overflow"
     MAX_TURNS = "max_turns"
     BUDGET = "budget"
+    HALTED = "halted"
+    """A person has halted everything, or it is outside of the working hours."""
     INTERRUPTED = "interrupted"
     API_ERROR = "api_error"
     UNKNOWN = "unknown"

@@ -10,6 +10,7 @@ from typing import ClassVar
 from kapelle.core import (
     account_events,
     batch_events,
+    brake_events,
     isolation_events,
     pool_events,
     rule_events,
@@ -570,7 +571,16 @@ class TargetHeldUp(Event):
 
 def _kinds() -> dict[str, type[Event]]:
     # Not by __subclasses__: with slots=True a dataclass is made anew, and the first one still counts as a subclass.
-    further = (account_events, batch_events, isolation_events, pool_events, rule_events, secret_events, steering_events)
+    further = (
+        account_events,
+        batch_events,
+        brake_events,
+        isolation_events,
+        pool_events,
+        rule_events,
+        secret_events,
+        steering_events,
+    )
     values = (*globals().values(), *(value for module in further for value in vars(module).values()))
     classes = [value for value in values if isinstance(value, type) and issubclass(value, Event)]
     return {kind.kind: kind for kind in classes if kind.kind}

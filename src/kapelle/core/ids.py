@@ -17,6 +17,8 @@ PromptId = NewType("PromptId", str)
 RequestId = NewType("RequestId", str)
 AccountId = NewType("AccountId", str)
 QuestionId = NewType("QuestionId", str)
+SpentId = NewType("SpentId", str)
+HaltId = NewType("HaltId", str)
 
 # Crockford's alphabet: no i, l, o or u, so an id can be read aloud and never spells a word by accident.
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

@@ -98,6 +98,8 @@ class Spare:
     ready_at: datetime | None = None
     looked_at: datetime | None = None
     """When its base was last found to be the newest."""
+    merged: str = ""
+    """How far the merge queue of its target had come then."""
     token: str = field(default="", repr=False)
 
     @property

@@ -3,9 +3,10 @@
 from datetime import datetime
 
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import QuestionId, RequestId, RunId, TaskId
+from kapelle.core.ids import QuestionId, RequestId, RunId, SpentId, TaskId
 from kapelle.core.question import AnswerKind
 from kapelle.core.run import RunSpec
+from kapelle.core.spent import SpentAnswer
 from kapelle.core.steering import Steering
 
 
@@ -69,6 +70,36 @@ class Answer:
 
 
 @frozen
+class AnswerSpent:
+    """Answer what is to become of a budget that is spent."""
+
+    run_id: RunId
+    spent_id: SpentId
+    answer: SpentAnswer
+    more: float = 0.0
+    """By how much it is raised: US dollars, numbers, seconds."""
+    reason: str = ""
+
+
+@frozen
+class Halt:
+    """Halt everything: no model call passes, and no agent works."""
+
+    run_id: RunId
+    """None in particular; empty."""
+    reason: str = ""
+
+
+@frozen
+class Unhalt:
+    """Let everything go on that was halted."""
+
+    run_id: RunId
+    """None in particular; empty."""
+    reason: str = ""
+
+
+@frozen
 class Retry:
     """Submit again, as a new run, what did not complete of a run (or one task of it and what needs that)."""
 
@@ -114,7 +145,22 @@ class Unreadable:
     run_id: RunId
 
 
-Body = Submit | Cancel | Pause | Resume | Approve | Reject | Answer | Retry | Scale | Deploy | Steering
+Body = (
+    Submit
+    | Cancel
+    | Pause
+    | Resume
+    | Approve
+    | Reject
+    | Answer
+    | AnswerSpent
+    | Halt
+    | Unhalt
+    | Retry
+    | Scale
+    | Deploy
+    | Steering
+)
 
 
 @frozen

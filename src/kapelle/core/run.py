@@ -1,7 +1,7 @@
 """Runs: one execution of a workflow, with everything it was submitted with, and the table of its states."""
 
 from dataclasses import field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from kapelle.core.agent import AgentConfig
@@ -10,10 +10,12 @@ from kapelle.core.errors import IllegalTransition
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import Gate
 from kapelle.core.gateway import Upstream
+from kapelle.core.hours import WorkingHours
 from kapelle.core.ids import RunId
 from kapelle.core.isolation import Isolation
 from kapelle.core.merge import DeliveryMode, MergeRules
 from kapelle.core.placing import Strategy
+from kapelle.core.spent import OnSpent
 from kapelle.core.task import TaskSpec
 
 
@@ -47,6 +49,10 @@ class Limits:
     """What the whole run may spend."""
     standing: tuple[StandingBudget, ...] = ()
     """What it may spend together with others."""
+    on_spent: OnSpent = OnSpent.ASK
+    """What becomes of its tasks when one of these budgets is spent, or one of their own."""
+    answer_within: timedelta | None = None
+    """How long a person has to answer then, before it counts as stopped; None: for ever."""
     merge_returns: int = 3
     """How often the merge queue sends a change back before the task fails."""
 
@@ -75,6 +81,8 @@ class RunSpec:
     delivery: DeliveryMode = DeliveryMode.EACH
     merge: MergeRules = field(default_factory=MergeRules)
     upstream: Upstream = field(default_factory=Upstream)
+    hours: WorkingHours | None = None
+    """When its agents may work; None: always."""
 
     def config(self, name: str) -> AgentConfig:
         """Return the agent config called *name*, which exists: the workflow was checked."""

@@ -6,13 +6,14 @@ again after a crash before its commit, so it does nothing but read, decide and w
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.agent_finding import AgentFinding
 from kapelle.core.attempt import Attempt, PromptRecord
+from kapelle.core.brakes import BrakeTable
 from kapelle.core.budget import Grouping, Spend, Used
 from kapelle.core.calls import ModelCall
 from kapelle.core.frozen import frozen
@@ -241,10 +242,6 @@ class AgentTable(AgentFinding, Protocol):
         """Return the agents that are not stopped."""
         ...
 
-    def worked(self, run_id: RunId) -> dict[TaskId, timedelta]:
-        """Return for how long agents were there for each task of a run, those apart that are live."""
-        ...
-
     def put_workspace(self, workspace: WorkspaceRow) -> None:
         """Add or replace *workspace*."""
         ...
@@ -333,10 +330,6 @@ class Ledger(Protocol):
 
     def by_task(self, run_id: RunId) -> dict[TaskId, Spend]:
         """Return what each task of a run has spent."""
-        ...
-
-    def by_agent(self, run_id: RunId) -> dict[AgentId, Spend]:
-        """Return what each agent of a run has spent."""
         ...
 
     def by_run(self) -> dict[RunId, Spend]:
@@ -463,6 +456,11 @@ class View(Protocol):
     @property
     def questions(self) -> QuestionTable:
         """Questions of agents."""
+        ...
+
+    @property
+    def brakes(self) -> BrakeTable:
+        """Spent budgets, and the off switch."""
         ...
 
     @property

@@ -9,7 +9,11 @@ from datetime import UTC, datetime, timedelta
 from kapelle.core.conversation import Trouble
 
 LIMIT_WORD, CREDENTIALS_WORD, BUDGET_WORD = "kapelle limit:", "kapelle credentials:", "kapelle budget:"
+HALT_WORD = "kapelle halt:"
 """How the gateway's own refusals begin; whoever reads one knows that the gateway knows already."""
+
+OF_A_SPENT_BUDGET = "the budget of"
+"""In the refusal of a call whose budget is spent; others have a budget that nobody can keep."""
 
 BY_STATUS = {
     401: Trouble.INVALID_KEY,
@@ -26,6 +30,7 @@ BY_STATUS = {
 PERMANENT = frozenset({400, 404, 405, 422})
 BY_TEXT: tuple[tuple[str, Trouble], ...] = (
     (BUDGET_WORD, Trouble.BUDGET),
+    (HALT_WORD, Trouble.HALTED),
     (LIMIT_WORD, Trouble.USAGE_LIMIT),
     (rf"{CREDENTIALS_WORD}.*(login|log in)", Trouble.LOGIN_EXPIRED),
     (CREDENTIALS_WORD, Trouble.INVALID_KEY),

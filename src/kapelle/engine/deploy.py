@@ -47,6 +47,8 @@ class Deployment:
     hand_over: bool = False
     """Its conversation is a fresh one in the place of another, and is told what that had done."""
     integration: Integration | None = None
+    raised_usd: float = 0.0
+    """By how much a person has raised the task's own budget of money."""
     bounded: bool = True
     """Whether its time limit holds from its start on: one without a task has none yet."""
 
@@ -103,7 +105,7 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
             first_prompt=order.first_prompt,
             result_schema=order.task.spec.result_schema,
             # The gateway counts more finely than the program itself; this is for when it is bypassed.
-            budget_usd=order.task.spec.budget.usd if order.access is not None and order.access.base_url is None else None,
+            budget_usd=_own_budget(order),
             timeout=order.task.spec.timeout if order.bounded else None,
             model=order.access,
             warden=order.watched.access if order.watched is not None else None,
@@ -139,6 +141,14 @@ def codec_of(order: Deployment) -> Codec:
     if order.agent.by_hand and isinstance(order.driver, ScreenDriver):
         return order.driver.screen_codec()
     return order.driver.codec()
+
+
+def _own_budget(order: Deployment) -> float | None:
+    """Return what the program itself may spend, where no gateway counts its calls."""
+    usd = order.task.spec.budget.usd
+    if usd is None or order.access is None or order.access.base_url is not None:
+        return None
+    return usd + order.raised_usd
 
 
 def box_of(order: Deployment, home: str) -> Box:

@@ -25,6 +25,7 @@ from kapelle.engine.due import WORD, Candidate, DueTasks
 from kapelle.engine.ending import finish, move, moved_event, wait
 from kapelle.engine.scope import scope_of
 from kapelle.engine.spares import give
+from kapelle.engine.spending import Spending
 from kapelle.engine.world import World
 
 LOOK = timedelta(seconds=5)
@@ -39,6 +40,7 @@ class DispatchStage:
     def __init__(self, world: World) -> None:
         self._world = world
         self._accounts = Accounts(world)
+        self._spending = Spending(world)
         self._due = DueTasks(world)
         self._counts = False
         """Whether an account is not open, so that starts are counted."""
@@ -57,7 +59,8 @@ class DispatchStage:
     def _decide(self, tx: Tx) -> tuple[bool, datetime | None]:
         closed = self._accounts.settle(tx)
         self._counts = bool(closed)
-        self._due.begin()
+        brakes, answer_by = self._spending.settle(tx)
+        self._due.begin(brakes)
         reckoning = Reckoning(tx, self._around(), tx.now, closed, self._given)
         returning, wake = self._due.returning(tx, reckoning)
         # What a person gave to a config goes before all others, too.
@@ -77,7 +80,7 @@ class DispatchStage:
         for entry in waiting:
             candidate = by_id[entry.task_id]
             wait(tx, candidate.task, entry.wait, entry.detail, until=candidate.task.due_at)
-        later = [wake, tx.tasks.next_due_at(tx.now), *self._changes(tx, closed)]
+        later = [wake, answer_by, tx.tasks.next_due_at(tx.now), *self._changes(tx, closed)]
         if any(entry.rule == "memory" for entry in waiting):
             # Nobody tells when other programs give some back.
             later.append(tx.now + LOOK)

@@ -3,24 +3,24 @@
 Never all that wait: partial indexes find the first few hundred, and jump from run to run for those whose run has few agents.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from kapelle.core.account import Account, account_of
 from kapelle.core.attempt import Attempt
 from kapelle.core.dispatch import Demand, refusal_of, take
 from kapelle.core.errors import TemplateFailed
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import AccountId, RunId
+from kapelle.core.ids import RunId
 from kapelle.core.placing import Tally
 from kapelle.core.run import Run
 from kapelle.core.store import Tx
 from kapelle.core.task import TERMINAL, Failure, Task, TaskState, Wait
-from kapelle.engine.accounts import waits
 from kapelle.engine.demands import Reckoning
 from kapelle.engine.ending import finish, run_of, wait
+from kapelle.engine.holds import Brakes, hold_of
 from kapelle.engine.scope import scope_of
+from kapelle.engine.spending import Spending
 from kapelle.engine.steering import LIFTED
 from kapelle.engine.world import World
 
@@ -36,15 +36,6 @@ class Candidate:
     """For a task that only needs its agent back."""
 
 
-@frozen
-class Hold:
-    """What keeps a task from every agent of a config, other than want of room."""
-
-    wait: Wait
-    detail: str
-    until: datetime | None = None
-
-
 PAGES = 20
 """Batches of due tasks that are looked at in one step, at most."""
 FEW = 32
@@ -55,20 +46,6 @@ FIRST = 8
 """How many of each, at most."""
 WORD = timedelta(seconds=1)
 """How long a task may wait before what it waits for is written down."""
-
-
-def hold_of(world: World, closed: Mapping[AccountId, Account], run: Run, config: str, until: datetime | None) -> Hold | None:
-    """Return what keeps tasks of *run* from agents of *config*, other than want of room."""
-    if not world.driver(run.spec.config(config).program).capabilities.uses_gateway:
-        return None
-    account = closed.get(account_of(run.spec.upstream).account_id) if closed else None
-    if account is not None and account.shut:
-        kind, detail, later = waits(account)
-        return Hold(wait=kind, detail=detail, until=later)
-    reference = run.spec.upstream.credential
-    if reference is None or world.credentials.resolve(reference):
-        return None
-    return Hold(wait=Wait.CREDENTIALS, detail=f"{reference} is not set where Kapelle leads", until=until)
 
 
 class DueTasks:
@@ -82,10 +59,15 @@ class DueTasks:
         """The run whose tasks were looked at last."""
         self._began = world.clock.now()
         """When this step began to decide."""
+        self._spending = Spending(world)
+        self._brakes = Brakes(now=self._began)
+        self._gave_up = False
+        """Whether tasks were ended in this step since nothing may be spent on them any more."""
 
-    def begin(self) -> None:
-        """Begin a step."""
+    def begin(self, brakes: Brakes) -> None:
+        """Begin a step; *brakes* stand in the store now."""
         self._began = self._world.clock.now()
+        self._brakes, self._gave_up = brakes, False
 
     @property
     def evaluated_long(self) -> bool:
@@ -182,7 +164,7 @@ class DueTasks:
             if len(tasks) < size or not more:
                 break
             size = batch
-        return found, decided
+        return found, decided or self._gave_up
 
     def _heads(self, tx: Tx, page: Sequence[Task]) -> Iterator[Task]:
         """Yield the first due tasks of runs of which *page* holds none: by rank alone, one long run would hide all others."""
@@ -219,9 +201,12 @@ class DueTasks:
 
     def _free(self, tx: Tx, task: Task, run: Run, configs: Sequence[str], reckoning: Reckoning) -> tuple[str, ...]:
         """Return those of *configs* that nothing but room keeps from the task; where there are none, write down what does."""
-        holds = {name: hold_of(self._world, reckoning.closed, run, name, task.due_at) for name in configs}
+        holds = {name: hold_of(self._world, self._brakes, reckoning.closed, run, task, name) for name in configs}
         free = tuple(name for name, hold in holds.items() if hold is None)
         hold = next(iter(holds.values()))
-        if not free and hold is not None:
+        if not free and hold is not None and all(each is not None and each.final for each in holds.values()):
+            self._spending.give_up(tx, task, hold.detail)
+            self._gave_up = True
+        elif not free and hold is not None:
             wait(tx, task, hold.wait, hold.detail, until=hold.until)
         return free

@@ -13,7 +13,7 @@ from kapelle.core import agent as agents
 from kapelle.core.account import Account, account_of
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState
-from kapelle.core.budget import Spend
+from kapelle.core.budget import Resource, Spend
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import AgentAdopted, AgentDeployed, PromptSent, WorkspacePrepared
@@ -32,12 +32,14 @@ from kapelle.engine.boxing import cleared, met, way_of
 from kapelle.engine.deploy import Deployed, Deployment, box_of, codec_of
 from kapelle.engine.ending import give_up_attempt, move, run_of, wait
 from kapelle.engine.handing import give_back
+from kapelle.engine.holds import Brakes, brakes_of, its_purse
 from kapelle.engine.meter import EngineMeter, write_down
-from kapelle.engine.purses import Purse, purse_of
+from kapelle.engine.purses import Purse, task_key
 from kapelle.engine.rooms import workspace_for
 from kapelle.engine.secrets import revoke, take_back
 from kapelle.engine.showing import has_session, show
 from kapelle.engine.spares import take_on
+from kapelle.engine.spending import Spending
 from kapelle.engine.steering import write_frozen, write_thawed
 from kapelle.engine.stillness import freeze, thaw
 from kapelle.engine.tickets import model_access, ticket_of
@@ -77,9 +79,12 @@ class ExecuteStage:
         self._witness = witness
         self._base_url = base_url
         self._accounts = Accounts(world)
+        self._spending = Spending(world)
         self._turns = Turns(world, self._accounts)
         self._closed: Mapping[AccountId, Account] = {}
         """The accounts that are not open, in the transaction that is running."""
+        self._brakes = Brakes(now=world.clock.now())
+        """What else keeps agents from working, in that transaction."""
         self._codecs: dict[AgentId, Codec] = {}
         self._shown: set[AgentId] = set()
         """Whose sessions this leader has opened, or tried to."""
@@ -100,26 +105,29 @@ class ExecuteStage:
         taken = self._meter.take()
         heard = self._witness.take()
 
-        def decide(tx: Tx) -> tuple[_Orders, Mapping[AccountId, Account], Mapping[str, Spend]]:
+        def decide(tx: Tx) -> tuple[_Orders, Mapping[AccountId, Account], Brakes, Mapping[str, Spend]]:
             write_down(tx, taken)
             tx.log(*heard)
             self._accounts.hear_calls(tx, taken.calls)
+            # Before what agents say of it: then it is known why they may not go on.
+            self._spending.reached(tx, taken.reached)
             for finding in findings:
                 finding(tx)
             self._closed = {row.account_id: row for row in tx.accounts.not_open()}
+            self._brakes = brakes_of(tx, tx.now)
             orders = self._decide(tx)
             purses = [_purse(order) for order in (*orders.deploy, *orders.watch)]
-            return orders, self._closed, self._meter.unknown(tx, purses)
+            return orders, self._closed, self._brakes, self._meter.unknown(tx, purses)
 
         try:
-            orders, accounts, totals = await self._world.store.transact(decide, term=self._world.term)
+            orders, accounts, brakes, totals = await self._world.store.transact(decide, term=self._world.term)
         except BaseException:
             self._acts.give_back(findings)
             self._meter.give_back(taken)
             self._witness.give_back(heard)
             raise
         self._meter.written(taken)
-        self._meter.hold(accounts)
+        self._meter.hold(accounts, brakes)
         self._meter.know(totals)
         self._carry_out(orders)
         if findings or orders.send:
@@ -183,15 +191,26 @@ class ExecuteStage:
         return _Orders(watch=watching, send=self._to_send(tx, agent, task, attempt, driver), show=show)
 
     def _held(self, tx: Tx, task: Task, attempt: Attempt, run: Run, driver: Driver) -> bool:
-        """Say whether an idle agent is to be prompted and its account is shut: its room is for others until then."""
+        """Say whether an agent is to stop, or idle and may not be prompted: its room is for others until then."""
+        if task.state is not TaskState.RUNNING:
+            return False
+        braked = self._brakes.of(run, task, calls=driver.capabilities.uses_gateway)
+        if self._brakes.halt is not None and braked is not None and driver.capabilities.conversation:
+            # In the middle of its turn, too: nobody knows when it would call next, and who halts wants it quiet.
+            wait(tx, task, braked.wait, braked.detail, until=braked.until)
+            return True
         found = self._closed.get(account_of(run.spec.upstream).account_id) if self._closed else None
-        if found is None or not found.shut or not driver.capabilities.uses_gateway or task.state is not TaskState.RUNNING:
+        shut = found is not None and found.shut and driver.capabilities.uses_gateway
+        if braked is None and not shut:
             return False
         states = {prompt.state for prompt in tx.attempts.prompts(attempt.attempt_id)}
         if PromptState.PENDING not in states or states & {PromptState.SENT, PromptState.TAKEN}:
             return False
-        kind, detail, until = waits(found)
-        wait(tx, task, kind, detail, until=until)
+        if braked is not None:
+            wait(tx, task, braked.wait, braked.detail, until=braked.until)
+        elif found is not None:
+            kind, detail, until = waits(found)
+            wait(tx, task, kind, detail, until=until)
         return True
 
     def _adopt(self, tx: Tx, agent: Agent, attempt: Attempt) -> tuple[Agent, Attempt]:
@@ -227,6 +246,7 @@ class ExecuteStage:
             hand_over=not any(prompt.state is not PromptState.DROPPED for prompt in prompts),
             first_prompt=None if first is None else Prompt(prompt_id=first.prompt_id, text=first.text),
             integration=integration,
+            raised_usd=self._brakes.raises.get((task_key(task.task_id), Resource.USD), 0.0),
         )
         return _Orders(deploy=(deployment,))
 
@@ -526,5 +546,4 @@ def _stillness(agent: Agent) -> _Orders:
 
 
 def _purse(order: Deployment) -> Purse:
-    account = account_of(order.run.spec.upstream)
-    return purse_of(order.run, order.task, account.account_id, account.name, order.agent.created_at)
+    return its_purse(order.run, order.task, order.agent.created_at)

@@ -16,17 +16,22 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core.account import Account
-from kapelle.core.budget import Level, Resource, Spend, amount, exhausted, levels, nearly
+from kapelle.core.budget import Level, Resource, Spend, all_exhausted, amount, levels, nearly
 from kapelle.core.calls import LOST, Held, ModelCall, Refusal
 from kapelle.core.conversation import Trouble
 from kapelle.core.event import Event as Fact
-from kapelle.core.events import BudgetReached, BudgetWarned, ModelCalled
+from kapelle.core.events import BudgetWarned, ModelCalled
 from kapelle.core.frozen import frozen
+from kapelle.core.halt import Halt
+from kapelle.core.halt import told as halt_told
 from kapelle.core.ids import AccountId, AgentId
 from kapelle.core.isolation_events import LimitMet
+from kapelle.core.spent import OnSpent, Raises, SpentBudget, raised
 from kapelle.core.store import Tx, View
 from kapelle.engine.accounts import refusal_of
+from kapelle.engine.holds import Brakes, brakes_of, hours_told, opening_of
 from kapelle.engine.purses import Purse, keys_of, run_key, spend_of, sum_up, task_key
+from kapelle.engine.spending import Reached
 
 
 class EngineMeter:
@@ -50,8 +55,15 @@ class EngineMeter:
         self._facts: list[Fact] = []
         self._crowded: set[tuple[AgentId, str]] = set()
         """Agents that were told of already, and what of them."""
-        self._said: set[tuple[type[Fact], str, Resource]] = set()
-        """What was told of which budgets."""
+        self._reached: list[Reached] = []
+        """Budgets of which somebody has nothing left, and which were not told of yet."""
+        self._said: set[tuple[str, str, Resource, float]] = set()
+        """What was told of which budgets, and what their limit was: one that was raised is told of again."""
+        self._raises: Raises = {}
+        """By how much people have raised budgets."""
+        self._spent_rows: Sequence[SpentBudget] = ()
+        """Budgets that are known to be spent."""
+        self._halt: Halt | None = None
         self._unpriced: dict[AgentId, str] = {}
         """Agents that were seen to call a model whose price is not known, and which."""
         self._shut: dict[AccountId, Refusal] = {}
@@ -70,6 +82,7 @@ class EngineMeter:
                 self._spent[task_key(task_id)] = parts.get(task_id, Spend()) + time
             total = Spend(time=sum(worked.values(), timedelta(0)))
             self._spent[run_key(run.run_id)] = spends.get(run.run_id, Spend()) + total
+        self._braked(brakes_of(view, self._now()))
         for call in view.ledger.on_their_way():
             # Nobody knows any more what they cost; they are booked as they were guessed.
             self._add(call)
@@ -120,6 +133,8 @@ class EngineMeter:
         purse = self._purses.get(call.agent_id)
         if purse is None:
             return Refusal(trouble=Trouble.BUDGET, message="this agent has been stopped")
+        if halted := self._halted(purse):
+            return Refusal(trouble=Trouble.HALTED, message=halted)
         if shut := self._just_shut.get(purse.account_id) or self._shut.get(purse.account_id):
             return shut
         now = self._now()
@@ -158,8 +173,27 @@ class EngineMeter:
                 return True
         return False
 
-    def hold(self, accounts: Mapping[AccountId, Account]) -> None:
-        """Let no call of those of *accounts* through that are shut, by what stands in the store now."""
+    def _halted(self, purse: Purse) -> str:
+        """Say in words why nobody may call now, or those of the purse's run may not; nothing when they may."""
+        if self._halt is not None:
+            return halt_told(self._halt)
+        found = opening_of(purse.hours, self._now()) if purse.hours is not None else None
+        return "" if found is None or found.open else hours_told(found)
+
+    def _braked(self, brakes: Brakes) -> None:
+        self._raises, self._spent_rows = brakes.raises, brakes.spent
+        if brakes.halt is not None and self._halt is None:
+            # Those who wait for others to end are told at once.
+            self._one_has_ended()
+        self._halt = brakes.halt
+
+    def _one_has_ended(self) -> None:
+        over, self._ended = self._ended, Event()
+        over.set()
+
+    def hold(self, accounts: Mapping[AccountId, Account], brakes: Brakes) -> None:
+        """Let no call through that may not, by what stands in the store now: *accounts* that are shut, and *brakes*."""
+        self._braked(brakes)
         self._shut = {account_id: refusal_of(found) for account_id, found in accounts.items() if found.shut}
         # What was heard since the last ``take`` is not in the store yet.
         self._just_shut = {}
@@ -177,27 +211,41 @@ class EngineMeter:
             # A budget that cannot be kept must not look as if it were.
             model = self._unpriced[agent_id]
             return f"there is a budget, and the price of {model} is not known; name a price table in KAPELLE_PRICES"
-        empty = exhausted(self._levels(purse, now))
-        if empty is None:
-            return None
-        self._tell(BudgetReached, purse, empty)
-        return f"the budget of {empty.budget.name} is spent ({empty.told})"
+        empty = list(all_exhausted(self._levels(purse, now)))
+        for level in empty:
+            self._tell_reached(purse, level)
+        return f"the budget of {empty[0].budget.name} is spent ({empty[0].told})" if empty else None
 
     def _levels(self, purse: Purse, now: datetime) -> Iterator[Level]:
-        return levels(purse.budgets(now), lambda key: self._spent.get(key, Spend()) + self._at_work(key, now))
+        budgets = (raised(budget, self._raises) for budget in purse.budgets(now))
+        return levels(budgets, lambda key: self._spent.get(key, Spend()) + self._at_work(key, now))
 
     def _at_work(self, key: str, now: datetime) -> Spend:
         """Return for how long the agents that are there now have been, of a task or a run."""
         its = (purse for purse in self._purses.values() if key in {task_key(purse.task_id), run_key(purse.run_id)})
         return Spend(time=sum((now - purse.began_at for purse in its), timedelta(0)))
 
-    def _tell(self, kind: type[BudgetReached | BudgetWarned], purse: Purse, level: Level) -> None:
-        """Tell once of a budget that is spent, or nearly."""
-        which = (kind, level.budget.key, level.resource)
-        if which in self._said:
+    def _tell_reached(self, purse: Purse, level: Level) -> None:
+        """Tell of a budget that is spent, unless that is known: nobody is asked about it twice."""
+        asks, patience = purse.on_spent, purse.answer_within
+        found = Reached(run_id=purse.run_id, task_id=purse.task_id, level=level, on_spent=asks, answer_within=patience)
+        known = any(found.is_known_by(row) for row in self._spent_rows) or any(found.is_like(other) for other in self._reached)
+        if known or (asks is OnSpent.STOP and not self._first_time("reached", level)):
             return
+        self._reached.append(found)
+        self._wake()
+
+    def _first_time(self, what: str, level: Level) -> bool:
+        which = (what, level.budget.key, level.resource, level.limit)
+        first = which not in self._said
         self._said.add(which)
-        fact = kind(
+        return first
+
+    def _warn(self, purse: Purse, level: Level) -> None:
+        """Tell once of a budget that is nearly spent."""
+        if not self._first_time("warned", level):
+            return
+        fact = BudgetWarned(
             run_id=purse.run_id,
             task_id=purse.task_id,
             budget=level.budget.name,
@@ -214,8 +262,7 @@ class EngineMeter:
         if purse is not None:
             call = replace(call, project=purse.project, account_id=purse.account_id)
         self._flying.pop(call.call_id, None)
-        over, self._ended = self._ended, Event()
-        over.set()
+        self._one_has_ended()
         self._add(call)
         if not call.priced and call.model:
             self._unpriced[call.agent_id] = call.model
@@ -223,7 +270,7 @@ class EngineMeter:
         self._hear(call)
         if purse is not None:
             for level in nearly(self._levels(purse, now)):
-                self._tell(BudgetWarned, purse, level)
+                self._warn(purse, level)
         self._wake()
 
     def _add(self, call: ModelCall) -> None:
@@ -242,8 +289,8 @@ class EngineMeter:
 
     def take(self) -> "Taken":
         """Return what has to be written down since the last call."""
-        taken = Taken(begun=self._begun, calls=self._calls, facts=self._facts)
-        self._begun, self._calls, self._facts = [], [], []
+        taken = Taken(begun=self._begun, calls=self._calls, facts=self._facts, reached=self._reached)
+        self._begun, self._calls, self._facts, self._reached = [], [], [], []
         return taken
 
     def give_back(self, taken: "Taken") -> None:
@@ -251,6 +298,7 @@ class EngineMeter:
         self._begun[:0] = taken.begun
         self._calls[:0] = taken.calls
         self._facts[:0] = taken.facts
+        self._reached[:0] = taken.reached
 
     def written(self, taken: "Taken") -> None:
         """Let the calls go out that are written down."""
@@ -267,6 +315,8 @@ class Taken:
     begun: list[ModelCall]
     calls: list[ModelCall]
     facts: list[Fact]
+    reached: list[Reached]
+    """Written down by ``engine.spending``."""
 
 
 def book_lost(tx: Tx) -> None:
@@ -276,7 +326,7 @@ def book_lost(tx: Tx) -> None:
 
 
 def write_down(tx: Tx, taken: Taken) -> None:
-    """Write calls, and budgets and bounds that were reached, into the store, with their events."""
+    """Write calls, and bounds that were reached, into the store, with their events."""
     if taken.begun:
         tx.ledger.keep(taken.begun, tx.now)
     _book(tx, taken.calls)

@@ -67,6 +67,8 @@ class PoolStage:
         self._acts = acts
         self._base_url = base_url
         self._leaving = False
+        self._halted = False
+        """Whether a person has halted everything, in the transaction that is running."""
         self._kinds: dict[RunId, tuple[Kind, ...]] = {}
         """Of each run, what its configuration asks for: that never changes."""
         self._since: dict[TaskId, datetime] = {}
@@ -113,7 +115,8 @@ class PoolStage:
 
     def _plan(self, tx: Tx) -> datetime | None:
         there = [spare for spare in tx.spares.all() if spare.state is not SpareState.ENDING]
-        kinds = {} if self._leaving else self._asked(tx)
+        self._halted = tx.brakes.halt() is not None
+        kinds = {} if self._leaving or self._halted else self._asked(tx)
         self._needed = bool(kinds)
         if not there and not kinds:
             return None
@@ -131,6 +134,8 @@ class PoolStage:
         return self._next(tx, stocks)
 
     def _why(self) -> str:
+        if self._halted:
+            return "everything is halted"
         return "whoever leads ends" if self._leaving else "nothing asks for it any more"
 
     def _asked(self, tx: Tx) -> dict[str, Kind]:
@@ -295,7 +300,7 @@ class PoolStage:
             self._acts.start(("renew", spare.agent_id), self._renew(spare, orders.merged.get(spare.agent_id)))
 
     async def _start(self, spare: Spare, merged: Integration | None) -> Finding:
-        begun = self._world.clock.now()
+        begun, tip = self._world.clock.now(), merged.tip if merged is not None else ""
         order = spares.deployment_of(self._world, spare, self._base_url, merged)
         try:
             started = await spares.start(self._world, order)
@@ -312,7 +317,7 @@ class PoolStage:
                 return
             known = replace(current, process=started.process, base=started.base)
             if current.state is SpareState.STARTING:
-                known = replace(known, state=SpareState.READY, ready_at=tx.now, looked_at=begun)
+                known = replace(known, state=SpareState.READY, ready_at=tx.now, looked_at=begun, merged=tip)
                 tx.log(SpareReady(agent_id=spare.agent_id, config=spare.config.name, pid=started.process.pid))
             tx.spares.put(known)
 
@@ -324,7 +329,7 @@ class PoolStage:
         tx.log(SpareFailed(config=spare.config.name, reason=problem))
 
     async def _renew(self, spare: Spare, merged: Integration | None) -> Finding:
-        begun = self._world.clock.now()
+        begun, tip = self._world.clock.now(), merged.tip if merged is not None else ""
         order = spares.deployment_of(self._world, spare, self._base_url, merged)
         try:
             moved = await spares.renew(self._world, order)
@@ -337,7 +342,7 @@ class PoolStage:
             if current is None or current.state is not SpareState.RENEWING:
                 return
             if isinstance(moved, spares.Renewed):
-                tx.spares.put(replace(current, base=moved.base, state=SpareState.READY, looked_at=begun))
+                tx.spares.put(replace(current, base=moved.base, state=SpareState.READY, looked_at=begun, merged=tip))
             else:
                 self._failed(tx, current, problem)
 

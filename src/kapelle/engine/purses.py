@@ -1,13 +1,15 @@
 """Purses: under which budgets an agent spends, and what their spending is added up under."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from kapelle.core.budget import Allowance, Budget, Period, Resource, Scope, Spend, StandingBudget, began, standing_key
 from kapelle.core.calls import ModelCall
 from kapelle.core.frozen import frozen
+from kapelle.core.hours import WorkingHours
 from kapelle.core.ids import AccountId, RunId, TaskId
 from kapelle.core.run import Run
+from kapelle.core.spent import OnSpent
 from kapelle.core.store import View
 from kapelle.core.task import Task
 
@@ -28,6 +30,11 @@ class Purse:
     standing: tuple[StandingBudget, ...]
     began_at: datetime
     """Since when the agent is there."""
+    on_spent: OnSpent = OnSpent.ASK
+    answer_within: timedelta | None = None
+    """See ``run.Limits``."""
+    hours: WorkingHours | None = None
+    """When it may work."""
 
     def budgets(self, now: datetime) -> Iterator[Budget]:
         """Yield the budgets that bound anything at *now*, the smallest first."""
@@ -36,8 +43,11 @@ class Purse:
         if self.run_allowance.bounded:
             yield Budget(key=run_key(self.run_id), name=f"run {self.run_name}", allowance=self.run_allowance)
         for standing in self.standing:
-            key = standing_key(standing, self.whose(standing.scope), now)
-            yield Budget(key=key, name=self._name(standing), allowance=standing.allowance)
+            yield Budget(key=self.key_of(standing, now), name=self._name(standing), allowance=standing.allowance)
+
+    def key_of(self, standing: StandingBudget, now: datetime) -> str:
+        """Return what the spending under *standing* is added up under at *now*."""
+        return standing_key(standing, self.whose(standing.scope), now)
 
     def priced(self, now: datetime) -> bool:
         """Say whether there is a budget of money, which only keeps who knows prices."""
@@ -66,6 +76,9 @@ def purse_of(run: Run, task: Task, account_id: AccountId, account_name: str, beg
         account_name=account_name,
         standing=run.spec.limits.standing,
         began_at=began_at,
+        on_spent=run.spec.limits.on_spent,
+        answer_within=run.spec.limits.answer_within,
+        hours=run.spec.hours,
     )
 
 
@@ -98,7 +111,7 @@ def sum_up(view: View, purse: Purse, now: datetime) -> dict[str, Spend]:
     found: dict[str, Spend] = {}
     for standing in purse.standing:
         since = began(standing.per, now)
-        key = standing_key(standing, purse.whose(standing.scope), now)
+        key = purse.key_of(standing, now)
         match standing.scope:
             case Scope.PROJECT:
                 found[key] = view.ledger.total(project=purse.project, since=since)

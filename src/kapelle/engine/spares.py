@@ -9,7 +9,7 @@ from kapelle.core.errors import HostFailed, KapelleError
 from kapelle.core.events import WorkspacePrepared
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import RunId, TaskId
-from kapelle.core.merge import Integration
+from kapelle.core.merge import Integration, undelivered
 from kapelle.core.pool import Spare
 from kapelle.core.pool_events import SpareGiven
 from kapelle.core.run import Run
@@ -155,8 +155,8 @@ async def take_on(world: World, order: Deployment) -> Deployed | str:
     if listens:
         return Deployed(process=agent.process, base=moved.base, folder=agent.folder)
     await _discard(world, order)
-    # A folder of its own: what the other has written is not read as this one's.
-    fresh = replace(agent, process=None, folder=f"{agent.folder}-{order.attempt.number}-anew")
+    # A folder of its own: what the other has written, or one that an earlier leader had started, is not read as this one's.
+    fresh = replace(agent, process=None, folder=f"{agent.folder}-{world.term}")
     workspace = replace(row, base=moved.base, ready=True)
     return await deploy(world, replace(order, agent=fresh, workspace=workspace))
 
@@ -198,9 +198,14 @@ def merged(tx: Tx, spare: Spare, line: str = "") -> Integration | None:
 
 
 def behind(tx: Tx, spare: Spare, line: str = "") -> bool:
-    """Say whether something was merged since the workspace of *spare* was made."""
+    """Say whether something was merged onto *line* since the workspace of *spare* was looked at."""
     integration = merged(tx, spare, line)
-    return integration is not None and spare.base not in {integration.tip, integration.delivered}
+    if integration is None:
+        return False
+    if line:
+        return undelivered(integration) is not None and spare.base != integration.tip
+    # Not by its base: others may have moved the target further than what was merged.
+    return integration.tip != spare.merged
 
 
 def give(tx: Tx, spare: Spare, run: Run, task: Task) -> None:

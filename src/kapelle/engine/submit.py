@@ -16,15 +16,17 @@ from kapelle.core.events import (
     TaskSubmitted,
     TaskWaited,
 )
-from kapelle.core.ids import RunId, TaskId
+from kapelle.core.ids import HaltId, RunId, TaskId
 from kapelle.core.merge import Change, ChangeState, undelivered
 from kapelle.core.paths import critical_paths
 from kapelle.core.question import QuestionState, settle
 from kapelle.core.requests import (
     Answer,
+    AnswerSpent,
     Approve,
     Cancel,
     Deploy,
+    Halt,
     Pause,
     Reject,
     Request,
@@ -32,6 +34,7 @@ from kapelle.core.requests import (
     Retry,
     Scale,
     Submit,
+    Unhalt,
     Unreadable,
 )
 from kapelle.core.rule_events import QuestionAnswered
@@ -42,8 +45,10 @@ from kapelle.core.task import TERMINAL, Failure, Task, TaskSpec, TaskState, Wait
 from kapelle.engine.accounts import Accounts
 from kapelle.engine.asking import no_longer_asks
 from kapelle.engine.ending import begins_after, end_run, end_runs, finish, wait
+from kapelle.engine.halting import halt, unhalt
 from kapelle.engine.retrying import Standings, to_retry
 from kapelle.engine.scaling import deploy, scale
+from kapelle.engine.spending import Spending
 from kapelle.engine.steering import pause_task, resume_task, resume_tasks, steer
 from kapelle.engine.world import World
 
@@ -82,6 +87,7 @@ class SubmitStage:
     def __init__(self, world: World, asked: Asked | None = None) -> None:
         self._world = world
         self._accounts = Accounts(world)
+        self._spending = Spending(world)
         self._asked = asked or Asked()
 
     async def step(self, now: datetime) -> datetime | None:
@@ -122,10 +128,8 @@ class SubmitStage:
                 self._submit(tx, body, request.principal)
             case Cancel() as body:
                 self._cancel(tx, body)
-            case Pause() as body:
-                _pause(tx, body, request.principal)
-            case Resume() as body:
-                self._resume(tx, body, request.principal)
+            case Pause() | Resume() as body:
+                self._pause(tx, body, request.principal)
             case Freeze() | Thaw() | StopAgent() | Send() | TakeOver() | HandBack() as body:
                 steer(self._world, tx, body, request.principal)
             case Answer() as body:
@@ -139,6 +143,15 @@ class SubmitStage:
                 task, _ = _waiting_for_approval(tx, body.task_id)
                 message = body.reason or "a person refused it"
                 finish(tx, task, TaskState.REJECTED, failure=Failure(kind="rejected", message=message), note=message)
+            case AnswerSpent() as body:
+                _for_a_person(request.principal)
+                self._spending.answer(tx, body, request.principal)
+            case Halt() as body:
+                _for_a_person(request.principal)
+                halt(tx, HaltId(self._world.new_id("h")), request.principal, body.reason)
+            case Unhalt() as body:
+                _for_a_person(request.principal)
+                unhalt(tx, request.principal, body.reason)
             case Retry() as body:
                 self._retry(tx, body, request.principal)
             case Scale() as body:
@@ -149,6 +162,12 @@ class SubmitStage:
                 deploy(tx, body, request.principal)
             case Unreadable(problem=problem):
                 raise NotPossibleNow(f"the request {request.request_id} cannot be read: {problem}")
+
+    def _pause(self, tx: Tx, body: Pause | Resume, principal: str) -> None:
+        if isinstance(body, Pause):
+            _pause(tx, body, principal)
+        else:
+            self._resume(tx, body, principal)
 
     def _resume(self, tx: Tx, body: Resume, principal: str) -> None:
         if body.task_id is not None:

@@ -11,7 +11,7 @@ from kapelle.core import agent as agents
 from kapelle.core.account import shuts
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, outcome_of
-from kapelle.core.budget import Usage
+from kapelle.core.budget import Budget, Level, Resource, Usage
 from kapelle.core.calls import ModelCall
 from kapelle.core.conversation import (
     OUTAGE,
@@ -45,21 +45,25 @@ from kapelle.core.kept import kept, result_unkept
 from kapelle.core.ports import Ended
 from kapelle.core.retry import RetryPolicy, delay
 from kapelle.core.run import Run
+from kapelle.core.spent import OnSpent, raised
 from kapelle.core.store import Tx
 from kapelle.core.task import Task, TaskState, Wait, advance
-from kapelle.core.trouble import reset_in, told_by_gateway
+from kapelle.core.trouble import OF_A_SPENT_BUDGET, reset_in, told_by_gateway
 from kapelle.core.wording import go_on
 from kapelle.engine.accounts import Accounts, Heard, waits
 from kapelle.engine.ending import give_up_attempt, moved_event, run_of, wait
 from kapelle.engine.handing import give_back
+from kapelle.engine.holds import Hold, brakes_of
+from kapelle.engine.purses import task_key
+from kapelle.engine.spending import Reached, Spending
 from kapelle.engine.steering import pause_task, waiting_prompts
 from kapelle.engine.world import World
 
 # After an error of the model API the program has tried for minutes itself; then these delays between restarts.
 API_RETRY = RetryPolicy(initial=timedelta(seconds=10), factor=2.0, maximum=timedelta(minutes=10))
 
-BROKEN_OFF = frozenset({Trouble.CRASHED, Trouble.INTERRUPTED, Trouble.UNKNOWN})
-"""How a turn ends whose agent is ended in the middle of it."""
+STOPPED_IN_TURN = frozenset({Trouble.CRASHED, Trouble.INTERRUPTED, Trouble.UNKNOWN})
+"""How the turn of a program ends that is ended in the middle of it."""
 WAITS = {Outcome.LIMITED: Wait.LIMIT, Outcome.CREDENTIALS: Wait.CREDENTIALS, Outcome.UNREACHABLE: Wait.RETRY}
 
 
@@ -69,6 +73,7 @@ class Turns:
     def __init__(self, world: World, accounts: Accounts) -> None:
         self._world = world
         self._accounts = accounts
+        self._spending = Spending(world)
         self._last_words: dict[AgentId, str] = {}
         """What each agent said last: for a conversation that takes over."""
         self.leaving = False
@@ -241,37 +246,73 @@ class Turns:
         outcome = outcome_of(trouble)
         run = run_of(tx, task)
         driver = self._world.driver(run.spec.config(attempt.config).program)
-        stopped = agent.ends_at is not None and trouble in BROKEN_OFF
+        stopped = agent.state is AgentState.COMPLETING and trouble in STOPPED_IN_TURN
         ended_by_us = stopped or (self.leaving and trouble is Trouble.CRASHED)
+        unread = unread or (stopped and _unread(tx, attempt))
         if (
             trouble is Trouble.CONTEXT_OVERFLOW
             and driver.capabilities.conversation
             and self._fork(tx, agent, attempt, task, message)
         ):
             return
-        held = self._accounts.shut(tx, run) if outcome in WAITS and driver.capabilities.uses_gateway else None
-        resumed = attempt if ended_by_us or held is not None else self._counted(tx, attempt, outcome, trouble)
-        if resumed is None or not driver.capabilities.conversation or (limit is not None and not limit.again):
-            text = message or f"the agent ended with {trouble.value}"
-            if stopped:
+        asks = run.spec.limits.on_spent is OnSpent.ASK
+        held = self._hold(tx, run, task, trouble) if driver.capabilities.uses_gateway else None
+        resumed = (
+            attempt
+            if ended_by_us or held is not None
+            else self._counted(tx, attempt, outcome, trouble, raised=asks and OF_A_SPENT_BUDGET in message)
+        )
+        final = held is not None and held.final
+        if final or resumed is None or not driver.capabilities.conversation or (limit is not None and not limit.again):
+            text = held.detail if held is not None and final else message or f"the agent ended with {trouble.value}"
+            if stopped and agent.ends_at is not None:
                 chance = self._world.chance.share()
                 give_up_attempt(tx, task, attempt, Outcome.STOPPED, "a person stopped its agent", chance=chance)
                 return
-            self._give_up(tx, task, attempt, trouble, text)
+            freely = held is not None and not final and trouble is Trouble.BUDGET
+            self._give_up(tx, task, attempt, Trouble.HALTED if freely else trouble, text)
             return
         tx.attempts.put(resumed)
         if not unread:
-            prompt_id = PromptId(self._world.chance.uuid())
-            text = go_on(limit.reason if limit is not None else "")
-            record = PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=text)
-            tx.attempts.put_prompt(record)
+            self._prompt(tx, resumed, go_on(limit.reason if limit is not None else ""))
         if held is not None:
-            kind, detail, until = waits(held)
-            wait(tx, task, kind, detail, until=until)
+            wait(tx, task, held.wait, held.detail, until=held.until)
         elif not ended_by_us:
-            pause = delay(API_RETRY, resumed.interruptions, self._world.chance.share()) if outcome in WAITS else timedelta(0)
+            paused = outcome in WAITS and trouble is not Trouble.HALTED
+            pause = delay(API_RETRY, resumed.interruptions, self._world.chance.share()) if paused else timedelta(0)
             wait(tx, task, WAITS.get(outcome, Wait.RETRY), message, until=tx.now + pause)
         self._end(tx, agent)
+
+    def _hold(self, tx: Tx, run: Run, task: Task, trouble: Trouble) -> Hold | None:
+        """Return what keeps the task's agent from its model, if that is why its turn ended."""
+        if trouble is Trouble.BUDGET and run.spec.upstream.bypass:
+            self._own_budget(tx, run, task)
+        braked = trouble is Trouble.HALTED or (trouble is Trouble.BUDGET and run.spec.limits.on_spent is OnSpent.ASK)
+        if braked and (hold := brakes_of(tx, tx.now).of(run, task, calls=True)):
+            return hold
+        account = self._accounts.shut(tx, run) if outcome_of(trouble) in WAITS else None
+        if account is None:
+            return None
+        kind, detail, until = waits(account)
+        return Hold(wait=kind, detail=detail, until=until)
+
+    def _own_budget(self, tx: Tx, run: Run, task: Task) -> None:
+        """Ask about a budget that the program keeps by itself, since no gateway counts its calls."""
+        own = Budget(key=task_key(task.task_id), name=f"task {task.name}", allowance=task.spec.budget)
+        limit = raised(own, brakes_of(tx, tx.now).raises).allowance.usd
+        if limit is None:
+            return
+        spent = tx.ledger.by_task(run.run_id).get(task.task_id)
+        level = Level(budget=own, resource=Resource.USD, limit=limit, spent=max(limit, spent.cost_usd if spent else 0.0))
+        bounds = run.spec.limits
+        found = Reached(
+            run_id=run.run_id,
+            task_id=task.task_id,
+            level=level,
+            on_spent=bounds.on_spent,
+            answer_within=bounds.answer_within,
+        )
+        self._spending.reached(tx, [found])
 
     @staticmethod
     def _end(tx: Tx, agent: Agent) -> None:
@@ -283,6 +324,9 @@ class Turns:
     def _give_up(self, tx: Tx, task: Task, attempt: Attempt, trouble: Trouble, message: str) -> None:
         """End the attempt: after an error that nobody knows it has failed, after an outage the task is given up uncounted."""
         outcome, chance = outcome_of(trouble), self._world.chance.share()
+        if trouble is Trouble.HALTED:
+            give_up_attempt(tx, task, attempt, outcome, message, chance=chance)
+            return
         if trouble in OUTAGE and attempt.interrupted_at is not None:
             hours = self._world.settings.outage.total_seconds() / 3600
             text = f"the model API did not answer for {hours:g} hours: {message}"
@@ -322,24 +366,26 @@ class Turns:
             tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
         anew = replace(attempt, conversation_id=self._world.chance.uuid(), own_cost_usd=0.0, crashes=attempt.crashes + 1)
         tx.attempts.put(anew)
-        prompt_id = PromptId(self._world.chance.uuid())
-        text = prompts[0].text
-        tx.attempts.put_prompt(PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=text))
+        self._prompt(tx, attempt, prompts[0].text)
         for prompt in unsaid:
             # What a person wants to say comes after the task.
             tx.attempts.put_prompt(replace(prompt, prompt_id=PromptId(self._world.chance.uuid()), state=PromptState.PENDING))
         wait(tx, task, Wait.RETRY, message, until=tx.now)
         self._end(tx, agent)
 
-    def _counted(self, tx: Tx, attempt: Attempt, outcome: Outcome, trouble: Trouble) -> Attempt | None:
+    def _counted(self, tx: Tx, attempt: Attempt, outcome: Outcome, trouble: Trouble, *, raised: bool) -> Attempt | None:
         """Return *attempt* with one more interruption or crash, or None when it may not be resumed any more."""
+        if trouble is Trouble.HALTED:
+            # It was lifted meanwhile.
+            return attempt
         if trouble in OUTAGE:
             # Hours without an answer are nobody's failure: what bounds them is time.
             began = attempt.interrupted_at or tx.now
             if tx.now - began >= self._world.settings.outage:
                 return None
             return replace(attempt, interruptions=attempt.interruptions + 1, interrupted_at=began)
-        if outcome in WAITS:
+        # A budget that is not spent any more was raised meanwhile, or whoever led died before it had written that it was.
+        if outcome in WAITS or (trouble is Trouble.BUDGET and raised):
             again = attempt.interruptions < self._world.settings.interruptions
             return replace(attempt, interruptions=attempt.interruptions + 1) if again else None
         if trouble is Trouble.CRASHED and attempt.crashes < self._world.settings.crashes:
@@ -368,10 +414,12 @@ class Turns:
         if self.leaving and current.frozen_by:
             # Whoever froze it did not want it to go on by itself.
             pause_task(tx, task.task_id, current.frozen_by)
-        if task.state is not TaskState.RUNNING or current.state is AgentState.COMPLETING:
-            self._take_back(tx, attempt)
-            return
         unread = self._take_back(tx, attempt)
+        if task.state is not TaskState.RUNNING:
+            return
+        if current.state is AgentState.COMPLETING:
+            self._go_on_later(tx, attempt, unread=unread)
+            return
         if unread and agent.agent_id in self.adopted:
             # It had nothing to do, and its input ended with the leader that started it.
             return
@@ -379,6 +427,18 @@ class Turns:
         message = f"the agent's program ended (exit code {ended.exit_code}) without an answer"
         message = message if limit is None else _with(message, limit)
         self._trouble(tx, current, attempt, task, Trouble.CRASHED, message, unread=unread, limit=limit)
+
+    def _go_on_later(self, tx: Tx, attempt: Attempt, *, unread: bool) -> None:
+        """Write down with which prompt an agent goes on, when it is given back, that was stopped in the middle of its turn."""
+        prompts = tx.attempts.prompts(attempt.attempt_id)
+        if unread or all(prompt.state is PromptState.DROPPED for prompt in prompts):
+            return
+        self._prompt(tx, attempt, go_on())
+
+    def _prompt(self, tx: Tx, attempt: Attempt, text: str) -> None:
+        prompt_id = PromptId(self._world.chance.uuid())
+        record = PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=text)
+        tx.attempts.put_prompt(record)
 
     @staticmethod
     def _take_back(tx: Tx, attempt: Attempt) -> bool:
@@ -406,6 +466,10 @@ def _within_workspace(tx: Tx, attempt: Attempt, about: str) -> str:
     """Return what a tool was called with, paths relative to the workspace: people know the file, not where it lies."""
     workspace = tx.agents.workspace(attempt.workspace_id) if attempt.workspace_id is not None else None
     return about.replace(f"{workspace.path}/", "") if workspace is not None else about
+
+
+def _unread(tx: Tx, attempt: Attempt) -> bool:
+    return any(prompt.state is PromptState.PENDING for prompt in tx.attempts.prompts(attempt.attempt_id))
 
 
 def _mark(tx: Tx, prompt_id: PromptId, state: PromptState) -> None:

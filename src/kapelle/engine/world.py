@@ -14,7 +14,7 @@ from kapelle.core.secrets import Secrets
 from kapelle.core.store import Store
 from kapelle.core.terminals import Terminal
 from kapelle.core.warden import Warden
-from kapelle.engine.holds import Holds
+from kapelle.engine.keeping_still import Holds
 from kapelle.engine.missing import MissingDriver
 
 

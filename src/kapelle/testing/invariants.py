@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.attempt import COUNTS, Attempt, Outcome
-from kapelle.core.budget import Spend
+from kapelle.core.brake_events import BudgetRaised, HaltBegun, HaltLifted
+from kapelle.core.budget import Resource, Spend
 from kapelle.core.events import (
     MOVED,
     AttemptStarted,
@@ -34,12 +35,15 @@ from kapelle.core.events import (
 )
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckState, Receipt
-from kapelle.core.ids import ChangeId, RunId, TaskId
+from kapelle.core.ids import ChangeId, RunId, SpentId, TaskId
 from kapelle.core.merge import Change, Integration
 from kapelle.core.run import RUN_TERMINAL, Run
+from kapelle.core.spent import SpentBudget, SpentState
 from kapelle.core.steering_events import TaskPaused, TaskResumed
 from kapelle.core.store import View
 from kapelle.core.task import MEETS_A_NEED, TASK_TRANSITIONS, TERMINAL, OnFailure, Task, TaskState
+from kapelle.engine.holds import opening_of
+from kapelle.engine.spares import NO_TASK
 from kapelle.testing.git import MemoryDirectory, MemoryRepository
 from kapelle.testing.repositories import MemoryWorkspaces
 from kapelle.testing.worlds import SmallWorld
@@ -64,6 +68,10 @@ class _Seen:
     integrations: list[Integration]
     changes: dict[ChangeId, Change]
     receipts: dict[str, Receipt | None]
+    spent: list[SpentBudget]
+    """Budgets that are spent, and what was answered, as long as they are not over."""
+    raised: dict[SpentId, SpentBudget]
+    """Those that were raised since the last look."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -80,6 +88,9 @@ class Watch:
     _paused_tasks: set[TaskId] = field(default_factory=set[TaskId])
     _queued: dict[ChangeId, int] = field(default_factory=dict[ChangeId, int])
     """The changes that were ever queued, and the sequence number of that."""
+    _halted: bool = False
+    _raises: dict[str, float] = field(default_factory=dict[str, float])
+    """By how many dollars budgets were raised, by what their spending is added up under."""
     _known: dict[TaskId, str] = field(default_factory=dict[TaskId, str])
 
     async def check(self) -> list[str]:
@@ -120,6 +131,8 @@ class Watch:
             integrations=list(view.changes.integrations()),
             changes={change.change_id: change for change in changes},
             receipts={event.receipt: view.changes.receipt(event.receipt) for event in merged},
+            spent=list(view.brakes.spent()),
+            raised={row.spent_id: row for row in _raised(view, entries)},
         )
 
     # --- The log ---
@@ -128,6 +141,11 @@ class Watch:
         event, task_id = entry.event, entry.event.task_id
         if isinstance(event, RunPaused | RunResumed) and event.run_id is not None:
             (self._paused.add if isinstance(event, RunPaused) else self._paused.discard)(event.run_id)
+        if isinstance(event, HaltBegun | HaltLifted):
+            self._halted = isinstance(event, HaltBegun)
+        if isinstance(event, BudgetRaised):
+            row = seen.raised[event.spent_id]
+            self._raises[row.key] = self._raises.get(row.key, 0.0) + event.more
         if task_id is None:
             return []
         if isinstance(event, TaskPaused | TaskResumed):
@@ -138,6 +156,7 @@ class Watch:
             found.append(f"{event.kind} of {name} follows its end ({before})")
         if isinstance(event, AttemptStarted):
             found += self._begun(seen.tasks[task_id], seen)
+            found += self._rests(seen.tasks[task_id], seen, entry)
         if isinstance(event, ChangeQueued):
             self._queued[event.change_id] = entry.seq
         if isinstance(event, ChangeMerged):
@@ -167,6 +186,16 @@ class Watch:
             may_fail = state is TaskState.FAILED and need.spec.on_failure is OnFailure.CONTINUE
             if state not in MEETS_A_NEED and not may_fail:
                 found.append(f"{name} was begun although {need.name}, which it needs, was {state}")
+        return found
+
+    def _rests(self, task: Task, seen: _Seen, entry: Entry) -> list[str]:
+        """Look whether an attempt was begun when nobody works."""
+        found: list[str] = []
+        hours = seen.runs[task.run_id].spec.hours
+        if self._halted:
+            found.append(f"{task.name} was begun, and everything is halted")
+        if hours is not None and not opening_of(hours, entry.at).open:
+            found.append(f"{task.name} was begun at {entry.at}, outside of the working hours")
         return found
 
     def _gone(self, seen: _Seen) -> list[str]:
@@ -213,12 +242,17 @@ class Watch:
         slots = self.here.ports.settings.slots
         for run_id, run in seen.runs.items():
             budget, spent = run.spec.limits.budget.usd, seen.spend[run_id].cost_usd
+            budget = None if budget is None else budget + self._raises.get(f"run:{run_id}", 0.0)
             if budget is not None and spent >= budget + self.dearest_call * slots:
                 found.append(f"{run.spec.name} has spent {spent} of {budget}")
         for task_id, part in seen.task_spend.items():
             task = seen.tasks[task_id]
-            if task.spec.budget.usd is not None and part.cost_usd >= task.spec.budget.usd + self.dearest_call:
-                found.append(f"{task.name} has spent {part.cost_usd} of {task.spec.budget.usd}")
+            usd = task.spec.budget.usd
+            usd = None if usd is None else usd + self._raises.get(f"task:{task_id}", 0.0)
+            if usd is not None and part.cost_usd >= usd + self.dearest_call:
+                found.append(f"{task.name} has spent {part.cost_usd} of {usd}")
+        asked = Counter((row.key, row.resource) for row in seen.spent if row.state is SpentState.OPEN)
+        found += [f"a person is asked {count} times about {key}" for (key, _), count in asked.items() if count > 1]
         return found
 
     # --- The merge queue and the target ---
@@ -292,7 +326,7 @@ class Watch:
 
     async def unknown(self) -> list[str]:
         """Return the processes that no live agent stands for: right after a recovery there may be none."""
-        agents = await self.here.store.read(lambda view: list(view.agents.live()))
+        agents = await self.here.store.read(lambda view: [*view.agents.live(), *view.spares.all()])
         known = {agent.process for agent in agents}
         return [f"nobody knows the process of {found.task}" for found in self.here.host.live() if found.ref not in known]
 
@@ -317,6 +351,7 @@ class Watch:
         found += [f"{path} is left" for path in here.git.directories]
         found += [str(row) for row in await here.store.read(lambda view: view.agents.workspaces())]
         found += [str(row) for row in seen.agents]
+        found += [str(row) for row in await here.store.read(lambda view: view.spares.all())]
         found += [f"the token of {ticket.task} is still let in" for ticket in here.gateway.tickets.values()]
         found += [
             f"the work of {task.name} is held by no ref"
@@ -326,13 +361,23 @@ class Watch:
         return found
 
     def _prompts(self) -> list[str]:
-        """Look whether a conversation was told twice what it had read already."""
+        """Look whether a conversation was told twice what it had read already, or one without a task was told anything."""
         conversing = [process for process in self.here.host.processes if process.launch.stdin]
         read = Counter(prompt.prompt_id for process in conversing for prompt in process.prompts)
         for process in conversing:
             written = Counter(prompt.prompt_id for prompt in (*process.prompts, *process.unread))
             read.update({prompt_id: 1 for prompt_id, count in written.items() if count > 1})
-        return [f"the prompt {prompt_id} was sent again" for prompt_id, count in read.items() if count > 1]
+        found = [f"the prompt {prompt_id} was sent again" for prompt_id, count in read.items() if count > 1]
+        idle = [process for process in conversing if process.task == NO_TASK]
+        return found + [
+            f"a spare was told {prompt.text!r}" for process in idle for prompt in (*process.prompts, *process.unread)
+        ]
+
+
+def _raised(view: View, entries: list[Entry]) -> list[SpentBudget]:
+    ids = [entry.event.spent_id for entry in entries if isinstance(entry.event, BudgetRaised)]
+    rows = [view.brakes.get_spent(spent_id) for spent_id in ids]
+    return [row for row in rows if row is not None and row.resource is Resource.USD]
 
 
 def _attempts(task: Task, attempts: list[Attempt]) -> list[str]:

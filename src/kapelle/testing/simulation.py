@@ -28,23 +28,41 @@ from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from kapelle.core.budget import Allowance
+from kapelle.core.agent import PoolRules
+from kapelle.core.budget import Allowance, Scope, StandingBudget
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import LeadLost, StoreFailed
-from kapelle.core.ids import PromptId, RunId
+from kapelle.core.hours import WorkingHours, parse_window
+from kapelle.core.ids import RunId
 from kapelle.core.merge import DeliveryMode, MergeRules
-from kapelle.core.requests import Approve, Cancel, Pause, Reject, Resume, Retry
+from kapelle.core.pool import make_of
+from kapelle.core.requests import (
+    AnswerSpent,
+    Approve,
+    Cancel,
+    Deploy,
+    Halt,
+    Pause,
+    Reject,
+    Resume,
+    Retry,
+    Scale,
+    Unhalt,
+)
 from kapelle.core.run import RUN_TERMINAL, Limits
-from kapelle.core.steering import Freeze, HandBack, Send, StopAgent, TakeOver, Thaw
+from kapelle.core.spent import OnSpent, SpentAnswer, SpentBudget, SpentState
+from kapelle.core.steering import HandBack, Thaw
 from kapelle.core.store import View
 from kapelle.core.task import OnFailure, Priority, Task, TaskSpec, TaskState, Wait
+from kapelle.engine.spares import NO_TASK
 from kapelle.testing.factories import CODER, NOBODY, ONCE, run_spec, task
 from kapelle.testing.fakes import Flight
 from kapelle.testing.hosts import ScriptedProcess
 from kapelle.testing.invariants import KeepingWorkspaces, Watch
 from kapelle.testing.mischief import ACTS, GRIEF, LONG, PLACES, does_well, ends_at_once, fits, goes_deaf, mended
+from kapelle.testing.steerers import Steerers
 from kapelle.testing.stores import LeaderDied
 from kapelle.testing.worlds import Leader, SmallWorld, world
 
@@ -55,10 +73,14 @@ SLOTS = 3
 RUNS = 8
 TASKS = 5
 PRICE = 1.0
+SHARED = (StandingBudget(scope=Scope.PROJECT, allowance=Allowance(usd=3 * PRICE)),)
+"""What runs may spend together."""
+HOURS = WorkingHours(windows=tuple(parse_window(f"daily {hour:02d}:00-{hour:02d}:40") for hour in range(24)))
+"""Twenty minutes of rest in each hour."""
 STAGES = ("submit", "dispatch", "execute", "validate", "merge", "inbox", "report")
 
 
-class Simulation(RuleBasedStateMachine):
+class Simulation(Steerers):
     """See the module; ``here`` is the world, ``watch`` looks whether it is right."""
 
     def __init__(self) -> None:
@@ -92,7 +114,9 @@ class Simulation(RuleBasedStateMachine):
     def begin(self, data: st.DataObject) -> None:
         """Begin with one run; what a kind of agent is stays the same in a world."""
         limit = data.draw(st.sampled_from([None, 1]), label="limit")
-        self.configs = (CODER, replace(ONCE, limit=limit), NOBODY)
+        warm, most = data.draw(st.sampled_from([(0, None), (0, None), (1, None), (1, 3)]), label="pool")
+        rules = PoolRules(warm=warm, most=most, idle=timedelta(minutes=1))
+        self.configs = (replace(CODER, pool=rules), replace(ONCE, limit=limit), NOBODY)
         self.submit(data)
         self.some_rounds(3)
 
@@ -105,12 +129,17 @@ class Simulation(RuleBasedStateMachine):
         limits = Limits(
             agents=data.draw(st.sampled_from([None, None, 1]), label="agents"),
             budget=Allowance(usd=data.draw(st.sampled_from([None, None, 2 * PRICE]), label="budget")),
+            standing=data.draw(st.sampled_from([(), (), SHARED]), label="shared budget"),
+            on_spent=data.draw(st.sampled_from([OnSpent.ASK, OnSpent.ASK, OnSpent.STOP]), label="on spent"),
+            answer_within=data.draw(st.sampled_from([None, None, timedelta(minutes=20)]), label="answer within"),
             merge_returns=1,
         )
         delivery = data.draw(st.sampled_from(DeliveryMode), label="delivery")
         merge = MergeRules(batch=data.draw(st.sampled_from([1, 1, 2, 8]), label="batch"))
         name = f"run {number}"
-        spec = run_spec(*specs, name=name, limits=limits, delivery=delivery, merge=merge, configs=self.configs)
+        hours = data.draw(st.sampled_from([None, None, None, HOURS]), label="hours")
+        bounds = {"limits": limits, "hours": hours}
+        spec = run_spec(*specs, name=name, delivery=delivery, merge=merge, configs=self.configs, **bounds)
         self.runs.append(self.do(self.here.submit(spec)))
 
     def some_spec(self, data: st.DataObject, name: str, earlier: list[str]) -> TaskSpec:
@@ -151,51 +180,51 @@ class Simulation(RuleBasedStateMachine):
         else:
             self.do(self.here.ask(kind(run_id=chosen.run_id)))
 
-    @rule(data=st.data(), kind=st.sampled_from([Freeze, Thaw, StopAgent]), at_once=st.booleans(), rounds=st.integers(0, 3))
-    def somebody_steers_an_agent(
-        self, data: st.DataObject, kind: type[Freeze | Thaw | StopAgent], at_once: bool, rounds: int
-    ) -> None:
-        """Freeze an agent, let it go on, or stop it."""
-        self.some_rounds(1)
-        agents = self.do(self.here.store.read(lambda view: list(view.agents.live())))
-        if agents:
-            agent = data.draw(st.sampled_from(agents), label="agent")
-            more = {"at_once": at_once} if kind is StopAgent else {}
-            self.do(self.here.ask(kind(run_id=agent.run_id, agent_id=agent.agent_id, **more)))
-        self.some_rounds(rounds)
-
-    @rule(data=st.data(), number=st.integers(0, 10_000), rounds=st.integers(0, 2))
-    def somebody_speaks_to_an_agent(self, data: st.DataObject, number: int, rounds: int) -> None:
-        """Say something to an agent, perhaps twice under one id."""
-        agents = self.do(self.here.store.read(lambda view: list(view.agents.live())))
-        if agents:
-            agent = data.draw(st.sampled_from(agents), label="agent")
-            prompt_id = PromptId(f"said-{number}")
-            self.do(self.here.ask(Send(run_id=agent.run_id, agent_id=agent.agent_id, prompt_id=prompt_id, text="and this")))
-        self.some_rounds(rounds)
-
-    @rule(data=st.data(), back=st.booleans(), rounds=st.integers(0, 3))
-    def somebody_takes_a_conversation_over(self, data: st.DataObject, back: bool, rounds: int) -> None:
-        """Take one over, or give one back."""
-        chosen = self.some_task(data)
-        newest = self.do(self.here.store.read(lambda view: view.agents.newest(1, chosen.task_id)))
-        if back:
-            self.do(self.here.ask(HandBack(run_id=chosen.run_id, task_id=chosen.task_id)))
-        elif newest:
-            self.do(self.here.ask(TakeOver(run_id=chosen.run_id, agent_id=newest[0].agent_id)))
-        self.some_rounds(rounds)
-
-    @rule(data=st.data(), kind=st.sampled_from([Pause, Resume]))
-    def somebody_pauses_a_task(self, data: st.DataObject, kind: type[Pause | Resume]) -> None:
-        """Pause one task, or let it go on."""
-        chosen = self.some_task(data)
-        self.do(self.here.ask(kind(run_id=chosen.run_id, task_id=chosen.task_id)))
-
     @rule(data=st.data(), kind=st.sampled_from([Approve, Approve, Reject]))
     def somebody_decides(self, data: st.DataObject, kind: type[Approve | Reject]) -> None:
         """Approve or refuse."""
         chosen = self.some_task(data)
         self.do(self.here.ask(kind(run_id=chosen.run_id, task_id=chosen.task_id)))
+
+    @rule(wanted=st.sampled_from([None, 0, 1, 3]))
+    def somebody_scales(self, wanted: int | None) -> None:
+        """Want so many agents that converse, or leave it to the configuration."""
+        self.do(self.here.ask(self.scale(wanted)))
+
+    def scale(self, wanted: int | None) -> Scale:
+        """Return what asks for so many agents that converse."""
+        made = make_of(run_spec(configs=self.configs), CODER.name)
+        return Scale(project="", config=CODER.name, wanted=wanted, spec=made)
+
+    @rule(data=st.data(), rounds=st.integers(0, 3))
+    def somebody_gives_a_task_to_an_agent(self, data: st.DataObject, rounds: int) -> None:
+        """Have it go before all others."""
+        chosen = self.some_task(data)
+        config = data.draw(st.sampled_from([CODER.name, CODER.name, ONCE.name]), label="config")
+        self.do(self.here.ask(Deploy(run_id=chosen.run_id, task_id=chosen.task_id, config=config)))
+        self.some_rounds(rounds)
+
+    @rule(data=st.data(), rounds=st.integers(0, 3))
+    def a_spare_ends_by_itself(self, data: st.DataObject, rounds: int) -> None:
+        """End a program that waits for a task."""
+        waiting = [process for process in self.here.host.live() if process.task == NO_TASK]
+        if waiting:
+            data.draw(st.sampled_from(waiting), label="spare").exit(1)
+        self.some_rounds(rounds)
+
+    @rule(more=st.sampled_from([PRICE, 5 * PRICE, 0.5 * PRICE, None]), rounds=st.integers(0, 3), all_of_them=st.booleans())
+    def somebody_answers_for_the_money(self, more: float | None, rounds: int, all_of_them: bool) -> None:
+        """Raise a budget that is spent, by more or less than it takes, or let what waits for it fail."""
+        rows = self.do(self.here.store.read(spent_budgets))
+        for row in rows if all_of_them else rows[:1]:
+            self.do(self.here.ask(_answer_to(row, more)))
+        self.some_rounds(rounds)
+
+    @rule(kind=st.sampled_from([Halt, Unhalt, Unhalt]), rounds=st.integers(0, 3))
+    def somebody_turns_the_switch(self, kind: type[Halt | Unhalt], rounds: int) -> None:
+        """Halt everything, or let it go on."""
+        self.do(self.here.ask(kind(run_id=RunId(""))))
+        self.some_rounds(rounds)
 
     @rule(data=st.data(), place=st.sampled_from(LONG), rounds=st.integers(2, 4))
     def somebody_cancels_in_the_middle_of_an_act(self, data: st.DataObject, place: str, rounds: int) -> None:
@@ -350,7 +379,11 @@ class Simulation(RuleBasedStateMachine):
             if not isinstance(flight, Flight):
                 if "budget" in flight:
                     process.trouble(Trouble.BUDGET, flight)
+                elif "halted" in flight or "working hours" in flight:
+                    process.trouble(Trouble.HALTED, flight)
                 break
+            halted = self.do(self.here.store.read(lambda view: view.brakes.halt()))
+            assert halted is None or not self.rounds, "a call was let through, and everything is halted"
             if number + 1 < calls:
                 self.here.gateway.end(flight, usd=PRICE)
             else:
@@ -516,7 +549,11 @@ class Simulation(RuleBasedStateMachine):
             if process.unread:
                 process.exit(1)
         self.succeed()
-        for _ in range(40):
+        self.do(here.ask(self.scale(None)))
+        for _ in range(60):
+            self.do(here.ask(Unhalt(run_id=RunId(""))))
+            for row in self.do(here.store.read(spent_budgets)):
+                self.do(here.ask(_answer_to(row, 100 * PRICE)))
             for run_id in self.runs:
                 self.do(here.ask(Resume(run_id=run_id)))
             for found in self.do(here.store.read(all_tasks)):
@@ -536,6 +573,8 @@ class Simulation(RuleBasedStateMachine):
             self.everything_holds()
             if self.do(self.at_rest()):
                 break
+        # Those that nothing asks for any more go last.
+        self.do(self.leader.run())
         left = self.do(self.watch.left_over())
         assert not left, "\n".join(left)
 
@@ -555,6 +594,16 @@ class Simulation(RuleBasedStateMachine):
         """Say whether every run has ended."""
         overviews = await self.here.store.read(lambda view: view.runs.overviews(limit=1000))
         return all(overview.run.state in RUN_TERMINAL for overview in overviews)
+
+
+def _answer_to(row: SpentBudget, more: float | None) -> AnswerSpent:
+    said = SpentAnswer.STOP if more is None else SpentAnswer.RAISE
+    return AnswerSpent(run_id=row.run_id, spent_id=row.spent_id, answer=said, more=more or 0.0)
+
+
+def spent_budgets(view: View) -> list[SpentBudget]:
+    """Return the spent budgets that a person is asked about."""
+    return [row for row in view.brakes.spent() if row.state is SpentState.OPEN]
 
 
 async def _refused(late: Leader, stage: str) -> bool:
@@ -591,4 +640,4 @@ def simulate(kind: type[Simulation] = Simulation, *, worlds: int = 12, same: boo
     run_state_machine_as_test(kind, settings=chosen)  # pyright: ignore[reportUnknownMemberType]
 
 
-__all__ = ["PRICE", "RUNS", "SETTINGS", "SLOTS", "STAGES", "STEPS", "Simulation", "all_tasks", "simulate"]
+__all__ = ["PRICE", "RUNS", "SETTINGS", "SLOTS", "STAGES", "STEPS", "Simulation", "all_tasks", "simulate", "spent_budgets"]

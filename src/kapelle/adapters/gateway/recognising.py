@@ -12,6 +12,7 @@ from kapelle.core.trouble import (
     BUDGET_WORD,
     CREDENTIALS_WORD,
     FURTHEST,
+    HALT_WORD,
     LIMIT_WORD,
     PATIENCE,
     WORDS,
@@ -103,6 +104,8 @@ def answer_to(refusal: Refusal) -> tuple[int, str, str]:
     """Return status, kind and message with which the gateway itself refuses a call."""
     if refusal.trouble is Trouble.BUDGET:
         return BAD_REQUEST, "invalid_request_error", f"{BUDGET_WORD} {refusal.message}"
+    if refusal.trouble is Trouble.HALTED:
+        return BAD_REQUEST, "invalid_request_error", f"{HALT_WORD} {refusal.message}"
     if refusal.trouble in BAD_CREDENTIALS:
         return UNAUTHORISED, "authentication_error", f"{CREDENTIALS_WORD} {refusal.message}"
     return TOO_MANY, "rate_limit_error", f"{LIMIT_WORD} {refusal.message}"

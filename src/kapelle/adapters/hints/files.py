@@ -38,6 +38,8 @@ class FileHints:
                 yield
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.unlink(missing_ok=True)
+        # What listeners left that were killed goes with it.
+        self.ring()
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
             listener.setblocking(False)

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 FILE = FOLDER / "compiled.json"
 SOURCES = ("clauses.py", "computed.py", "rows.py", "schema.py", "statements.py")
-GROUPS = ("runs", "tasks", "history", "attempts", "agents", "pool", "accounts", "questions", "changes", "log", "usage")
+GROUPS = (
+    *("runs", "tasks", "history", "attempts", "agents", "pool", "accounts", "questions", "brakes"),
+    *("changes", "log", "usage"),
+)
 
 
 @frozen

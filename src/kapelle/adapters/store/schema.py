@@ -216,6 +216,7 @@ spares = Table(
     _time("created_at"),
     _time("ready_at", null=True),
     _time("looked_at", null=True),
+    _text("merged"),
     _text("token"),
 )
 
@@ -286,6 +287,42 @@ Index("questions_open", questions.c.asked_at, sqlite_where=text(ASKED), postgres
 Index("questions_of_call", questions.c.agent_id, questions.c.call_id)
 ALWAYS = "answer = 'always'"
 Index("questions_always", questions.c.run_id, sqlite_where=text(ALWAYS), postgresql_where=text(ALWAYS))
+
+spent = Table(
+    "spent",
+    metadata,
+    _text("spent_id", key=True),
+    _text("key"),
+    _text("resource"),
+    _text("name"),
+    _text("run_id"),
+    _text("task_id"),
+    _real("limit"),
+    _real("spent"),
+    _text("state"),
+    _real("more"),
+    _text("answered_by"),
+    _text("note"),
+    _time("asked_at"),
+    _time("deadline_at", null=True),
+    _time("settled_at", null=True),
+    _time("over_at", null=True),
+)
+NOT_OVER = "over_at IS NULL"
+Index("spent_standing", spent.c.asked_at, sqlite_where=text(NOT_OVER), postgresql_where=text(NOT_OVER))
+
+halts = Table(
+    "halts",
+    metadata,
+    _text("halt_id", key=True),
+    _text("by"),
+    _text("reason"),
+    _time("began_at"),
+    _time("lifted_at", null=True),
+    _text("lifted_by"),
+)
+OFF = "lifted_at IS NULL"
+Index("halts_standing", halts.c.began_at, sqlite_where=text(OFF), postgresql_where=text(OFF))
 
 workspaces = Table(
     "workspaces",

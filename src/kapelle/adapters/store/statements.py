@@ -34,11 +34,13 @@ from kapelle.core.account import Account
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.gate import Receipt
+from kapelle.core.halt import Halt
 from kapelle.core.merge import Change, Integration
 from kapelle.core.paths import Took
 from kapelle.core.pool import Assignment, Spare, StandingPool
 from kapelle.core.question import Question
 from kapelle.core.run import Run
+from kapelle.core.spent import SpentBudget
 from kapelle.core.store import Edge, WorkspaceRow
 from kapelle.core.task import Task
 
@@ -292,6 +294,20 @@ class QuestionStatements:
         self.like = Statement(like.order_by(questions.c.asked_at.desc(), questions.c.question_id).limit(2), dialect)
 
 
+class BrakeStatements:
+    """Spent budgets, and the off switch."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        spent, halts = schema.spent, schema.halts
+        self.rows = Mapper(SpentBudget, spent, dialect)
+        every = select(*self.rows.columns)
+        self.standing = Statement(every.where(text(schema.NOT_OVER)).order_by(spent.c.asked_at, spent.c.spent_id), dialect)
+        self.newest = Statement(every.order_by(spent.c.asked_at.desc(), spent.c.spent_id), dialect)
+        self.halt_rows = Mapper(Halt, halts, dialect)
+        off = select(*self.halt_rows.columns).where(text(schema.OFF))
+        self.halt = Statement(off.order_by(halts.c.began_at, halts.c.halt_id).limit(1), dialect)
+
+
 class ChangeStatements:
     """The merge queue."""
 
@@ -511,6 +527,11 @@ class Statements:
     def questions(self) -> QuestionStatements:
         """Questions of agents."""
         return QuestionStatements(self._dialect)
+
+    @cached_property
+    def brakes(self) -> BrakeStatements:
+        """Spent budgets, and the off switch."""
+        return BrakeStatements(self._dialect)
 
     @cached_property
     def changes(self) -> ChangeStatements:

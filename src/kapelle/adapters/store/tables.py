@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import TypeAdapter
 
+from kapelle.adapters.store.brakes import SqlBrakes
 from kapelle.adapters.store.calls import call_of, row_of
 from kapelle.adapters.store.known import Known
 from kapelle.adapters.store.pool import SqlSpares
@@ -285,6 +286,10 @@ class SqlAgents(_Part):
         given = {} if task_id is None else {"task_id": task_id}
         return self._kept.agents.load(found.run(self._at, limit=limit, **given))
 
+    def spent(self, run_id: RunId) -> dict[AgentId, Spend]:
+        rows = self._all.log.spend_by_agent.run(self._at, run_id=run_id)
+        return {AgentId(row[0]): _spend(row[1:]) for row in rows}
+
     def worked(self, run_id: RunId) -> dict[TaskId, timedelta]:
         self._kept.agents.flush()
         rows = self._all.agents.worked.run(self._at, run_id=run_id)
@@ -413,10 +418,6 @@ class SqlLedger(_Part):
         rows = self._all.log.spend_by_task.run(self._at, run_id=run_id)
         return {TaskId(row[0]): _spend(row[1:]) for row in rows}
 
-    def by_agent(self, run_id: RunId) -> dict[AgentId, Spend]:
-        rows = self._all.log.spend_by_agent.run(self._at, run_id=run_id)
-        return {AgentId(row[0]): _spend(row[1:]) for row in rows}
-
     def by_run(self) -> dict[RunId, Spend]:
         return {RunId(row[0]): _spend(row[1:]) for row in self._all.log.spend_by_run.run(self._at)}
 
@@ -520,6 +521,7 @@ class SqlView:
         self.spares = SqlSpares(connection, statements)
         self.accounts = SqlAccounts(connection, statements, kept)
         self.questions = SqlQuestions(connection, statements, kept)
+        self.brakes = SqlBrakes(connection, statements)
         self.changes = SqlChanges(connection, statements, kept)
         self.ledger = SqlLedger(connection, statements, kept)
         self.requests = SqlRequests(connection, statements, kept)

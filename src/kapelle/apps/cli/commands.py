@@ -46,6 +46,8 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Steer", "stop-all", "steering:stop_all"),
     ("Steer", "freeze", "steering:freeze"),
     ("Steer", "thaw", "steering:thaw"),
+    ("Steer", "halt", "halting:halt"),
+    ("Steer", "unhalt", "halting:unhalt"),
     ("Steer", "approve", "asking:approve"),
     ("Steer", "reject", "asking:reject"),
     ("Check", "doctor", "doctoring:doctor"),

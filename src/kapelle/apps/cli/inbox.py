@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,12 +14,24 @@ from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import out, print_json
 from kapelle.apps.cli.tables import Column, print_table
-from kapelle.apps.inbox import Item, answer_to, item_json
+from kapelle.apps.inbox import Item, Said, answer_to, item_json
 from kapelle.apps.inbox import inbox as look
 from kapelle.apps.principal import principal
 from kapelle.core.durations import format_duration
 from kapelle.core.plain_text import shown
 from kapelle.core.question import AnswerKind
+from kapelle.core.spent import SpentAnswer
+
+
+class Word(StrEnum):
+    """Whatever may be said."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    ALWAYS = "always"
+    RAISE = "raise"
+    STOP = "stop"
+
 
 INBOX = (
     Column(name="ID"),
@@ -31,23 +44,38 @@ INBOX = (
 
 
 def inbox(*, repository: Folder = None, json: Json = False) -> None:
-    """Everything that waits for you: questions of agents, approvals, protected changes, accounts, targets."""
+    """Everything that waits for you: questions of agents, spent budgets, approvals, protected changes, accounts, targets."""
     go(_inbox(repository, as_json=json))
 
 
 def answer(
     which: Annotated[str, typer.Argument(metavar="ID", help="An id of `kapelle inbox`, or enough of its beginning.")],
     said: Annotated[
-        AnswerKind,
-        typer.Argument(metavar="allow|deny|always", help="always: this, and what the same rule asks, for the rest of the run."),
+        Word,
+        typer.Argument(
+            metavar="allow|deny|always|raise|stop",
+            help="always: this, and what the same rule asks, for the rest of the run. raise, stop: of a budget that is spent.",
+        ),
     ],
+    amount: Annotated[
+        str,
+        typer.Argument(
+            metavar="[AMOUNT]",
+            help="raise: BY how much the budget is raised, on top of what it was: 5 (US dollars), 2M (tokens), 50 (model"
+            " calls), 30m (time).",
+        ),
+    ] = "",
     *,
-    reason: Annotated[str, typer.Option("--reason", help="Why; the agent is told.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why; the agent is told, and the log keeps it.")] = "",
     repository: Folder = None,
     json: Json = False,
 ) -> None:
-    """Answer something in the inbox. Only a person can: what an agent asks itself is refused."""
-    go(_answer(repository, which, said, reason, as_json=json))
+    """Answer something in the inbox. Only a person can: what an agent asks itself is refused.
+
+    A budget that is spent: `raise AMOUNT` adds to it, and what waited goes on in its conversation; after `stop` it fails.
+    """
+    meant = AnswerKind(said.value) if said.value in set(AnswerKind) else SpentAnswer(said.value)
+    go(_answer(repository, which, meant, reason, amount, as_json=json))
 
 
 async def _inbox(folder: Path | None, *, as_json: bool) -> None:
@@ -62,7 +90,12 @@ async def _inbox(folder: Path | None, *, as_json: bool) -> None:
         console.print("Nothing waits for you.")
         return
     print_items(console, items, now)
-    console.print(Text("kapelle answer ID allow|deny|always", style="dim"))
+    questions = any(item.kind == "question" for item in items)
+    budgets = any(item.kind == "budget" for item in items)
+    if questions or not budgets:
+        console.print(Text("kapelle answer ID allow|deny|always", style="dim"))
+    if budgets:
+        console.print(Text("kapelle answer ID raise AMOUNT, or stop", style="dim"))
 
 
 def print_items(console: Console, items: Sequence[Item], now: datetime) -> None:
@@ -81,16 +114,20 @@ def _row(item: Item, now: datetime) -> tuple[str | Text, ...]:
         item.what,
         item.because,
         until,
-        " ".join(kind.value for kind in item.answers),
+        " ".join(kind.value for kind in item.answers) or item.otherwise,
     )
 
 
-async def _answer(folder: Path | None, which: str, said: AnswerKind, reason: str, *, as_json: bool) -> None:
+async def _answer(folder: Path | None, which: str, said: Said, reason: str, amount: str, *, as_json: bool) -> None:
     async with compose.open_desk(configuration(folder), make=False) as desk:
-        item, body = await desk.world.store.read(lambda view: answer_to(view, which, said, reason))
+        item, body = await desk.world.store.read(lambda view: answer_to(view, which, said, reason, amount))
         await desk.ask(body, principal(desk.world.store.store_id))
     if as_json:
         print_json({"id": item.item_id, "name": item.name, "answer": said.value})
+        return
+    if isinstance(said, SpentAnswer):
+        more = f"raised by {amount}; what waited goes on" if said is SpentAnswer.RAISE else "stopped; what waited has failed"
+        out().print(shown(f"The budget of {item.name} is {more}."))
         return
     done = {AnswerKind.ALLOW: "Allowed", AnswerKind.DENY: "Denied", AnswerKind.ALWAYS: "Always allowed in this run"}[said]
     out().print(shown(f"{done}: {item.name}: {item.what}"))

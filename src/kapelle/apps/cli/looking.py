@@ -119,6 +119,9 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
             return
         console = out()
         leads = f"process {lead.holder.pid} leads (term {lead.term})" if lead is not None else "nobody leads"
+        for item in items:
+            if item.kind == "halt":
+                console.print(Text(shown(f" HALTED  {item.why}"), style="bold white on red"), soft_wrap=True)
         console.print(f"{leads} · {live}/{found.settings.slots} agents live")
         if overviews:
             _print_overviews(console, overviews, reader.clock.now())
@@ -136,6 +139,9 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
         for item in items:
             if item.kind == "question":
                 _print_asked(console, f"{item.name} asks: {item.what}", f"kapelle answer {item.item_id} allow|deny|always")
+            elif item.kind == "budget":
+                what = f"the budget of {item.name}: {item.what}"
+                _print_asked(console, what, f"kapelle answer {item.item_id} raise AMOUNT, or stop")
         for task, review in waiting:
             if review is None:
                 _print_asked(console, f"{task.name} waits for your approval", f"kapelle approve {task.task_id}")

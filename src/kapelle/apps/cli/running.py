@@ -20,6 +20,7 @@ from kapelle.apps.desk import Desk
 from kapelle.apps.inbox import inbox
 from kapelle.apps.memory import collect_less
 from kapelle.apps.views import RunReport, done_text, run_report, sandbox_text
+from kapelle.core.brake_events import BudgetAsked, BudgetRaised, BudgetStopped
 from kapelle.core.durations import format_duration
 from kapelle.core.events import AgentUsedTool, ChangeHeld, Entry, Event, TaskMoved, TaskWaited
 from kapelle.core.ids import RunId, TaskId
@@ -29,6 +30,8 @@ from kapelle.core.rule_events import QuestionAnswered, QuestionAsked, QuestionEx
 from kapelle.core.task import TERMINAL, Wait
 from kapelle.engine.leader import Stop
 
+ASKING = (QuestionAsked, QuestionAnswered, QuestionExpired, BudgetAsked, BudgetRaised, BudgetStopped)
+"""What stands above the table."""
 NARROW = 80
 """Letters of a terminal below which the live view leaves out what matters least."""
 
@@ -149,7 +152,7 @@ class Watcher:
             event = entry.event
             # How to review a change of protected files, which has a detail, is told at length.
             start = isinstance(event, TaskWaited) and event.waits_for is Wait.APPROVAL and not event.detail
-            if start or isinstance(event, QuestionAsked | QuestionAnswered | QuestionExpired):
+            if start or isinstance(event, ASKING):
                 yield from (f"{entry.at.astimezone():%H:%M:%S} {line}" for line in line_of(entry.event, self._names))
 
     def _take(self, event: Event) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from kapelle.apps.cli.steered import steered
 from kapelle.core.account_events import AccountLimited, AccountRefused, AccountRestored
 from kapelle.core.batch_events import BatchBroke, BatchTried, CheckFlaked
+from kapelle.core.brake_events import BudgetAsked, BudgetRaised, BudgetStopped, BudgetWithdrawn, HaltBegun, HaltLifted
 from kapelle.core.budget import Resource, amount_told
 from kapelle.core.events import (
     AgentAnswered,
@@ -123,6 +124,27 @@ def _of_budget(event: BudgetReached | BudgetWarned) -> str:
     return f"{share}the budget of {event.budget} is spent ({told})"
 
 
+def _braked(event: BudgetAsked | BudgetRaised | BudgetStopped | BudgetWithdrawn | HaltBegun | HaltLifted) -> str:
+    match event:
+        case BudgetAsked(spent_id=spent_id, budget=budget, deadline_at=until):
+            otherwise = f"; without an answer until {until.astimezone():%a %H:%M:%S}: stop" if until is not None else ""
+            return f"all under the budget of {budget} waits for you: kapelle answer {spent_id} raise AMOUNT, or stop{otherwise}"
+        case BudgetRaised(budget=budget, principal=principal, more=more, limit=limit, reason=reason):
+            resource = Resource(event.resource)
+            by = f"by {amount_told(resource, more)}, to {amount_told(resource, limit)}"
+            return f"{principal} raised the budget of {budget} {by}" + (f": {_first(reason)}" if reason else "")
+        case BudgetStopped(budget=budget, principal=principal, tasks=tasks, reason=reason):
+            who = f"{principal} said stop" if principal else "nobody answered in time"
+            why = f": {_first(reason)}" if reason else ""
+            return f"the budget of {budget} stays spent, {who}{why}; {tasks} waiting {'task' if tasks == 1 else 'tasks'} failed"
+        case BudgetWithdrawn(budget=budget):
+            return f"nobody is asked about the budget of {budget} any more: it begins anew, or what spent under it has ended"
+        case HaltBegun(principal=principal, reason=reason):
+            return f"{principal} halted everything: kapelle unhalt" + (f" ({_first(reason)})" if reason else "")
+        case HaltLifted(principal=principal, reason=reason):
+            return f"{principal} lets everything go on" + (f" ({_first(reason)})" if reason else "")
+
+
 def _ruled(event: Event) -> str | None:
     match event:
         case QuestionAsked(question_id=question_id, tool=tool, what=what, reason=reason, default=default, deadline_at=until):
@@ -147,6 +169,8 @@ def _ruled(event: Event) -> str | None:
             return f"  {what_was_refused(event.host, event.port, event.reason, event.times)}"
         case LimitMet(reason=reason):
             return f"met a limit: {_first(reason)}"
+        case BudgetAsked() | BudgetRaised() | BudgetStopped() | BudgetWithdrawn() | HaltBegun() | HaltLifted():
+            return _braked(event)
         case _:
             return steered(event) or _proven(event)
 

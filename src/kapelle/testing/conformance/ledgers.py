@@ -74,7 +74,7 @@ class LedgerSuite(StoreTests):
             for name, usd in (("g-a", 1.0), ("g-b", 2.0), ("g-a", 4.0))
         ]
         await led.do(lambda tx: tx.ledger.add([*ours, a_call(an_attempt(a_task(a_run())))], NOON))
-        spent = await led.read(lambda view: view.ledger.by_agent(attempt.run_id))
+        spent = await led.read(lambda view: view.agents.spent(attempt.run_id))
         assert {name: (spend.cost_usd, spend.calls) for name, spend in spent.items()} == {"g-a": (5.0, 2), "g-b": (2.0, 1)}
 
     async def test_a_call_on_its_way_counts_when_it_has_ended(self, led: Led) -> None:

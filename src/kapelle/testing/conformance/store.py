@@ -1,5 +1,6 @@
 """The suite of the store's port: ``core.store.Store``."""
 
+from kapelle.testing.conformance.brakes import BrakeSuite
 from kapelle.testing.conformance.ledgers import LedgerSuite
 from kapelle.testing.conformance.pools import PoolSuite
 from kapelle.testing.conformance.queries import DueSuite, FindSuite, RunSuite, TaskSuite, WorkSuite
@@ -15,6 +16,7 @@ class StoreSuite(
     TableSuite,
     LedgerSuite,
     QuestionSuite,
+    BrakeSuite,
     PoolSuite,
     DueSuite,
     TaskSuite,

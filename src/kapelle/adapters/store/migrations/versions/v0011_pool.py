@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("ready_at", sa.BigInteger()),
         sa.Column("looked_at", sa.BigInteger()),
+        sa.Column("merged", sa.Text(), nullable=False),
         sa.Column("token", sa.Text(), nullable=False),
     )
     op.create_table(
