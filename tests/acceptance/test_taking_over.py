@@ -105,6 +105,8 @@ def test_a_person_takes_over_and_hands_back(leader: tuple[Place, "Popen[str]"], 
     assert "handed back by person:" in told
     assert place.git("show", "main:hello.txt") == "hello from a person\nhello from the agent"
     keep("5-the-run", place.run("logs", "greet").out.rstrip())
+    # Its agent is on its way out until the leader has ended.
+    assert process.wait(timeout=60) == 0
     # What was spent on the person's screen is counted like everything else.
     agents = place.run("agents", "--all", "--json").json
     assert [(entry["by_hand"], entry["model_calls"] > 0) for entry in agents] == [(False, True), (True, True), (False, True)]
@@ -139,6 +141,7 @@ def test_it_can_be_handed_back_from_elsewhere(leader: tuple[Place, "Popen[str]"]
         mine.until("Handed greet back.")
     until(process, "run completed")
     assert place.git("show", "main:hello.txt") == "hello from the agent"
+    assert process.wait(timeout=60) == 0
     nothing_left(place)
 
 
