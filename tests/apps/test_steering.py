@@ -73,13 +73,17 @@ def test_a_paused_run_begins_nothing_until_it_is_resumed(place: Place) -> None:
     assert place.run("show", run_id, "--json").json["state"] == "completed"
 
 
-def test_a_task_cannot_be_paused_and_that_is_said(place: Place) -> None:
-    submit(place, "tasks: {one: {prompt: 'true'}}\n")
-
-    answer = place.run("pause", "one")
-
-    assert answer.code == 2
-    assert "kapelle pause r-" in answer.err
+def test_a_paused_task_begins_nothing_until_it_is_resumed(place: Place) -> None:
+    run_id = submit(place, "tasks: {one: {prompt: 'true'}, two: {prompt: 'true'}}\n")
+    assert place.run("pause", "one").out.startswith("Paused one (t-")
+    leader = place.start("resume")
+    until(leader, "two: completed")
+    assert place.run("show", "one", "--json").json["waits_for"] == "paused"
+    again = place.run("resume", "one")
+    assert (again.code, again.out[:11]) == (0, "Resumed one")
+    assert leader.wait(timeout=60) == 0
+    leader.communicate()
+    assert place.run("show", run_id, "--json").json["state"] == "completed"
 
 
 def test_cancelling_ends_a_run_or_one_task_of_it(place: Place) -> None:

@@ -17,6 +17,7 @@ from kapelle.core import (
     pool_events,
     rule_events,
     secret_events,
+    steering_events,
 )
 from kapelle.core.events import KINDS, MOVED, Event, TaskMoved
 from kapelle.core.task import TASK_TRANSITIONS, TaskState
@@ -33,6 +34,7 @@ CLASSES = [
         pool_events,
         rule_events,
         secret_events,
+        steering_events,
     )
     for value in vars(module).values()
     if inspect.isclass(value) and issubclass(value, Event) and value is not Event and value.__module__ == module.__name__

@@ -1,6 +1,7 @@
 """Composing: the only file that picks adapters. Built-in ones come in by the same door as plug-ins: entry points."""
 
 import socket
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -16,8 +17,8 @@ from kapelle.core.containers import ImagePolicy
 from kapelle.core.errors import NotPossibleNow, ProgramMissing, UsageError
 from kapelle.core.evaluating import Evaluator
 from kapelle.core.git import Repositories
-from kapelle.core.ids import make_id
-from kapelle.core.ports import Driver, Host, Sandbox
+from kapelle.core.ids import AgentId, make_id
+from kapelle.core.ports import Driver, Host, Launch, Sandbox
 
 # Adapters are imported where they are composed: a command that opens no store does not wait for SQL and HTTP to load.
 if TYPE_CHECKING:
@@ -255,6 +256,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
     from kapelle.adapters.system import processes
     from kapelle.adapters.system.files import many_files
     from kapelle.adapters.system.git import Locks
+    from kapelle.adapters.terminals.tmux import Tmux
     from kapelle.adapters.wardens.sockets import SocketWarden
     from kapelle.adapters.workspaces.repositories import GitRepositories
     from kapelle.adapters.workspaces.worktrees import GitWorkspaces
@@ -297,6 +299,7 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
             secrets=vault,
             hints=FileHints(home / "hints"),
             evaluator=evaluator,
+            terminal=Tmux(lambda agent_id: _transcript(agent_id, home, configuration)),
             folders=Folders(root=str(home)),
             settings=EngineSettings(
                 slots=configuration.settings.slots,
@@ -322,6 +325,16 @@ async def _desk_in(home: Path, configuration: Configuration) -> "AsyncGenerator[
     finally:
         evaluator.close()
         await store.close()
+
+
+def _transcript(agent_id: AgentId, home: Path, configuration: Configuration) -> Launch:
+    """Return what shows in a terminal what an agent says, and says to it what is typed there."""
+    kept = {name: configuration.environment[name] for name in ("PATH", "LANG", "HOME") if name in configuration.environment}
+    return Launch(
+        argv=(sys.executable, "-m", "kapelle", "attach", agent_id, "--transcript", "--write"),
+        cwd=str(home),
+        env=tuple({**kept, "KAPELLE_HOME": str(home), "TERM": "screen-256color"}.items()),
+    )
 
 
 def agent_above(store_id: str) -> str | None:

@@ -31,6 +31,7 @@ from kapelle.core.store import Lead
 from kapelle.engine.accounts import mark
 from kapelle.engine.reaping import strays
 from kapelle.engine.secrets import sweep
+from kapelle.engine.showing import left_over
 
 OLDEST_GIT = (2, 38)
 LITTLE, TOO_LITTLE = 5 * 10**9, 500 * 10**6
@@ -399,7 +400,7 @@ async def _store(configuration: Configuration, machine: Machine, desk: Desk, *, 
             told += f" (git works in it after `{repair}`, once that repository is at hand)"
         yield Finding(area="orphans", standing=Standing.PROBLEM, what=told, remedy=remedy, mended=gone)
     if not before:
-        yield Finding(area="orphans", standing=Standing.OK, what="no process and no workspace without an owner")
+        yield Finding(area="orphans", standing=Standing.OK, what="no process, no terminal and no workspace without an owner")
 
 
 async def _orphans(desk: Desk) -> dict[str, str]:
@@ -416,5 +417,6 @@ async def _orphans(desk: Desk) -> dict[str, str]:
         **{name: f"secrets of {name}, which is gone, are in the vault" for name in unowned},
         **{f"{name} {key}": f"the sandbox {name} holds something for {key}, which is over" for name, key in made},
         **{str(found.pid): f"process {found.pid} carries this store's id and belongs to no agent" for found in processes},
+        **{name: f"a terminal shows the agent {name}, which is gone" for name in await left_over(world)},
         **{path: f"{path} is a workspace that belongs to no task" for path in present},
     }

@@ -548,6 +548,7 @@ class Agent(Isolated):
     capabilities: list[str] = Field(default_factory=list, description="What it can do: tasks may require it.")
     tools: Tools = Field(default_factory=Tools)
     permission_mode: str | None = None
+    terminal: Literal["tmux"] | None = Field(default=None, description="A session for each agent, in which people see it.")
     max_turns: int | None = Field(default=None, ge=1)
     function: str | None = Field(default=None, description="For `program: python`: package.module:function.")
     rules: Rules | None = Field(default=None, description="Command rules; default: those of the whole file.")

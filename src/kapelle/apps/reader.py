@@ -4,10 +4,10 @@ from asyncio import Event, timeout
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from kapelle.core.agent import Agent, ProcessRef
+from kapelle.core.agent import Agent, AgentState, ProcessRef
 from kapelle.core.errors import Ambiguous, NotFound
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import AgentId, RunId
+from kapelle.core.ids import RunId
 from kapelle.core.ports import Clock
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.store import Lead, Led, Readable, View
@@ -30,6 +30,7 @@ class Found:
 
     run: Run
     task: Task | None = None
+    agent: Agent | None = None
 
 
 class Reader:
@@ -56,17 +57,16 @@ class Reader:
         """Say whether there is nothing to wait for any more: each run has ended, or its target must be cleared by a person."""
         return await self.store.read(lambda view: all(_at_rest(view, view.runs.get(run_id)) for run_id in run_ids))
 
-    async def find(self, word: str, *, agents: bool = False) -> Found:
+    async def find(self, word: str) -> Found:
         """Return the run or task that *word* stands for: its id or the beginning of it, or its name.
 
-        The name of a task means that of the newest run that has it; the name of a run means that run when no other has it. With
-        *agents*, the whole id of an agent stands for the task that it works or worked on.
+        The name of a task means that of the newest run that has it; the name of a run means that run when no other has it.
 
         Raises:
             NotFound: nothing does.
             Ambiguous: more than one thing does.
         """
-        return await self.store.read(lambda view: (_task_of(view, word) if agents else None) or _find(view, word))
+        return await self.store.read(lambda view: find(view, word))
 
     async def find_run(self, word: str) -> Found:
         """Return what *word* stands for where a run is wanted: see ``find``, but what a run is called goes first.
@@ -75,7 +75,7 @@ class Reader:
             NotFound: nothing does.
             Ambiguous: more than one thing does.
         """
-        return await self.store.read(lambda view: _run_named(view, word) or _find(view, word))
+        return await self.store.read(lambda view: _run_named(view, word) or find(view, word))
 
     async def events(
         self, after: int = 0, run_id: RunId | None = None, *, over: Callable[[View], bool] = lambda _: False
@@ -99,6 +99,9 @@ class Reader:
 
 def has_ended(view: View, found: Found) -> bool:
     """Say whether nothing more will happen to what was found."""
+    if found.agent is not None:
+        agent = view.agents.get(found.agent.agent_id)
+        return agent is None or agent.state is AgentState.STOPPED
     if found.task is None:
         run = view.runs.get(found.run.run_id)
         return run is None or run.state in RUN_TERMINAL
@@ -119,15 +122,14 @@ def _at_rest(view: View, run: Run | None) -> bool:
     return integration is not None and bool(integration.held_up)
 
 
-def _task_of(view: View, word: str) -> Found | None:
-    """Return the task of the agent whose id *word* is, or None."""
-    agent = view.agents.get(AgentId(word)) if word.startswith("g-") else None
-    run = view.runs.get(agent.run_id) if agent is not None else None
-    return Found(run=run, task=view.tasks.get(agent.task_id)) if agent is not None and run is not None else None
+def find(view: View, word: str) -> Found:
+    """Return the run or task that *word* stands for: see ``Reader.find``.
 
-
-def _find(view: View, word: str) -> Found:
-    """Names go first: a short one may well be the beginning of somebody's id, which nobody means."""
+    Raises:
+        NotFound: nothing does.
+        Ambiguous: more than one thing does.
+    """
+    # Names go first: a short one may well be the beginning of somebody's id, which nobody means.
     if not word.startswith(("r-", "t-")):
         for overview in view.runs.overviews():
             named = [task for task in view.tasks.find(word, overview.run.run_id) if task.name == word]

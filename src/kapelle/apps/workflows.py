@@ -164,6 +164,7 @@ def _agent_config(name: str, agent: models.Agent, prompt: str, sandbox: str) -> 
         permission_mode=agent.permission_mode,
         max_turns=agent.max_turns,
         function=agent.function,
+        terminal=agent.terminal or "",
         sandbox=sandbox,
         env=tuple(agent.env.items()),
         limit=agent.limit,

@@ -61,6 +61,8 @@ class AgentConfig:
     max_turns: int | None = None
     function: str | None = None
     """For ``program: python``: the entry point of the function, ``package.module:function``."""
+    terminal: str = ""
+    """``tmux``: each of its agents has a session in which people see what it says; empty: none has."""
     sandbox: str = "process"
     isolation: Isolation = Isolation()
     """What is asked of the sandbox."""
@@ -137,6 +139,14 @@ class Agent:
     deadline_at: datetime
     created_at: datetime
     stopped_at: datetime | None = None
+    frozen_by: str = ""
+    """Who wants it to stand still; empty when nobody does."""
+    frozen_at: datetime | None = None
+    """Since when it stands still for that."""
+    by_hand: bool = False
+    """Whether a person works with its program's own screen, in the engine's place."""
+    ends_at: datetime | None = None
+    """When it is ended in the middle of its turn, if it must be: a person has stopped it."""
     token: str = field(default="", repr=False)
     """The agent's own token at the model gateway: worth nothing anywhere else."""
 

@@ -33,6 +33,8 @@ class Outcome(StrEnum):
     CONTEXT_OVERFLOW = "context_overflow"
     CANCELLED = "cancelled"
     REJECTED = "rejected"
+    STOPPED = "stopped"
+    """A person ended its agent, whose program cannot go on with what it had begun."""
 
 
 # Outcomes after which trying again can help and which use up one of the task's attempts.
@@ -49,7 +51,7 @@ COUNTS = frozenset(
     }
 )
 # Outcomes that are nobody's fault: the task tries again later without losing an attempt.
-TRIES_AGAIN_FREELY = frozenset({Outcome.LIMITED, Outcome.CREDENTIALS, Outcome.UNREACHABLE})
+TRIES_AGAIN_FREELY = frozenset({Outcome.LIMITED, Outcome.CREDENTIALS, Outcome.UNREACHABLE, Outcome.STOPPED})
 
 
 @frozen
@@ -88,6 +90,8 @@ class Attempt:
     started_at: datetime
     ended_at: datetime | None = None
     outcome: Outcome | None = None
+    held_by: str = ""
+    """Who has taken its conversation over; empty while the engine leads it."""
 
 
 class PromptState(StrEnum):
@@ -111,6 +115,8 @@ class PromptRecord:
     state: PromptState = PromptState.PENDING
     aside: bool = False
     """Whether it is said while a turn goes on: its agent reads it when it comes to it, in that turn or the next."""
+    sender: str = ""
+    """Who wrote it, when that was a person and not Kapelle."""
 
 
 def next_to_send(prompts: Sequence[PromptRecord], *, adopted: bool = False) -> PromptRecord | None:

@@ -16,6 +16,7 @@ from kapelle.core import (
     pool_events,
     rule_events,
     secret_events,
+    steering_events,
 )
 from kapelle.core.budget import Usage
 from kapelle.core.event import Event
@@ -340,6 +341,8 @@ class PromptSent(Event):
     prompt_id: str
     round: int
     text: str
+    sender: str = ""
+    """The person who wrote it; empty when it is Kapelle's."""
 
 
 @frozen
@@ -571,7 +574,7 @@ def _kinds() -> dict[str, type[Event]]:
     # Not by __subclasses__: with slots=True a dataclass is made anew, and the first one still counts as a subclass.
     further = (
         *(account_events, batch_events, brake_events, isolation_events),
-        *(liveness_events, pool_events, rule_events, secret_events),
+        *(liveness_events, pool_events, rule_events, secret_events, steering_events),
     )
     values = (*globals().values(), *(value for module in further for value in vars(module).values()))
     classes = [value for value in values if isinstance(value, type) and issubclass(value, Event)]

@@ -170,6 +170,8 @@ class SandboxCapabilities:
     """What it can hold."""
     held_by: str = ""
     """What holds the limits of memory, processors and processes, in words for people."""
+    screens: bool = False
+    """A program with a screen of its own works inside: it gets the terminal that it is started in."""
     images: bool = False
     """Whether programs can come from an image."""
     by: str = ""

@@ -50,6 +50,23 @@ class Chance(Protocol):
 
 
 @frozen
+class Screen:
+    """The screen of a program: it runs in a terminal, and what happens on it is told by files. Nobody ever reads the screen."""
+
+    name: str
+    """Of the session, for people."""
+    told: str
+    """The directory in which the program's hooks leave a file for each thing that happens; it need not be there yet."""
+    conversation: str
+    """Where the program writes its conversation down: a directory, and below it somewhere ``conversation_file``."""
+    conversation_file: str
+    resumed: bool = False
+    """Whether the conversation was begun before."""
+    by_hand: bool = False
+    """A person alone works there: it ends when that person has left."""
+
+
+@frozen
 class Launch:
     """A process to start, as the driver wants it, as the sandbox changed it, as the host starts it."""
 
@@ -73,6 +90,8 @@ class Launch:
     """A program that looks on from outside, with the pid of the process as its last argument."""
     programs: tuple[str, ...] = ()
     """Other programs that it starts and that may not be on its PATH: a sandbox shows them as well."""
+    screen: Screen | None = None
+    """For a program with a screen of its own: it is started in a terminal."""
     hide: str = ""
     """A directory whose files hold values that are cut out of everything the process says; empty for none."""
 
@@ -204,6 +223,14 @@ class Host(Protocol):
 
     async def end(self, process: ProcessRef, folder: str, *, grace: timedelta) -> Ended:
         """Ask the process to end, then end it and its whole group by force; also when it was started by an earlier leader."""
+        ...
+
+    async def stop_clock(self, folder: str) -> None:
+        """Let the time limit of the process in *folder* stand still, also with nobody leading; no effect when it does."""
+        ...
+
+    async def start_clock(self, folder: str) -> None:
+        """Let it go on: the process has as much time left as when it was stopped; no effect when it goes on already."""
         ...
 
     async def run(self, launch: Launch, output_path: str, on_output: Callable[[str], None] | None = None) -> CommandResult:
@@ -346,6 +373,10 @@ class DriverCapabilities:
     """What its tools are called that are known; there may be others."""
     writers: frozenset[str] = frozenset()
     """Those of them that change files."""
+    screen: bool = False
+    """A person can take its conversation over, on its program's own screen (``core.terminals.ScreenDriver``)."""
+    always_screen: bool = False
+    """Its program always runs on its own screen, in a terminal."""
     least_memory: int = 0
     """Bytes that its program needs by itself."""
 

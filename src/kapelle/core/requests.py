@@ -7,6 +7,7 @@ from kapelle.core.ids import QuestionId, RequestId, RunId, SpentId, TaskId
 from kapelle.core.question import AnswerKind
 from kapelle.core.run import RunSpec
 from kapelle.core.spent import SpentAnswer
+from kapelle.core.steering import Steering
 
 
 @frozen
@@ -27,16 +28,18 @@ class Cancel:
 
 @frozen
 class Pause:
-    """Start no new attempts of a run."""
+    """Start no new attempts of a run, or of one task of it."""
 
     run_id: RunId
+    task_id: TaskId | None = None
 
 
 @frozen
 class Resume:
-    """Let a paused run go on."""
+    """Let a paused run go on, with all tasks of it that are paused, or one task."""
 
     run_id: RunId
+    task_id: TaskId | None = None
 
 
 @frozen
@@ -142,7 +145,22 @@ class Unreadable:
     run_id: RunId
 
 
-Body = Submit | Cancel | Pause | Resume | Approve | Reject | Answer | AnswerSpent | Halt | Unhalt | Retry | Scale | Deploy
+Body = (
+    Submit
+    | Cancel
+    | Pause
+    | Resume
+    | Approve
+    | Reject
+    | Answer
+    | AnswerSpent
+    | Halt
+    | Unhalt
+    | Retry
+    | Scale
+    | Deploy
+    | Steering
+)
 
 
 @frozen

@@ -6,11 +6,12 @@ again after a crash before its commit, so it does nothing but read, decide and w
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
+from kapelle.core.agent_finding import AgentFinding
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.brakes import BrakeTable
 from kapelle.core.budget import Grouping, Spend, Used
@@ -227,7 +228,7 @@ class AttemptTable(Protocol):
         ...
 
 
-class AgentTable(Protocol):
+class AgentTable(AgentFinding, Protocol):
     """Live agents and the workspaces they work in."""
 
     def put(self, agent: Agent) -> None:
@@ -240,10 +241,6 @@ class AgentTable(Protocol):
 
     def live(self) -> Sequence[Agent]:
         """Return the agents that are not stopped."""
-        ...
-
-    def worked(self, run_id: RunId) -> dict[TaskId, timedelta]:
-        """Return for how long agents were there for each task of a run, those apart that are live."""
         ...
 
     def put_workspace(self, workspace: WorkspaceRow) -> None:

@@ -59,6 +59,7 @@ class Wait(StrEnum):
     CREDENTIALS = "credentials"
     PAUSED = "paused"
     SCHEDULE = "schedule"
+    PERSON = "person"
 
 
 class Priority(StrEnum):
@@ -197,6 +198,8 @@ class Task:
     commit: str | None = None
     """The commit on the target (or its integration ref) that holds the change."""
     retry_of: TaskId | None = None
+    paused: bool = False
+    """Whether a person has paused this very task."""
 
     @property
     def name(self) -> str:

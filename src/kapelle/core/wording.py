@@ -139,6 +139,14 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(few)} and {more} more" if more > 0 else ", ".join(few)
 
 
+def handed_back() -> str:
+    """Return what an agent is told when a person has worked in its conversation."""
+    return (
+        "A person had taken this conversation over, and has left. What was said and changed meanwhile holds. Go on with your"
+        " task from where it stands now, and end your turn as you would have."
+    )
+
+
 def go_on(limit: str = "") -> str:
     """Return the prompt that lets a conversation go on after its program was cut off; *limit* is what it was cut off for."""
     yours = re.sub(r"\bit\b", "you", limit)

@@ -1,25 +1,31 @@
 """The deploy act: a workspace, its set-up, and the agent's process, in this order; each step may be repeated."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt
 from kapelle.core.conversation import Prompt
-from kapelle.core.errors import WorkspaceFailed
+from kapelle.core.errors import HostFailed, WorkspaceFailed
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Ticket
 from kapelle.core.git import WorkspaceOrder
 from kapelle.core.isolation import Mount, MountKind
 from kapelle.core.merge import Integration, undelivered
-from kapelle.core.ports import AgentOrder, Driver, Launch, ModelAccess
+from kapelle.core.ports import AgentOrder, Codec, Driver, Launch, ModelAccess
 from kapelle.core.run import Run
 from kapelle.core.store import WorkspaceRow
 from kapelle.core.task import Task
+from kapelle.core.terminals import ScreenDriver
 from kapelle.engine.boxing import Box, boxed, run_boxed, sandbox_of
 from kapelle.engine.rooms import port_names
 from kapelle.engine.secrets import hand_over, hiding
 from kapelle.engine.warden import Watched
 from kapelle.engine.world import World
+
+BY_HAND = timedelta(days=1)
+"""How long a person may keep a conversation."""
+SCREENS = "Use `sandbox: process` or `sandbox: bubblewrap` for it."
 
 
 @frozen
@@ -86,7 +92,8 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
     config = order.run.spec.config(order.attempt.config)
     apart = sandbox_of(world, config.sandbox).capabilities.files
     outfit = await hand_over(world, config, order.attempt.attempt_id, order.agent.agent_id, boxed=apart)
-    launch = order.driver.launch(
+    launch = launch_of(
+        order,
         AgentOrder(
             agent_id=order.agent.agent_id,
             config=config,
@@ -105,12 +112,35 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
             env=(*environment(world, order.run, order.task, order.workspace), *outfit.env),
             memory=outfit.memory,
             mcp_config=outfit.mcp_config,
-        )
+        ),
     )
     box = box_of(order, home)
     wrapped = await boxed(world, replace(box, mounts=(*box.mounts, *outfit.mounts)), launch)
+    if wrapped.screen is not None:
+        # Outside of the sandbox: whoever attaches to a terminal does what its server says.
+        if not sandbox_of(world, config.sandbox).capabilities.screens:
+            raise HostFailed(
+                f"a program with a screen of its own cannot be started in the sandbox {config.sandbox}", remedy=SCREENS
+            )
+        wrapped = world.terminal.hosted(wrapped, order.agent.folder)
     process = await world.host.start(replace(wrapped, hide=outfit.hide), order.agent.folder)
     return Deployed(process=process, base=base, changed=changed, folder=order.agent.folder)
+
+
+def launch_of(order: Deployment, asked: AgentOrder) -> Launch:
+    """Return how the agent's program is started: as its driver does it, or with its own screen, for a person."""
+    if not order.agent.by_hand:
+        return order.driver.launch(asked)
+    if not isinstance(order.driver, ScreenDriver):
+        raise HostFailed(f"the program of {order.attempt.config} has no screen that a person could take over")
+    return replace(order.driver.screen(asked, by_hand=True), limit=BY_HAND)
+
+
+def codec_of(order: Deployment) -> Codec:
+    """Return the codec of what the agent's program says."""
+    if order.agent.by_hand and isinstance(order.driver, ScreenDriver):
+        return order.driver.screen_codec()
+    return order.driver.codec()
 
 
 def _own_budget(order: Deployment) -> float | None:

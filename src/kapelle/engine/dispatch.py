@@ -17,7 +17,7 @@ from kapelle.core.pool import Spare, SpareState, fit_of, make_of, suits
 from kapelle.core.ports import Measure
 from kapelle.core.run import Run
 from kapelle.core.store import Tx
-from kapelle.core.task import Failure, Task, TaskState, advance
+from kapelle.core.task import Failure, Task, TaskState, Wait, advance
 from kapelle.core.template import is_plain, plain
 from kapelle.engine.accounts import Accounts
 from kapelle.engine.demands import Around, Reckoning
@@ -110,7 +110,10 @@ class DispatchStage:
             self._do_at_once(tx, candidate.task, placement)
             return
         if candidate.attempt is not None:
-            wait(tx, candidate.task, None)
+            if candidate.attempt.held_by:
+                wait(tx, candidate.task, Wait.PERSON, candidate.task.detail)
+            else:
+                wait(tx, candidate.task, None)
             self._count_start(tx, candidate, candidate.attempt)
             self._deploy(tx, placement.host, candidate.task, candidate.attempt)
             return
@@ -207,6 +210,7 @@ class DispatchStage:
                 deadline_at=tx.now + task.spec.timeout,
                 created_at=tx.now,
                 token=token,
+                by_hand=bool(attempt.held_by),
             )
         )
 

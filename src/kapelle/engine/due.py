@@ -15,12 +15,13 @@ from kapelle.core.ids import RunId
 from kapelle.core.placing import Tally
 from kapelle.core.run import Run
 from kapelle.core.store import Tx
-from kapelle.core.task import TERMINAL, Failure, Task, TaskState
+from kapelle.core.task import TERMINAL, Failure, Task, TaskState, Wait
 from kapelle.engine.demands import Reckoning
 from kapelle.engine.ending import finish, run_of, wait
 from kapelle.engine.holds import Brakes, hold_of
 from kapelle.engine.scope import scope_of
 from kapelle.engine.spending import Spending
+from kapelle.engine.steering import LIFTED
 from kapelle.engine.world import World
 
 
@@ -85,6 +86,9 @@ class DueTasks:
                 continue
             if task.due_at is not None and task.due_at > tx.now:
                 wake = task.due_at if wake is None else min(wake, task.due_at)
+                continue
+            if task.paused:
+                wait(tx, task, Wait.PAUSED, LIFTED.format(task.name))
                 continue
             run = reckoning.run(task.run_id) or run_of(tx, task)
             if not self._free(tx, task, run, (attempt.config,), reckoning):

@@ -91,10 +91,19 @@ def finish(tx: Tx, task: Task, to: TaskState, *, failure: Failure | None = None,
 
 def _met(tx: Tx, task: Task) -> None:
     unmet = max(task.unmet - 1, 0)
-    waits = Wait.NEEDS if unmet else (Wait.APPROVAL if task.spec.approval and not task.approved else None)
+    waits = begins_after(replace(task, unmet=unmet))
     tx.tasks.put(replace(task, unmet=unmet, waits_for=waits))
     if waits is not task.waits_for:
         tx.log(TaskWaited(run_id=task.run_id, task_id=task.task_id, waits_for=waits))
+
+
+def begins_after(task: Task) -> Wait | None:
+    """Return what a task that has no attempt waits for, other than its turn."""
+    if task.unmet:
+        return Wait.NEEDS
+    if task.spec.approval and not task.approved:
+        return Wait.APPROVAL
+    return Wait.PAUSED if task.paused else None
 
 
 def _withdraw(tx: Tx, task: Task) -> None:
@@ -155,7 +164,13 @@ def give_up_attempt(
     due_at = tx.now + delay(task.spec.retry, max(counted, 1), chance)
     moved = advance(task, TaskState.PENDING, tx.now)
     waiting = replace(
-        moved, attempts=max(counted, 0), due_at=due_at, waits_for=Wait.RETRY, detail=message, attempt_id=None, round=0
+        moved,
+        attempts=max(counted, 0),
+        due_at=due_at,
+        waits_for=Wait.PAUSED if task.paused else Wait.RETRY,
+        detail=message,
+        attempt_id=None,
+        round=0,
     )
     tx.tasks.put(waiting)
     tx.log(moved_event(waiting, task.state, f"{outcome.value}: {message}"))

@@ -29,16 +29,20 @@ from kapelle.core.wording import go_on, hand_over
 from kapelle.engine.accounts import Accounts, waits
 from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.boxing import cleared, met, way_of
-from kapelle.engine.deploy import Deployed, Deployment, box_of
+from kapelle.engine.deploy import Deployed, Deployment, box_of, codec_of
 from kapelle.engine.ending import give_up_attempt, move, run_of, wait
+from kapelle.engine.handing import give_back
 from kapelle.engine.holds import Brakes, brakes_of, its_purse
 from kapelle.engine.meter import EngineMeter, write_down
 from kapelle.engine.pulse import Pulse
 from kapelle.engine.purses import Purse, task_key
 from kapelle.engine.rooms import workspace_for
 from kapelle.engine.secrets import revoke, take_back
+from kapelle.engine.showing import has_session, show
 from kapelle.engine.spares import take_on
 from kapelle.engine.spending import Spending
+from kapelle.engine.steering import write_frozen, write_thawed
+from kapelle.engine.stillness import freeze, thaw
 from kapelle.engine.tickets import model_access, ticket_of
 from kapelle.engine.turns import Turns
 from kapelle.engine.warden import EngineWarden, watched
@@ -56,6 +60,9 @@ class _Orders:
     watch: tuple[Deployment, ...] = ()
     send: tuple[tuple[Agent, Driver, PromptRecord], ...] = ()
     stop: tuple[tuple[Agent, Driver], ...] = ()
+    show: tuple[Agent, ...] = ()
+    freeze: tuple[AgentId, ...] = ()
+    thaw: tuple[AgentId, ...] = ()
 
 
 class ExecuteStage:
@@ -88,6 +95,10 @@ class ExecuteStage:
         self._brakes = Brakes(now=world.clock.now())
         """What else keeps agents from working, in that transaction."""
         self._codecs: dict[AgentId, Codec] = {}
+        self._shown: set[AgentId] = set()
+        """Whose sessions this leader has opened, or tried to."""
+        self._ends_at: datetime | None = None
+        """When the next agent that a person has stopped is ended in the middle of its turn."""
 
     def leave(self) -> None:
         """Begin nothing new, and take every agent that ends from now on as ended by this leader: nothing is counted.
@@ -128,17 +139,24 @@ class ExecuteStage:
         self._meter.hold(accounts, brakes)
         self._meter.know(totals)
         self._carry_out(orders)
-        return now if findings or orders.send else None
+        if findings or orders.send:
+            return now
+        return self._ends_at if self._ends_at is not None and self._ends_at > now else None
 
     # --- Deciding, inside the transaction ---
 
     def _decide(self, tx: Tx) -> _Orders:
-        found: list[_Orders] = [self._about(tx, agent) for agent in tx.agents.live()]
+        live = tx.agents.live()
+        self._ends_at = min((agent.ends_at for agent in live if agent.ends_at is not None), default=None)
+        found: list[_Orders] = [self._about(tx, agent) for agent in live]
         return _Orders(
             deploy=tuple(entry for orders in found for entry in orders.deploy),
             watch=tuple(entry for orders in found for entry in orders.watch),
             send=tuple(entry for orders in found for entry in orders.send),
             stop=tuple(entry for orders in found for entry in orders.stop),
+            show=tuple(entry for orders in found for entry in orders.show),
+            freeze=tuple(entry for orders in found for entry in orders.freeze),
+            thaw=tuple(entry for orders in found for entry in orders.thaw),
         )
 
     def _about(self, tx: Tx, agent: Agent) -> _Orders:
@@ -153,6 +171,7 @@ class ExecuteStage:
         driver = self._world.driver(run.spec.config(attempt.config).program)
         wanted = attempt.ended_at is None and task.attempt_id == attempt.attempt_id and task.state in AT_WORK
         if agent.process is None or agent.state is AgentState.DEPLOYING:
+            wanted = wanted and agent.ends_at is None
             deploying = self._acts.running(("deploy", agent.agent_id))
             if wanted and not self._turns.leaving and not deploying:
                 return self._to_deploy(tx, agent, task, attempt, run, driver)
@@ -166,12 +185,19 @@ class ExecuteStage:
         workspace = tx.agents.workspace(attempt.workspace_id) if attempt.workspace_id is not None else None
         watch = self._deployment(agent, task, attempt, run, driver, workspace) if workspace is not None else None
         watching = (watch,) if watch is not None else ()
-        if agent.state is AgentState.ACTIVE and (not wanted or self._held(tx, task, attempt, run, driver)):
+        over = not wanted or _stopped(tx, agent) or self._held(tx, task, attempt, run, driver)
+        if agent.state is AgentState.ACTIVE and over:
             agent = agents.move(agent, AgentState.COMPLETING, tx.now)
             tx.agents.put(agent)
         if agent.state is AgentState.COMPLETING:
             return _Orders(watch=watching, stop=((agent, driver),))
-        return _Orders(watch=watching, send=self._to_send(tx, agent, task, attempt, driver))
+        if agent.frozen_by or agent.frozen_at is not None:
+            # Nothing is said to it until it goes on.
+            return replace(_stillness(agent), watch=watching)
+        own = driver.capabilities.always_screen
+        shown = has_session(run.spec.config(attempt.config), agent, own=own) and agent.agent_id not in self._shown
+        show = (agent,) if shown else ()
+        return _Orders(watch=watching, send=self._to_send(tx, agent, task, attempt, driver), show=show)
 
     def _held(self, tx: Tx, task: Task, attempt: Attempt, run: Run, driver: Driver) -> bool:
         """Say whether an agent is to stop, or idle and may not be prompted: its room is for others until then."""
@@ -254,13 +280,15 @@ class ExecuteStage:
         """Mark the next prompt as sent, before it is."""
         if task.state is not TaskState.RUNNING or not driver.capabilities.conversation or self._turns.leaving:
             return ()
+        if agent.ends_at is not None or agent.by_hand:
+            return ()
         adopted = agent.agent_id in self._turns.adopted
         pending = next_to_send(tx.attempts.prompts(attempt.attempt_id), adopted=adopted)
         if pending is None:
             return ()
         sent = replace(pending, state=PromptState.SENT)
         tx.attempts.put_prompt(sent)
-        tx.log(PromptSent(run_id=task.run_id, task_id=task.task_id, prompt_id=sent.prompt_id, round=sent.round, text=sent.text))
+        tx.log(_sent(task, sent))
         return ((agent, driver, sent),)
 
     # --- Acting ---
@@ -277,6 +305,13 @@ class ExecuteStage:
             if not prompt.aside:
                 self._pulse.prompted(agent.agent_id)
             self._acts.start(("send", prompt.prompt_id), self._send(agent, driver, prompt))
+        for agent in orders.show:
+            self._shown.add(agent.agent_id)
+            self._acts.start(("show", agent.agent_id), self._show(agent))
+        for agent_id in orders.freeze:
+            self._acts.start(("still", agent_id), self._freeze(agent_id))
+        for agent_id in orders.thaw:
+            self._acts.start(("still", agent_id), self._thaw(agent_id))
         for agent, driver in orders.stop:
             self._acts.start(("stop", agent.agent_id), self._stop(agent, driver))
 
@@ -355,6 +390,9 @@ class ExecuteStage:
             task, attempt = tx.tasks.get(order.task.task_id), tx.attempts.get(order.attempt.attempt_id)
             if task is None or attempt is None or attempt.ended_at is not None:
                 return
+            if order.agent.by_hand:
+                give_back(self._world, tx, task, attempt, reason=message)
+                return
             give_up_attempt(tx, task, attempt, outcome, message, chance=self._world.chance.share())
 
         return write
@@ -371,7 +409,7 @@ class ExecuteStage:
             # What its program asks is denied when its patience is at an end; all else goes on.
             why = WardenFailed(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent.agent_id, reason=error.in_full)
             self._acts.report(lambda tx: tx.log(why))
-        codec = order.driver.codec()
+        codec = codec_of(order)
         self._codecs[agent.agent_id] = codec
         self._pulse.open(agent.agent_id, adopted=agent.agent_id in self._turns.adopted)
         offset = await self._read_again(agent, order.driver, codec)
@@ -392,6 +430,7 @@ class ExecuteStage:
         finally:
             self._codecs.pop(agent.agent_id, None)
             self._pulse.close(agent.agent_id)
+            self._shown.discard(agent.agent_id)
             self._world.gateway.dismiss(agent.agent_id)
             self._world.warden.dismiss(agent.agent_id)
             self._warden.close(agent.agent_id)
@@ -422,6 +461,11 @@ class ExecuteStage:
         """Remove what is left of an agent that has ended; the last finding about it."""
         agent, config = order.agent, order.run.spec.config(order.attempt.config)
         limit, left = None, None
+        if config.terminal:
+            await self._world.terminal.close(self._world.folders.terminal(agent.agent_id))
+        if agent.by_hand or order.driver.capabilities.always_screen:
+            # Whoever was ended by force had no time to.
+            await self._world.terminal.close(agent.folder)
         try:
             try:
                 remains = await cleared(self._world, box_of(order, self._world.folders.home(order.attempt.attempt_id)))
@@ -460,10 +504,25 @@ class ExecuteStage:
 
         return write
 
+    async def _show(self, agent: Agent) -> Finding | None:
+        said = await show(self._world, agent)
+        return None if said is None else lambda tx: tx.log(said)
+
+    async def _freeze(self, agent_id: AgentId) -> Finding:
+        reason = await freeze(self._world, agent_id)
+        return lambda tx: write_frozen(tx, agent_id, reason)
+
+    async def _thaw(self, agent_id: AgentId) -> Finding:
+        left = await thaw(self._world, agent_id)
+        return lambda tx: write_thawed(tx, agent_id, left)
+
     async def _stop(self, agent: Agent, driver: Driver) -> None:
         """End an agent; the watch act sees it end and writes that down."""
         if agent.process is None:
             return
+        if agent.frozen_at is not None:
+            # It could not end by itself, however long it was waited for.
+            await thaw(self._world, agent.agent_id)
         # At once: whatever it does until it has ended, it does without them.
         revoke(self._world, agent.agent_id)
         codec = self._codecs.get(agent.agent_id) or driver.codec()
@@ -471,6 +530,32 @@ class ExecuteStage:
             await self._world.host.write(agent.process, goodbye)
         await self._world.host.close_input(agent.process)
         await self._world.host.end(agent.process, agent.folder, grace=self._world.settings.goodbye)
+
+
+def _sent(task: Task, prompt: PromptRecord) -> PromptSent:
+    return PromptSent(
+        run_id=task.run_id,
+        task_id=task.task_id,
+        prompt_id=prompt.prompt_id,
+        round=prompt.round,
+        text=prompt.text,
+        sender=prompt.sender,
+    )
+
+
+def _stopped(tx: Tx, agent: Agent) -> bool:
+    """Say whether a person has stopped the agent, and its turn is over or has had its time."""
+    if agent.ends_at is None:
+        return False
+    states = {prompt.state for prompt in tx.attempts.prompts(agent.attempt_id)}
+    return tx.now >= agent.ends_at or not states & {PromptState.SENT, PromptState.TAKEN}
+
+
+def _stillness(agent: Agent) -> _Orders:
+    """Return what is to be done so that an agent stands still, or goes on, as a person wants."""
+    if agent.frozen_by:
+        return _Orders(freeze=(agent.agent_id,) if agent.frozen_at is None else ())
+    return _Orders(thaw=(agent.agent_id,))
 
 
 def _purse(order: Deployment) -> Purse:

@@ -249,8 +249,8 @@ async def _set_within(event: Event, seconds: float) -> bool:
 
 def _turns_running(view: View) -> bool:
     open_states = {PromptState.SENT, PromptState.TAKEN}
-    # One that waits for a person would not end its turn within any bound.
+    # One that waits for a person, or stands still for one, would not end its turn within any bound.
     asking = {question.agent_id for question in view.questions.open()}
-    live = [agent for agent in view.agents.live() if agent.agent_id not in asking]
+    live = [agent for agent in view.agents.live() if agent.agent_id not in asking and not agent.frozen_by]
     prompts = [prompt for agent in live for prompt in view.attempts.prompts(agent.attempt_id)]
     return any(prompt.state in open_states for prompt in prompts)

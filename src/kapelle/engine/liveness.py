@@ -384,8 +384,7 @@ def _whole(tx: Tx, watched: _Watched, beat: Beat, closed: Mapping[AccountId, Acc
 
 
 def _held_by_a_person(agent: Agent) -> bool:
-    # Marks that an agent has only where people can hold one still, or work in its place.
-    return bool(getattr(agent, "frozen_by", "") or getattr(agent, "frozen_at", None) or getattr(agent, "by_hand", False))
+    return bool(agent.frozen_by) or agent.frozen_at is not None or agent.by_hand or agent.ends_at is not None
 
 
 def _doing(seen: Evidence) -> str:

@@ -18,6 +18,7 @@ from kapelle.core.ids import WorkspaceId
 from kapelle.core.isolation_events import SandboxLeft, SandboxSwept
 from kapelle.core.store import View
 from kapelle.engine.boxing import WAYS, sandbox_of
+from kapelle.engine.showing import close_left_over
 from kapelle.engine.world import World
 
 GRACE = timedelta(milliseconds=250)
@@ -71,6 +72,7 @@ async def reap(world: World, me: ProcessRef, *, grace: timedelta) -> None:
     reaped: list[Event] = [] if found.unknown is None else [found.unknown]
     reaped += await _end(world, [process for process in found.processes if process != me], grace)
     reaped += await _sweep(world)
+    await close_left_over(world)
     if reaped:
         await world.store.transact(lambda tx: tx.log(*reaped), term=world.term)
 

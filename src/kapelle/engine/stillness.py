@@ -3,18 +3,21 @@
 What an agent has started may go on in the background when its turn is over. It could exchange a directory for a link between
 two looks of git, or other files for those that were committed while the gate is run over them.
 
+A person may hold an agent still as well (``kapelle freeze``), until that person lets it go on, whoever leads by then. Who looks
+and who freezes do not thaw each other: what one lets go of stays still as long as the other holds it.
+
 A process that waits for a disk stands still only when that answers. It is no fault of its agent's: who was to look does so
 later, and meanwhile leaves the task as it is.
 """
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
 from kapelle.core.agent import Agent
 from kapelle.core.errors import KapelleError, NotStill
 from kapelle.core.event import Event
-from kapelle.core.ids import AttemptId
+from kapelle.core.ids import AgentId, AttemptId
 from kapelle.core.isolation import Place
 from kapelle.core.isolation_events import SandboxLeft
 from kapelle.core.store import Tx, View
@@ -23,6 +26,8 @@ from kapelle.engine.boxing import sandbox_of
 from kapelle.engine.ending import wait
 from kapelle.engine.world import World
 
+LOOK, PERSON = "look", "person"
+"""Who may hold an agent still: a stage that looks at its workspace, and a person."""
 AGAIN = timedelta(seconds=15)
 """How long to leave it alone before it is tried again: it was held for some seconds, all but what waits."""
 
@@ -52,11 +57,10 @@ async def still(world: World, attempt_id: AttemptId) -> AsyncGenerator[None]:
         KapelleError: something cannot be held still.
     """
     async with AsyncExitStack() as frozen:
-        for agent, name, place in await _live(world, attempt_id):
-            sandbox = sandbox_of(world, name)
+        for agent, name, place in await _live(world, lambda agent: agent.attempt_id == attempt_id):
             frozen.push_async_callback(_thaw, world, agent, name, place)
             try:
-                await sandbox.freeze(place, agent.process)
+                await _hold(world, agent, name, place, LOOK)
             except NotStill as error:
                 raise Restless(attempt_id, error.message) from error
         yield
@@ -64,32 +68,84 @@ async def still(world: World, attempt_id: AttemptId) -> AsyncGenerator[None]:
 
 async def _thaw(world: World, agent: Agent, name: str, place: Place) -> None:
     try:
-        await sandbox_of(world, name).thaw(place, agent.process)
+        await _let_go(world, agent, name, place, LOOK)
     except KapelleError as error:
         # What was found meanwhile holds all the same.
         said = SandboxLeft(sandbox=name, reason=error.in_full)
         await world.store.transact(lambda tx: tx.log(said), term=world.term)
 
 
-async def let_go(world: World) -> list[Event]:
-    """Let everything go on that an earlier leader held still when it was ended; return what is to be said."""
-    said: list[Event] = []
-    for agent, name, place in await _live(world, None):
-        try:
+async def _hold(world: World, agent: Agent, name: str, place: Place, who: str) -> None:
+    async with world.holds.locks[agent.agent_id]:
+        holders = world.holds.by[agent.agent_id]
+        if not holders:
+            await sandbox_of(world, name).freeze(place, agent.process)
+        holders.add(who)
+
+
+async def _let_go(world: World, agent: Agent, name: str, place: Place, who: str) -> None:
+    async with world.holds.locks[agent.agent_id]:
+        holders = world.holds.by[agent.agent_id]
+        holders.discard(who)
+        if not holders:
             await sandbox_of(world, name).thaw(place, agent.process)
+            del world.holds.by[agent.agent_id]
+
+
+async def freeze(world: World, agent_id: AgentId) -> str:
+    """Hold an agent still for a person, and its time limit with it; return why that cannot be, or nothing."""
+    for agent, name, place in await _live(world, lambda agent: agent.agent_id == agent_id):
+        try:
+            await world.host.stop_clock(agent.folder)
+            await _hold(world, agent, name, place, PERSON)
+        except KapelleError as error:
+            with suppress(KapelleError):
+                await _let_go(world, agent, name, place, PERSON)
+            await world.host.start_clock(agent.folder)
+            return error.in_full
+    return ""
+
+
+async def thaw(world: World, agent_id: AgentId) -> Event | None:
+    """Let an agent go on that a person held still; return what is to be said when it cannot be told to."""
+    for agent, name, place in await _live(world, lambda agent: agent.agent_id == agent_id):
+        try:
+            await _let_go(world, agent, name, place, PERSON)
+        except KapelleError as error:
+            return SandboxLeft(run_id=agent.run_id, task_id=agent.task_id, sandbox=name, reason=error.in_full)
+        finally:
+            await world.host.start_clock(agent.folder)
+    return None
+
+
+async def let_go(world: World) -> list[Event]:
+    """Let everything go on that an earlier leader held still when it was ended, but for what a person holds still.
+
+    Returned is what is to be said.
+    """
+    said: list[Event] = []
+    world.holds.forget()
+    for agent, name, place in await _live(world, lambda _: True):
+        try:
+            if agent.frozen_by:
+                # It may have been asked for and not been done.
+                await world.host.stop_clock(agent.folder)
+                await _hold(world, agent, name, place, PERSON)
+            else:
+                await sandbox_of(world, name).thaw(place, agent.process)
         except KapelleError as error:
             # Its agent has a time limit, and everything else can be led meanwhile.
             said.append(SandboxLeft(sandbox=name, reason=error.in_full))
     return said
 
 
-async def _live(world: World, attempt_id: AttemptId | None) -> Sequence[tuple[Agent, str, Place]]:
-    """Return the live agents of an attempt (None: of all), with the names of their sandboxes, and their places."""
+async def _live(world: World, which: Callable[[Agent], bool]) -> Sequence[tuple[Agent, str, Place]]:
+    """Return those of the live agents that are meant, with the names of their sandboxes, and their places."""
 
     def read(view: View) -> list[tuple[Agent, str, Place]]:
         found: list[tuple[Agent, str, Place]] = []
         for agent in view.agents.live():
-            if agent.process is None or attempt_id not in {None, agent.attempt_id}:
+            if agent.process is None or not which(agent):
                 continue
             run, attempt = view.runs.get(agent.run_id), view.attempts.get(agent.attempt_id)
             workspace_id = attempt.workspace_id if attempt is not None else None

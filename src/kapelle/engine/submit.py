@@ -39,15 +39,17 @@ from kapelle.core.requests import (
 )
 from kapelle.core.rule_events import QuestionAnswered
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
+from kapelle.core.steering import Freeze, HandBack, Send, StopAgent, TakeOver, Thaw
 from kapelle.core.store import Edge, Tx
 from kapelle.core.task import TERMINAL, Failure, Task, TaskSpec, TaskState, Wait, rank
 from kapelle.engine.accounts import Accounts
 from kapelle.engine.asking import no_longer_asks
-from kapelle.engine.ending import end_run, end_runs, finish, wait
+from kapelle.engine.ending import begins_after, end_run, end_runs, finish, wait
 from kapelle.engine.halting import halt, unhalt
 from kapelle.engine.retrying import Standings, to_retry
 from kapelle.engine.scaling import deploy, scale
 from kapelle.engine.spending import Spending
+from kapelle.engine.steering import pause_task, resume_task, resume_tasks, steer
 from kapelle.engine.world import World
 
 AGENT = "agent:"
@@ -126,16 +128,10 @@ class SubmitStage:
                 self._submit(tx, body, request.principal)
             case Cancel() as body:
                 self._cancel(tx, body)
-            case Pause() as body:
-                run = _open_run(tx, body.run_id)
-                tx.runs.pause(run, paused=True)
-                tx.log(RunPaused(run_id=run.run_id, principal=request.principal))
-            case Resume() as body:
-                run = _open_run(tx, body.run_id)
-                _try_delivery_again(tx, run)
-                self._accounts.retry_now(tx, run)
-                tx.runs.pause(run, paused=False)
-                tx.log(RunResumed(run_id=run.run_id, principal=request.principal))
+            case Pause() | Resume() as body:
+                self._pause(tx, body, request.principal)
+            case Freeze() | Thaw() | StopAgent() | Send() | TakeOver() | HandBack() as body:
+                steer(self._world, tx, body, request.principal)
             case Answer() as body:
                 _for_a_person(request.principal)
                 _answer(tx, body, request.principal)
@@ -166,6 +162,23 @@ class SubmitStage:
                 deploy(tx, body, request.principal)
             case Unreadable(problem=problem):
                 raise NotPossibleNow(f"the request {request.request_id} cannot be read: {problem}")
+
+    def _pause(self, tx: Tx, body: Pause | Resume, principal: str) -> None:
+        if isinstance(body, Pause):
+            _pause(tx, body, principal)
+        else:
+            self._resume(tx, body, principal)
+
+    def _resume(self, tx: Tx, body: Resume, principal: str) -> None:
+        if body.task_id is not None:
+            resume_task(tx, body.task_id, principal)
+            return
+        run = _open_run(tx, body.run_id)
+        _try_delivery_again(tx, run)
+        self._accounts.retry_now(tx, run)
+        resume_tasks(tx, run, principal)
+        tx.runs.pause(run, paused=False)
+        tx.log(RunResumed(run_id=run.run_id, principal=principal))
 
     def _submit(self, tx: Tx, body: Submit, principal: str) -> None:
         if tx.runs.get(body.run_id) is not None:
@@ -227,7 +240,7 @@ class SubmitStage:
         approved = replace(task, approved=True)
         tx.tasks.put(approved)
         tx.log(TaskApproved(run_id=task.run_id, task_id=task.task_id, principal=principal))
-        wait(tx, approved, Wait.NEEDS if task.unmet else None)
+        wait(tx, approved, begins_after(approved))
 
     def _retry(self, tx: Tx, body: Retry, principal: str) -> None:
         if tx.runs.get(body.new_run_id) is not None:
@@ -247,6 +260,15 @@ class SubmitStage:
         run = Run(run_id=body.new_run_id, spec=spec, principal=principal, submitted_at=tx.now)
         ids = {name: TaskId(self._world.new_id("t")) for name in again}
         self._accept(tx, run, ids, needed | again)
+
+
+def _pause(tx: Tx, body: Pause, principal: str) -> None:
+    if body.task_id is not None:
+        pause_task(tx, body.task_id, principal)
+        return
+    run = _open_run(tx, body.run_id)
+    tx.runs.pause(run, paused=True)
+    tx.log(RunPaused(run_id=run.run_id, principal=principal))
 
 
 def _for_a_person(principal: str) -> None:

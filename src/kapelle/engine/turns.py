@@ -52,9 +52,11 @@ from kapelle.core.trouble import OF_A_SPENT_BUDGET, reset_in, told_by_gateway
 from kapelle.core.wording import go_on
 from kapelle.engine.accounts import Accounts, Heard, waits
 from kapelle.engine.ending import give_up_attempt, moved_event, run_of, wait
+from kapelle.engine.handing import give_back
 from kapelle.engine.holds import Hold, brakes_of
 from kapelle.engine.purses import task_key
 from kapelle.engine.spending import Reached, Spending
+from kapelle.engine.steering import pause_task, waiting_prompts
 from kapelle.engine.world import World
 
 # After an error of the model API the program has tried for minutes itself; then these delays between restarts.
@@ -164,15 +166,15 @@ class Turns:
             tx.log(AgentWasRefused(run_id=run_id, task_id=task_id, tools=turn.denied))
         if attempt.ended_at is not None or task.attempt_id != attempt.attempt_id or task.state is not TaskState.RUNNING:
             return
+        if agent.by_hand or attempt.held_by:
+            # It is a person's, who goes on; nothing of it is looked at, and nothing of it is a failure.
+            return
         run = run_of(tx, task)
         if turn.trouble is None:
             attempt = replace(attempt, interruptions=0, interrupted_at=None)
             tx.attempts.put(attempt)
             self._went_through(tx, agent)
-            if _has_more_to_hear(tx, attempt):
-                tx.tasks.put(replace(task, summary=turn.text.strip() or task.summary, result=turn.result or task.result))
-            else:
-                self._to_validation(tx, task, turn)
+            self._answered(tx, attempt, task, turn)
         elif _goes_on_anyway(tx, agent, attempt, turn.trouble):
             # It was broken off, and what comes next is written down.
             return
@@ -218,6 +220,14 @@ class Turns:
         booked = replace(attempt, own_cost_usd=turn.cost_usd)
         tx.attempts.put(booked)
         return booked
+
+    def _answered(self, tx: Tx, attempt: Attempt, task: Task, turn: TurnEnded) -> None:
+        """Take in an answer: it is looked at, unless a person has something to say first."""
+        if not _has_more_to_hear(tx, attempt):
+            self._to_validation(tx, task, turn)
+            return
+        result = turn.result if turn.result is not None else task.result
+        tx.tasks.put(replace(task, summary=turn.text.strip() or task.summary, result=result))
 
     def _to_validation(self, tx: Tx, task: Task, turn: TurnEnded) -> None:
         moved = replace(
@@ -266,6 +276,10 @@ class Turns:
         final = held is not None and held.final
         if final or resumed is None or not driver.capabilities.conversation or (limit is not None and not limit.again):
             text = held.detail if held is not None and final else message or f"the agent ended with {trouble.value}"
+            if stopped and agent.ends_at is not None:
+                chance = self._world.chance.share()
+                give_up_attempt(tx, task, attempt, Outcome.STOPPED, "a person stopped its agent", chance=chance)
+                return
             freely = held is not None and not final and trouble is Trouble.BUDGET
             self._give_up(tx, task, attempt, Trouble.HALTED if freely else trouble, text)
             return
@@ -358,11 +372,15 @@ class Turns:
     def _begin_anew(self, tx: Tx, agent: Agent, attempt: Attempt, task: Task, message: str) -> None:
         """Let a new conversation begin in the same workspace, with the task's own prompt: nothing is left of the old one."""
         prompts = tx.attempts.prompts(attempt.attempt_id)
+        unsaid = [prompt for prompt in prompts if prompt.sender and prompt.state is PromptState.PENDING]
         for prompt in prompts:
             tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
         anew = replace(attempt, conversation_id=self._world.chance.uuid(), own_cost_usd=0.0, crashes=attempt.crashes + 1)
         tx.attempts.put(anew)
         self._prompt(tx, attempt, prompts[0].text)
+        for prompt in unsaid:
+            # What a person wants to say comes after the task.
+            tx.attempts.put_prompt(replace(prompt, prompt_id=PromptId(self._world.chance.uuid()), state=PromptState.PENDING))
         wait(tx, task, Wait.RETRY, message, until=tx.now)
         self._end(tx, agent)
 
@@ -394,11 +412,19 @@ class Turns:
         task = tx.tasks.get(agent.task_id)
         if attempt is None or task is None or attempt.ended_at is not None or task.attempt_id != attempt.attempt_id:
             return
+        if agent.by_hand or attempt.held_by:
+            self._take_back(tx, attempt)
+            if agent.by_hand:
+                give_back(self._world, tx, task, tx.attempts.get(attempt.attempt_id) or attempt)
+            return
         if ended.timed_out and task.state in {TaskState.RUNNING, TaskState.ASSIGNED}:
             minutes = task.spec.timeout.total_seconds() / 60
             message = f"it ran longer than its time limit of {minutes:g} minutes"
             give_up_attempt(tx, task, attempt, Outcome.TIMED_OUT, message, chance=self._world.chance.share())
             return
+        if self.leaving and current.frozen_by:
+            # Whoever froze it did not want it to go on by itself.
+            pause_task(tx, task.task_id, current.frozen_by)
         unread = self._take_back(tx, attempt)
         if task.state is not TaskState.RUNNING:
             return
@@ -458,17 +484,17 @@ def _unread(tx: Tx, attempt: Attempt) -> bool:
 
 
 def _has_more_to_hear(tx: Tx, attempt: Attempt) -> bool:
-    """Say whether something was said aside that its agent has not read: it does in a turn of its own, and is not done before.
+    """Say whether something was said aside, or by a person, that its agent has not read: it is not done before.
 
     What it was to be told after an interruption that came too late is dropped.
     """
-    aside = False
+    more = waiting_prompts(tx, attempt)
     for prompt in tx.attempts.prompts(attempt.attempt_id):
         if prompt.aside:
-            aside = aside or prompt.state in {PromptState.PENDING, PromptState.SENT}
-        elif prompt.state is PromptState.PENDING:
+            more = more or prompt.state in {PromptState.PENDING, PromptState.SENT}
+        elif prompt.state is PromptState.PENDING and not prompt.sender:
             tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
-    return aside
+    return more
 
 
 def _goes_on_anyway(tx: Tx, agent: Agent, attempt: Attempt, trouble: Trouble) -> bool:

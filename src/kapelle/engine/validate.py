@@ -23,6 +23,7 @@ from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.ending import close, finish, give_up_attempt, moved_event, run_of, wait
 from kapelle.engine.gating import Gating, key_of, log_checks, run_gate
 from kapelle.engine.secrets import hide_folder, hiding, log_leaks, text_of
+from kapelle.engine.steering import waiting_prompts
 from kapelle.engine.stillness import Restless, leave_for_now, still
 from kapelle.engine.world import World
 
@@ -138,7 +139,13 @@ class ValidateStage:
             if task is None or attempt is None:
                 return
             log_leaks(tx, task, found.commit)
-            if found.complaint or not found.gating.verdict.passed:
+            if waiting_prompts(tx, attempt):
+                # Whatever the checks say: it is to hear something first, and is looked at again.
+                tx.attempts.put(changed := replace(attempt, round=attempt.round + 1))
+                back = replace(advance(task, TaskState.RUNNING, tx.now), round=changed.round)
+                tx.tasks.put(back)
+                tx.log(moved_event(back, task.state, "a person has something to say"))
+            elif found.complaint or not found.gating.verdict.passed:
                 self._refused(tx, order, task, attempt, found)
             else:
                 self._passed(tx, order, task, attempt, found)

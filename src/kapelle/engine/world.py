@@ -12,7 +12,9 @@ from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId, mak
 from kapelle.core.ports import Chance, Clock, Driver, Hints, Host, Sandbox, Ways
 from kapelle.core.secrets import Secrets
 from kapelle.core.store import Store
+from kapelle.core.terminals import Terminal
 from kapelle.core.warden import Warden
+from kapelle.engine.keeping_still import Holds
 from kapelle.engine.missing import MissingDriver
 
 
@@ -25,6 +27,10 @@ class Folders:
     def agent(self, agent_id: AgentId) -> str:
         """Return the folder of a live agent: spool, standard error, exit code."""
         return f"{self.root}/agents/{agent_id}"
+
+    def terminal(self, agent_id: AgentId) -> str:
+        """Return the folder of the session in which a live agent's transcript is shown."""
+        return f"{self.root}/terminals/{agent_id}"
 
     def home(self, attempt_id: AttemptId) -> str:
         """Return the home of an attempt's agents: the program keeps its conversation there."""
@@ -115,10 +121,12 @@ class World:
     secrets: Secrets
     hints: Hints
     evaluator: Evaluator
+    terminal: Terminal
     folders: Folders
     settings: EngineSettings = field(default_factory=EngineSettings)
     term: int = 0
     """The leader's term; every commit is checked against it."""
+    holds: Holds = field(default_factory=Holds)
     apart: bool = False
     """Whether this works beside whoever leads: what it starts is its own to end, and not the leader's."""
 

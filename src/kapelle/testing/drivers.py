@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kapelle.core.agent import AgentConfig
@@ -19,7 +20,7 @@ from kapelle.core.conversation import (
     Unrecognised,
 )
 from kapelle.core.ids import PromptId
-from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Ended, Launch
+from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Ended, Launch, Screen
 
 TOKEN = "FAKE_TOKEN"  # noqa: S105  # the name of a variable, not a token
 ALL = DriverCapabilities(
@@ -31,6 +32,7 @@ ALL = DriverCapabilities(
     interrupt=True,
     asks=True,
     writers=frozenset({"Write"}),
+    screen=True,
     warm=True,
 )
 
@@ -55,6 +57,15 @@ class LineDriver:
             argv += [order.first_prompt.prompt_id, order.first_prompt.text]
         stdin = self.capabilities.conversation
         return Launch(argv=tuple(argv), cwd=order.cwd, env=tuple(env.items()), stdin=stdin, limit=order.timeout)
+
+    def screen(self, order: AgentOrder, *, by_hand: bool) -> Launch:
+        """See ``core.terminals.ScreenDriver``."""
+        screen = Screen(name="screen", told="", conversation="", conversation_file="", by_hand=by_hand)
+        return replace(self.launch(order), screen=screen)
+
+    def screen_codec(self) -> Codec:
+        """See ``core.terminals.ScreenDriver``."""
+        return LineCodec()
 
     def codec(self) -> Codec:
         """See the port."""

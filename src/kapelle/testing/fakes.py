@@ -10,7 +10,7 @@ from kapelle.core.agent import ProcessRef
 from kapelle.core.budget import Usage
 from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import Trouble
-from kapelle.core.errors import SecretMissing
+from kapelle.core.errors import HostFailed, SecretMissing
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Meter, Ticket
 from kapelle.core.hiding import Secret
@@ -20,6 +20,7 @@ from kapelle.core.network import Decision, Pass
 from kapelle.core.ports import Launch
 from kapelle.core.rules import Call, Ruling
 from kapelle.core.secrets import Handed
+from kapelle.core.terminals import Attaching
 from kapelle.core.warden import Judge, WardenAccess
 
 
@@ -27,7 +28,7 @@ class PlainSandbox:
     """See ``core.ports.Sandbox``: it changes nothing and remembers what it wrapped."""
 
     name = "process"
-    capabilities = SandboxCapabilities()
+    capabilities = SandboxCapabilities(screens=True)
 
     def __init__(self) -> None:
         self.wrapped: list[tuple[Launch, Place]] = []
@@ -81,6 +82,53 @@ class PlainSandbox:
     async def inside(self, store_id: str, keys: Collection[str]) -> Sequence[ProcessRef]:
         """See the port."""
         return self.within(store_id, keys)
+
+
+class FakeTerminal:
+    """See ``core.terminals.Terminal``: nothing is shown, and what is open is remembered."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.hosting: list[str] = []
+        """The folders of what was started in a session."""
+        self.sessions: dict[str, str] = {}
+        """The sessions that were opened, by folder."""
+        self.absent = ""
+        """Why it cannot be used."""
+
+    def missing(self) -> str:
+        """See the port."""
+        return self.absent
+
+    def hosted(self, launch: Launch, folder: str) -> Launch:
+        """See the port."""
+        self.hosting.append(folder)
+        return launch
+
+    async def open(self, agent_id: AgentId, folder: str, name: str) -> None:
+        """See the port."""
+        del agent_id
+        if self.absent:
+            raise HostFailed(self.absent)
+        self.sessions.setdefault(folder, name)
+
+    async def close(self, folder: str) -> None:
+        """See the port."""
+        self.sessions.pop(folder, None)
+
+    async def there(self, folder: str) -> bool:
+        """See the port."""
+        return folder in self.sessions
+
+    async def within(self, root: str) -> tuple[str, ...]:
+        """See the port."""
+        below = [folder for folder in self.sessions if folder.startswith(f"{root}/")]
+        return tuple(folder.removeprefix(f"{root}/") for folder in below)
+
+    def attaching(self, folder: str, *, write: bool) -> Attaching:
+        """See the port."""
+        return Attaching(argv=("attach", "write" if write else "read"), cwd=folder)
 
 
 class OpenWays:

@@ -200,6 +200,8 @@ class ScriptedHost:
         self.ran: list[Ran] = []
         self.measured = Measure(memory=1 << 40, memory_free=1 << 40, cpus=64.0)
         """What there is of the machine."""
+        self.stopped_clocks: set[str] = set()
+        """The folders of what loses no time."""
         self.looks = 0
         """How often all processes of the machine were looked through."""
         self.measures = 0
@@ -345,6 +347,14 @@ class ScriptedHost:
                 elif "interrupt" in given:
                     found.break_off()
             return True
+
+    async def stop_clock(self, folder: str) -> None:
+        """See the port."""
+        self.stopped_clocks.add(folder)
+
+    async def start_clock(self, folder: str) -> None:
+        """See the port."""
+        self.stopped_clocks.discard(folder)
 
     async def bound(self, process: ProcessRef, folder: str, limit: timedelta) -> None:  # noqa: ARG002  # as the port has it
         """See the port."""

@@ -17,7 +17,7 @@ that is kept nowhere. By number:
 from collections import Counter
 from dataclasses import dataclass, field
 
-from kapelle.core.agent import Agent
+from kapelle.core.agent import Agent, AgentState
 from kapelle.core.attempt import COUNTS, Attempt, Outcome
 from kapelle.core.brake_events import BudgetRaised, HaltBegun, HaltLifted
 from kapelle.core.budget import Resource, Spend
@@ -49,6 +49,7 @@ from kapelle.core.liveness_events import (
 from kapelle.core.merge import Change, Integration
 from kapelle.core.run import RUN_TERMINAL, Run
 from kapelle.core.spent import SpentBudget, SpentState
+from kapelle.core.steering_events import TaskPaused, TaskResumed
 from kapelle.core.store import View
 from kapelle.core.task import MEETS_A_NEED, TASK_TRANSITIONS, TERMINAL, OnFailure, Task, TaskState
 from kapelle.engine.holds import opening_of
@@ -100,6 +101,7 @@ class Watch:
     _moves: int = 0
     _states: dict[TaskId, TaskState] = field(default_factory=dict[TaskId, TaskState])
     _paused: set[RunId] = field(default_factory=set[RunId])
+    _paused_tasks: set[TaskId] = field(default_factory=set[TaskId])
     _queued: dict[ChangeId, int] = field(default_factory=dict[ChangeId, int])
     """The changes that were ever queued, and the sequence number of that."""
     _halted: bool = False
@@ -121,6 +123,7 @@ class Watch:
         found += [problem for task in seen.tasks.values() for problem in _attempts(task, seen.attempts[task.task_id])]
         found += self._gone(seen)
         found += self._limits(seen)
+        found += self._stillness(seen)
         found += self._spend(seen)
         found += self._target()
         found += self._held_up(seen)
@@ -163,6 +166,8 @@ class Watch:
             self._raises[row.key] = self._raises.get(row.key, 0.0) + event.more
         if task_id is None:
             return []
+        if isinstance(event, TaskPaused | TaskResumed):
+            (self._paused_tasks.add if isinstance(event, TaskPaused) else self._paused_tasks.discard)(task_id)
         name, before = seen.tasks[task_id].name, self._states.get(task_id, TaskState.PENDING)
         found: list[str] = []
         if before in TERMINAL and isinstance(event, BEGINNINGS):
@@ -205,6 +210,8 @@ class Watch:
             found.append(f"{name} was begun, and nobody approved it")
         if task.run_id in self._paused:
             found.append(f"{name} was begun, and its run is paused")
+        if task.task_id in self._paused_tasks:
+            found.append(f"{name} was begun, and it is paused")
         for need in seen.needs[task.task_id]:
             state = self._states.get(need.task_id, TaskState.PENDING)
             may_fail = state is TaskState.FAILED and need.spec.on_failure is OnFailure.CONTINUE
@@ -246,6 +253,18 @@ class Watch:
                 of_kind = sum(agent.config == config.name for agent in seen.agents)
                 if config.limit is not None and of_kind > config.limit:
                     found.append(f"{of_kind} agents of the kind {config.name} are live, and {config.limit} may be")
+        return found
+
+    def _stillness(self, seen: _Seen) -> list[str]:
+        """What a person has frozen stands still, and loses no time, from when that is written down."""
+        found: list[str] = []
+        for agent in seen.agents:
+            if agent.frozen_by and agent.frozen_at is not None and agent.process is not None:
+                alive = any(process.alive and process.ref == agent.process for process in self.here.host.processes)
+                if alive and agent.agent_id not in self.here.sandbox.frozen and agent.state is AgentState.ACTIVE:
+                    found.append(f"the agent {agent.agent_id} was frozen, and goes on")
+                if alive and agent.folder not in self.here.host.stopped_clocks and agent.state is AgentState.ACTIVE:
+                    found.append(f"the time of the agent {agent.agent_id}, which was frozen, goes on")
         return found
 
     def _spend(self, seen: _Seen) -> list[str]:

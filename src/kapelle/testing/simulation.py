@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from kapelle.core.agent import PoolRules
 from kapelle.core.budget import Allowance, Scope, StandingBudget
@@ -53,8 +53,9 @@ from kapelle.core.requests import (
 )
 from kapelle.core.run import RUN_TERMINAL, Limits
 from kapelle.core.spent import OnSpent, SpentAnswer, SpentBudget, SpentState
+from kapelle.core.steering import HandBack, Thaw
 from kapelle.core.store import View
-from kapelle.core.task import OnFailure, Priority, Task, TaskSpec, TaskState
+from kapelle.core.task import OnFailure, Priority, Task, TaskSpec, TaskState, Wait
 from kapelle.engine.spares import NO_TASK
 from kapelle.testing.factories import CODER, NOBODY, ONCE, run_spec, task
 from kapelle.testing.fakes import Flight
@@ -74,6 +75,7 @@ from kapelle.testing.mischief import (
     hangs,
     mended,
 )
+from kapelle.testing.steerers import Steerers
 from kapelle.testing.stores import LeaderDied
 from kapelle.testing.worlds import Leader, SmallWorld, world
 
@@ -94,7 +96,7 @@ LOOKING = ("liveness", "alerts")
 """Stages that write nothing before their next heartbeat has come."""
 
 
-class Simulation(RuleBasedStateMachine):
+class Simulation(Steerers):
     """See the module; ``here`` is the world, ``watch`` looks whether it is right."""
 
     def __init__(self) -> None:
@@ -586,6 +588,12 @@ class Simulation(RuleBasedStateMachine):
             for found in self.do(here.store.read(all_tasks)):
                 if found.state is TaskState.PENDING and found.spec.approval and not found.approved:
                     self.do(here.ask(Approve(run_id=found.run_id, task_id=found.task_id)))
+            for agent in self.do(here.store.read(lambda view: view.agents.live())):
+                if agent.frozen_by:
+                    self.do(here.ask(Thaw(run_id=agent.run_id, agent_id=agent.agent_id)))
+            for found in self.do(here.store.read(all_tasks)):
+                if found.waits_for is Wait.PERSON:
+                    self.do(here.ask(HandBack(run_id=found.run_id, task_id=found.task_id)))
             for process in self.at_work():
                 does_well(process)
             self.settle_with_the_target()

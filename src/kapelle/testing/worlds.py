@@ -56,7 +56,16 @@ from kapelle.testing.clock import HandClock
 from kapelle.testing.drivers import LineDriver
 from kapelle.testing.evaluating import PlainEvaluator
 from kapelle.testing.factories import PROJECT
-from kapelle.testing.fakes import FakeCredentials, FakeGateway, FakeHints, FakeSecrets, FakeWarden, OpenWays, PlainSandbox
+from kapelle.testing.fakes import (
+    FakeCredentials,
+    FakeGateway,
+    FakeHints,
+    FakeSecrets,
+    FakeTerminal,
+    FakeWarden,
+    OpenWays,
+    PlainSandbox,
+)
 from kapelle.testing.git import Files, MemoryGit
 from kapelle.testing.hosts import BOOT, ScriptedHost, ScriptedProcess
 from kapelle.testing.points import Points
@@ -98,6 +107,7 @@ class SmallWorld:
         self.hints = FakeHints()
         self.sandbox = PlainSandbox()
         self.ways = OpenWays()
+        self.terminal = FakeTerminal()
         self.leaders: list[Leader] = []
         """Those that have not died, the newest last."""
         self._taken = 0
@@ -117,6 +127,7 @@ class SmallWorld:
             secrets=self.secrets,
             hints=self.hints,
             evaluator=PlainEvaluator(),
+            terminal=self.terminal,
             folders=Folders(root=str(folder / "state")),
         )
 

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import hashlib
+import math
 import os
 import resource
 import shlex
@@ -33,6 +34,8 @@ GROWTH = 0.03
 for a processor."""
 PIPE_SIZE = 1 << 18
 TAIL = 16_000
+CLOCK_STOPPED, CLOCK_MORE = "clock-stopped", "clock-more"
+"""Files for the shim: since when its clock stands still, by the machine's own count, which nobody sets; seconds more."""
 GONE = 0.02
 """Seconds between looks at a process that is being ended, where the system does not tell when it has."""
 KILLED = 10.0
@@ -62,7 +65,7 @@ class LocalHost:
         place = Path(folder)
         try:
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for name in ("exit", "timed-out"):
+            for name in ("exit", "timed-out", CLOCK_STOPPED, CLOCK_MORE):
                 (place / name).unlink(missing_ok=True)
             for name, content in launch.files:
                 _write_private(place / name, content)
@@ -156,6 +159,19 @@ class LocalHost:
         # Children that the leader of the group did not take with it.
         processes.signal_group(process, signal.SIGKILL)
         return self._ended(process, Path(folder))
+
+    async def stop_clock(self, folder: str) -> None:
+        stopped = Path(folder) / CLOCK_STOPPED
+        if not stopped.exists():
+            _write_whole(stopped, f"{time.monotonic():.0f}\n")
+
+    async def start_clock(self, folder: str) -> None:
+        stopped, more = Path(folder) / CLOCK_STOPPED, Path(folder) / CLOCK_MORE
+        since = _number(stopped)
+        if since is not None:
+            # In this order: when it is broken off in between, the process has too much time and never too little.
+            _write_whole(more, f"{(_number(more) or 0) + max(math.ceil(time.monotonic() - since), 0)}\n")
+            stopped.unlink()
 
     async def run(self, launch: Launch, output_path: str, on_output: Callable[[str], None] | None = None) -> CommandResult:
         _check(launch)
@@ -281,6 +297,26 @@ def _recorded(folder: Path) -> tuple[int | None, bool]:
         return int((folder / "exit").read_text()), timed_out
     except (OSError, ValueError):
         return None, timed_out
+
+
+def _write_whole(path: Path, content: str) -> None:
+    """Write a file that others find whole or not at all.
+
+    Raises:
+        HostFailed: it cannot be written.
+    """
+    try:
+        path.with_name(f"{path.name}.new").write_text(content, encoding="ascii")
+        path.with_name(f"{path.name}.new").replace(path)
+    except OSError as error:
+        raise HostFailed(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def _write_private(path: Path, content: str) -> None:

@@ -6,6 +6,8 @@ Five lines of POSIX shell would do for the code alone. What else it does, and wh
   under another number.
 - The watchdog must hold none of the process's streams, or readers would wait for it; nor may the shim say there that its
   job was terminated.
+- A clock that is stopped (the process stands still, and may not lose its time by that) is a file; how long it was, so many
+  seconds in another one. The watchdog looks when its time is over, and not before: it costs nothing while nobody stops clocks.
 - What holds for the program alone is set by the process that becomes it: the shim and its watchdog are outside of its control
   group, so that neither its memory nor the number of its processes is theirs. What cannot be set is no reason to start without.
   Nothing is written but what control groups are joined by: any other file, given by mistake, would be emptied.
@@ -51,6 +53,15 @@ exec </dev/null 2>/dev/null 3<&-
     read -r limit < "$folder/limit"
   fi
   PATH=$tools sleep "$limit"
+  slept=0
+  while :; do
+    while [ -e "$folder/clock-stopped" ]; do PATH=$tools sleep 1; done
+    more=0
+    [ ! -e "$folder/clock-more" ] || read -r more < "$folder/clock-more"
+    [ "$more" -gt "$slept" ] || break
+    PATH=$tools sleep $((more - slept))
+    slept=$more
+  done
   : > "$folder/timed-out"
   kill -TERM 0
   PATH=$tools sleep 5

@@ -46,7 +46,13 @@ class BubblewrapSandbox:
     def capabilities(self) -> SandboxCapabilities:
         """What it isolates on this machine."""
         return SandboxCapabilities(
-            files=True, network=True, pids=True, ends_all=True, limits=self._holding.holds(), held_by=self._holding.by
+            screens=True,
+            files=True,
+            network=True,
+            pids=True,
+            ends_all=True,
+            limits=self._holding.holds(),
+            held_by=self._holding.by,
         )
 
     def missing(self) -> str:

@@ -22,7 +22,9 @@ class ProcessSandbox:
     @property
     def capabilities(self) -> SandboxCapabilities:
         """What it isolates on this machine."""
-        return SandboxCapabilities(ends_all=self._holding.groups, limits=self._holding.holds(), held_by=self._holding.by)
+        return SandboxCapabilities(
+            screens=True, ends_all=self._holding.groups, limits=self._holding.holds(), held_by=self._holding.by
+        )
 
     def missing(self) -> str:
         return ""

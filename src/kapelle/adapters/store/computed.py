@@ -16,5 +16,5 @@ def task_name(task: Task) -> str:
 
 
 def unapproved(task: Task) -> int:
-    """Say whether a person has yet to approve the task."""
-    return int(task.spec.approval and not task.approved)
+    """Say whether a person has yet to approve the task, or to let it go on."""
+    return int((task.spec.approval and not task.approved) or task.paused)

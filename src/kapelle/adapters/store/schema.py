@@ -98,6 +98,7 @@ tasks = Table(
     _text("commit", null=True),
     _text("retry_of", null=True),
     Column("path", Float, nullable=False, server_default="0"),
+    Column("paused", Integer, nullable=False, server_default="0"),
 )
 # The conditions of the partial indexes are literals: SQLite uses such an index only when the query says the same words.
 READY = "state = 'pending' AND unmet = 0 AND held = 0 AND unapproved = 0"
@@ -149,6 +150,7 @@ attempts = Table(
     _time("interrupted_at", null=True),
     Column("overflows", Integer, nullable=False, server_default="0"),
     Column("overflow_calls", Integer, nullable=False, server_default="0"),
+    Column("held_by", Text, nullable=False, server_default=""),
 )
 Index("attempts_of_task", attempts.c.task_id, attempts.c.number)
 Index("attempts_open", attempts.c.attempt_id, sqlite_where=text("ended_at IS NULL"), postgresql_where=text("ended_at IS NULL"))
@@ -163,6 +165,7 @@ prompts = Table(
     _text("text"),
     _text("state"),
     Column("aside", Integer, nullable=False, server_default="0"),
+    Column("sender", Text, nullable=False, server_default=""),
 )
 Index("prompts_of_attempt", prompts.c.attempt_id, prompts.c.seq)
 
@@ -184,8 +187,13 @@ agents = Table(
     _time("created_at"),
     _time("stopped_at", null=True),
     _text("token"),
+    Column("frozen_by", Text, nullable=False, server_default=""),
+    _time("frozen_at", null=True),
+    _time("ends_at", null=True),
+    Column("by_hand", Integer, nullable=False, server_default="0"),
 )
 Index("agents_of_run", agents.c.run_id)
+Index("agents_of_task", agents.c.task_id, agents.c.created_at)
 Index("agents_live", agents.c.attempt_id, sqlite_where=text("stopped_at IS NULL"), postgresql_where=text("stopped_at IS NULL"))
 
 spares = Table(

@@ -233,6 +233,11 @@ class AgentStatements:
             select(*self.rows.columns).where(text("stopped_at IS NULL")).order_by(agents.c.created_at, agents.c.agent_id),
             dialect,
         )
+        newest = select(*self.rows.columns).order_by(agents.c.created_at.desc(), agents.c.agent_id)
+        self.like = Statement(newest.where(agents.c.agent_id.like(bindparam("pattern"), escape=ESCAPE)).limit(2), dialect)
+        self.newest = Statement(newest.limit(bindparam("limit")), dialect)
+        of_task = newest.where(agents.c.task_id == bindparam("task_id"))
+        self.of_task = Statement(of_task.limit(bindparam("limit")), dialect)
         worked = func.sum(agents.c.stopped_at - agents.c.created_at)
         self.worked = Statement(
             select(agents.c.task_id, worked)
@@ -430,6 +435,8 @@ class LogStatements:
         self.on_their_way = Statement(on_their_way, dialect)
         of_run = select(calls.c.task_id, *_sums()).where(calls.c.run_id == bindparam("run_id"), _settled())
         self.spend_by_task = Statement(of_run.group_by(calls.c.task_id), dialect)
+        by_agent = select(calls.c.agent_id, *_sums()).where(calls.c.run_id == bindparam("run_id"), _settled())
+        self.spend_by_agent = Statement(by_agent.group_by(calls.c.agent_id), dialect)
         self.spend_by_run = Statement(
             select(calls.c.run_id, *_sums())
             .join(schema.runs, schema.runs.c.run_id == calls.c.run_id)

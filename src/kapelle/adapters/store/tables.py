@@ -277,6 +277,20 @@ class SqlAgents(_Part):
             self._live = (self._kept.agents.puts, self._kept.agents.load(self._all.agents.live.run(self._at)))
         return list(self._live[1])
 
+    def find(self, prefix: str) -> Sequence[Agent]:
+        self._kept.agents.flush()
+        return self._kept.agents.load(self._all.agents.like.run(self._at, pattern=_pattern(prefix)))
+
+    def newest(self, limit: int, task_id: TaskId | None = None) -> Sequence[Agent]:
+        self._kept.agents.flush()
+        found = self._all.agents.newest if task_id is None else self._all.agents.of_task
+        given = {} if task_id is None else {"task_id": task_id}
+        return self._kept.agents.load(found.run(self._at, limit=limit, **given))
+
+    def spent(self, run_id: RunId) -> dict[AgentId, Spend]:
+        rows = self._all.log.spend_by_agent.run(self._at, run_id=run_id)
+        return {AgentId(row[0]): _spend(row[1:]) for row in rows}
+
     def worked(self, run_id: RunId) -> dict[TaskId, timedelta]:
         self._kept.agents.flush()
         rows = self._all.agents.worked.run(self._at, run_id=run_id)

@@ -15,17 +15,14 @@ from kapelle.core.errors import UsageError
 from kapelle.core.requests import Approve, Body, Cancel, Pause, Reject
 
 Which = Annotated[str, typer.Argument(metavar="RUN|TASK", help="An id, or enough of its beginning, or a name.")]
-RunOnly = Annotated[str, typer.Argument(metavar="RUN", help="An id, or enough of its beginning, or a name.")]
 TaskOnly = Annotated[str, typer.Argument(metavar="TASK", help="An id, or enough of its beginning, or a name.")]
 
 
-def pause(which: RunOnly, *, repository: Folder = None, json: Json = False) -> None:
-    """Start no new attempts of a run; agents at work finish theirs. `kapelle resume` goes on."""
+def pause(which: Which, *, repository: Folder = None, json: Json = False) -> None:
+    """Start no new attempts of a run, or of one task; agents at work finish theirs. `kapelle resume` goes on."""
 
     def body(found: Found) -> Body:
-        if found.task is not None:
-            raise UsageError(f"{which} is a task, and only runs can be paused", remedy=f"kapelle pause {found.run.run_id}")
-        return Pause(run_id=found.run.run_id)
+        return Pause(run_id=found.run.run_id, task_id=found.task.task_id if found.task is not None else None)
 
     go(_ask(which, body, "Paused", run=True, repository=repository, as_json=json))
 

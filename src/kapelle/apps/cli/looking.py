@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kapelle.apps import compose
+from kapelle.apps.agents import found_agent
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import count_tokens, money, out, print_held_up, print_json, print_report, state_text
 from kapelle.apps.cli.standing import print_health
@@ -61,9 +62,7 @@ def show(which: Which, *, repository: Folder = None, json: Json = False) -> None
 def logs(
     which: Annotated[
         str,
-        typer.Argument(
-            metavar="RUN|TASK|AGENT", help="An id, or enough of its beginning, or a name; of an agent, all of its id."
-        ),
+        typer.Argument(metavar="RUN|TASK|AGENT", help="An id, or enough of its beginning, or a name; also RUN/TASK."),
     ],
     *,
     prompts: Annotated[bool, typer.Option("--prompts", help="Show the prompts in full.")] = False,
@@ -71,7 +70,7 @@ def logs(
     repository: Folder = None,
     json: Json = False,
 ) -> None:
-    """What a task's agents said and did, and what its checks printed."""
+    """What a task's agents said and did, and what its checks printed. Of an agent: its task, until that agent has ended."""
     go(_logs(repository, which, prompts=prompts, follow=follow, as_json=json))
 
 
@@ -303,10 +302,17 @@ def _print_task(entry: TaskReport, found: Found, now: datetime) -> None:
 
 
 async def _logs(folder: Path | None, which: str, *, prompts: bool, follow: bool, as_json: bool) -> None:
+    await tell_logs(configuration(folder), which, prompts=prompts, follow=follow, as_json=as_json)
+
+
+async def tell_logs(
+    configured: Configuration, which: str, *, prompts: bool = False, follow: bool = True, as_json: bool = False
+) -> None:
+    """Print what was said and done; *follow* it until it has ended."""
     from kapelle.apps.cli.telling import line_of
 
-    async with compose.open_reader(configuration(folder)) as reader:
-        found = await reader.find(which, agents=True)
+    async with compose.open_reader(configured) as reader:
+        found = await reader.store.read(lambda view: found_agent(view, which))
         names = await _names(reader, found.run.run_id)
         async for entry in _entries(reader, found, 0, follow=follow):
             if found.task is not None and entry.event.task_id != found.task.task_id:

@@ -25,7 +25,7 @@ from kapelle.core.plain_text import counted
 from kapelle.core.requests import Resume, Retry
 from kapelle.core.run import RUN_TERMINAL, Run, RunSpec, RunState
 from kapelle.core.store import View
-from kapelle.core.task import TERMINAL
+from kapelle.core.task import TERMINAL, Task
 
 File = Annotated[Path | None, typer.Argument(help="A workflow file.", show_default=False)]
 Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help="Run one task with this prompt in place of a file.")]
@@ -91,13 +91,15 @@ def submit(
 
 
 def resume(
-    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Default: all that have not ended.")] = None,
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN|TASK]", help="Default: all that have not ended.")] = None,
     *,
     stay: Annotated[bool, typer.Option("--stay", help="Lead until you end it, with or without runs.")] = False,
     repository: Folder = None,
     json: Json = False,
 ) -> None:
     """Go on with what was interrupted: lift a pause, lead when nobody does, stay until it has ended.
+
+    Of a run, the pauses of its tasks are lifted, too; of a task that is paused, its own, and whoever leads goes on with it.
 
     With --stay it goes on leading when all has ended: what others submit is worked on, and spares wait for it.
     """
@@ -218,15 +220,10 @@ def _agents_left(view: View, run: Run) -> set[str]:
 
 async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) -> int:
     async with compose.open_desk(found, make=False) as desk:
-        if prefix is not None:
-            runs = [(await desk.find_run(prefix)).run]
-            if runs[0].state in RUN_TERMINAL:
-                raise NotPossibleNow(
-                    f"run {runs[0].run_id} has ended: {runs[0].state.value}",
-                    remedy=f"`kapelle retry {runs[0].run_id}` runs again what did not complete.",
-                )
-        else:
-            runs = list(await desk.world.store.read(lambda view: view.runs.open()))
+        runs, lifted = await _chosen(desk, prefix)
+        if lifted is not None and await desk.leader() is not None:
+            _tell_resumed(lifted, as_json=as_json)
+            return 0
         if not runs:
             out().print("There is nothing to resume.") if not as_json else print_json([])
             return 0
@@ -243,6 +240,7 @@ async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) ->
                     remedy = f"{error.advice} Or go on with the others alone: kapelle resume {others.split()[0]}"
                     raise SecretMissing(f"run {entry.run_id}: {error.message}", remedy=remedy) from error
         held = await desk.world.store.read(lambda view: held_by_account(view, runs, named=prefix is not None))
+        held |= await desk.world.store.read(lambda view: _with_paused_tasks(view, runs if prefix and lifted is None else []))
         for entry in runs:
             if entry.paused or entry.state is RunState.DELIVERING or entry.run_id in held:
                 await desk.ask(Resume(run_id=entry.run_id), principal(desk.world.store.store_id))
@@ -259,6 +257,36 @@ async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) ->
         if as_json:
             print_json(reports if prefix is None else reports[0])
         return max(codes)
+
+
+async def _chosen(desk: Desk, prefix: str | None) -> tuple[list[Run], Task | None]:
+    """Return the runs to go on with (None: all), and the task whose pause was lifted, when it was a task that was meant."""
+    if prefix is None:
+        return list(await desk.world.store.read(lambda view: view.runs.open())), None
+    target = await desk.find_run(prefix)
+    run, task = target.run, target.task
+    if run.state in RUN_TERMINAL:
+        raise NotPossibleNow(
+            f"run {run.run_id} has ended: {run.state.value}",
+            remedy=f"`kapelle retry {run.run_id}` runs again what did not complete.",
+        )
+    if task is None or not task.paused:
+        return [run], None
+    await desk.ask(Resume(run_id=run.run_id, task_id=task.task_id), principal(desk.world.store.store_id))
+    return [run], task
+
+
+def _with_paused_tasks(view: View, runs: list[Run]) -> set[RunId]:
+    """Return which of *runs* have tasks that are paused one by one."""
+    paused = {run.run_id: [task for task in view.tasks.of_run(run.run_id) if task.paused] for run in runs}
+    return {run_id for run_id, tasks in paused.items() if any(task.state not in TERMINAL for task in tasks)}
+
+
+def _tell_resumed(task: Task, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"id": task.task_id, "name": task.name, "done": "resumed"})
+    else:
+        out().print(f"Resumed {task.name} ({task.task_id}).")
 
 
 async def _retry(found: Configuration, which: str, *, wait: bool, as_json: bool) -> int:

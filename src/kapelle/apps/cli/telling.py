@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
+from kapelle.apps.cli.steered import steered
 from kapelle.core.account_events import AccountLimited, AccountRefused, AccountRestored
 from kapelle.core.batch_events import BatchBroke, BatchTried, CheckFlaked
 from kapelle.core.brake_events import BudgetAsked, BudgetRaised, BudgetStopped, BudgetWithdrawn, HaltBegun, HaltLifted
@@ -199,7 +200,7 @@ def _watched(event: Event) -> str | None:
         case BudgetAsked() | BudgetRaised() | BudgetStopped() | BudgetWithdrawn() | HaltBegun() | HaltLifted():
             return _braked(event)
         case _:
-            return _proven(event)
+            return steered(event) or _proven(event)
 
 
 TOLD_ELSEWHERE = frozenset({Condition.WAITING, Condition.USAGE_LIMIT, Condition.EXPIRED_LOGIN, Condition.OUT_OF_MEMORY})
@@ -288,8 +289,9 @@ def _pooled(event: Event) -> str | None:
 
 def _said(event: Event, *, prompts: bool) -> str | None:
     match event:
-        case PromptSent(text=text, round=round_):
-            return f"prompt (round {round_}):\n{text}" if prompts else f"prompt (round {round_}): {_first(text)}"
+        case PromptSent(text=text, round=round_, sender=sender):
+            whose = f"{sender} says" if sender else "prompt"
+            return f"{whose} (round {round_}):\n{text}" if prompts else f"{whose} (round {round_}): {_first(text)}"
         case AgentSaid(text=text):
             return f"  | {text}"
         case AgentToolFailed(about=about):

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import signal
+import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -71,6 +72,22 @@ class EndSuite(HostTests):
         assert data == b"up\n"
         assert ended.timed_out
         assert ended.exit_code != 0
+
+    async def test_the_time_limit_stands_still_while_its_clock_does(self, stage: Stage) -> None:
+        """However often it is told so; then the program has the time left that it had, and is ended after it."""
+        lifeline = stage.lifeline()
+        begun = time.monotonic()
+        found = await stage.start(FOR_EVER, lifeline.path, limit=timedelta(seconds=1))
+        for _ in range(2):
+            await stage.host.stop_clock(found.folder)
+        await asyncio.sleep(2.5)
+        assert (await stage.host.look(found.process, found.folder, 0)).ended is None
+        for _ in range(2):
+            await stage.host.start_clock(found.folder)
+        data, ended = await read_to_end(stage.host, found)
+        assert (data, ended.timed_out) == (b"up\n", True)
+        # A clock that stands still counts in whole seconds, to the program's advantage.
+        assert time.monotonic() - begun >= 3
 
     async def test_the_time_limit_holds_for_a_program_that_does_not_listen(self, stage: Stage) -> None:
         """It is ended by force."""

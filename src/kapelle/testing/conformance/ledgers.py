@@ -7,7 +7,7 @@ from typing import Any
 from kapelle.core.attempt import Attempt
 from kapelle.core.budget import Spend
 from kapelle.core.calls import ModelCall
-from kapelle.core.ids import AccountId
+from kapelle.core.ids import AccountId, AgentId
 from kapelle.core.store import Tx
 from kapelle.testing.conformance.samples import NOON, a_call, a_run, a_task, an_agent, an_attempt, new_id, some
 from kapelle.testing.conformance.transactions import Led, StoreTests
@@ -65,6 +65,17 @@ class LedgerSuite(StoreTests):
             first.run_id: (1.0, 2),
             second.run_id: (0.5, 1),
         }
+
+    async def test_what_each_agent_of_a_run_has_spent_is_summed_up(self, led: Led) -> None:
+        """Also of one task; nothing of other runs."""
+        attempt = an_attempt(a_task(a_run()))
+        ours = [
+            replace(a_call(attempt), agent_id=AgentId(name), cost_usd=usd)
+            for name, usd in (("g-a", 1.0), ("g-b", 2.0), ("g-a", 4.0))
+        ]
+        await led.do(lambda tx: tx.ledger.add([*ours, a_call(an_attempt(a_task(a_run())))], NOON))
+        spent = await led.read(lambda view: view.agents.spent(attempt.run_id))
+        assert {name: (spend.cost_usd, spend.calls) for name, spend in spent.items()} == {"g-a": (5.0, 2), "g-b": (2.0, 1)}
 
     async def test_a_call_on_its_way_counts_when_it_has_ended(self, led: Led) -> None:
         """Until then it is known, whatever becomes of whoever let it through; afterwards it is over."""

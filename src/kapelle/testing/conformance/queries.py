@@ -453,6 +453,34 @@ class WorkSuite(StoreTests):
         assert await led.read(lambda view: list(view.agents.live())) == [older, newer]
         assert await led.read(lambda view: view.agents.get(stopped.agent_id)) == stopped
 
+    async def test_agents_are_found_by_the_beginning_of_their_id_and_by_their_task(self, led: Led) -> None:
+        """The newest first, whether they live or not, and no more than asked for."""
+        first, other = an_attempt(a_task(a_run())), an_attempt(a_task(a_run()))
+        older, newer = an_agent(first, created_at=NOON), an_agent(first, created_at=NOON + SECOND)
+        last = an_agent(other, created_at=NOON + 2 * SECOND, state=AgentState.STOPPED, stopped_at=NOON + 3 * SECOND)
+
+        def work(tx: Tx) -> None:
+            for agent in (newer, last, older):
+                tx.agents.put(agent)
+
+        await led.do(work)
+        assert list(await led.read(lambda view: view.agents.newest(10))) == [last, newer, older]
+        assert list(await led.read(lambda view: view.agents.newest(2))) == [last, newer]
+        assert list(await led.read(lambda view: view.agents.newest(10, first.task_id))) == [newer, older]
+        assert list(await led.read(lambda view: view.agents.newest(1, first.task_id))) == [newer]
+        assert list(await led.read(lambda view: view.agents.find(older.agent_id))) == [older]
+        assert list(await led.read(lambda view: view.agents.find("g-"))) == [last, newer]
+        assert list(await led.read(lambda view: view.agents.find("%"))) == []
+
+    async def test_a_task_that_is_paused_is_not_due(self, led: Led) -> None:
+        """Until it is not paused any more."""
+        run = a_run()
+        paused = a_task(run, paused=True)
+        await led.do(lambda tx: (tx.runs.add(run), tx.tasks.add([paused], [])))
+        assert list(await led.read(lambda view: view.tasks.due(NOON, 10))) == []
+        await led.do(lambda tx: tx.tasks.put(replace(paused, paused=False)))
+        assert [task.task_id for task in await led.read(lambda view: view.tasks.due(NOON, 10))] == [paused.task_id]
+
     async def test_what_a_commit_brought_is_found(self, led: Led) -> None:
         """All changes of a batch, in their order, and none that is not merged."""
         attempt = an_attempt(a_task(a_run()))

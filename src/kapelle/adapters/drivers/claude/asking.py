@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from kapelle.core.agent import AgentConfig
 from kapelle.core.judging import unspoken
@@ -47,21 +48,51 @@ def _asked(silent: Sequence[str]) -> str:
     return f"^(?!(?:{'|'.join(silent)})$).*$" if silent else "*"
 
 
-def arguments(access: WardenAccess, folder: str, config: AgentConfig) -> list[str]:
-    """Return what the CLI is started with so that it asks at *access*; the helper is in *folder*."""
+def _helper(folder: str) -> tuple[str, str]:
+    """Return how a Python is chosen that runs the helper in *folder*, and how it is run."""
     # In a container there may be another Python than here, or none of these: then no tool is used at all.
     choose = f'python={shlex.quote(interpreter())}; [ -x "$python" ] || python=python3'
-    run = f'"$python" -I -S {shlex.quote(f"{folder}/{HELPER}")}'
+    return choose, f'"$python" -I -S {shlex.quote(f"{folder}/{HELPER}")}'
+
+
+def settings(access: WardenAccess, folder: str, config: AgentConfig) -> dict[str, Any]:
+    """Return the CLI's settings with which it asks at *access* before it uses a tool; the helper is in *folder*."""
+    choose, run = _helper(folder)
     hook = {
         "type": "command",
         "command": f"{choose}; {run} hook || {{ echo {shlex.quote(FAILED)} >&2; exit 2; }}",
         "timeout": int(access.patience.total_seconds()) + SLACK_S,
     }
     hooks = {"PreToolUse": [{"matcher": _asked(unspoken(config.rules)), "hooks": [hook]}]}
-    settings = {"disableAllHooks": False, "hooks": hooks, "permissions": _permissions(config)}
+    return {"disableAllHooks": False, "hooks": hooks, "permissions": _permissions(config)}
+
+
+def permission(access: WardenAccess, folder: str) -> dict[str, Any]:
+    """Return the hook that is asked in the place of a person at the CLI's own screen; the helper is in *folder*."""
+    choose, run = _helper(folder)
+    denied = json.dumps(_decision({"behavior": "deny", "message": FAILED}))
+    return {
+        "matcher": "*",
+        "hooks": [
+            {
+                "type": "command",
+                "command": f"{choose}; {run} permit || printf %s {shlex.quote(denied)}",
+                "timeout": int(access.patience.total_seconds()) + SLACK_S,
+            }
+        ],
+    }
+
+
+def _decision(decision: dict[str, str]) -> dict[str, Any]:
+    return {"hookSpecificOutput": {"hookEventName": "PermissionRequest", "decision": decision}}
+
+
+def arguments(access: WardenAccess, folder: str, config: AgentConfig) -> list[str]:
+    """Return what the CLI is started with so that it asks at *access*; the helper is in *folder*."""
+    choose, run = _helper(folder)
     servers = {"mcpServers": {SERVER: {"command": "sh", "args": ["-c", f"{choose}; exec {run} approve"]}}}
     asks = ["--mcp-config", json.dumps(servers), "--permission-prompt-tool", f"mcp__{SERVER}__approve"]
-    return ["--settings", json.dumps(settings), *asks]
+    return ["--settings", json.dumps(settings(access, folder, config)), *asks]
 
 
 def files(access: WardenAccess) -> tuple[tuple[str, str], ...]:

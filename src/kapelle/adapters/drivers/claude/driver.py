@@ -1,21 +1,18 @@
 """How the Claude Code CLI is started: persistent, stream-json in and out, its conversation in a home of its own."""
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
 
 from kapelle.adapters.drivers.claude import asking
 from kapelle.adapters.drivers.claude.protocol import ClaudeCodec
+from kapelle.adapters.drivers.claude.screen import ScreenCodec, launch_screen
+from kapelle.adapters.drivers.claude.starting import DEFAULT_MODE, environment, find_claude, permitted
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import ProgramMissing
-from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Launch, ModelAccess
+from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Launch
 
 PERMISSION_MODES = ("default", "acceptEdits", "dontAsk", "bypassPermissions", "auto", "plan")
 BEHIND_A_GATEWAY_REFUSED = frozenset({"auto", "plan"})
-DEFAULT_MODE = "acceptEdits"
 TESTED = ("2.1.329", "2.1.329")
 """The oldest and the newest version of the CLI that all tests were run with."""
 TOOLS = frozenset(
@@ -36,25 +33,6 @@ LEAST_MEMORY = 200_000_000
 """Bytes: with 100 MB the CLI is killed, with 20 MB it reads its own code from the disk again and again and never gets on."""
 
 
-def find_claude() -> str:
-    """Return the path of the CLI: the user's own on PATH, else the copy that claude-agent-sdk brings.
-
-    Raises:
-        ProgramMissing: there is none.
-    """
-    if on_path := shutil.which("claude"):
-        return on_path
-    sdk = find_spec("claude_agent_sdk")
-    for folder in sdk.submodule_search_locations or () if sdk is not None else ():
-        bundled = Path(folder) / "_bundled" / "claude"
-        if bundled.is_file():
-            return str(bundled)
-    raise ProgramMissing(
-        "the Claude Code CLI (claude) is not installed",
-        remedy="Install it from https://code.claude.com, or with Kapelle: pip install 'kapelle[claude]'",
-    )
-
-
 class ClaudeDriver:
     """See ``core.ports.Driver``."""
 
@@ -68,6 +46,7 @@ class ClaudeDriver:
         fork=True,
         interrupt=True,
         asks=True,
+        screen=True,
         warm=True,
         tools=TOOLS,
         writers=WRITERS,
@@ -93,13 +72,8 @@ class ClaudeDriver:
         ):
             if value is not None:
                 argv += [flag, str(value)]
-        allow = [*config.allow, *(["StructuredOutput"] if order.result_schema is not None else [])]
-        # What a rule forbids as a whole, the model need not see.
-        deny = [*config.deny, *(rule for rule in config.rules.deny if "(" not in rule)]
-        for flag, tools in (("--allowedTools", allow), ("--disallowedTools", deny)):
-            if tools:
-                argv += [flag, ",".join(tools)]
-        env = {**dict(config.env), **dict(order.env), **_environment(order)}
+        argv += permitted(config, allow=("StructuredOutput",) if order.result_schema is not None else ())
+        env = {**dict(config.env), **dict(order.env), **environment(order)}
         launch = Launch(argv=tuple(argv), cwd=order.cwd, env=tuple(env.items()), stdin=True, limit=order.timeout)
         if order.warden is None:
             return launch
@@ -116,6 +90,14 @@ class ClaudeDriver:
 
     def codec(self) -> Codec:
         return ClaudeCodec()
+
+    def screen(self, order: AgentOrder, *, by_hand: bool) -> Launch:
+        """See ``core.terminals.ScreenDriver``."""
+        return launch_screen(order, self._program, by_hand=by_hand)
+
+    def screen_codec(self) -> Codec:
+        """See ``core.terminals.ScreenDriver``."""
+        return ScreenCodec()
 
     def missing(self) -> str:
         if self._program is None:
@@ -135,40 +117,3 @@ class ClaudeDriver:
         if config.function is not None:
             found.append("function is for program: python")
         return found
-
-
-def _environment(order: AgentOrder) -> dict[str, str]:
-    env = {
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        "DISABLE_AUTOUPDATER": "1",
-        "CLAUDE_CONFIG_DIR": str(Path(order.memory or order.home) / ".claude"),
-    }
-    if order.memory:
-        # What may hold secrets is kept in memory, not on a disk: the conversation, and what tools say while they run.
-        env["CLAUDE_CODE_TMPDIR"] = order.memory
-    if os.geteuid() == 0 and order.config.permission_mode == "bypassPermissions":
-        # The CLI refuses this mode as root unless it is told that it is contained; that is what the operator asked for.
-        env["IS_SANDBOX"] = "1"
-    env |= _model(order.model) if order.model is not None else {}
-    return env
-
-
-def _model(access: ModelAccess) -> dict[str, str]:
-    env: dict[str, str] = {}
-    if access.base_url is not None:
-        env["ANTHROPIC_BASE_URL"] = access.base_url
-    elif access.direct_url is not None:
-        env["ANTHROPIC_BASE_URL"] = access.direct_url
-    if access.api_key is not None:
-        env["ANTHROPIC_API_KEY"] = access.api_key
-    if access.headers:
-        env["ANTHROPIC_CUSTOM_HEADERS"] = "\n".join(f"{name}: {value}" for name, value in access.headers)
-    if access.own_login:
-        # The login lies in the operator's own configuration; a configuration of the agent's own would have none.
-        own = os.environ.get("CLAUDE_CONFIG_DIR") or str(Path.home() / ".claude")
-        env |= {"CLAUDE_CONFIG_DIR": own, "HOME": str(Path.home())}
-        # A login by token lies in the environment; a key goes to the agent only where there is no gateway to hold it.
-        for name in ("CLAUDE_CODE_OAUTH_TOKEN", *(("ANTHROPIC_API_KEY",) if access.base_url is None else ())):
-            if name in os.environ:
-                env[name] = os.environ[name]
-    return env

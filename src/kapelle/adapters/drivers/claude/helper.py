@@ -6,6 +6,7 @@ Python itself): so it uses the parts of them that are written in C, where there 
 to ask. How things are asked is told in ``core.warden``.
 
     helper.py hook      one call on standard input (PreToolUse); the decision on standard output, nothing when there is none
+    helper.py permit    what the CLI's own screen would ask a person (PermissionRequest); the decision on standard output
     helper.py approve   an MCP server with one tool, ``approve``, for --permission-prompt-tool
 """
 
@@ -144,6 +145,15 @@ def hook() -> None:
         sys.stdout.write(written({"hookSpecificOutput": said}))
 
 
+def permit() -> None:
+    """Answer one PermissionRequest: what the CLI's own screen would ask a person."""
+    given = read(sys.stdin.read())
+    call_id, cwd = given.get("tool_use_id", ""), given.get("cwd", "")
+    verdict, reason = ask(asked(given["tool_name"], given.get("tool_input") or {}, call_id, cwd, prompted=True))
+    decision = {"behavior": "allow"} if verdict == "allow" else {"behavior": "deny", "message": reason}
+    sys.stdout.write(written({"hookSpecificOutput": {"hookEventName": "PermissionRequest", "decision": decision}}))
+
+
 TOOL = {
     "name": "approve",
     "description": "Asks a person. Only the program itself calls it, before a tool that needs permission.",
@@ -197,4 +207,4 @@ def approve() -> None:
 
 
 if __name__ == "__main__":
-    {"hook": hook, "approve": approve}[sys.argv[1]]()
+    {"hook": hook, "permit": permit, "approve": approve}[sys.argv[1]]()

@@ -1,0 +1,82 @@
+"""`send`: what a person says to an agent, in its conversation."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kapelle.apps import compose
+from kapelle.apps.agents import agent_named
+from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.steering import Which, task_of
+from kapelle.apps.desk import Desk
+from kapelle.apps.principal import principal
+from kapelle.core.agent import Agent
+from kapelle.core.errors import UsageError
+from kapelle.core.ids import PromptId
+from kapelle.core.steering import Send
+
+LONGEST = 4_000_000
+"""Bytes of what is said at once: more than any model takes in."""
+
+
+def send(
+    which: Which,
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="What to say; without it, or with -, standard input is.")
+    ] = None,
+    *,
+    repository: Folder = None,
+    json: Json = False,
+) -> None:
+    """Say something to an agent: the next thing that it hears when its turn is over, before its work is checked."""
+    go(_send(which, said(text), repository, as_json=json))
+
+
+def said(text: str | None) -> str:
+    """Return *text*, or all of standard input where there is none, to the letter.
+
+    Raises:
+        UsageError: there is nothing, too much, or it is no text.
+    """
+    if text is None or text == "-":
+        if sys.stdin.isatty():
+            raise UsageError("there is nothing to say", remedy="Give the text as the last argument, or in a pipe.")
+        data = sys.stdin.buffer.read(LONGEST + 1)
+        try:
+            text = data[:LONGEST].decode() if len(data) <= LONGEST else None
+        except UnicodeDecodeError as error:
+            raise UsageError("what is to be said is no UTF-8 text", remedy="Write it as UTF-8.") from error
+        if text is None:
+            raise UsageError(f"more than {LONGEST} bytes are too much to say at once", remedy="Name a file in their place.")
+    if not text.strip():
+        raise UsageError("there is nothing to say", remedy="Give the text as the last argument, or in a pipe.")
+    return text
+
+
+async def _send(which: str, text: str, folder: Path | None, *, as_json: bool) -> None:
+    async with compose.open_desk(configuration(folder), make=False) as desk:
+        agent = await desk.store.read(lambda view: agent_named(view, which))
+        prompt_id = await speak(desk, agent, text)
+        task = await desk.store.read(lambda view: task_of(view, agent))
+        leads = await desk.leader() is not None
+    if as_json:
+        print_json({"id": agent.agent_id, "task": task, "prompt_id": prompt_id, "characters": len(text)})
+        return
+    out().print(f"{task} ({agent.agent_id}) hears it next.")
+    if not leads:
+        out().print("Nobody leads just now; it is said when somebody does: kapelle resume")
+
+
+async def speak(desk: Desk, agent: Agent, text: str) -> PromptId:
+    """Ask for *text* to be said to *agent*; return the id by which it is known.
+
+    Raises:
+        KapelleError: it cannot be said.
+    """
+    prompt_id = PromptId(desk.world.chance.uuid())
+    body = Send(run_id=agent.run_id, agent_id=agent.agent_id, prompt_id=prompt_id, text=text)
+    await desk.ask(body, principal(desk.world.store.store_id))
+    return prompt_id

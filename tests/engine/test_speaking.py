@@ -1,0 +1,119 @@
+"""What a person says to an agent in its conversation."""
+
+import pytest
+
+from kapelle.core.agent import Agent
+from kapelle.core.attempt import PromptState
+from kapelle.core.conversation import Trouble
+from kapelle.core.events import PromptSent
+from kapelle.core.ids import PromptId, RequestId
+from kapelle.core.requests import Request
+from kapelle.core.steering import Send, StopAgent
+from kapelle.core.steering_events import PromptQueued
+from kapelle.core.task import TaskState
+from kapelle.testing.factories import run_spec, task
+from kapelle.testing.mischief import does_well
+from kapelle.testing.worlds import Leader, SmallWorld
+
+
+async def at_work(here: SmallWorld, **changes: object) -> tuple[Leader, Agent]:
+    await here.submit(run_spec(task(**changes)))
+    leader = await here.lead()
+    await leader.run()
+    return leader, (await here.store.read(lambda view: view.agents.live()))[0]
+
+
+def words(found: Agent, text: str, name: str = "p-1") -> Send:
+    return Send(run_id=found.run_id, agent_id=found.agent_id, prompt_id=PromptId(name), text=text)
+
+
+async def test_it_is_heard_when_the_turn_is_over_and_before_the_work_is_checked(here: SmallWorld) -> None:
+    leader, found = await at_work(here)
+    await here.ask(words(found, "use tabs"))
+    await leader.run()
+    assert len(here.process().prompts) == 1
+    does_well(here.process())
+    await leader.run()
+    assert [prompt.text for prompt in here.process().prompts] == ["do api", "use tabs"]
+    assert here.host.ran == []
+    does_well(here.process())
+    await leader.run_out()
+    assert (await here.task()).state is TaskState.COMPLETED
+    assert [event.sender for event in await here.events(PromptSent)] == ["", "you"]
+    assert [event.length for event in await here.events(PromptQueued)] == [8]
+
+
+async def test_asked_twice_it_is_said_once(here: SmallWorld) -> None:
+    leader, found = await at_work(here)
+    for _ in range(2):
+        await here.ask(words(found, "use tabs"))
+    await leader.run()
+    does_well(here.process())
+    await leader.run()
+    does_well(here.process())
+    await leader.run_out()
+    assert [prompt.text for prompt in await here.prompts()] == ["do api", "use tabs"]
+
+
+async def test_it_is_said_once_though_the_leader_dies_before_and_after(here: SmallWorld) -> None:
+    leader, found = await at_work(here)
+    await here.ask(words(found, "use tabs"))
+    await leader.step("submit")
+    await leader.die()
+    does_well(here.process())
+    successor = await here.lead()
+    await successor.run()
+    assert here.process().resumed
+    assert [prompt.text for prompt in here.process().prompts] == ["use tabs"]
+    does_well(here.process())
+    await successor.run_out()
+    assert (await here.task()).state is TaskState.COMPLETED
+
+
+async def test_what_is_said_while_the_work_is_checked_comes_before_the_merge(here: SmallWorld) -> None:
+    leader, found = await at_work(here)
+    here.points.hold("run")
+    does_well(here.process())
+    await leader.run()
+    assert (await here.task()).state is TaskState.VALIDATING
+    await here.ask(words(found, "one more thing"))
+    here.points.release("run")
+    await leader.run()
+    assert (await here.task()).state is TaskState.RUNNING
+    assert here.process().prompts[-1].text == "one more thing"
+    does_well(here.process())
+    await leader.run_out()
+    assert (await here.task()).state is TaskState.COMPLETED
+
+
+async def test_it_is_not_lost_when_the_conversation_is(here: SmallWorld) -> None:
+    leader, found = await at_work(here)
+    await here.ask(words(found, "use tabs"))
+    await leader.run()
+    here.process().trouble(Trouble.CONVERSATION_LOST)
+    await leader.run()
+    assert here.process().prompts[-1].text == "do api"
+    does_well(here.process())
+    await leader.run()
+    assert here.process().prompts[-1].text == "use tabs"
+
+
+@pytest.mark.parametrize("how", ["ended", "command", "stopped", "agent"])
+async def test_who_cannot_hear_is_not_spoken_to(here: SmallWorld, how: str) -> None:
+    leader, found = await at_work(here, **({"agent": "once"} if how == "command" else {}))
+    if how == "ended":
+        does_well(here.process())
+        await leader.run_out()
+    if how == "stopped":
+        await here.ask(StopAgent(run_id=found.run_id, agent_id=found.agent_id))
+    request = Request(
+        request_id=RequestId("q-1"),
+        body=words(found, "hello"),
+        principal="agent:api" if how == "agent" else "you",
+        asked_at=here.clock.now(),
+    )
+    await here.store.ask([request])
+    await leader.run()
+    expected = {"ended": "has ended", "command": "takes no messages", "stopped": "is being stopped", "agent": "only a person"}
+    assert expected[how] in str(await here.refusal(request.request_id))
+    assert all(prompt.state is not PromptState.PENDING for prompt in await here.prompts())
