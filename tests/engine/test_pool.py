@@ -10,7 +10,7 @@ from kapelle.core.events import AgentAdopted, AgentDeployed, WorkspacePrepared
 from kapelle.core.pool import Spare, SpareState, make_of
 from kapelle.core.pool_events import PoolScaled, SpareEnded, SpareFailed, SpareGiven, SpareReady, TaskAssigned
 from kapelle.core.ports import Measure
-from kapelle.core.requests import Cancel, Deploy, Pause, Scale
+from kapelle.core.requests import Cancel, Deploy, Pause, Resume, Scale
 from kapelle.core.run import RunSpec, WorkspaceRules
 from kapelle.core.task import Priority, TaskState, WorkspaceKind
 from kapelle.engine.pool import AGAIN
@@ -368,3 +368,17 @@ async def test_a_task_is_not_given_away_a_second_time(here: SmallWorld) -> None:
     assert await given(here, leader, waiting, "other") == ""
     assert "was given to other already" in await given(here, leader, waiting, "other")
     assert "was submitted without nobody" in await given(here, leader, waiting, "nobody")
+
+
+async def test_a_paused_task_is_not_begun_because_it_was_given_away(here: SmallWorld) -> None:
+    here.set(slots=1)
+    await here.submit(spec("a", "b", config=CODER))
+    leader = await here.lead()
+    await leader.run()
+    found = await here.task("b")
+    await here.ask(Pause(run_id=found.run_id, task_id=found.task_id))
+    assert await given(here, leader, "b", "coder", force=True) == ""
+    assert (await here.task("b")).state is TaskState.PENDING
+    await here.ask(Resume(run_id=found.run_id, task_id=found.task_id))
+    await leader.run()
+    assert (await here.task("b")).state is TaskState.RUNNING

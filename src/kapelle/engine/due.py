@@ -109,7 +109,7 @@ class DueTasks:
                 continue
             run = reckoning.run(task.run_id) or run_of(tx, task)
             later = task.due_at is not None and task.due_at > tx.now
-            if task.state is not TaskState.PENDING or task.unmet or later or run.paused:
+            if task.state is not TaskState.PENDING or task.unmet or later or run.paused or task.paused:
                 continue
             if task.spec.approval and not task.approved:
                 continue
