@@ -4,8 +4,9 @@ from pathlib import Path
 
 from kapelle.adapters.store.sqlite import SqliteStore
 from kapelle.adapters.store.sqlite_lead import SqliteLeadership
+from kapelle.core.leading import Leadership
 from kapelle.core.ports import Clock
-from kapelle.core.store import Leadership, Store
+from kapelle.core.store import Store
 from kapelle.testing.conformance.leadership import LeadershipSuite
 from kapelle.testing.conformance.store import StoreSuite
 

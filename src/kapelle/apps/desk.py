@@ -9,9 +9,9 @@ from kapelle.apps.reader import Reader, rest, within
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import LeadLost, NotPossibleNow, StoreFailed
 from kapelle.core.ids import RequestId
+from kapelle.core.leading import Leadership
 from kapelle.core.ports import Host
 from kapelle.core.requests import Body, Request
-from kapelle.core.store import Leadership
 from kapelle.engine.leader import Engine, Stop
 from kapelle.engine.world import World
 

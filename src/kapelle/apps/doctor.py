@@ -26,8 +26,8 @@ from kapelle.core.errors import (
 from kapelle.core.frozen import frozen
 from kapelle.core.halt import told as halt_told
 from kapelle.core.isolation import Limit, SandboxCapabilities
+from kapelle.core.leading import Lead
 from kapelle.core.plain_text import counted
-from kapelle.core.store import Lead
 from kapelle.engine.accounts import mark
 from kapelle.engine.reaping import strays
 from kapelle.engine.secrets import sweep

@@ -8,11 +8,12 @@ from kapelle.core.attempt import COUNTS
 from kapelle.core.durations import format_duration
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
+from kapelle.core.leading import Lead
 from kapelle.core.liveness import IN_WORDS, Condition, Grade, Standing
 from kapelle.core.ports import Measure
 from kapelle.core.sizes import format_size
 from kapelle.core.standings import Alert
-from kapelle.core.store import Lead, View
+from kapelle.core.store import View
 from kapelle.core.task import TERMINAL, TaskState
 
 DONE_FOR: dict[Grade, str] = {

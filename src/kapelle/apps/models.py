@@ -3,164 +3,48 @@
 The JSON Schemas for editors are made from these; a field's description is what the editor shows.
 """
 
-import re
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    PlainSerializer,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from kapelle.apps.secret_models import GitLogin, McpServer, References, unknown_secrets
+from kapelle.apps.values import (
+    NO_TIME,
+    Branch,
+    Copied,
+    Count,
+    Duration,
+    Model,
+    Named,
+    Names,
+    Phases,
+    Positive,
+    Size,
+    listed,
+    named,
+    once,
+    variable,
+    without,
+)
 from kapelle.core.budget import Period
 from kapelle.core.builtin_rules import BUILTIN
-from kapelle.core.counts import HOW as HOW_COUNTS
-from kapelle.core.counts import PATTERN as PATTERN_OF_COUNT
-from kapelle.core.counts import parse_count
-from kapelle.core.durations import PATTERN, parse_duration
 from kapelle.core.errors import closest
 from kapelle.core.hours import parse_window
 from kapelle.core.isolation import MountKind
 from kapelle.core.merge import DeliveryMode
-from kapelle.core.names import branch_problem, copy_problem, name_problem
 from kapelle.core.network import host_problem, private_problem
 from kapelle.core.placing import Strategy
 from kapelle.core.rules import Fallback, rule_problem
-from kapelle.core.sizes import HOW as HOW_SIZES
-from kapelle.core.sizes import PATTERN as PATTERN_OF_SIZE
-from kapelle.core.sizes import format_size, parse_size
 from kapelle.core.spent import OnSpent
 from kapelle.core.task import OnFailure, Priority, WorkspaceKind
-
-
-def _duration(value: object) -> timedelta:
-    if isinstance(value, timedelta):
-        return value
-    if isinstance(value, str):
-        return parse_duration(value)
-    raise ValueError(f"{value!r} is no duration; write it with its unit, for example 30s, 10m or 1h30m")
-
-
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_duration),
-    PlainSerializer(lambda value: f"{value.total_seconds():g}s"),
-    WithJsonSchema({"type": "string", "pattern": PATTERN, "examples": ["30s", "10m", "1h30m"]}),
-]
-
-
-def _size(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return parse_size(value)
-    raise ValueError(f"{value!r} is no size; {HOW_SIZES}")
-
-
-def _enough(value: int) -> int:
-    if 0 < value < LEAST:
-        raise ValueError(f"{format_size(value)} is too little for any process; write {format_size(LEAST)} or more")
-    return value
-
-
-NO_TIME = timedelta(0)
-LEAST = 1_000_000
-"""Bytes of memory, and of disk, below which nothing starts."""
-Size = Annotated[
-    int,
-    BeforeValidator(_size),
-    Field(gt=0),
-    AfterValidator(_enough),
-    PlainSerializer(format_size),
-    WithJsonSchema({"type": "string", "pattern": PATTERN_OF_SIZE, "examples": ["500MB", "2GB"]}),
-]
-
-
-def _list(value: object) -> object:
-    # One name may stand for a list of one.
-    return [value] if isinstance(value, str) else value
-
-
-def _count(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return parse_count(value)
-    raise ValueError(f"{value!r} is no number; {HOW_COUNTS}")
-
-
-Count = Annotated[
-    int,
-    BeforeValidator(_count),
-    Field(gt=0),
-    WithJsonSchema(
-        {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": PATTERN_OF_COUNT}], "examples": [500000, "2M"]}
-    ),
-]
-Names = Annotated[list[str], BeforeValidator(_list)]
-Positive = Annotated[float, Field(gt=0)]
-
-
-def _once(names: Sequence[str], what: str) -> None:
-    twice = sorted({name for name in names if list(names).count(name) > 1})
-    if twice:
-        raise ValueError(f"two {what} are called {twice[0]}; give each a name of its own")
-
-
-def _without(problem: str) -> None:
-    if problem:
-        raise ValueError(f"{problem}; write another")
-
-
-def _name(value: str) -> str:
-    _without(name_problem(value))
-    return value
-
-
-def _branch(value: str) -> str:
-    _without(branch_problem(value))
-    return value
-
-
-def _copied(value: str) -> str:
-    _without(copy_problem(value))
-    return value
-
-
-def _variable(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
-        raise ValueError(f"{value[:100]!r} is no name of a variable; letters, digits and _")
-    return value
-
-
-Named = Annotated[str, AfterValidator(_name)]
-Copied = Annotated[str, AfterValidator(_copied)]
-Branch = Annotated[str, AfterValidator(_branch)]
-
-
-def _phases(value: list[str]) -> list[str]:
-    _once(value, "phases")
-    return value
-
-
-Phases = Annotated[list[Named], AfterValidator(_phases)]
-
-
-class Model(BaseModel):
-    """What is not known is a mistake, not ignored."""
-
-    # What does not fit is not shown by the library that checks: it may be a secret in the wrong place.
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
 
 def _window(text: str) -> str:
@@ -268,7 +152,7 @@ class Defaults(Spending):
 class Workflow(Spending):
     """A workflow file."""
 
-    name: Annotated[str, AfterValidator(_name)] = Field(min_length=1, max_length=100, description="What people call it.")
+    name: Annotated[str, AfterValidator(named)] = Field(min_length=1, max_length=100, description="What people call it.")
     description: str = Field(default="", description="For people.")
     target: Branch | None = Field(default=None, description="The branch that changes go to; default: the current one.")
     delivery: DeliveryMode | None = Field(default=None, description="When merged work goes to the target: each, end or never.")
@@ -436,10 +320,10 @@ def _private(value: str) -> str:
 class AllowedNetwork(Model):
     """Which hosts may be reached beside the model."""
 
-    allow: Annotated[list[Annotated[str, AfterValidator(_host)]], BeforeValidator(_list)] = Field(
+    allow: Annotated[list[Annotated[str, AfterValidator(_host)]], BeforeValidator(listed)] = Field(
         description="Hosts: NAME, *.NAME (all below it) or *; NAME:PORT for a port that is not the web's."
     )
-    private: Annotated[list[Annotated[str, AfterValidator(_private)]], BeforeValidator(_list)] = Field(
+    private: Annotated[list[Annotated[str, AfterValidator(_private)]], BeforeValidator(listed)] = Field(
         default_factory=list, description="Hosts and networks that may be reached though not public."
     )
 
@@ -474,7 +358,7 @@ class Isolated(Model):
 
 
 def _rule(value: str) -> str:
-    _without(rule_problem(value))
+    without(rule_problem(value))
     return value
 
 
@@ -497,10 +381,10 @@ def _off(value: object) -> object:
 class Rules(Model):
     """What agents may not do, and what a person is asked about first."""
 
-    deny: Annotated[list[WrittenRule], BeforeValidator(_list)] = Field(
+    deny: Annotated[list[WrittenRule], BeforeValidator(listed)] = Field(
         default_factory=list, description="Tool, or Tool(pattern): WebFetch, Bash(terraform apply *), Edit(migrations/**)."
     )
-    ask: Annotated[list[WrittenRule], BeforeValidator(_list)] = Field(
+    ask: Annotated[list[WrittenRule], BeforeValidator(listed)] = Field(
         default_factory=list, description="The same; a person is asked. What is denied is not asked about."
     )
     builtin: Annotated[
@@ -552,7 +436,7 @@ class Agent(Isolated):
     max_turns: int | None = Field(default=None, ge=1)
     function: str | None = Field(default=None, description="For `program: python`: package.module:function.")
     rules: Rules | None = Field(default=None, description="Command rules; default: those of the whole file.")
-    env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(default_factory=dict)
+    env: dict[Annotated[str, AfterValidator(variable)], str] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1, description="Agents of this kind that may be live at once.")
     asks: Asked = Field(default=Asked(), description="What each is reckoned to need of the machine.")
     liveness: Liveness = Field(default=Liveness(), description="How long such agents may look still.")
@@ -588,7 +472,7 @@ class Gate(Model):
     @field_validator("checks")
     @classmethod
     def _named_once(cls, value: list[Check]) -> list[Check]:
-        _once([check.name for check in value], "checks")
+        once([check.name for check in value], "checks")
         return value
 
 

@@ -8,9 +8,10 @@ from kapelle.core.agent import Agent, AgentState, ProcessRef
 from kapelle.core.errors import Ambiguous, NotFound
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import RunId
+from kapelle.core.leading import Lead, Led
 from kapelle.core.ports import Clock
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
-from kapelle.core.store import Lead, Led, Readable, View
+from kapelle.core.store import Readable, View
 from kapelle.core.task import TERMINAL, Task
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from kapelle.core.account import Account
-from kapelle.core.agent import Agent, ProcessRef
+from kapelle.core.agent import Agent
 from kapelle.core.agent_finding import AgentFinding
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.brakes import BrakeTable
@@ -505,16 +505,6 @@ class Tx(View, Protocol):
         ...
 
 
-@frozen
-class Lead:
-    """Who leads."""
-
-    term: int
-    holder: ProcessRef
-    renewed_at: datetime
-    given_up: bool = False
-
-
 class Readable(Protocol):
     """Durable state, for those who only look."""
 
@@ -550,34 +540,6 @@ class Store(Readable, Protocol):
         ...
 
 
-class Led(Protocol):
-    """Who leads, for those who only look."""
-
-    async def holder(self) -> Lead | None:
-        """Return who leads or led last, or None when nobody ever did."""
-        ...
-
-
-class Leadership(Led, Protocol):
-    """Who may write: one process at a time, known by its term."""
-
-    async def take(self, me: ProcessRef, now: datetime) -> int | None:
-        """Take the lead and return the new term, or return None at once when another process holds it."""
-        ...
-
-    async def renew(self, term: int, now: datetime) -> None:
-        """Say that this leader is alive.
-
-        Raises:
-            LeadLost: another process leads.
-        """
-        ...
-
-    async def give_up(self, term: int) -> None:
-        """Give the lead back; no effect when it is another's."""
-        ...
-
-
 __all__ = [
     "AccountTable",
     "AgentTable",
@@ -585,9 +547,6 @@ __all__ = [
     "ChangeTable",
     "Edge",
     "HistoryTable",
-    "Lead",
-    "Leadership",
-    "Led",
     "Ledger",
     "Overview",
     "QuestionTable",

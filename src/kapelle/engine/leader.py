@@ -16,8 +16,9 @@ from datetime import timedelta
 from kapelle.core.agent import ProcessRef
 from kapelle.core.attempt import PromptState
 from kapelle.core.events import LeadGivenUp
+from kapelle.core.leading import Leadership
 from kapelle.core.requests import Request
-from kapelle.core.store import Leadership, View
+from kapelle.core.store import View
 from kapelle.engine.acts import Acts
 from kapelle.engine.alerts import AlertStage
 from kapelle.engine.dispatch import DispatchStage

@@ -13,7 +13,7 @@ from kapelle.adapters.store.sqlite import SqliteStore
 from kapelle.adapters.store.tables import lead_of
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import LeadLost, StoreFailed
-from kapelle.core.store import Lead
+from kapelle.core.leading import Lead
 
 
 class SqliteLeadership:

@@ -12,7 +12,8 @@ from urllib.parse import quote
 from kapelle.adapters.store import backups, compiled
 from kapelle.adapters.store.tables import SqlView, lead_of
 from kapelle.core.errors import StoreDamaged, StoreFailed
-from kapelle.core.store import Lead, View
+from kapelle.core.leading import Lead
+from kapelle.core.store import View
 
 if TYPE_CHECKING:
     from kapelle.adapters.store.statements import Statements

@@ -34,13 +34,14 @@ from kapelle.core.ids import (
     TaskId,
     WorkspaceId,
 )
+from kapelle.core.leading import Lead
 from kapelle.core.merge import Change, Integration
 from kapelle.core.paths import Took
 from kapelle.core.question import Question
 from kapelle.core.requests import Body, Request, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.shapes import without_shapes
-from kapelle.core.store import Edge, Lead, Overview, WorkspaceRow
+from kapelle.core.store import Edge, Overview, WorkspaceRow
 from kapelle.core.task import Task, TaskState
 
 if TYPE_CHECKING:

@@ -29,8 +29,9 @@ from kapelle.core.account import Account, account_of, told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import NotFound
 from kapelle.core.ids import RunId
+from kapelle.core.leading import Lead
 from kapelle.core.plain_text import shown, shown_block
-from kapelle.core.store import Lead, Overview, View
+from kapelle.core.store import Overview, View
 from kapelle.core.task import Task, Wait
 
 if TYPE_CHECKING:

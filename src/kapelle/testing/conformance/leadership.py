@@ -13,7 +13,8 @@ import pytest
 from kapelle.core.errors import LeadLost
 from kapelle.core.events import RunPaused, RunResumed
 from kapelle.core.ids import RequestId
-from kapelle.core.store import Lead, Leadership, Store
+from kapelle.core.leading import Lead, Leadership
+from kapelle.core.store import Store
 from kapelle.testing.conformance.samples import NOON, StillClock
 from kapelle.testing.conformance.transactions import SOMEBODY, Led, StoreTests
 

@@ -9,8 +9,9 @@ from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import LeadLost
 from kapelle.core.events import RunPaused
 from kapelle.core.ids import RequestId
+from kapelle.core.leading import Leadership
 from kapelle.core.ports import Clock
-from kapelle.core.store import Leadership, Store
+from kapelle.core.store import Store
 from kapelle.testing.conformance.samples import NOON, StillClock, a_request
 
 Opener = Callable[[Path, Clock], Awaitable[tuple[Store, Leadership]]]

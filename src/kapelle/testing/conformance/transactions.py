@@ -16,10 +16,11 @@ from kapelle.core.events import KINDS, Event, RunPaused, RunResumed, RunSubmitte
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, RunId
 from kapelle.core.isolation_events import LimitMet
+from kapelle.core.leading import Leadership
 from kapelle.core.ports import Clock
 from kapelle.core.requests import Request, Unreadable
 from kapelle.core.run import Run
-from kapelle.core.store import Edge, Leadership, Store, Tx, View
+from kapelle.core.store import Edge, Store, Tx, View
 from kapelle.core.task import Task, TaskState
 from kapelle.testing.conformance.samples import NOON, StillClock, a_request, a_run, a_task, some
 
