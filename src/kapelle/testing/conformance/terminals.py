@@ -160,9 +160,14 @@ class TerminalSuite(ABC):
         assert reader.stdout is not None
         assert await reader.stdout.readline() == b"up\n"
         os.kill(process.pid, signal.SIGKILL)
-        # A look at a process whose leader was killed ends the rest of its group.
-        await host.look(process, folder, 0)
+        # Whoever watches sees the end of the leader of its group, and ends the rest of that.
+        offset, ended = 0, None
         async with timeout(PATIENCE):
+            while ended is None:
+                spool = await host.look(process, folder, offset)
+                offset, ended = offset + len(spool.data), spool.ended
+                if ended is None:
+                    await host.wait(process, folder, offset)
             assert await reader.stdout.read() == b""
         await reader.wait()
         await host.end(process, folder, grace=timedelta(0))
