@@ -311,7 +311,10 @@ async def test_agents_stand_ready_without_any_run(here: SmallWorld) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"configs": (replace(CODER, program="once"),)}, "not started beforehand"), ({"repository": None}, "this is none")],
+    [
+        ({"configs": (replace(CODER, program="once"),)}, "not started beforehand"),
+        ({"repository": None}, "outside of a repository"),
+    ],
 )
 async def test_what_cannot_be_started_beforehand_is_refused(here: SmallWorld, changes: Any, words: str) -> None:
     await here.lead()
@@ -382,3 +385,63 @@ async def test_a_paused_task_is_not_begun_because_it_was_given_away(here: SmallW
     await here.ask(Resume(run_id=found.run_id, task_id=found.task_id))
     await leader.run()
     assert (await here.task("b")).state is TaskState.RUNNING
+
+
+async def test_the_most_there_may_be_holds_for_runs_that_differ_too(here: SmallWorld) -> None:
+    config = warm(2, most=3)
+    await here.submit(spec("a", config=config))
+    await here.submit(spec("b", config=config, workspace=WorkspaceRules(ports=1)))
+    leader = await here.lead()
+    await leader.run()
+    assert len(here.host.live()) <= 3
+
+
+async def test_what_a_person_wants_holds_for_runs_that_differ_too(here: SmallWorld) -> None:
+    await here.submit(spec("a", config=warm(1)))
+    leader = await here.lead()
+    await here.ask(Scale(project="", config="coder", wanted=2, spec=made()))
+    await leader.run()
+    await here.submit(spec("b", config=warm(1), workspace=WorkspaceRules(ports=1)))
+    await leader.run()
+    assert len(here.host.live()) == 2
+
+
+async def test_those_at_work_finish_whatever_a_person_wants(here: SmallWorld) -> None:
+    here.host.plays("a", troubled(Trouble.OVERLOADED), writes({"a.py": "1"}))
+    await here.submit(spec("a", config=CODER))
+    leader = await here.lead()
+    await leader.run()
+    await here.ask(Scale(project="", config="coder", wanted=0, spec=made()))
+    await leader.run_out()
+    assert (await here.task("a")).state is TaskState.COMPLETED
+
+
+async def test_spares_are_started_when_memory_is_free_again(here: SmallWorld) -> None:
+    config = replace(CODER, asks=replace(CODER.asks, memory=100))
+    here.host.measured = Measure(memory=1000, memory_free=50, cpus=4)
+    leader = await here.lead()
+    await here.ask(Scale(project="", config="coder", wanted=1, spec=made(config)))
+    wake = await leader.run()
+    assert await spares(here) == []
+    assert wake is not None
+    here.host.measured = Measure(memory=1000, memory_free=500, cpus=4)
+    here.clock.move_to(wake)
+    await leader.run()
+    assert len(await spares(here)) == 1
+
+
+async def test_files_that_are_copied_in_are_as_they_are_when_a_task_begins(here: SmallWorld) -> None:
+    leader = await begun(here, spec("a", workspace=WorkspaceRules(copy=(".env",))))
+    await leader.run()
+    assert await spares(here) == []
+
+
+async def test_work_in_what_an_older_store_takes_for_a_spare_is_kept(here: SmallWorld) -> None:
+    leader = await begun(here, spec("a", config=warm(1)))
+    await leader.step("pool")
+    (process,) = processes(here)
+    # The store knows nothing of it: it was restored from a backup.
+    process.directory.files["precious.py"] = "1"
+    await leader.die()
+    await here.lead()
+    assert any("precious.py" in here.repository.files(commit) for commit in here.kept.values())

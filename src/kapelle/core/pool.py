@@ -26,9 +26,10 @@ LASTING = timedelta(seconds=2)
 def make_of(spec: RunSpec, config: str) -> RunSpec | None:
     """Return everything of *spec* that is settled when an agent of *config* is started, and nothing else.
 
-    Tasks of runs for which it is equal can be given the same spare. None where none can be started beforehand.
+    Tasks of runs for which it is equal can be given the same spare. None where none can be started beforehand: files that are
+    copied in and values of secrets are those of the moment at which a task gets its agent, and a spare would have older ones.
     """
-    if spec.repository is None or spec.target is None:
+    if spec.repository is None or spec.target is None or spec.workspace.copy or spec.config(config).secrets:
         return None
     return RunSpec(
         name="",
@@ -193,6 +194,8 @@ class Stock:
     """What there is of one make, and what is asked of it."""
 
     fit: str
+    group: str = ""
+    """The config that it is of: what may be at most holds for all fits of it together. Empty: it is the only one."""
     rules: PoolRules
     wanted: int | None = None
     """What a person wants, in place of the rules."""
@@ -226,20 +229,25 @@ def plan(stocks: Sequence[Stock], carry: int | None, now: datetime) -> Mapping[s
     stays as long as its rules say; what a person wants holds at once.
     """
     planned: dict[str, int] = {}
-    for stock in sorted(stocks, key=lambda stock: (stock.wanted is None, stock.fit)):
-        asked = asked_for(stock)
+    room: dict[str, int] = {}
+    # What persons want first, then what there is most of; what nothing asks for has what is left.
+    for stock in sorted(stocks, key=lambda stock: (stock.wanted is None, not asked_for(stock), -stock.spares, stock.fit)):
+        group = stock.group or stock.fit
+        most = stock.rules.most if stock.wanted is None else stock.wanted
+        if most is not None:
+            room.setdefault(group, max(most - stock.at_work, 0))
+        left = room.get(group)
+        asked = asked_for(stock) if left is None else min(asked_for(stock), left)
         if asked > stock.spares:
             more = asked - stock.spares if carry is None else min(asked - stock.spares, max(carry, 0))
             carry = None if carry is None else carry - more
             planned[stock.fit] = stock.spares + more
-        elif stock.wanted is not None or _over(stock):
+        elif stock.wanted is not None:
             planned[stock.fit] = asked
         else:
             lasting = stock.quiet_since is not None and now - stock.quiet_since >= stock.rules.idle
-            planned[stock.fit] = asked if lasting else stock.spares
+            staying = asked if lasting else stock.spares
+            planned[stock.fit] = staying if left is None else min(staying, left)
+        if left is not None:
+            room[group] = left - planned[stock.fit]
     return planned
-
-
-def _over(stock: Stock) -> bool:
-    """Say whether there are more agents than there may be at most."""
-    return stock.rules.most is not None and stock.at_work + stock.spares > stock.rules.most

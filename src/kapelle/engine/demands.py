@@ -69,7 +69,7 @@ class Reckoning:
         """The accounts that are not open."""
         self._wanted = {(pool.project, pool.config): pool.wanted for pool in view.spares.standing()}
         self._runs: dict[RunId, Run | None] = {}
-        self._alike: dict[tuple[RunId, tuple[str, ...], int], _Alike] = {}
+        self._alike: dict[tuple[RunId, tuple[str, ...], int, bool], _Alike] = {}
 
     def run(self, run_id: RunId) -> Run | None:
         """Return the run, or None."""
@@ -81,7 +81,7 @@ class Reckoning:
 
     def demand(self, task: Task, run: Run, configs: Sequence[str], *, returning: bool) -> Demand:
         """Return the demand of *task*, which may be given to *configs*."""
-        its = self._its(run, tuple(configs), len(task.spec.requires))
+        its = self._its(run, tuple(configs), len(task.spec.requires), begun=task.attempt_id is not None and returning)
         return Demand(
             task_id=task.task_id,
             run_id=task.run_id,
@@ -98,12 +98,12 @@ class Reckoning:
             slotless=its.slotless,
         )
 
-    def _its(self, run: Run, configs: tuple[str, ...], required: int) -> "_Alike":
-        key = (run.run_id, configs, required)
+    def _its(self, run: Run, configs: tuple[str, ...], required: int, *, begun: bool = True) -> "_Alike":
+        key = (run.run_id, configs, required, begun)
         found = self._alike.get(key)
         if found is None:
             drivers = [self._around.driver(run.spec.config(name).program).capabilities for name in configs]
-            made = [self._made(run.spec, run.spec.config(name)) for name in configs]
+            made = [self._made(run.spec, run.spec.config(name), begun=begun) for name in configs]
             found = self._alike[key] = _Alike(
                 choices=tuple(replace(choice, spare=choice.spare - required) for choice in made),
                 limits=_limits(run),
@@ -111,7 +111,7 @@ class Reckoning:
             )
         return found
 
-    def _made(self, spec: RunSpec, config: AgentConfig) -> Choice:
+    def _made(self, spec: RunSpec, config: AgentConfig, *, begun: bool) -> Choice:
         driver = self._around.driver(config.program).capabilities
         account = account_of(spec.upstream)
         own = Group(Of.CONFIG, config.name, spec.project)
@@ -121,7 +121,8 @@ class Reckoning:
         counted = [
             (own, config.limit),
             (own, config.pool.most),
-            (own, self._wanted.get((spec.project, config.name))),
+            # How many a person wants keeps those from beginning that have not begun.
+            (own, None if begun else self._wanted.get((spec.project, config.name))),
             (of_model, dict(spec.limits.models).get(config.model or "")),
             (of_account, spec.limits.account),
         ]
@@ -164,6 +165,9 @@ class Reckoning:
             task = self._view.tasks.get(agent.task_id)
             if task is not None:
                 writing.setdefault(run.spec.project, []).extend(task.spec.writes)
+        # A spare that has just begun does not use yet what it will, either.
+        begun = [spare for spare in self._view.spares.all() if spare.created_at > self._now - SETTLING]
+        young += sum(self._memory(spare.config) for spare in begun)
         accounts = {_group(account): account for account in self.closed.values()}
         starts = {group: may_start(account, self._now) for group, account in accounts.items()}
         return Room(

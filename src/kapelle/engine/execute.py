@@ -135,8 +135,9 @@ class ExecuteStage:
             self._meter.give_back(taken)
             self._witness.give_back(heard)
             raise
-        self._meter.written(taken)
+        # In this order: whoever is let go by the second is held by the first when it asks for the next call.
         self._meter.hold(accounts, brakes)
+        self._meter.written(taken)
         self._meter.know(totals)
         self._carry_out(orders)
         if findings or orders.send:

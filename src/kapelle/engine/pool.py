@@ -14,7 +14,7 @@ from kapelle.core.errors import KapelleError
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Integration
-from kapelle.core.pool import LASTING, Spare, SpareState, Stock, asked_for, fit_of, make_of, plan
+from kapelle.core.pool import LASTING, Spare, SpareState, Stock, asked_for, fit_of, key_of, make_of, plan
 from kapelle.core.pool_events import SpareEnded, SpareFailed, SpareReady
 from kapelle.core.ports import Measure
 from kapelle.core.run import Run, RunSpec
@@ -180,6 +180,7 @@ class PoolStage:
             if kind is not None:
                 stock = Stock(
                     fit=fit,
+                    group=key_of(kind.make.project, kind.make.configs[0].name),
                     rules=kind.rules,
                     wanted=kind.wanted,
                     at_work=sum(self._is(tx, agent.run_id, agent.config, kind) for agent in live),
@@ -189,7 +190,8 @@ class PoolStage:
             elif not self._leaving:
                 # Its run has ended, or is paused: it may be wanted again in a moment.
                 mine = next(spare for spare in there if spare.fit == fit)
-                stock = Stock(fit=fit, rules=replace(mine.config.pool, warm=0, least=0))
+                group = key_of(mine.make.project, mine.config.name)
+                stock = Stock(fit=fit, group=group, rules=replace(mine.config.pool, warm=0, least=0))
             found.append(self._quietly(replace(stock, spares=sum(spare.fit == fit for spare in there)), tx.now))
         return found
 
@@ -228,7 +230,11 @@ class PoolStage:
             return 0
         most = max(1, *(self._memory(kind.make.configs[0]) for kind in kinds.values()))
         # Those that have just begun do not use yet what they will.
-        young = sum(self._memory(spare.config) for spare in there if spare.created_at > tx.now - SETTLING)
+        since = tx.now - SETTLING
+        young = sum(self._memory(spare.config) for spare in there if spare.created_at > since)
+        for agent in tx.agents.live():
+            run = tx.runs.get(agent.run_id) if agent.created_at > since else None
+            young += self._memory(run.spec.config(agent.config)) if run is not None else 0
         return max(self._measure.memory_free - self._world.settings.keep_free - young, 0) // most
 
     def _memory(self, config: AgentConfig) -> int:
@@ -239,6 +245,9 @@ class PoolStage:
         moments = [stock.quiet_since + stock.rules.idle for stock in stocks if stock.quiet_since is not None]
         moments += [since + LASTING for since in self._since.values()]
         moments += self._not_before.values()
+        if any(asked_for(stock) > stock.spares for stock in stocks):
+            # Nobody tells when other programs give memory back.
+            moments.append(tx.now + LOOK)
         moments += [spare.looked_at + LOOK for spare in tx.spares.all() if spare.looked_at is not None]
         return min((moment for moment in moments if moment > tx.now), default=None)
 

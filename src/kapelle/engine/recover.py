@@ -1,5 +1,6 @@
 """Recover: what a new leader does before anything else, and what must not be left lying about."""
 
+from asyncio import TaskGroup
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -8,6 +9,7 @@ from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import Event, LeadTaken, SnapshotKept
 from kapelle.core.merge import Integration
+from kapelle.core.pool import Spare
 from kapelle.core.pool_events import SpareEnded
 from kapelle.core.store import Tx, View
 from kapelle.engine import spares
@@ -49,8 +51,8 @@ class RecoverStage:
             with suppress(KapelleError):
                 await self._keep_what_is_ahead(integration)
                 await integrator.move_ref(integration)
-        await self._end_spares()
-        kept = await self._keep_orphans()
+        kept = await self._end_spares()
+        kept |= await self._keep_orphans()
         await reap(self._world, self._me, grace=timedelta(seconds=2))
         await self._world.store.read(lambda view: sweep(self._world, view))
         # What they did while they were being ended is kept in the place of what was kept before.
@@ -65,18 +67,30 @@ class RecoverStage:
         book_lost(tx)
         return tx.changes.integrations()
 
-    async def _end_spares(self) -> None:
-        """End the spares of earlier leaders: nobody can speak to them any more."""
+    async def _end_spares(self) -> dict[str, Event]:
+        """End the spares of earlier leaders: nobody can speak to them any more. Return what was kept of their workspaces.
+
+        A store that was restored from a backup may take an agent for a spare that had a task by then.
+        """
         left = await self._world.store.read(lambda view: list(view.spares.all()))
+        kept: dict[str, Event] = {}
         said: list[Event] = []
-        for spare in left:
+
+        async def one(spare: Spare) -> None:
             reason = "whoever led has ended"
             try:
+                if spare.make.repository is not None and spare.base is not None:
+                    kept.update(await self._keep(spare.path, spare.make.repository))
                 await spares.end(self._world, spares.deployment_of(self._world, spare, ""))
             except KapelleError as error:
                 # What is left belongs to nobody, and is looked for next.
                 reason = f"{reason}; {error.in_full}"
             said.append(SpareEnded(agent_id=spare.agent_id, config=spare.config.name, reason=reason))
+
+        # Together: one that hangs takes its time to end.
+        async with TaskGroup() as group:
+            for spare in left:
+                group.create_task(one(spare))
 
         def write(tx: Tx) -> None:
             for spare in left:
@@ -85,6 +99,7 @@ class RecoverStage:
 
         if left:
             await self._world.store.transact(write, term=self._world.term)
+        return kept
 
     # --- What an older store knows nothing of ---
 

@@ -10,6 +10,11 @@ from kapelle.core.store import Tx
 from kapelle.core.task import TERMINAL, TaskState
 from kapelle.engine.world import World
 
+NONE_BEFOREHAND = (
+    "no agents are started beforehand outside of a repository, where files are copied into workspaces, or with secrets:"
+    " those have to be as they are when a task begins"
+)
+
 
 def scale(world: World, tx: Tx, body: Scale, principal: str) -> None:
     """Have so many agents of a config.
@@ -24,10 +29,7 @@ def scale(world: World, tx: Tx, body: Scale, principal: str) -> None:
         return
     config = body.spec.config(body.config)
     if make_of(body.spec, config.name) is None:
-        raise NotPossibleNow(
-            "agents are started beforehand in workspaces of a repository, and this is none",
-            remedy="Say it inside of a git repository.",
-        )
+        raise NotPossibleNow(NONE_BEFOREHAND)
     if not world.driver(config.program).capabilities.warm:
         raise NotPossibleNow(
             f"agents of {config.name} are not started beforehand: {config.program} is told its task when it starts",

@@ -53,6 +53,10 @@ class Opened:
         if self._holder.model is not None:
             self._listen(MODEL, self._to_model)
 
+    def hand_to(self, holder: Pass) -> None:
+        """Decide as *holder* from now on, which is another name for the same process: one that has a task by now."""
+        self._holder = holder
+
     async def end(self) -> None:
         """Listen no longer, break off what is open, and tell what was not told yet."""
         for entrance in self._entrances:

@@ -48,6 +48,8 @@ class LocalWays:
             except OSError as error:
                 await self.close(holder.key)
                 raise HostFailed(f"the way to the network cannot be made in {folder}: {error.strerror}") from error
+        else:
+            found.hand_to(holder)
         return Way(folder=folder, model=holder.model)
 
     async def close(self, key: str) -> None:

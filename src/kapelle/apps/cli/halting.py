@@ -35,7 +35,8 @@ def unhalt(*, reason: Why = "", repository: Folder = None, json: Json = False) -
 
 
 async def _ask(folder: Path | None, body: Body, done: str, *, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder), make=False) as desk:
+    # An off switch holds for whatever comes, also where nothing was ever submitted.
+    async with compose.open_desk(configuration(folder), make=isinstance(body, Halt)) as desk:
         await desk.ask(body, principal(desk.world.store.store_id))
     if as_json:
         print_json({"halted": isinstance(body, Halt)})

@@ -19,6 +19,7 @@ from kapelle.core.errors import UsageError
 from kapelle.core.plain_text import counted
 from kapelle.core.pool import make_of
 from kapelle.core.requests import Deploy, Scale
+from kapelle.engine.scaling import NONE_BEFOREHAND
 
 COLUMNS = (
     Column(name="AGENT"),
@@ -118,10 +119,7 @@ async def _scale(
     spec = await prepare(found, document, workflow, inputs={}, rehearse=rehearse, check_only=wanted is None)
     make = make_of(spec, name)
     if make is None:
-        raise UsageError(
-            "agents are started beforehand in workspaces of a repository, and this is none",
-            remedy="Say it inside of a git repository.",
-        )
+        raise UsageError(NONE_BEFOREHAND, remedy="`limit` in agents.yml says how many of them may be at work at once.")
     async with compose.open_desk(found) as desk:
         body = Scale(project=spec.project, config=name, wanted=wanted, more=more, spec=None if wanted is None else make)
         await desk.ask(body, principal(desk.world.store.store_id))
