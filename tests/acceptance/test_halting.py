@@ -15,6 +15,7 @@ tasks:
   tool: {prompt: "Use a tool that takes its time"}
   model: {prompt: "Wait for the model"}
 """
+AGENTS = ("tool", "model")
 REHEARSAL = """\
 rules:
   - when: {task: tool, prompt: "takes its time"}
@@ -38,6 +39,10 @@ def running(place: Place) -> Iterator["subprocess.Popen[str]"]:
     try:
         until(process, "Bash")
         until(process, "Bash")
+        # A tool that was called has not begun yet: what is broken off now would never have written anything.
+        while len([*place.home.glob("workspaces/*/tool.txt"), *place.home.glob("workspaces/*/model.txt")]) < len(AGENTS):
+            assert process.poll() is None
+            place.run("status")
         yield process
     finally:
         process.terminate()

@@ -146,8 +146,9 @@ class Engine:
         pool = PoolStage(world, acts["pool"], base_url)
         everything: list[Stage] = [
             SubmitStage(world, self._asked),
-            pool,
             DispatchStage(world),
+            # After it: a spare that is behind is given away as it is, and brought up to date with its task.
+            pool,
             execute,
             ValidateStage(world, acts["validate"]),
             MergeStage(world, acts["merge"]),

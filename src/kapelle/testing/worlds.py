@@ -321,8 +321,8 @@ class Leader:
         stages: list[Stage] = [
             RecoverStage(self.world, self._me),
             SubmitStage(self.world),
-            PoolStage(self.world, self.acts["pool"], base_url),
             DispatchStage(self.world),
+            PoolStage(self.world, self.acts["pool"], base_url),
             ExecuteStage(self.world, self.acts["execute"], self.meter, self.judge, self.witness, self.pulse, base_url),
             ValidateStage(self.world, self.acts["validate"]),
             MergeStage(self.world, self.acts["merge"]),
