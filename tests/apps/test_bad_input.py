@@ -11,8 +11,8 @@ from kapelle.testing.places import Place
 
 REHEARSAL = "rules: []\notherwise: {say: hello}\n"
 SECONDS = 5
-"""How long the processor may work on any of it, start-up included; who takes longer is killed by the system. Two on a machine of
-one's own: where others compute on the same cores, each second does less."""
+"""How long the processor may work on any of it, start-up included; who takes longer is killed by the system. Two will do on a
+machine of one's own: where others compute on the same cores, each second does less."""
 GOOD = "name: good\ntasks: {a: {agent: script, prompt: 'true'}}\n"
 
 
