@@ -20,12 +20,12 @@ REHEARSAL = """\
 rules:
   - when: {task: tool, prompt: "takes its time"}
     turns:
-      - tools: [{Bash: {command: "echo 1 > tool.txt; python3 -c 'import time; time.sleep(90)'"}}]
+      - tools: [{Bash: {command: "echo 1 > tool.txt; python3 -c 'import time; time.sleep(40)'"}}]
       - {say: "Done."}
   - when: {task: model, prompt: "Wait for"}
     turns:
       - tools: [{Bash: {command: "echo 1 > model.txt"}}]
-      - {stall: 90s}
+      - {stall: 40s}
       - {say: "Done."}
 """
 
