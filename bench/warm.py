@@ -2,7 +2,7 @@
 
 Real ``claude`` processes, rehearsed, one at a time, in a worktree of a small repository. Dispatch is the moment at which it is
 on disk that the task has an agent; the request is the moment at which it is on disk that a model call goes out, which is just
-before it does. Cold and warm take turns, so that both see the same machine.
+before it does. Cold, warm, and a program that goes on from another task take turns, so that all see the same machine.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from bench.places import repository
 from kapelle.apps.runs import prepare
 from kapelle.apps.settings import load
 from kapelle.apps.workflows import single_task
+from kapelle.core.agent import Reuse
 from kapelle.core.ids import RunId
 from kapelle.core.pool import SpareState, make_of
 from kapelle.core.requests import Scale, Submit
@@ -33,6 +34,8 @@ otherwise: {say: "Nothing to do."}
 FILES = {"notes.txt": "A sample.\n", ".kapelle/agents.yml": AGENTS}
 ASSIGNED = "SELECT 1 FROM tasks WHERE run_id = ? AND started_at IS NOT NULL"
 CALLED = "SELECT 1 FROM calls WHERE run_id = ?"
+NEXT_ASSIGNED = "SELECT 1 FROM tasks WHERE run_id = ? AND name = 'next' AND started_at IS NOT NULL"
+NEXT_CALLED = "SELECT 1 FROM calls WHERE run_id = ? AND task_id IN (SELECT task_id FROM tasks WHERE name = 'next')"
 ENDED = "SELECT 1 FROM runs WHERE run_id = ? AND ended_at IS NOT NULL"
 PERSON = "person:bench"
 
@@ -51,6 +54,7 @@ async def measure(*, small: bool = False) -> Figures:
         spec = replace(spec, tasks=(task,), upstream=replace(spec.upstream, log=str(folder / "log")))
         cold: list[float] = []
         warm: list[float] = []
+        again: list[float] = []
         async with leading(home, slots=1) as bench:
             # The first of all loads what the others have already.
             await _first_request(bench, spec)
@@ -59,10 +63,13 @@ async def measure(*, small: bool = False) -> Figures:
                 await _scale(bench, spec, 1)
                 warm.append(await _first_request(bench, spec))
                 await _scale(bench, spec, None)
+                again.append(await _next_request(bench, _in_a_row(spec)))
     return {
         "cold_ms": statistics.median(cold) * 1000,
         "warm_ms": statistics.median(warm) * 1000,
         "warm_ratio": statistics.median(warm) / statistics.median(cold),
+        "again_ms": statistics.median(again) * 1000,
+        "again_ratio": statistics.median(again) / statistics.median(cold),
         "pairs": float(len(cold)),
     }
 
@@ -74,6 +81,27 @@ async def _first_request(bench: Bench, spec: RunSpec) -> float:
     await bench.desk.ask(Submit(run_id=run_id, spec=spec), PERSON)
     placed = await bench.store.seen_at()
     bench.store.expect(lambda: seen(bench, CALLED, run_id))
+    called = await bench.store.seen_at()
+    bench.store.expect(lambda: seen(bench, ENDED, run_id))
+    await bench.store.seen_at()
+    return called - placed
+
+
+def _in_a_row(spec: RunSpec) -> RunSpec:
+    """Return a run of two tasks, the second of which is done by the program that did the first."""
+    first = spec.tasks[0]
+    second = replace(first, name="next", needs=(first.name,))
+    config = replace(spec.configs[0], reuse=Reuse.SAME_RUN, limit=1)
+    return replace(spec, tasks=(first, second), configs=(config, *spec.configs[1:]))
+
+
+async def _next_request(bench: Bench, spec: RunSpec) -> float:
+    """Return the seconds from dispatch of the second task of a run to its first model request."""
+    run_id = RunId(bench.desk.world.new_id("r"))
+    bench.store.expect(lambda: seen(bench, NEXT_ASSIGNED, run_id))
+    await bench.desk.ask(Submit(run_id=run_id, spec=spec), PERSON)
+    placed = await bench.store.seen_at()
+    bench.store.expect(lambda: seen(bench, NEXT_CALLED, run_id))
     called = await bench.store.seen_at()
     bench.store.expect(lambda: seen(bench, ENDED, run_id))
     await bench.store.seen_at()

@@ -14,6 +14,7 @@ from kapelle.core.requests import Cancel, Deploy, Pause, Resume, Scale
 from kapelle.core.run import RunSpec, WorkspaceRules
 from kapelle.core.task import Priority, TaskState, WorkspaceKind
 from kapelle.engine.pool import AGAIN
+from kapelle.engine.reuse import PATIENCE
 from kapelle.testing.factories import CODER, run_spec, task
 from kapelle.testing.hosts import ScriptedProcess, hangs, troubled, writes
 from kapelle.testing.worlds import Leader, SmallWorld
@@ -99,6 +100,25 @@ async def test_another_takes_the_place_of_a_spare_that_was_given(here: SmallWorl
     assert first.task == "a"
     assert [spare.state for spare in await spares(here)] == [SpareState.READY]
     assert len(processes(here)) == 1
+
+
+async def test_a_spare_that_does_not_hear_is_ended_and_tasks_do_not_wait_for_it(here: SmallWorld) -> None:
+    def goes_deaf(process: ScriptedProcess) -> None:
+        process.deaf = True
+
+    here.host.starts("spare", goes_deaf)
+    here.host.otherwise = lambda process, _: writes({f"{process.task}.py": "1"})(process, "")
+    leader = await begun(here, spec("a"))
+    await leader.step("pool")
+    assert [spare.state for spare in await spares(here)] == [SpareState.STARTING]
+    await leader.run()
+    assert (await here.task("a")).state is TaskState.COMPLETED
+    here.clock.move(PATIENCE)
+    await leader.step("pool", "pool", "pool")
+    (failed,) = await here.events(SpareFailed)
+    assert "did not begin a conversation" in failed.reason
+    await leader.run()
+    assert here.host.live() == []
 
 
 async def test_a_spare_is_used_once(here: SmallWorld) -> None:

@@ -86,6 +86,16 @@ async def test_it_begins_where_a_fresh_one_would(here: SmallWorld) -> None:
     assert (name, attempt_id) == ("b", (await here.attempts("b"))[0].attempt_id)
 
 
+async def test_what_changes_nothing_goes_on_too(here: SmallWorld) -> None:
+    here.host.otherwise = lambda process, _: process.done("looked")
+    await here.submit(chain("a", "b", reads_only=True))
+    leader = await here.lead()
+    await leader.run()
+    assert await ended(here) == {TaskState.COMPLETED}
+    (process,) = here.host.processes
+    assert process.cleared == 1
+
+
 async def test_setup_runs_again(here: SmallWorld) -> None:
     here.host.otherwise = does
     run = replace(chain("a", "b"), workspace=WorkspaceRules(setup=("true",)))

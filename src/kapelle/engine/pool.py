@@ -25,6 +25,7 @@ from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.demands import SETTLING
 from kapelle.engine.deploy import Deployed
 from kapelle.engine.due import WORD
+from kapelle.engine.reuse import Begun, allowance
 from kapelle.engine.rooms import free_ports
 from kapelle.engine.world import World
 
@@ -53,6 +54,8 @@ class _Orders:
     renew: tuple[Spare, ...] = ()
     end: tuple[Spare, ...] = ()
     watch: tuple[Spare, ...] = ()
+    late: tuple[Spare, ...] = ()
+    """Those that are not to be waited for any more."""
     merged: Mapping[AgentId, Integration] = field(default_factory=dict[AgentId, Integration])
     """How far the targets have come, for those that are to stand at the newest."""
 
@@ -116,7 +119,9 @@ class PoolStage:
     def _plan(self, tx: Tx) -> datetime | None:
         self._halted = tx.brakes.halt() is not None
         for spare in tx.spares.all():
-            if spare.run_id is not None and spare.state is not SpareState.ENDING and (why := self._no_more(tx, spare)):
+            if spare.state is SpareState.STARTING and spare.process is not None and self._ready_by(spare) <= tx.now:
+                self._failed(tx, spare, "its program did not begin a conversation")
+            elif spare.run_id is not None and spare.state is not SpareState.ENDING and (why := self._no_more(tx, spare)):
                 tx.spares.put(replace(spare, state=SpareState.ENDING, reason=why))
         # Those that had a task are of their run, and nobody counts on them.
         there = [spare for spare in tx.spares.all() if spare.state is not SpareState.ENDING and spare.run_id is None]
@@ -141,6 +146,9 @@ class PoolStage:
         if self._halted:
             return "everything is halted"
         return "whoever leads ends" if self._leaving else "nothing asks for it any more"
+
+    def _ready_by(self, spare: Spare) -> datetime:
+        return spare.created_at + allowance(self._world, spare.make)
 
     def _no_more(self, tx: Tx, spare: Spare) -> str:
         """Return why a spare that had a task is not needed any more; empty while it is."""
@@ -267,6 +275,8 @@ class PoolStage:
         for spare in tx.spares.all():
             if spare.run_id is not None and spare.ready_at is not None:
                 moments.append(spare.ready_at + spare.config.pool.idle)
+            elif spare.state is SpareState.STARTING:
+                moments.append(self._ready_by(spare))
             elif spare.looked_at is not None:
                 moments.append(spare.looked_at + LOOK)
         return min((moment for moment in moments if moment > tx.now), default=None)
@@ -305,6 +315,7 @@ class PoolStage:
             renew=tuple(spare for spare in there if spare.state is SpareState.RENEWING),
             watch=tuple(spare for spare in there if spare.state in {SpareState.READY, SpareState.RENEWING}),
             end=tuple(spare for spare in there if spare.state is SpareState.ENDING and not self._being_made(spare)),
+            late=tuple(spare for spare in there if spare.state is SpareState.ENDING and self._ready_by(spare) <= tx.now),
         )
 
     @staticmethod
@@ -320,6 +331,8 @@ class PoolStage:
 
     def _carry_out(self, orders: _Orders) -> None:
         watched = {("watch", spare.agent_id) for spare in orders.watch}
+        late = {("start", spare.agent_id) for spare in orders.late if spare.process is not None}
+        self._acts.cancel_all(lambda key: key in late)
         # Who has a task by now, or is being ended, is looked after by others.
         self._acts.cancel_all(lambda key: _what(key) == "watch" and key not in watched)
         for spare in orders.start:
@@ -339,21 +352,43 @@ class PoolStage:
             problem = started if isinstance(started, str) else ""
         except KapelleError as error:
             started, problem = None, error.in_full
+        primed: Begun | None = None
+        if isinstance(started, Deployed):
+            known = replace(spare, process=started.process, base=started.base)
+            # Whatever comes of it, its process is known from now on.
+            self._acts.report(lambda tx: self._started(tx, known))
+            primed = await spares.prime(self._world, order, started)
+            problem = "" if primed is not None else "its program did not begin a conversation"
 
         def write(tx: Tx) -> None:
             current = tx.spares.get(spare.agent_id)
             if current is None:
                 return
-            if not isinstance(started, Deployed):
+            if current.state is not SpareState.STARTING:
+                return
+            if not isinstance(started, Deployed) or primed is None:
                 self._failed(tx, current, problem)
                 return
-            known = replace(current, process=started.process, base=started.base)
-            if current.state is SpareState.STARTING:
-                known = replace(known, state=SpareState.READY, ready_at=tx.now, looked_at=begun, merged=tip)
-                tx.log(SpareReady(agent_id=spare.agent_id, config=spare.config.name, pid=started.process.pid))
-            tx.spares.put(known)
+            tx.spares.put(
+                replace(
+                    current,
+                    state=SpareState.READY,
+                    ready_at=tx.now,
+                    looked_at=begun,
+                    merged=tip,
+                    conversation_id=primed.conversation_id,
+                    offset=primed.offset,
+                )
+            )
+            tx.log(SpareReady(agent_id=spare.agent_id, config=spare.config.name, pid=started.process.pid))
 
         return write
+
+    @staticmethod
+    def _started(tx: Tx, known: Spare) -> None:
+        current = tx.spares.get(known.agent_id)
+        if current is not None:
+            tx.spares.put(replace(current, process=known.process, base=known.base))
 
     def _failed(self, tx: Tx, spare: Spare, problem: str) -> None:
         self._not_before[spare.fit] = tx.now + AGAIN

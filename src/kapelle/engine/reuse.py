@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core import agent as agents
-from kapelle.core.agent import Agent, AgentState, Reuse
+from kapelle.core.agent import Agent, AgentState, ProcessRef, Reuse
 from kapelle.core.attempt import Attempt, home_of
 from kapelle.core.conversation import ConversationStarted, PromptTaken, TurnEnded
 from kapelle.core.errors import HostFailed, KapelleError
@@ -21,7 +21,7 @@ from kapelle.core.merge import ChangeState
 from kapelle.core.pool import Spare, SpareState, fit_of, make_of, suits
 from kapelle.core.pool_events import AgentCleared, AgentWorn
 from kapelle.core.ports import Driver
-from kapelle.core.run import Run, RunState
+from kapelle.core.run import Run, RunSpec, RunState
 from kapelle.core.store import Tx
 from kapelle.core.task import Task, TaskState
 from kapelle.engine.acts import Acts, Finding
@@ -41,8 +41,8 @@ class Renewal:
     """An agent that is to be made as new, and what was merged of its task."""
 
     order: Deployment
-    tree: str
-    prompt_id: PromptId
+    tree: str | None
+    """None where it changed nothing."""
 
 
 @frozen
@@ -54,12 +54,19 @@ class Rest:
 
 
 @frozen
+class Begun:
+    """Where a program's new conversation begins in its spool."""
+
+    conversation_id: str
+    offset: int
+
+
+@frozen
 class _Fresh:
     """An agent that is as new."""
 
     base: str
-    conversation_id: str
-    offset: int
+    begun: Begun
     attempt_id: AttemptId = AttemptId("")
     looked_at: datetime | None = None
 
@@ -92,14 +99,14 @@ class Again:
             return Rest()
         if attempt.attempt_id in self._tried:
             return None
-        renewal = renewal_of(self._world, tx, order)
+        renewal = renewal_of(tx, order)
         return None if renewal is None else Rest(renew=(renewal,))
 
     def start(self, renewal: Renewal) -> None:
         """Begin to make an agent as new."""
         agent_id = renewal.order.agent.agent_id
         self._tried.add(renewal.order.attempt.attempt_id)
-        self._due[agent_id] = self._world.clock.now() + allowance(self._world, renewal)
+        self._due[agent_id] = self._world.clock.now() + allowance(self._world, renewal.order.run.spec)
         # What it says from now on is not about its task.
         self._acts.cancel_all(lambda key: key == ("watch", agent_id))
         self._acts.start(("renew", agent_id), self._renew(renewal))
@@ -151,7 +158,7 @@ def may_rest(tx: Tx, agent: Agent, task: Task, attempt: Attempt, run: Run) -> bo
     return run.unfinished - (1 if merging else 0) > others
 
 
-def renewal_of(world: World, tx: Tx, order: Deployment) -> Renewal | None:
+def renewal_of(tx: Tx, order: Deployment) -> Renewal | None:
     """Return what is to be done so that the agent of *order*, whose task is merged, can go on; None where nothing needs it."""
     task, run, config = order.task, order.run, order.run.spec.config(order.attempt.config)
     tree = next((entry.tree for entry in tx.changes.of_task(task.task_id) if entry.state is ChangeState.MERGED), None)
@@ -159,7 +166,7 @@ def renewal_of(world: World, tx: Tx, order: Deployment) -> Renewal | None:
         other.state is TaskState.PENDING and config.name in other.spec.choices and suits(other.spec, run.spec.upstream)
         for other in tx.tasks.of_run(run.run_id)
     )
-    if tree is None or not any(waiting):
+    if not any(waiting):
         return None
     repository, target = order.workspace.repository, run.spec.target
     if repository is not None and target is not None:
@@ -168,12 +175,12 @@ def renewal_of(world: World, tx: Tx, order: Deployment) -> Renewal | None:
     used = tx.events_of_task(run.run_id, task.task_id, AgentUsedTool.kind, TOOLS) if lasting else ()
     if any(isinstance(entry.event, AgentUsedTool) and entry.event.tool in lasting for entry in used):
         return None
-    return Renewal(order=order, tree=tree, prompt_id=PromptId(world.chance.uuid()))
+    return Renewal(order=order, tree=tree)
 
 
-def allowance(world: World, renewal: Renewal) -> timedelta:
-    """Return how long it may take."""
-    return PATIENCE + len(renewal.order.run.spec.workspace.setup) * world.settings.setup_timeout
+def allowance(world: World, spec: RunSpec) -> timedelta:
+    """Return how long it may take until an agent of *spec* is as new."""
+    return PATIENCE + len(spec.workspace.setup) * world.settings.setup_timeout
 
 
 # --- How --------------------------------------------------------------------------------------------------------------
@@ -238,7 +245,7 @@ def _to_spare(tx: Tx, order: Deployment, agent: Agent, fresh: _Fresh) -> None:
             agent_id=agent.agent_id,
             attempt_id=fresh.attempt_id,
             workspace_id=row.workspace_id,
-            conversation_id=fresh.conversation_id,
+            conversation_id=fresh.begun.conversation_id,
             make=make,
             fit=fit_of(make),
             term=tx.term,
@@ -255,7 +262,7 @@ def _to_spare(tx: Tx, order: Deployment, agent: Agent, fresh: _Fresh) -> None:
             merged=order.integration.tip if order.integration is not None else "",
             run_id=run.run_id,
             home=home_of(order.attempt),
-            offset=fresh.offset,
+            offset=fresh.begun.offset,
             bounded=math.ceil(order.task.spec.timeout.total_seconds()),
             token=agent.token,
         )
@@ -273,7 +280,8 @@ async def _fresh(world: World, renewal: Renewal) -> _Fresh | None:
     ref = f"refs/kapelle/{world.store.store_id}/kept/{order.task.task_id}/{attempt.number}"
     commit = await world.workspaces.snapshot(row.path, row.repository, ref, NOTHING)
     if commit is not None:
-        if await world.repositories.tree(row.repository, commit) != renewal.tree:
+        merged = renewal.tree or await world.repositories.tree(row.repository, row.base or "HEAD")
+        if await world.repositories.tree(row.repository, commit) != merged:
             # Something was not merged: it is kept by whoever clears the workspace away.
             return None
         await world.repositories.delete_ref(row.repository, ref)
@@ -283,31 +291,37 @@ async def _fresh(world: World, renewal: Renewal) -> _Fresh | None:
     await world.workspaces.put(row.path, row.repository, base, bare=True)
     if await set_up(world, order.run, order.task, row) is not None:
         return None
-    return await _begin_anew(world, renewal, base)
-
-
-async def _begin_anew(world: World, renewal: Renewal, base: str) -> _Fresh | None:
-    """Begin a new conversation; None when its program has ended."""
-    agent, codec = renewal.order.agent, renewal.order.driver.codec()
-    process, offset = agent.process, agent.offset
-    if process is None or not await world.host.write(process, codec.clear(renewal.prompt_id)):
+    if order.agent.process is None:
         return None
-    conversation_id, taken = "", False
+    begun = Begun(conversation_id=attempt.conversation_id, offset=order.agent.offset)
+    anew = await begin_anew(world, order.driver, order.agent.process, order.agent.folder, begun)
+    return None if anew is None else _Fresh(base=base, begun=anew)
+
+
+async def begin_anew(world: World, driver: Driver, process: ProcessRef, folder: str, begun: Begun) -> Begun | None:
+    """Let a program that has nothing to do begin a new conversation, from where *begun* is; None when it has ended instead.
+
+    It waits as long as it takes: whoever calls knows how long that may be.
+    """
+    codec, offset, conversation_id, taken = driver.codec(), begun.offset, "", False
+    prompt_id = PromptId(world.chance.uuid())
+    if not await world.host.write(process, codec.clear(prompt_id)):
+        return None
     while True:
-        spool = await world.host.look(process, agent.folder, offset)
+        spool = await world.host.look(process, folder, offset)
         offset += len(spool.data)
         for event in codec.feed(spool.data) if spool.data else ():
             match event:
                 case ConversationStarted(conversation_id=found):
                     conversation_id = found
-                case PromptTaken(prompt_id=prompt_id):
-                    taken = taken or prompt_id == renewal.prompt_id
+                case PromptTaken(prompt_id=read):
+                    taken = taken or read == prompt_id
                 case TurnEnded(trouble=trouble) if taken:
                     known = bool(conversation_id) and trouble is None
-                    return _Fresh(base=base, conversation_id=conversation_id, offset=offset) if known else None
+                    return Begun(conversation_id=conversation_id, offset=offset) if known else None
                 case _:
                     pass
         if spool.ended is not None:
             return None
         if not spool.data:
-            await world.host.wait(process, agent.folder, offset)
+            await world.host.wait(process, folder, offset)

@@ -18,6 +18,7 @@ from kapelle.core.task import Task, TaskSpec
 from kapelle.engine import reuse
 from kapelle.engine.boxing import cleared
 from kapelle.engine.deploy import Deployed, Deployment, base_of, box_of, deploy, environment, set_up
+from kapelle.engine.reuse import Begun
 from kapelle.engine.secrets import revoke, take_back
 from kapelle.engine.tickets import model_access, ticket_of
 from kapelle.engine.warden import watched
@@ -111,6 +112,17 @@ async def start(world: World, order: Deployment) -> Deployed | str:
     if order.watched is not None:
         world.warden.admit(order.agent.agent_id, order.watched.access)
     return await deploy(world, order)
+
+
+async def prime(world: World, order: Deployment, started: Deployed) -> Begun | None:
+    """Let the program of a spare begin a conversation anew; None when it did not within ``reuse.PATIENCE``.
+
+    Whatever it does once, before the first thing that it reads, it has done then: its task begins sooner.
+    """
+    begun = Begun(conversation_id=order.attempt.conversation_id, offset=0)
+    if not order.driver.capabilities.clears:
+        return begun
+    return await reuse.begin_anew(world, order.driver, started.process, started.folder, begun)
 
 
 async def renew(world: World, order: Deployment) -> Renewed | str:
