@@ -184,7 +184,7 @@ def test_spares_of_a_leader_that_was_killed_are_ended_by_the_next(place: Place) 
 
 
 def test_a_task_that_waits_is_given_to_an_agent_and_not_a_second_time(place: Place) -> None:
-    place.write("warm.yml", WORKFLOW + "  three: {prompt: Nothing., agent: other, needs: [two]}\n")
+    place.write("warm.yml", WORKFLOW + '  three: {prompt: "Note who you are.", agent: other, needs: [two]}\n')
     said = place.run("submit", *RUN, "--json")
     assert said.code == 0, said.err
     given = place.run("deploy", "other", "one")

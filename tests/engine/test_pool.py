@@ -237,6 +237,49 @@ async def test_a_spare_that_ends_by_itself_is_told_of_and_none_is_tried_for_a_wh
     assert len(await spares(here)) == 1
 
 
+async def test_the_end_of_one_does_not_end_the_others(here: SmallWorld) -> None:
+    run_id = await here.submit(spec(config=warm(3, idle=timedelta(seconds=10))))
+    leader = await here.lead()
+    await here.ask(Pause(run_id=run_id))
+    await leader.run()
+    await here.ask(Resume(run_id=run_id))
+    await leader.step("submit", "pool", "pool")
+    await leader.step("pool")
+    processes(here)[0].exit(3)
+    await leader.step("pool", "pool")
+    here.clock.move(timedelta(seconds=30))
+    await leader.step("pool", "pool")
+    assert len(processes(here)) == 2
+    assert len(await here.events(SpareEnded)) == 1
+
+
+async def test_spares_are_brought_up_to_date_one_after_the_other(here: SmallWorld) -> None:
+    leader = await begun(here, spec("a", config=warm(3)))
+    await leader.step("pool")
+    here.points.hold("put")
+    here.repository.push({"theirs.py": "1"})
+    here.clock.move(timedelta(seconds=10))
+    await leader.step("pool", "pool")
+    states = [spare.state for spare in await spares(here)]
+    assert sorted(states) == [SpareState.READY, SpareState.READY, SpareState.RENEWING]
+    here.points.release("put")
+    for _ in range(8):
+        await leader.step("pool")
+    assert {spare.base for spare in await spares(here)} == {here.target}
+
+
+async def test_spares_are_for_tasks_that_can_be_given_one(here: SmallWorld) -> None:
+    here.set(slots=1)
+    tasks = [task("a"), *(task(f"r{number}", result_schema="{}") for number in range(3))]
+    config = replace(CODER, pool=PoolRules(most=3))
+    await here.submit(run_spec(*tasks, configs=(config,)))
+    leader = await here.lead()
+    await leader.run()
+    here.clock.move(timedelta(seconds=2))
+    await leader.run()
+    assert len(await spares(here)) <= 1
+
+
 async def test_where_set_up_fails_the_task_says_so_and_not_only_the_pool(here: SmallWorld) -> None:
     here.host.commands["install"] = lambda _: "no network"
     await here.submit(spec("a", config=warm(1), workspace=WorkspaceRules(setup=("install",))))

@@ -14,7 +14,7 @@ from kapelle.core.errors import KapelleError
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Integration
-from kapelle.core.pool import LASTING, Spare, SpareState, Stock, asked_for, fit_of, key_of, make_of, plan
+from kapelle.core.pool import LASTING, Spare, SpareState, Stock, asked_for, fit_of, key_of, make_of, plan, suits
 from kapelle.core.pool_events import SpareEnded, SpareFailed, SpareReady
 from kapelle.core.ports import Measure
 from kapelle.core.run import Run, RunSpec, RunState
@@ -132,6 +132,8 @@ class PoolStage:
         stocks = self._stocks(tx, kinds, there)
         planned = plan(stocks, self._carry(tx, kinds, there), tx.now)
         for fit, kind in kinds.items():
+            if self._not_before.get(fit, tx.now) > tx.now:
+                continue
             for _ in range(planned[fit] - sum(spare.fit == fit for spare in there)):
                 tx.spares.put(self._new(tx, kind))
         for stock in stocks:
@@ -166,7 +168,9 @@ class PoolStage:
         """Return the kinds of agents of which there should be spares, or might."""
         found: dict[str, Kind] = {}
         wanted = {(pool.project, pool.config): pool for pool in tx.spares.standing()}
-        for run in tx.runs.open():
+        runs = tx.runs.open()
+        self._kinds = {run.run_id: self._kinds[run.run_id] for run in runs if run.run_id in self._kinds}
+        for run in runs:
             if run.paused:
                 continue
             for kind in self._of_run(run):
@@ -177,8 +181,7 @@ class PoolStage:
         for key, pool in wanted.items():
             if key not in named and (kind := self._kind(pool.spec, pool.config)) is not None:
                 found[kind.fit] = kind._replace(wanted=pool.wanted)
-        now = tx.now
-        return {fit: kind for fit, kind in found.items() if self._not_before.get(fit, now) <= now}
+        return found
 
     def _of_run(self, run: Run) -> tuple[Kind, ...]:
         if run.run_id not in self._kinds:
@@ -232,7 +235,7 @@ class PoolStage:
         return run is not None and (run.spec.project, config) == (kind.make.project, kind.make.configs[0].name)
 
     def _may_have(self, tx: Tx, task: Task, kind: Kind) -> bool:
-        return self._is(tx, task.run_id, task.spec.choices[0], kind)
+        return suits(task.spec, kind.make.upstream) and self._is(tx, task.run_id, task.spec.choices[0], kind)
 
     def _queue(self, tx: Tx) -> tuple[list[Task], list[Task]]:
         """Return the tasks that have waited for an agent for a while, and those that can begin when others are through."""
@@ -262,7 +265,8 @@ class PoolStage:
         return max(self._measure.memory_free - self._world.settings.keep_free - young, 0) // most
 
     def _memory(self, config: AgentConfig) -> int:
-        return max(self._world.driver(config.program).capabilities.least_memory, config.asks.memory or 0)
+        asked = config.asks.memory or config.isolation.limits.memory or 0
+        return max(self._world.driver(config.program).capabilities.least_memory, asked)
 
     def _next(self, tx: Tx, stocks: Sequence[Stock]) -> datetime | None:
         """Return when something changes by itself."""
@@ -303,11 +307,12 @@ class PoolStage:
     # --- What is done about them ---
 
     def _orders(self, tx: Tx) -> _Orders:
-        for spare in tx.spares.all():
-            if spare.state is SpareState.READY and self._stale(tx, spare):
-                # Until it is up to date it is nobody's.
-                tx.spares.put(replace(spare, state=SpareState.RENEWING))
         there = tx.spares.all()
+        stale = [spare for spare in there if spare.state is SpareState.READY and self._stale(tx, spare)]
+        if stale and not any(spare.state is SpareState.RENEWING for spare in there):
+            # Until it is up to date it is nobody's. The others are given away as they are, and brought up to date by then.
+            tx.spares.put(replace(stale[0], state=SpareState.RENEWING))
+            there = tx.spares.all()
         merged = {spare.agent_id: spares.merged(tx, spare) for spare in there}
         return _Orders(
             merged={agent_id: found for agent_id, found in merged.items() if found is not None},

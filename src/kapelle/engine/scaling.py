@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from kapelle.core.errors import NotFound, NotPossibleNow
-from kapelle.core.pool import Assignment, StandingPool, key_of, make_of
+from kapelle.core.pool import Assignment, SpareState, StandingPool, key_of, make_of
 from kapelle.core.pool_events import PoolScaled, TaskAssigned
 from kapelle.core.requests import Deploy, Scale
 from kapelle.core.store import Tx
@@ -50,7 +50,8 @@ def _now(tx: Tx, body: Scale) -> int:
     for pool in tx.spares.standing():
         if (pool.project, pool.config) == (body.project, body.config):
             return pool.wanted
-    spares = sum((spare.make.project, spare.config.name) == (body.project, body.config) for spare in tx.spares.all())
+    there = [spare for spare in tx.spares.all() if spare.state is not SpareState.ENDING]
+    spares = sum((spare.make.project, spare.config.name) == (body.project, body.config) for spare in there)
     runs = [(tx.runs.get(agent.run_id), agent) for agent in tx.agents.live()]
     return spares + sum(
         run is not None and (run.spec.project, agent.config) == (body.project, body.config) for run, agent in runs
