@@ -102,8 +102,8 @@ async def _pool(found: Configuration, *, as_json: bool) -> None:
         out().print("There are no agents, and none are asked for.")
         return
     print_table(out(), COLUMNS, [_row(stand) for stand in all_of_them])
-    if leader is None and any(stand.standing is not None for stand in all_of_them):
-        err().print("Nobody leads just now, so there are none. `kapelle resume --stay` leads.")
+    if leader is None and any(stand.standing is not None or stand.spares or stand.at_work for stand in all_of_them):
+        err().print("Nobody leads just now: none begins anything, and spares end. `kapelle resume --stay` leads.")
 
 
 def _row(stand: Stand) -> tuple[str, ...]:
@@ -114,16 +114,18 @@ def _row(stand: Stand) -> tuple[str, ...]:
 async def _scale(
     found: Configuration, name: str, wanted: int | None, rehearse: Path | None, *, more: bool = False, as_json: bool
 ) -> None:
-    document, workflow = single_task("-", agent=name, gate=None)
-    # To leave it to the configuration nothing needs to be reachable.
-    spec = await prepare(found, document, workflow, inputs={}, rehearse=rehearse, check_only=wanted is None)
-    make = make_of(spec, name)
-    if make is None:
-        raise UsageError(NONE_BEFOREHAND, remedy="`limit` in agents.yml says how many of them may be at work at once.")
-    async with compose.open_desk(found) as desk:
+    body = None if wanted else await _less(found, name, wanted)
+    if body is None:
+        document, workflow = single_task("-", agent=name, gate=None)
+        # To leave it to the configuration nothing needs to be reachable.
+        spec = await prepare(found, document, workflow, inputs={}, rehearse=rehearse, check_only=not wanted)
+        make = make_of(spec, name)
+        if make is None:
+            raise UsageError(NONE_BEFOREHAND, remedy="`limit` in agents.yml says how many of them may be at work at once.")
         body = Scale(project=spec.project, config=name, wanted=wanted, more=more, spec=None if wanted is None else make)
+    async with compose.open_desk(found) as desk:
         await desk.ask(body, principal(desk.world.store.store_id))
-        stand = await _stand(desk, spec.project, name)
+        stand = await _stand(desk, body.project, name)
         now, led = desk.world.clock.now(), await desk.leader() is not None
     if as_json:
         print_json(stand_json(stand, now) if stand is not None else None)
@@ -135,6 +137,17 @@ async def _scale(
     out().print(f"{name}: {counted(stand.standing.wanted, 'agent')} wanted ({there} just now).")
     if not led:
         err().print("Nobody leads just now. `kapelle resume --stay` leads, and starts them.")
+
+
+async def _less(found: Configuration, name: str, wanted: int | None) -> Scale | None:
+    """Return what asks for none, or for as many as configured, of an agent that is known: its files may be gone since."""
+    project = found.project.name or found.root.name
+    async with compose.open_reader(found) as reader:
+        there = [stand for stand in await reader.store.read(stands) if (stand.project, stand.config) == (project, name)]
+    standing = there[0].standing if there else None
+    if standing is None:
+        return None
+    return Scale(project=project, config=name, wanted=wanted, spec=None if wanted is None else standing.spec)
 
 
 async def _stand(desk: Desk, project: str, config: str) -> Stand | None:

@@ -276,7 +276,7 @@ def _pooled(event: Event) -> str | None:
         case SpareReady(config=config, agent_id=agent_id):
             return f"{config} {agent_id} waits for a task"
         case SpareGiven(config=config):
-            return f"given to a {config} that waited"
+            return f"given to one that stood ready ({config})"
         case AgentCleared(config=config):
             return f"its {config} is as new, and goes on to another task"
         case AgentWorn(reason=reason):
