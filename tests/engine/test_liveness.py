@@ -17,6 +17,7 @@ from kapelle.core.liveness_events import (
     AgentRestarted,
 )
 from kapelle.core.patience import Patience
+from kapelle.core.steering import Freeze, Thaw
 from kapelle.core.task import TaskState
 from kapelle.testing.factories import CODER, run_spec
 from kapelle.testing.hosts import writes
@@ -242,3 +243,31 @@ async def test_an_interruption_that_comes_too_late_is_nothing(here: SmallWorld) 
     await scene.leader.run()
     assert (await here.task()).state is TaskState.COMPLETED
     assert [prompt.state for prompt in await here.prompts()] == [PromptState.ANSWERED, PromptState.DROPPED]
+
+
+async def test_time_in_which_an_agent_stood_still_for_a_person_is_no_silence(here: SmallWorld) -> None:
+    scene = await begin(here, SILENT_TOOL)
+    await go_on(scene, SILENT_TOOL, MINUTE)
+    agent = (await here.store.read(lambda view: view.agents.live()))[0]
+    await here.ask(Freeze(run_id=agent.run_id, agent_id=agent.agent_id))
+    await go_on(scene, SILENT_TOOL, 40 * MINUTE)
+    await here.ask(Thaw(run_id=agent.run_id, agent_id=agent.agent_id))
+    await go_on(scene, SILENT_TOOL, 8 * MINUTE)
+    assert {condition for _, condition in (await seen_of(scene)).found} <= {Condition.FROZEN}
+    # It has its patience from then on, and no more.
+    await go_on(scene, SILENT_TOOL, 3 * MINUTE)
+    assert Condition.SILENT_TOOL in {condition for _, condition in (await seen_of(scene)).found}
+
+
+@pytest.mark.parametrize("by", [timedelta(hours=2), timedelta(hours=-2)], ids=["forward", "back"])
+async def test_what_is_said_just_after_the_clock_was_set_is_of_now(here: SmallWorld, by: timedelta) -> None:
+    scene = await begin(here, SILENT_PROGRAM)
+    await go_on(scene, SILENT_PROGRAM, MINUTE)
+    here.clock.jump(by)
+    scene.process.say("still here")
+    # It is heard before anybody looks.
+    await scene.leader.settle()
+    await go_on(scene, SILENT_PROGRAM, 2 * MINUTE)
+    assert (await seen_of(scene)).found == ()
+    await go_on(scene, SILENT_PROGRAM, timedelta(seconds=100))
+    assert {condition for _, condition in (await seen_of(scene)).found} == {Condition.BLOCKED}

@@ -18,6 +18,7 @@ from kapelle.core.frozen import frozen
 from kapelle.core.ids import AccountId, AttemptId, PromptId
 from kapelle.core.isolation_events import LimitMet
 from kapelle.core.liveness import (
+    EXCUSED,
     Condition,
     Evidence,
     Grade,
@@ -47,7 +48,7 @@ from kapelle.core.task import Task, TaskState, Wait
 from kapelle.engine.acts import Acts
 from kapelle.engine.boxing import sandbox_of
 from kapelle.engine.ending import give_up_attempt, run_of
-from kapelle.engine.pulse import SUSPICIOUS, Beat, Pulse
+from kapelle.engine.pulse import SUSPICIOUS, Beat, Pulse, moved
 from kapelle.engine.world import World
 
 MISSED = 3
@@ -125,15 +126,16 @@ class LivenessStage:
             return self._next
         by = None if self._last is None else _missed(self._last, now, beat)
         if by:
-            self._pulse.shift(by)
+            self._pulse.shift(by, now, beat)
             self._last = now
 
         def decide(tx: Tx) -> _Orders:
             rows = tx.standings.all()
             last = max((row.beat_at for row in rows), default=tx.now)
-            moved = [_moved(row, _missed(last, tx.now, beat) if by is None else by) for row in rows]
+            shift = _missed(last, tx.now, beat) if by is None else by
+            there = [_moved(row, shift, tx.now, beat) for row in rows]
             closed = {account.account_id: account for account in tx.accounts.not_open()}
-            return self._decide(tx, {row.attempt_id: row for row in moved}, closed, closer=due or heard)
+            return self._decide(tx, {row.attempt_id: row for row in there}, closed, closer=due or heard)
 
         self._again = False
         try:
@@ -180,6 +182,8 @@ class LivenessStage:
             return orders
         seen, patience, now = watched.seen, watched.patience, tx.now
         found = judge(seen, now, patience)
+        if found.condition in EXCUSED:
+            self._pulse.excuse(agent.agent_id)
         row = before if before is not None and before.agent_id == agent.agent_id else _fresh(agent, before, now)
         after = replace(settled(row, found, now), worked_at=seen.worked_at, doing=_doing(seen))
         _tell(tx, row, after, found)
@@ -334,11 +338,12 @@ def _missed(last: datetime, now: datetime, beat: timedelta) -> timedelta:
     return gap - beat if gap > MISSED * beat else timedelta(0)
 
 
-def _moved(row: Standing, by: timedelta) -> Standing:
+def _moved(row: Standing, by: timedelta, now: datetime, beat: timedelta) -> Standing:
     if not by:
         return row
-    answered_at = None if row.answered_at is None else row.answered_at + by
-    return replace(row, since=row.since + by, answered_at=answered_at, worked_at=row.worked_at + by)
+    answered_at = None if row.answered_at is None else moved(row.answered_at, by, now, beat)
+    since, worked_at = moved(row.since, by, now, beat), moved(row.worked_at, by, now, beat)
+    return replace(row, since=since, answered_at=answered_at, worked_at=worked_at)
 
 
 def _fresh(agent: Agent, before: Standing | None, now: datetime) -> Standing:

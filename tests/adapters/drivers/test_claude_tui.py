@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from kapelle.adapters.drivers.claude.driver import ClaudeDriver
+from kapelle.adapters.drivers.claude.protocol import key_of
 from kapelle.adapters.drivers.claude.screen import ScreenCodec
 from kapelle.adapters.drivers.claude.tui import ClaudeTuiDriver
 from kapelle.core.agent import AgentConfig
@@ -49,7 +50,7 @@ EVENTS = [
     ConversationStarted(conversation_id="c-1", model="model-1"),
     PromptTaken(prompt_id=PromptId("p-1")),
     Said(text="I look."),
-    ToolCalled(call_id="u-1", tool="Bash", about="ls"),
+    ToolCalled(call_id="u-1", tool="Bash", about="ls", key=key_of({"command": "ls"})),
     ToolReturned(call_id="u-1", failed=False),
     Said(text="Done, \u00e9\u4e2d."),
     TurnEnded(text="Done, \u00e9\u4e2d.", turns=1),
@@ -140,3 +141,12 @@ def test_a_person_is_asked_on_the_screen_and_is_in_the_same_conversation() -> No
 def test_what_it_cannot_do_is_said_before() -> None:
     assert "max_turns" in ClaudeTuiDriver().problems(AgentConfig(name="coder", max_turns=3))[0]
     assert ClaudeTuiDriver().problems(AgentConfig(name="coder")) == []
+
+
+def test_calls_with_other_arguments_are_other_calls() -> None:
+    """An agent that tries one command after the other does not go round in a loop."""
+    codec = ScreenCodec()
+    lines = [hook("PreToolUse", tool_name="Bash", tool_use_id="u", tool_input={"command": what}) for what in ("a", "b", "a")]
+    found = [event for line in lines for event in codec.feed(json.dumps(line).encode() + b"\n")]
+    first, second, third = (event.key for event in found if isinstance(event, ToolCalled))
+    assert first == third != second != ""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kapelle.adapters.drivers.claude import asking, seed
-from kapelle.adapters.drivers.claude.protocol import about
+from kapelle.adapters.drivers.claude.protocol import about, key_of
 from kapelle.adapters.drivers.claude.starting import DEFAULT_MODE, environment, find_claude, permitted
 from kapelle.adapters.drivers.lines import Lines, json_in
 from kapelle.core.conversation import (
@@ -182,7 +182,8 @@ class ScreenCodec:
             case "SessionStart":
                 return [ConversationStarted(conversation_id=str(hook.get("session_id", "")), model=str(hook.get("model", "")))]
             case "PreToolUse":
-                return [ToolCalled(call_id=call_id, tool=tool, about=about(hook.get("tool_input")))]
+                asked = hook.get("tool_input")
+                return [ToolCalled(call_id=call_id, tool=tool, about=about(asked), key=key_of(asked))]
             case "PostToolUse" | "PostToolUseFailure":
                 failed = kind == "PostToolUseFailure"
                 return [ToolReturned(call_id=call_id, failed=failed, about=str(hook.get("error", ""))[:400])]
