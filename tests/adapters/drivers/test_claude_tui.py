@@ -4,6 +4,8 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from kapelle.adapters.drivers.claude.driver import ClaudeDriver
 from kapelle.adapters.drivers.claude.protocol import key_of
 from kapelle.adapters.drivers.claude.screen import ScreenCodec
@@ -150,3 +152,16 @@ def test_calls_with_other_arguments_are_other_calls() -> None:
     found = [event for line in lines for event in codec.feed(json.dumps(line).encode() + b"\n")]
     first, second, third = (event.key for event in found if isinstance(event, ToolCalled))
     assert first == third != second != ""
+
+
+@pytest.mark.parametrize("text", ["/exit", "  /exit now", "!rm -rf .", "\n!ls"])
+def test_a_prompt_is_no_command_of_the_program(text: str) -> None:
+    """The CLI takes what is short and begins so for a command; what has many lines is something that was pasted."""
+    said = json.loads(ScreenCodec().prompt(Prompt(prompt_id=PromptId("p-1"), text=text)))["text"]
+    assert said.endswith(text)
+    assert said.count("\n") >= 12
+
+
+def test_enter_after_a_backslash_is_no_letter() -> None:
+    said = json.loads(ScreenCodec().prompt(Prompt(prompt_id=PromptId("p-1"), text="a\\")))["text"]
+    assert said == "a\\ "
