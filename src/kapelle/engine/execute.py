@@ -180,6 +180,9 @@ class ExecuteStage:
                 return _Orders()
             if agent.process is None:
                 tx.agents.put(agents.move(agent, AgentState.STOPPED, tx.now))
+                if agent.by_hand and attempt.ended_at is None and attempt.held_by:
+                    # Handed back before there was a screen.
+                    give_back(self._world, tx, task, attempt)
                 return _Orders()
             # It was a spare, and has not taken on its task: it is ended as any agent is.
             agent = agents.move(agent, AgentState.ACTIVE, tx.now)

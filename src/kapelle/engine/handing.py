@@ -11,9 +11,10 @@ conversation is the engine's again.
 """
 
 from dataclasses import replace
+from datetime import timedelta
 
 from kapelle.core.agent import Agent, AgentState
-from kapelle.core.attempt import Attempt, PromptRecord
+from kapelle.core.attempt import Attempt, PromptRecord, PromptState
 from kapelle.core.errors import NotFound, NotPossibleNow
 from kapelle.core.ids import PromptId
 from kapelle.core.steering import HandBack, TakeOver
@@ -50,11 +51,22 @@ def take_over(world: World, tx: Tx, body: TakeOver, principal: str) -> None:
     wait(tx, task, Wait.PERSON, f"{principal} has taken it over")
 
 
+BY_HAND = timedelta(days=1)
+"""How long a person may keep a conversation."""
+BEGUN = frozenset({PromptState.SENT, PromptState.TAKEN, PromptState.ANSWERED})
+"""States of a prompt of which something may be in the conversation already."""
+
+
 def _may_be_taken(world: World, tx: Tx, agent: Agent, task: Task, attempt: Attempt) -> None:
     if task.state not in {TaskState.RUNNING, TaskState.ASSIGNED}:
         remedy = f"Pause its run, or reject the change and take over what follows: kapelle show {task.name}"
         raise NotPossibleNow(
             f"agent {agent.agent_id} has ended its turn: task {task.name} is {task.state.value}", remedy=remedy
+        )
+    if not any(prompt.state in BEGUN for prompt in tx.attempts.prompts(attempt.attempt_id)):
+        raise NotPossibleNow(
+            f"agent {agent.agent_id} has not begun: there is no conversation yet to take over",
+            remedy=f"Try again when it has been told what to do: kapelle logs {task.name} -f",
         )
     config = run_of(tx, task).spec.config(attempt.config)
     if not world.driver(config.program).capabilities.screen:

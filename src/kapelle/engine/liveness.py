@@ -185,7 +185,7 @@ class LivenessStage:
         if found.condition in EXCUSED:
             self._pulse.excuse(agent.agent_id)
         row = before if before is not None and before.agent_id == agent.agent_id else _fresh(agent, before, now)
-        after = replace(settled(row, found, now), worked_at=seen.worked_at, doing=_doing(seen))
+        after = replace(settled(row, found, now), worked_at=seen.worked_at, doing=_doing(agent, seen))
         _tell(tx, row, after, found)
         grade = respond(after, found, now, patience, hears=seen.hears)
         if grade is not None:
@@ -374,13 +374,14 @@ def _whole(tx: Tx, watched: _Watched, beat: Beat, closed: Mapping[AccountId, Acc
     asked = next((question for question in tx.questions.open() if question.agent_id == agent.agent_id), None)
     return replace(
         watched.seen,
-        in_turn=bool(states & {PromptState.SENT, PromptState.TAKEN}),
+        # One that a person works at, or has stopped, owes nobody anything.
+        in_turn=bool(states & {PromptState.SENT, PromptState.TAKEN}) and not agent.by_hand and agent.ends_at is None,
         sees_calls=can.uses_gateway and not run.spec.upstream.bypass,
         strayed=outside(beat.files, task.spec.writes) if strays else (),
         question=detail(asked) if asked is not None else "",
         limited="" if refused else why,
         refused=why if refused else "",
-        frozen=_held_by_a_person(agent),
+        frozen=_frozen(agent),
         reports_tools=can.reports_tools,
         resumable=can.conversation,
         # One that has read nothing yet is not reached by words either.
@@ -388,12 +389,18 @@ def _whole(tx: Tx, watched: _Watched, beat: Beat, closed: Mapping[AccountId, Acc
     )
 
 
+def _frozen(agent: Agent) -> bool:
+    return bool(agent.frozen_by) or agent.frozen_at is not None
+
+
 def _held_by_a_person(agent: Agent) -> bool:
-    return bool(agent.frozen_by) or agent.frozen_at is not None or agent.by_hand or agent.ends_at is not None
+    return _frozen(agent) or agent.by_hand or agent.ends_at is not None
 
 
-def _doing(seen: Evidence) -> str:
+def _doing(agent: Agent, seen: Evidence) -> str:
     """Say in a few words what an agent does."""
+    if agent.by_hand:
+        return "a person has taken it over"
     if seen.tools:
         oldest = min(seen.tools, key=lambda tool: tool.since)
         return f"{oldest.tool} {oldest.about}".strip()

@@ -407,6 +407,7 @@ class Turns:
         """Write down that the agent's process is gone, and what that means if it was not done."""
         current = tx.agents.get(agent.agent_id) or agent
         tx.agents.put(agents.move(current, AgentState.STOPPED, tx.now))
+        self._last_words.pop(agent.agent_id, None)
         tx.log(AgentStopped(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent.agent_id, exit_code=ended.exit_code))
         attempt = tx.attempts.get(agent.attempt_id)
         task = tx.tasks.get(agent.task_id)
