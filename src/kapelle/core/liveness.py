@@ -76,6 +76,8 @@ LADDERS: dict[Condition, tuple[Grade, ...]] = {
 """The grades that there are for a condition, in order. What others look after (a person, an account) is only noted."""
 EXCUSED = frozenset({Condition.FROZEN, Condition.WAITING, Condition.USAGE_LIMIT, Condition.EXPIRED_LOGIN})
 """Conditions in which an agent can do nothing: as long as they last, its silence says nothing of it."""
+TOLD_ELSEWHERE = frozenset({*EXCUSED, Condition.OUT_OF_MEMORY})
+"""Conditions that have events of their own, with what a person can do; an agent in one of them is not stuck."""
 STILL = frozenset({Condition.BLOCKED, Condition.STALLED_STREAM, Condition.SILENT_TOOL})
 """Conditions in which nothing happens: one of them may turn out to be another, and the answers go on from where they were."""
 

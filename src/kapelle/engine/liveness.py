@@ -179,6 +179,7 @@ class LivenessStage:
     ) -> _Orders:
         watched = self._watched(tx, agent, before, closed)
         if watched is None:
+            self._not_watched(tx, agent, before)
             return orders
         seen, patience, now = watched.seen, watched.patience, tx.now
         found = judge(seen, now, patience)
@@ -193,6 +194,17 @@ class LivenessStage:
             orders = self._answer(tx, watched, found, grade, orders)
         tx.standings.put(after)
         return _look_closer(watched, self._pulse, now, orders) if closer else orders
+
+    @staticmethod
+    def _not_watched(tx: Tx, agent: Agent, before: Standing | None) -> None:
+        """Forget what an agent did whose work is looked at: nothing is wrong with it, and nothing is expected of it."""
+        task = tx.tasks.get(agent.task_id)
+        if before is None or before.agent_id != agent.agent_id or task is None or task.state is not TaskState.VALIDATING:
+            return
+        found = Judgement(condition=Condition.WORKING, since=tx.now)
+        after = settled(before, found, tx.now)
+        _tell(tx, before, after, found)
+        tx.standings.put(replace(after, doing="its work is checked"))
 
     def _watched(self, tx: Tx, agent: Agent, before: Standing | None, closed: Mapping[AccountId, Account]) -> _Watched | None:
         """Return what is known of an agent; None when nobody listens to it yet, or its task does without it just now."""
@@ -237,7 +249,7 @@ class LivenessStage:
             condition, why = Condition.OUT_OF_MEMORY, met
         since = row.since if condition is row.condition else tx.now
         found = Judgement(condition=condition, since=since, reasons=(why,) if why else ())
-        after = settled(row, found, tx.now)
+        after = replace(settled(row, found, tx.now), doing="")
         _tell(tx, row, after, found)
         if respond(after, found, tx.now, Patience(hands_off=True)) is Grade.NOTE:
             after = answered(after, Grade.NOTE, tx.now)

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from kapelle.core.conversation import Trouble
 from kapelle.core.frozen import frozen
-from kapelle.core.liveness import Condition, Grade
+from kapelle.core.liveness import TOLD_ELSEWHERE, Condition, Grade
 from kapelle.core.liveness_events import (
     AgentGivenUp,
     AgentInterrupted,
@@ -41,8 +41,6 @@ GRADES: dict[type[object], Grade] = {
     AgentRestarted: Grade.RESTART,
     AgentGivenUp: Grade.GIVE_UP,
 }
-OTHERS = frozenset({Condition.WAITING, Condition.USAGE_LIMIT, Condition.EXPIRED_LOGIN, Condition.OUT_OF_MEMORY})
-"""What others look after: told of an agent, and no alarm."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -153,7 +151,7 @@ async def seen_of(scene: Scene) -> Seen:
         condition = Condition(getattr(entry.event, "condition"))  # noqa: B009  # each of them has one
         if grade is Grade.NOTE:
             found.append((elapsed, condition))
-        if condition not in OTHERS:
+        if condition not in TOLD_ELSEWHERE:
             done.append((elapsed, grade))
     return Seen(found=tuple(found), done=tuple(done), recovered=tuple(recovered))
 
