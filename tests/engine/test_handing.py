@@ -197,7 +197,7 @@ async def test_what_cannot_be_taken_over_goes_on(here: SmallWorld, how: str) -> 
         "sandbox": "nobody can take over",
         "program": "has no screen",
         "agent": "only a person",
-        "gating": "has ended its turn",
+        "gating": "its work is checked just now",
     }
     assert expected[how] in str(await here.refusal(request.request_id))
     assert (await here.task()).waits_for is not Wait.PERSON

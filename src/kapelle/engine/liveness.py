@@ -23,6 +23,7 @@ from kapelle.core.liveness import (
     Evidence,
     Grade,
     Judgement,
+    Source,
     Standing,
     answered,
     judge,
@@ -185,7 +186,11 @@ class LivenessStage:
         found = judge(seen, now, patience)
         if found.condition in EXCUSED:
             self._pulse.excuse(agent.agent_id)
-        row = before if before is not None and before.agent_id == agent.agent_id else _fresh(agent, before, now)
+        row = before
+        if row is None or row.agent_id != agent.agent_id:
+            # Another goes on, maybe before anybody has looked at how the last one ended.
+            _note_its_end(tx, before)
+            row = _fresh(agent, before, now)
         after = replace(settled(row, found, now), worked_at=seen.worked_at, doing=_doing(agent, seen))
         _tell(tx, row, after, found)
         grade = respond(after, found, now, patience, hears=seen.hears)
@@ -240,6 +245,7 @@ class LivenessStage:
         """Look at an attempt whose agent has ended: say whether it goes on, and remember what it waits for."""
         attempt, task = tx.attempts.get(row.attempt_id), tx.tasks.get(row.task_id)
         if attempt is None or task is None or attempt.ended_at is not None:
+            _note_its_end(tx, row)
             tx.standings.drop(row.attempt_id)
             return False
         condition, why = Condition.WORKING, ""
@@ -474,6 +480,14 @@ def _out_of_memory(tx: Tx, row: Standing) -> str:
         if isinstance(event, LimitMet) and event.agent_id == row.agent_id and event.out_of_memory:
             return event.reason
     return ""
+
+
+def _note_its_end(tx: Tx, row: Standing | None) -> None:
+    """Tell that the agent of *row*, which has ended, had no memory left, unless that was told."""
+    if row is None or row.condition is Condition.OUT_OF_MEMORY or not (met := _out_of_memory(tx, row)):
+        return
+    found = Judgement(condition=Condition.OUT_OF_MEMORY, since=tx.now, reasons=(met,), sources=frozenset({Source.STORE}))
+    _log(tx, row, found, Grade.NOTE)
 
 
 def _has_read(states: Collection[PromptState], seen: Evidence) -> bool:

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from kapelle.core.conversation import Trouble
 from kapelle.core.frozen import frozen
+from kapelle.core.isolation import Remains
 from kapelle.core.liveness import TOLD_ELSEWHERE, Condition, Grade
 from kapelle.core.liveness_events import (
     AgentGivenUp,
@@ -204,6 +205,12 @@ def _refused(scene: Scene) -> None:
     scene.process.trouble(Trouble.LOGIN_EXPIRED, "OAuth token has expired")
 
 
+def _eats(scene: Scene) -> None:
+    eater = scene.process
+    scene.here.sandbox.remains = lambda _: Remains(out_of_memory=not eater.alive)
+    eater.exit(137)
+
+
 def _strays(scene: Scene) -> None:
     scene.process.calls("Write", "elsewhere.py", "edit")
     scene.process.directory.files["elsewhere.py"] = "1"
@@ -234,6 +241,9 @@ CUT_STREAM = Script(
 )
 USAGE_LIMIT = Script(name="usage limit", begin=_limited, lasts=2 * MINUTE, finds=Condition.USAGE_LIMIT, within=MINUTE)
 LOGIN_ERROR = Script(name="login error", begin=_refused, lasts=2 * MINUTE, finds=Condition.EXPIRED_LOGIN, within=MINUTE)
+NO_MEMORY = Script(
+    name="out of memory", begin=_eats, goes_on=_works, lasts=2 * MINUTE, finds=Condition.OUT_OF_MEMORY, within=MINUTE
+)
 SAME_CALL = Script(
     name="same failing call twenty times",
     begin=nothing,
@@ -284,6 +294,7 @@ STUCK = (
     CUT_STREAM,
     USAGE_LIMIT,
     LOGIN_ERROR,
+    NO_MEMORY,
     SAME_CALL,
     STOPPED,
     SILENT_PROGRAM,
