@@ -500,7 +500,7 @@ def _drop_own(tx: Tx, watched: _Watched) -> bool:
     prompts = tx.attempts.prompts(watched.attempt.attempt_id)
     begun = _has_read({prompt.state for prompt in prompts}, watched.seen)
     for prompt in prompts:
-        if begun and prompt.state is PromptState.PENDING:
+        if begun and prompt.state is PromptState.PENDING and not prompt.sender:
             tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
         if begun and prompt.state is PromptState.SENT and not prompt.aside:
             # It is in the conversation already, which goes on.

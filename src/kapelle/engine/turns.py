@@ -456,15 +456,19 @@ class Turns:
     def _take_back(tx: Tx, attempt: Attempt) -> bool:
         """Let prompts that were written and never read go to the next process, under the same id; say if there are any.
 
-        One that was read is over with its process, also when nothing tells how (its spool is gone): nobody waits for it.
+        One that was read is over with its process, also when nothing tells how (its spool is gone): nobody waits for it. Where
+        there was one, what a person wants to say later is nothing to go on with.
         """
         unread = False
-        for prompt in tx.attempts.prompts(attempt.attempt_id):
+        prompts = tx.attempts.prompts(attempt.attempt_id)
+        cut = any(prompt.state is PromptState.TAKEN for prompt in prompts)
+        for prompt in prompts:
             if prompt.state is PromptState.SENT:
                 tx.attempts.put_prompt(replace(prompt, state=PromptState.PENDING))
             if prompt.state is PromptState.TAKEN:
                 tx.attempts.put_prompt(replace(prompt, state=PromptState.ANSWERED))
-            unread = unread or prompt.state in {PromptState.SENT, PromptState.PENDING}
+            later = prompt.state is PromptState.PENDING and prompt.sender and cut
+            unread = unread or (prompt.state in {PromptState.SENT, PromptState.PENDING} and not later)
         return unread
 
 
@@ -481,7 +485,9 @@ def _within_workspace(tx: Tx, attempt: Attempt, about: str) -> str:
 
 
 def _unread(tx: Tx, attempt: Attempt) -> bool:
-    return any(prompt.state is PromptState.PENDING for prompt in tx.attempts.prompts(attempt.attempt_id))
+    """Say whether its turn has something to go on with; what a person has to say is no such thing."""
+    prompts = tx.attempts.prompts(attempt.attempt_id)
+    return any(prompt.state is PromptState.PENDING and not prompt.sender for prompt in prompts)
 
 
 def _has_more_to_hear(tx: Tx, attempt: Attempt) -> bool:
@@ -503,7 +509,7 @@ def _goes_on_anyway(tx: Tx, agent: Agent, attempt: Attempt, trouble: Trouble) ->
     current = tx.agents.get(agent.agent_id)
     on_purpose = trouble is Trouble.INTERRUPTED or (current is not None and current.state is AgentState.COMPLETING)
     prompts = [prompt for prompt in tx.attempts.prompts(attempt.attempt_id) if not prompt.aside]
-    if not on_purpose or all(prompt.state is not PromptState.PENDING for prompt in prompts):
+    if not on_purpose or all(prompt.state is not PromptState.PENDING or prompt.sender for prompt in prompts):
         return False
     for prompt in prompts:
         if prompt.state is PromptState.SENT:
