@@ -175,6 +175,11 @@ def test_without_a_terminal_what_it_says_is_followed_and_it_is_handed_back_from_
 
     with at_the_screen(place, tmp_path / "over", "takeover", "greet") as mine:
         mine.until("Claude Code", "Write hello.txt")
+        with at_the_screen(place, tmp_path / "other", "takeover", "greet") as other:
+            other.until("Claude Code", "Write hello.txt")
+            other.keys("C-b", "d")
+            other.until("Left greet.")
+        assert "a person has taken it over" in place.run("status").out
         assert place.run("handback", "greet").code == 0
         mine.until("Handed greet back.")
     until(process, "run completed")

@@ -153,11 +153,17 @@ async def _take_over(which: str, folder: Path | None, *, as_json: bool) -> None:
         name = await desk.store.read(lambda view: task_of(view, agent))
         await must_lead(desk)
         who = principal(desk.world.store.store_id)
+        before = await desk.store.read(lambda view: view.attempts.get(agent.attempt_id))
+        joined = before is not None and bool(before.held_by)
         await desk.ask(TakeOver(run_id=agent.run_id, agent_id=agent.agent_id), who)
-        err().print(f"The turn of {name} is broken off; its screen opens ...")
+        err().print(f"{name} is taken over already ..." if joined else f"The turn of {name} is broken off; its screen opens ...")
         place = await _screen(desk, agent)
         how = desk.world.terminal.attaching(place, write=True)
     _show(how)
+    if joined:
+        # It is somebody else's, who may be there still.
+        out().print(f"Left {name}. It is handed back as soon as nobody is there, or by: kapelle handback {name}")
+        return
     async with compose.open_desk(configuration(folder), make=False) as desk:
         attempt = await desk.store.read(lambda view: view.attempts.get(agent.attempt_id))
         # Where its program was left, it is handed back already.
