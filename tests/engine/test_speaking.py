@@ -155,7 +155,7 @@ async def test_a_turn_that_a_person_had_is_gone_on_with_before_others_are_heard(
 
 
 @pytest.mark.parametrize(("obeys", "told"), [(True, TURN), (False, ANEW)])
-async def test_what_a_person_says_to_an_agent_that_is_stuck_is_not_lost(here: SmallWorld, obeys: bool, told: str) -> None:  # noqa: FBT001
+async def test_what_a_person_says_to_an_agent_that_is_stuck_is_not_lost(here: SmallWorld, obeys: bool, told: str) -> None:
     here.set(heartbeat=timedelta(seconds=30))
     leader, found = await at_work(here, timeout=timedelta(hours=2))
     here.process().obeys = obeys

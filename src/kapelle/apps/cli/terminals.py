@@ -156,7 +156,9 @@ async def _take_over(which: str, folder: Path | None, *, as_json: bool) -> None:
         before = await desk.store.read(lambda view: view.attempts.get(agent.attempt_id))
         joined = before is not None and bool(before.held_by)
         await desk.ask(TakeOver(run_id=agent.run_id, agent_id=agent.agent_id), who)
-        err().print(f"{name} is taken over already ..." if joined else f"The turn of {name} is broken off; its screen opens ...")
+        err().print(
+            f"{name} is taken over already ..." if joined else f"The turn of {name} is broken off; its screen opens ..."
+        )
         place = await _screen(desk, agent)
         how = desk.world.terminal.attaching(place, write=True)
     _show(how)
