@@ -166,3 +166,16 @@ async def test_what_a_person_says_to_an_agent_that_is_stuck_is_not_lost(here: Sm
     await leader.run()
     told_of = await heard(here, leader)
     assert [text[: len(told)] for text in told_of[-2:]] == [told, "use tabs"]
+
+
+async def test_it_is_not_lost_when_the_conversation_becomes_too_long(here: SmallWorld) -> None:
+    leader, found = await at_work(here)
+    await here.ask(words(found, "use tabs"))
+    await leader.run()
+    here.process().tool()
+    here.process().trouble(Trouble.CONTEXT_OVERFLOW, "prompt is too long")
+    await leader.run()
+    first, second = await heard(here, leader)
+    assert "do api" in first
+    assert "use tabs" not in first
+    assert second == "use tabs"

@@ -119,6 +119,16 @@ class PromptRecord:
     """Who wrote it, when that was a person and not Kapelle."""
 
 
+def unsaid(prompt: PromptRecord) -> bool:
+    """Say whether *prompt* is what a person wants to say, and nobody has heard yet."""
+    return bool(prompt.sender) and prompt.state is PromptState.PENDING
+
+
+def left_behind(prompts: Sequence[PromptRecord]) -> bool:
+    """Say whether nothing of what was said holds any more: another conversation begins in the place of the last one."""
+    return all(prompt.state is PromptState.DROPPED or unsaid(prompt) for prompt in prompts)
+
+
 def next_to_send(prompts: Sequence[PromptRecord], *, adopted: bool = False) -> PromptRecord | None:
     """Return which of an attempt's *prompts* is to be sent now: one after the other, but what is said aside at once.
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from kapelle.core import agent as agents
 from kapelle.core.account import shuts
 from kapelle.core.agent import Agent, AgentState
-from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, outcome_of
+from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, outcome_of, unsaid
 from kapelle.core.budget import Budget, Level, Resource, Usage
 from kapelle.core.calls import ModelCall
 from kapelle.core.conversation import (
@@ -361,7 +361,9 @@ class Turns:
         tx.attempts.put(fresh)
         for prompt in tx.attempts.prompts(attempt.attempt_id):
             # They belong to the conversation that is left behind; the next deployment writes a first prompt for the new one.
-            tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
+            # What a person wants to say was not said in any.
+            if not unsaid(prompt):
+                tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
         last_words = self._last_words.get(agent.agent_id, task.summary)
         wait(tx, replace(task, summary=last_words), Wait.RETRY, "its conversation became too long; a fresh one goes on")
         run_id, task_id = task.run_id, task.task_id
@@ -372,15 +374,13 @@ class Turns:
     def _begin_anew(self, tx: Tx, agent: Agent, attempt: Attempt, task: Task, message: str) -> None:
         """Let a new conversation begin in the same workspace, with the task's own prompt: nothing is left of the old one."""
         prompts = tx.attempts.prompts(attempt.attempt_id)
-        unsaid = [prompt for prompt in prompts if prompt.sender and prompt.state is PromptState.PENDING]
         for prompt in prompts:
-            tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
+            # What a person wants to say comes after the task.
+            if not unsaid(prompt):
+                tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
         anew = replace(attempt, conversation_id=self._world.chance.uuid(), own_cost_usd=0.0, crashes=attempt.crashes + 1)
         tx.attempts.put(anew)
         self._prompt(tx, attempt, prompts[0].text)
-        for prompt in unsaid:
-            # What a person wants to say comes after the task.
-            tx.attempts.put_prompt(replace(prompt, prompt_id=PromptId(self._world.chance.uuid()), state=PromptState.PENDING))
         wait(tx, task, Wait.RETRY, message, until=tx.now)
         self._end(tx, agent)
 
