@@ -18,7 +18,7 @@ tasks:
 """
 IMPATIENT = {"KAPELLE_HEARTBEAT": "1s"}
 PROJECT = """\
-liveness: {stopped: 2s, stream: 3s, silence: 20s, between: 2s}
+liveness: {stopped: 2s, stream: 3s, silence: 20s, between: 2s, repeats: 4, nudge_repeats: 5, break_repeats: 7}
 """
 PLODDING = """\
 rules:
@@ -96,7 +96,7 @@ def test_a_cli_that_is_stopped_by_a_signal_is_found_let_go_on_and_completes(stuc
 
 def test_an_agent_in_a_loop_is_told_then_broken_off_and_goes_another_way(stuck: Place) -> None:
     turn = '      - tools: [{Bash: {command: "cat no-such-file"}}]\n        delay: 300ms\n'
-    stuck.write("rehearsal.yml", LOOPING.replace("TURNS", turn * 19))
+    stuck.write("rehearsal.yml", LOOPING.replace("TURNS", turn * 10))
 
     said = stuck.run("run", "../workflow.yml", "--rehearse", "../rehearsal.yml", env=IMPATIENT)
 

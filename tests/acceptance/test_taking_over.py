@@ -3,6 +3,7 @@
 With KAPELLE_SCREENS set, the screens are written to docs/explain/screens/, to be read there.
 """
 
+import json
 import os
 import re
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import pytest
 
@@ -83,6 +85,10 @@ def at_the_screen(place: Place, folder: Path, *arguments: str) -> AbstractContex
     return window(folder, sys.executable, "-m", "kapelle", *arguments, cwd=place.repository, env=place.environment)
 
 
+def events(place: Place) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in place.run("events", "--json").out.splitlines()]
+
+
 def nothing_left(place: Place) -> None:
     assert place.processes() == []
     assert [path for path in place.home.rglob("tmux") if path.is_socket()] == []
@@ -133,18 +139,6 @@ def test_a_takeover_outlives_its_leader_and_ends_with_the_persons_terminal(
     nothing_left(place)
 
 
-def test_it_can_be_handed_back_from_elsewhere(leader: tuple[Place, "Popen[str]"], tmp_path: Path) -> None:
-    place, process = leader
-    with at_the_screen(place, tmp_path / "mine", "takeover", "greet") as mine:
-        mine.until("Claude Code", "Write hello.txt")
-        assert place.run("handback", "greet").code == 0
-        mine.until("Handed greet back.")
-    until(process, "run completed")
-    assert place.git("show", "main:hello.txt") == "hello from the agent"
-    assert process.wait(timeout=60) == 0
-    nothing_left(place)
-
-
 @pytest.mark.parametrize(
     "leader", [{"program": "claude-tui"}, {"program": "claude-tui", "sandbox": "bubblewrap"}], indirect=True
 )
@@ -163,18 +157,37 @@ def test_the_screen_of_an_agent_can_be_looked_at_and_typed_at(leader: tuple[Plac
     until(process, "waits for retry")
 
 
-def test_without_a_terminal_what_it_says_is_followed(leader: tuple[Place, "Popen[str]"], tmp_path: Path) -> None:
-    place, _ = leader
+def test_without_a_terminal_what_it_says_is_followed_and_it_is_handed_back_from_elsewhere(
+    leader: tuple[Place, "Popen[str]"], tmp_path: Path
+) -> None:
+    place, process = leader
     with at_the_screen(place, tmp_path / "mine", "attach", "greet") as mine:
         mine.until("has no terminal", "I look around first.")
     with at_the_screen(place, tmp_path / "typing", "attach", "greet", "--write") as typing:
         typing.until("I look around first.")
-        typing.type("and mind the commas")
-        typing.until("has something to say to its agent (19 characters)")
+        # In the order in which it was typed, however fast.
+        typing.keys("-l", "and mind the commas\nand the dots\nand the rest\n")
+        typing.until("agent (19 characters)", "agent (12 characters)", "agent (12 characters)")
     refused = place.run("attach", "greet", "--write")
     assert (refused.code, "needs a terminal" in refused.err) == (2, True)
     nobody = place.run("takeover", "greet")
     assert (nobody.code, "needs a terminal" in nobody.err) == (2, True)
+
+    with at_the_screen(place, tmp_path / "over", "takeover", "greet") as mine:
+        mine.until("Claude Code", "Write hello.txt")
+        with at_the_screen(place, tmp_path / "other", "takeover", "greet") as other:
+            other.until("Claude Code", "Write hello.txt")
+            other.keys("C-b", "d")
+            other.until("Left greet.")
+        assert "a person has taken it over" in place.run("status").out
+        assert place.run("handback", "greet").code == 0
+        mine.until("Handed greet back.")
+    until(process, "run completed")
+    assert place.git("show", "main:hello.txt") == "hello from the agent"
+    assert process.wait(timeout=60) == 0
+    asked = [event["text"] for event in events(place) if event["kind"] == "prompt.sent" and event["sender"]]
+    assert asked == ["and mind the commas", "and the dots", "and the rest"]
+    nothing_left(place)
 
 
 @pytest.mark.parametrize("leader", [{"more": ", terminal: tmux"}], indirect=True)

@@ -23,10 +23,17 @@ REF = "refs/kapelle/35r6nwv0/kept/t-scjecdctwk5x/1"
 ROWS = [("implement-the-new-cart-total", "failed", "12", REF), ("b", "of another store", "", REF.replace("1", "2"))]
 
 
-def table(width: int) -> str:
+def table(width: int, *, soft_wrap: bool = False) -> str:
     stream = StringIO()
-    print_table(Plain(file=stream, width=width, color_system=None), COLUMNS, ROWS)
+    print_table(Plain(file=stream, width=width, color_system=None, soft_wrap=soft_wrap), COLUMNS, ROWS)
     return stream.getvalue()
+
+
+def test_a_table_that_is_folded_is_no_wider_than_the_terminal() -> None:
+    """Otherwise the terminal breaks each line of it once more."""
+    said = table(80, soft_wrap=True).splitlines()
+    assert len(said) > 1 + len(ROWS), "it is folded"
+    assert max(map(len, said)) <= 80
 
 
 @pytest.mark.parametrize("width", [10, 20, 40, 60, 80, 120, 1000])

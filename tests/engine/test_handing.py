@@ -1,13 +1,14 @@
 """A person takes a conversation over, and hands it back."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Outcome
 from kapelle.core.errors import NotPossibleNow
-from kapelle.core.ids import RequestId
+from kapelle.core.ids import PromptId, RequestId
 from kapelle.core.isolation import SandboxCapabilities
 from kapelle.core.requests import Cancel, Request
 from kapelle.core.steering import HandBack, Send, TakeOver
@@ -68,6 +69,13 @@ async def test_a_person_goes_on_in_the_same_conversation_and_workspace_and_the_e
     assert [event.principal for event in await here.events(ConversationHandedBack)] == ["you"]
 
 
+async def test_a_person_has_a_day_whatever_the_time_limit_of_the_task(here: SmallWorld) -> None:
+    """What its program asks is over before its time limit: a task's own would end it before it was asked."""
+    leader, found = await at_work(here, timeout=timedelta(minutes=5))
+    now = await taken(here, leader, found)
+    assert now.deadline_at == now.created_at + timedelta(days=1)
+
+
 async def test_it_is_handed_back_when_that_is_asked(here: SmallWorld) -> None:
     leader, found = await at_work(here)
     await taken(here, leader, found)
@@ -111,6 +119,43 @@ async def test_a_takeover_that_was_only_asked_for_is_done_by_the_next_leader(her
     assert here.process().prompts == []
 
 
+async def test_what_is_handed_back_before_its_screen_was_there_goes_on(here: SmallWorld) -> None:
+    leader, found = await at_work(here)
+    await here.ask(TakeOver(run_id=found.run_id, agent_id=found.agent_id))
+    here.points.hold("start")
+    await leader.run()
+    now = await agent(here)
+    assert (now.by_hand, now.process) == (True, None)
+    await leader.die()
+    here.points.release("start")
+    await here.ask(HandBack(run_id=found.run_id, task_id=found.task_id))
+    successor = await here.lead()
+    await successor.run()
+    assert not (await agent(here)).by_hand
+    assert here.process().prompts[0].text.startswith(GONE)
+    assert len(await here.events(ConversationHandedBack)) == 1
+
+
+async def test_what_has_not_begun_cannot_be_taken_over(here: SmallWorld) -> None:
+    await here.submit(run_spec(task()))
+    here.points.hold("start")
+    leader = await here.lead()
+    await leader.run()
+    found = await agent(here)
+    asked = await here.ask(TakeOver(run_id=found.run_id, agent_id=found.agent_id))
+    await leader.step("submit")
+    assert "has not begun" in str(await here.refusal(asked))
+    here.points.release("start")
+
+
+async def test_nothing_is_said_to_who_is_on_the_way_out_for_a_person(here: SmallWorld) -> None:
+    leader, found = await at_work(here)
+    await here.ask(TakeOver(run_id=found.run_id, agent_id=found.agent_id))
+    asked = await here.ask(Send(run_id=found.run_id, agent_id=found.agent_id, prompt_id=PromptId("p-1"), text="hello"))
+    await leader.step("submit")
+    assert "taken agent" in str(await here.refusal(asked))
+
+
 async def test_what_is_taken_over_can_be_cancelled(here: SmallWorld) -> None:
     leader, found = await at_work(here)
     await taken(here, leader, found)
@@ -152,7 +197,7 @@ async def test_what_cannot_be_taken_over_goes_on(here: SmallWorld, how: str) -> 
         "sandbox": "nobody can take over",
         "program": "has no screen",
         "agent": "only a person",
-        "gating": "has ended its turn",
+        "gating": "its work is checked just now",
     }
     assert expected[how] in str(await here.refusal(request.request_id))
     assert (await here.task()).waits_for is not Wait.PERSON

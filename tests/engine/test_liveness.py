@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from kapelle.apps.health import agents_health
 from kapelle.core.attempt import PromptState
 from kapelle.core.liveness import Condition, Grade
 from kapelle.core.liveness_events import (
@@ -17,7 +18,8 @@ from kapelle.core.liveness_events import (
     AgentRestarted,
 )
 from kapelle.core.patience import Patience
-from kapelle.core.task import TaskState
+from kapelle.core.steering import Freeze, StopAgent, Thaw
+from kapelle.core.task import TaskState, Wait
 from kapelle.testing.factories import CODER, run_spec
 from kapelle.testing.hosts import writes
 from kapelle.testing.liveness import (
@@ -242,3 +244,58 @@ async def test_an_interruption_that_comes_too_late_is_nothing(here: SmallWorld) 
     await scene.leader.run()
     assert (await here.task()).state is TaskState.COMPLETED
     assert [prompt.state for prompt in await here.prompts()] == [PromptState.ANSWERED, PromptState.DROPPED]
+
+
+async def test_time_in_which_an_agent_stood_still_for_a_person_is_no_silence(here: SmallWorld) -> None:
+    scene = await begin(here, SILENT_TOOL)
+    await go_on(scene, SILENT_TOOL, MINUTE)
+    agent = (await here.store.read(lambda view: view.agents.live()))[0]
+    await here.ask(Freeze(run_id=agent.run_id, agent_id=agent.agent_id))
+    await go_on(scene, SILENT_TOOL, 40 * MINUTE)
+    await here.ask(Thaw(run_id=agent.run_id, agent_id=agent.agent_id))
+    await go_on(scene, SILENT_TOOL, 8 * MINUTE)
+    seen = await seen_of(scene)
+    assert {condition for _, condition in seen.found} <= {Condition.FROZEN}
+    assert seen.done == (), "who stands still for a person is not stuck"
+    # It has its patience from then on, and no more.
+    await go_on(scene, SILENT_TOOL, 3 * MINUTE)
+    assert Condition.SILENT_TOOL in {condition for _, condition in (await seen_of(scene)).found}
+
+
+@pytest.mark.parametrize("by", [timedelta(hours=2), timedelta(hours=-2)], ids=["forward", "back"])
+async def test_what_is_said_just_after_the_clock_was_set_is_of_now(here: SmallWorld, by: timedelta) -> None:
+    scene = await begin(here, SILENT_PROGRAM)
+    await go_on(scene, SILENT_PROGRAM, MINUTE)
+    here.clock.jump(by)
+    scene.process.say("still here")
+    # It is heard before anybody looks.
+    await scene.leader.settle()
+    await go_on(scene, SILENT_PROGRAM, 2 * MINUTE)
+    assert (await seen_of(scene)).found == ()
+    await go_on(scene, SILENT_PROGRAM, timedelta(seconds=100))
+    assert {condition for _, condition in (await seen_of(scene)).found} == {Condition.BLOCKED}
+
+
+async def test_what_is_told_of_an_agent_ends_with_its_work(here: SmallWorld) -> None:
+    scene = await begin(here, SILENT_TOOL)
+    await go_on(scene, SILENT_TOOL, MINUTE)
+    (found,) = await here.store.read(agents_health)
+    assert found.words(here.clock.now()) == "works: Bash cat"
+    # Its work is checked.
+    here.points.hold("run")
+    scene.process.returns(call_id="hangs")
+    writes({"api.py": "1"})(scene.process, "")
+    await go_on(scene, SILENT_TOOL, MINUTE)
+    (found,) = await here.store.read(agents_health)
+    assert found.words(here.clock.now()) == "works: its work is checked"
+    here.points.release("run")
+
+
+async def test_who_was_stopped_does_nothing(here: SmallWorld) -> None:
+    scene = await begin(here, SILENT_TOOL)
+    await go_on(scene, SILENT_TOOL, MINUTE)
+    agent = (await here.store.read(lambda view: view.agents.live()))[0]
+    await here.ask(StopAgent(run_id=agent.run_id, agent_id=agent.agent_id, at_once=True))
+    await go_on(scene, SILENT_TOOL, MINUTE)
+    assert (await here.task()).waits_for is Wait.PAUSED
+    assert await here.store.read(agents_health) == ()

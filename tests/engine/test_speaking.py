@@ -1,5 +1,7 @@
 """What a person says to an agent in its conversation."""
 
+from datetime import timedelta
+
 import pytest
 
 from kapelle.core.agent import Agent
@@ -7,8 +9,8 @@ from kapelle.core.attempt import PromptState
 from kapelle.core.conversation import Trouble
 from kapelle.core.events import PromptSent
 from kapelle.core.ids import PromptId, RequestId
-from kapelle.core.requests import Request
-from kapelle.core.steering import Send, StopAgent
+from kapelle.core.requests import Request, Resume
+from kapelle.core.steering import HandBack, Send, StopAgent, TakeOver
 from kapelle.core.steering_events import PromptQueued
 from kapelle.core.task import TaskState
 from kapelle.testing.factories import run_spec, task
@@ -117,3 +119,63 @@ async def test_who_cannot_hear_is_not_spoken_to(here: SmallWorld, how: str) -> N
     expected = {"ended": "has ended", "command": "takes no messages", "stopped": "is being stopped", "agent": "only a person"}
     assert expected[how] in str(await here.refusal(request.request_id))
     assert all(prompt.state is not PromptState.PENDING for prompt in await here.prompts())
+
+
+CUT, TURN, ANEW = "You were cut off", "Your turn was broken off", "Your program was started anew"
+
+
+async def heard(here: SmallWorld, leader: Leader) -> list[str]:
+    """Let the agent do well whatever it is told until its task has ended; return what its newest process was told."""
+    while (await here.task()).state is TaskState.RUNNING:
+        does_well(here.process())
+        await leader.run()
+    return [prompt.text for prompt in here.process().prompts]
+
+
+async def test_a_turn_that_was_cut_off_is_gone_on_with_before_a_person_is_heard(here: SmallWorld) -> None:
+    leader, found = await at_work(here)
+    await here.ask(words(found, "use tabs"))
+    await here.ask(StopAgent(run_id=found.run_id, agent_id=found.agent_id, at_once=True))
+    await leader.run()
+    await here.ask(Resume(run_id=found.run_id, task_id=found.task_id))
+    await leader.run()
+    first, second = await heard(here, leader)
+    assert (first[: len(CUT)], second) == (CUT, "use tabs")
+
+
+async def test_a_turn_that_a_person_had_is_gone_on_with_before_others_are_heard(here: SmallWorld) -> None:
+    leader, found = await at_work(here)
+    await here.ask(words(found, "use tabs"))
+    await here.ask(TakeOver(run_id=found.run_id, agent_id=found.agent_id))
+    await leader.run()
+    await here.ask(HandBack(run_id=found.run_id, task_id=found.task_id))
+    await leader.run()
+    first, second = await heard(here, leader)
+    assert ("A person had taken" in first, second) == (True, "use tabs")
+
+
+@pytest.mark.parametrize(("obeys", "told"), [(True, TURN), (False, ANEW)])
+async def test_what_a_person_says_to_an_agent_that_is_stuck_is_not_lost(here: SmallWorld, obeys: bool, told: str) -> None:
+    here.set(heartbeat=timedelta(seconds=30))
+    leader, found = await at_work(here, timeout=timedelta(hours=2))
+    here.process().obeys = obeys
+    await here.ask(words(found, "use tabs"))
+    while told not in (await here.prompts())[-1].text:
+        here.clock.move(timedelta(seconds=30))
+        await leader.run()
+    await leader.run()
+    told_of = await heard(here, leader)
+    assert [text[: len(told)] for text in told_of[-2:]] == [told, "use tabs"]
+
+
+async def test_it_is_not_lost_when_the_conversation_becomes_too_long(here: SmallWorld) -> None:
+    leader, found = await at_work(here)
+    await here.ask(words(found, "use tabs"))
+    await leader.run()
+    here.process().tool()
+    here.process().trouble(Trouble.CONTEXT_OVERFLOW, "prompt is too long")
+    await leader.run()
+    first, second = await heard(here, leader)
+    assert "do api" in first
+    assert "use tabs" not in first
+    assert second == "use tabs"

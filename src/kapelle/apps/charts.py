@@ -1,7 +1,7 @@
 """A summary as one HTML page with charts: SVG and CSS alone, in light and dark, for wide and narrow screens."""
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from html import escape
 
 from kapelle.apps.summary import STAGE_WORDS, Day, Summary
@@ -9,7 +9,7 @@ from kapelle.core.durations import format_duration
 from kapelle.core.plain_text import shown
 from kapelle.core.task import TaskState
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 200, 56, 26, 10
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 200, 64, 26, 10
 """Of a chart, in its own units: it is drawn as wide as there is room."""
 LABELS = 8
 """Days that are named below a chart at most."""
@@ -35,7 +35,8 @@ body {{ margin: 0 auto; max-width: 70rem; padding: 1.5rem clamp(1rem, 4vw, 2.5re
 h1 {{ font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; }}
 h2 {{ font-size: 1rem; margin: 0 0 .6rem; }}
 p.when, footer {{ color: var(--soft); margin: .2rem 0 1.4rem; font-size: .9rem; }}
-.facts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(9rem, 46%), 1fr)); gap: .8rem; margin: 0 0 1rem; }}
+footer {{ margin-top: 1rem; }}
+.facts {{ display: grid; grid-template-columns: repeat(4, 1fr); gap: .8rem; margin: 0 0 .8rem; }}
 .facts div, section {{ background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .8rem 1rem; }}
 dt {{ color: var(--soft); font-size: .82rem; }}
 dd {{ margin: 0; font-size: 1.35rem; font-variant-numeric: tabular-nums; }}
@@ -46,12 +47,17 @@ svg text {{ fill: var(--soft); font-size: 12px; }}
 svg line {{ stroke: var(--line); }}
 ul.key {{ display: flex; flex-wrap: wrap; gap: .2rem 1rem; list-style: none; margin: .5rem 0 0; padding: 0; font-size: .85rem;
   color: var(--soft); }}
+ul.shares {{ display: grid; grid-template-columns: auto 1fr 1fr; gap: .35rem 1rem; }}
+ul.shares li {{ display: grid; grid-column: 1 / -1; grid-template-columns: subgrid; }}
+ul.shares b {{ font-weight: normal; text-align: right; font-variant-numeric: tabular-nums; color: var(--ink); }}
 ul.key i {{ display: inline-block; width: .75rem; height: .75rem; border-radius: .15rem; margin-right: .35rem; }}
 table {{ border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }}
 th, td {{ text-align: right; padding: .25rem .5rem; border-bottom: 1px solid var(--line); }}
 th:first-child, td:first-child {{ text-align: left; }}
 td:first-child {{ white-space: nowrap; }}
-@media (max-width: 36rem) {{ svg text {{ font-size: 17px; }} th, td {{ padding: .25rem .3rem; font-size: .82rem; }} }}
+@media (max-width: 48rem) {{ .facts {{ grid-template-columns: 1fr 1fr; }} }}
+@media (max-width: 36rem) {{ svg text {{ font-size: 17px; }} th, td {{ padding: .25rem .2rem; font-size: .8rem; }}
+  section {{ padding: .7rem; }} .year {{ display: none; }} }}
 .wide {{ overflow-x: auto; margin-top: .8rem; }}
 </style>
 </head>
@@ -97,7 +103,8 @@ def _facts(found: Summary) -> Iterator[str]:
         "sent back", str(found.gate_returns + found.merge_returns), f"{found.gate_returns} by checks, the rest by merges"
     )
     yield _fact("cost", f"${found.spend.cost_usd:.2f}", f"{_count(found.spend.calls, 'model call')}")
-    yield _fact("stuck agents", str(found.helped.get("noted", 0)), helped)
+    alerts = f"; {_count(found.alerts, 'alert')}" if found.alerts else ""
+    yield _fact("stuck agents", str(found.helped.get("noted", 0)), f"{helped}{alerts}")
 
 
 def _fact(name: str, value: str, more: str) -> str:
@@ -113,10 +120,14 @@ def _charts(found: Summary) -> Iterator[str]:
     key = _key([("--good", "completed"), ("--bad", "failed"), ("--other", "other")])
     days = found.days
     yield _card("Tasks by day", _bars(days, tasks, ["--good", "--bad", "--other"], lambda value: f"{value:.0f}"), key)
-    yield _card("Cost by day", _bars(days, [[day.cost_usd] for day in days], ["--cost"], lambda value: f"${value:.2f}"), "")
+    yield _card("Cost by day", _bars(days, [[day.cost_usd] for day in days], ["--cost"], _dollars), "")
     typical = [[day.typical.total_seconds() if day.typical is not None else 0.0] for day in days]
     took = _bars(days, typical, ["--time"], _short)
     yield _card("How long a completed task took, by day (median)", took, "")
+
+
+def _dollars(usd: float) -> str:
+    return f"${usd:.2f}" if usd < 100 else f"${usd:.0f}"  # noqa: PLR2004  # cents of a hundred dollars tell nothing
 
 
 def _short(seconds: float) -> str:
@@ -150,13 +161,14 @@ def _stages(found: Summary) -> str:
 
 
 def _stage_key(found: Summary) -> str:
-    return _key(
-        [
-            (f"--s{number}", f"{STAGE_WORDS[state]} {format_duration(spent)}")
-            for number, (state, spent) in enumerate(found.stages.items())
-            if spent
-        ]
+    total = sum(found.stages.values(), timedelta())
+    listed = "".join(
+        f'<li><span><i style="background:var(--s{number})"></i>{escape(STAGE_WORDS[state])}</span>'
+        f"<b>{format_duration(spent)}</b><b>{spent / total:.0%}</b></li>"
+        for number, (state, spent) in enumerate(found.stages.items())
+        if spent
     )
+    return f'<ul class="key shares">{listed}</ul>'
 
 
 def _bars(days: Sequence[Day], values: Sequence[Sequence[float]], colours: Sequence[str], told: Callable[[float], str]) -> str:
@@ -199,7 +211,8 @@ def _table(days: Sequence[Day]) -> str:
     if not days:
         return ""
     rows = "".join(
-        f"<tr><td>{day.day:%Y-%m-%d}</td><td>{day.completed}</td><td>{day.failed}</td><td>{day.other}</td>"
+        f'<tr><td><span class="year">{day.day:%Y-}</span>{day.day:%m-%d}</td>'
+        f"<td>{day.completed}</td><td>{day.failed}</td><td>{day.other}</td>"
         f"<td>{'' if day.typical is None else format_duration(day.typical)}</td><td>${day.cost_usd:.2f}</td></tr>"
         for day in days
     )

@@ -87,7 +87,10 @@ class Health:
 
 def agents_health(view: View) -> tuple[AgentHealth, ...]:
     """Return how the live agents stand, and those that wait for something with none: by run and task."""
-    return tuple(_agent(view, row) for row in view.standings.all())
+    live = {agent.agent_id for agent in view.agents.live()}
+    # One that has ended and waits for nothing does nothing.
+    rows = [row for row in view.standings.all() if row.agent_id in live or row.condition is not Condition.WORKING]
+    return tuple(_agent(view, row) for row in rows)
 
 
 def _agent(view: View, row: Standing) -> AgentHealth:

@@ -12,6 +12,7 @@ from kapelle.core.budget import Grouping, Spend
 from kapelle.core.events import MOVED, AttemptEnded, Entry, TaskMoved, TaskSubmitted
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import RunId, TaskId
+from kapelle.core.liveness import TOLD_ELSEWHERE
 from kapelle.core.liveness_events import (
     AgentGivenUp,
     AgentInterrupted,
@@ -240,6 +241,9 @@ def _told(count: _Count, event: object) -> None:
             count.failed_tries[event.outcome] += 1
     elif isinstance(event, AlertRaised):
         count.alerts += 1
+    elif isinstance(event, AgentNoted) and event.condition in TOLD_ELSEWHERE:
+        # It waited for somebody, or stood still for a person: that is not stuck.
+        return
     elif type(event) in HELPED:
         count.helped[HELPED[type(event)]] += 1  # pyright: ignore[reportArgumentType]  # it is one of them
 

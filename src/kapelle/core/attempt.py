@@ -126,15 +126,26 @@ class PromptRecord:
     """Who wrote it, when that was a person and not Kapelle."""
 
 
+def unsaid(prompt: PromptRecord) -> bool:
+    """Say whether *prompt* is what a person wants to say, and nobody has heard yet."""
+    return bool(prompt.sender) and prompt.state is PromptState.PENDING
+
+
+def left_behind(prompts: Sequence[PromptRecord]) -> bool:
+    """Say whether nothing of what was said holds any more: another conversation begins in the place of the last one."""
+    return all(prompt.state is PromptState.DROPPED or unsaid(prompt) for prompt in prompts)
+
+
 def next_to_send(prompts: Sequence[PromptRecord], *, adopted: bool = False) -> PromptRecord | None:
     """Return which of an attempt's *prompts* is to be sent now: one after the other, but what is said aside at once.
 
-    Nothing is said aside to an *adopted* agent: whoever started it has gone, and it could not be written to.
+    What a turn is to go on with comes before what a person has to say: that is heard when the turn is over. Nothing is said
+    aside to an *adopted* agent: whoever started it has gone, and it could not be written to.
     """
     pending = [prompt for prompt in prompts if prompt.state is PromptState.PENDING]
     if any(prompt.state in {PromptState.SENT, PromptState.TAKEN} for prompt in prompts):
         pending = [prompt for prompt in pending if prompt.aside and not adopted]
-    return pending[0] if pending else None
+    return min(pending, key=lambda prompt: bool(prompt.sender), default=None)
 
 
 def outcome_of(trouble: Trouble) -> Outcome:

@@ -6,7 +6,7 @@ Nothing is broken off on the word of one source: what interrupts an agent, or st
 answers but the last can be taken back, and are: an agent that works again begins with a clean slate.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -74,6 +74,10 @@ LADDERS: dict[Condition, tuple[Grade, ...]] = {
     Condition.STRAYING: (Grade.NOTE, Grade.NUDGE),
 }
 """The grades that there are for a condition, in order. What others look after (a person, an account) is only noted."""
+EXCUSED = frozenset({Condition.FROZEN, Condition.WAITING, Condition.USAGE_LIMIT, Condition.EXPIRED_LOGIN})
+"""Conditions in which an agent can do nothing: as long as they last, its silence says nothing of it."""
+TOLD_ELSEWHERE = frozenset({*EXCUSED, Condition.OUT_OF_MEMORY})
+"""Conditions that have events of their own, with what a person can do; an agent in one of them is not stuck."""
 STILL = frozenset({Condition.BLOCKED, Condition.STALLED_STREAM, Condition.SILENT_TOOL})
 """Conditions in which nothing happens: one of them may turn out to be another, and the answers go on from where they were."""
 
@@ -118,6 +122,8 @@ class Evidence:
 
     begun_at: datetime
     """When its turn began."""
+    excused_at: datetime | None = None
+    """Until when there was nothing that it could have done: it stood still, or others had to do something first."""
     in_turn: bool = True
     heard_at: datetime
     """When it last said something."""
@@ -158,7 +164,8 @@ class Evidence:
     @property
     def worked_at(self) -> datetime:
         """When there was a sign of work, of whatever kind."""
-        seen = (self.heard_at, self.call_at, self.changed_at, None if self.processes is None else self.processes.worked_at)
+        worked_at = None if self.processes is None else self.processes.worked_at
+        seen = (self.heard_at, self.excused_at, self.call_at, self.changed_at, worked_at)
         return max(self.begun_at, *(moment for moment in seen if moment is not None))
 
 
@@ -441,6 +448,11 @@ class Repeats:
         if changes:
             return Repeats()
         return Repeats(failing=tuple(entry for entry in self.failing if entry[0] != (tool, key)))
+
+    def moved(self, when: Callable[[datetime], datetime]) -> "Repeats":
+        """Return this with each time as *when* has it."""
+        moved = tuple((called, replace(found, since=when(found.since))) for called, found in self.failing)
+        return Repeats(failing=moved)
 
     @property
     def worst(self) -> Repetition | None:

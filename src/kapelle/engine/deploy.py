@@ -1,7 +1,6 @@
 """The deploy act: a workspace, its set-up, and the agent's process, in this order; each step may be repeated."""
 
 from dataclasses import replace
-from datetime import timedelta
 
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, home_of
@@ -18,13 +17,12 @@ from kapelle.core.store import WorkspaceRow
 from kapelle.core.task import Task
 from kapelle.core.terminals import ScreenDriver
 from kapelle.engine.boxing import Box, boxed, run_boxed, sandbox_of
+from kapelle.engine.handing import BY_HAND
 from kapelle.engine.rooms import port_names
 from kapelle.engine.secrets import hand_over, hiding
 from kapelle.engine.warden import Watched
 from kapelle.engine.world import World
 
-BY_HAND = timedelta(days=1)
-"""How long a person may keep a conversation."""
 SCREENS = "Use `sandbox: process` or `sandbox: bubblewrap` for it."
 
 

@@ -23,6 +23,7 @@ from kapelle.engine.accounts import Accounts
 from kapelle.engine.demands import Around, Reckoning
 from kapelle.engine.due import WORD, Candidate, DueTasks
 from kapelle.engine.ending import finish, move, moved_event, wait
+from kapelle.engine.handing import BY_HAND
 from kapelle.engine.scope import scope_of
 from kapelle.engine.spares import give
 from kapelle.engine.spending import Spending
@@ -209,7 +210,7 @@ class DispatchStage:
                 folder=self._world.folders.agent(agent_id) if spare is None else spare.folder,
                 process=None if spare is None else spare.process,
                 offset=0 if spare is None else spare.offset,
-                deadline_at=tx.now + task.spec.timeout,
+                deadline_at=tx.now + (BY_HAND if attempt.held_by else task.spec.timeout),
                 created_at=tx.now,
                 token=token,
                 by_hand=bool(attempt.held_by),

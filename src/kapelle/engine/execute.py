@@ -12,7 +12,7 @@ from typing import cast
 from kapelle.core import agent as agents
 from kapelle.core.account import Account, account_of
 from kapelle.core.agent import Agent, AgentState
-from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, home_of, next_to_send
+from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, home_of, left_behind, next_to_send, unsaid
 from kapelle.core.budget import Resource, Spend
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.errors import KapelleError
@@ -185,6 +185,9 @@ class ExecuteStage:
                 return _Orders()
             if agent.process is None:
                 tx.agents.put(agents.move(agent, AgentState.STOPPED, tx.now))
+                if agent.by_hand and attempt.ended_at is None and attempt.held_by:
+                    # Handed back before there was a screen.
+                    give_back(self._world, tx, task, attempt)
                 return _Orders()
             # It was a spare, and has not taken on its task: it is ended as any agent is.
             agent = agents.move(agent, AgentState.ACTIVE, tx.now)
@@ -260,7 +263,7 @@ class ExecuteStage:
         deployment = replace(
             self._deployment(agent, task, attempt, run, driver, workspace),
             resume=resume,
-            hand_over=not any(prompt.state is not PromptState.DROPPED for prompt in prompts),
+            hand_over=left_behind(prompts),
             first_prompt=None if first is None else Prompt(prompt_id=first.prompt_id, text=first.text),
             integration=integration,
             raised_usd=self._brakes.raises.get((task_key(task.task_id), Resource.USD), 0.0),
@@ -376,9 +379,9 @@ class ExecuteStage:
     def _hand_over(self, tx: Tx, task: Task, attempt: Attempt, changed: Sequence[str]) -> None:
         """Give a fresh conversation its first prompt: the task, and what the one before it had done."""
         said = tx.attempts.prompts(attempt.attempt_id)
-        if not said or any(prompt.state is not PromptState.DROPPED for prompt in said):
+        if not said or not left_behind(said):
             return
-        later = [prompt.text for prompt in said[1:] if prompt.text != go_on()]
+        later = [prompt.text for prompt in said[1:] if prompt.text != go_on() and not unsaid(prompt)]
         text = hand_over(said[0].text, later[-1] if later else "", changed, task.summary)
         prompt_id = PromptId(self._world.chance.uuid())
         record = PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=attempt.round, text=text)

@@ -11,9 +11,10 @@ conversation is the engine's again.
 """
 
 from dataclasses import replace
+from datetime import timedelta
 
 from kapelle.core.agent import Agent, AgentState
-from kapelle.core.attempt import Attempt, PromptRecord
+from kapelle.core.attempt import Attempt, PromptRecord, PromptState
 from kapelle.core.errors import NotFound, NotPossibleNow
 from kapelle.core.ids import PromptId
 from kapelle.core.steering import HandBack, TakeOver
@@ -36,6 +37,8 @@ def take_over(world: World, tx: Tx, body: TakeOver, principal: str) -> None:
     if agent is None:
         raise NotFound(f"there is no agent {body.agent_id}")
     task, attempt = tx.tasks.get(agent.task_id), tx.attempts.get(agent.attempt_id)
+    if task is not None and task.state is TaskState.MERGING:
+        raise _looked_at(task)
     if agent.state is AgentState.STOPPED or task is None or attempt is None or attempt.ended_at is not None:
         raise NotPossibleNow(f"agent {agent.agent_id} has ended already", remedy="`kapelle agents` lists those that live.")
     if attempt.held_by:
@@ -50,11 +53,28 @@ def take_over(world: World, tx: Tx, body: TakeOver, principal: str) -> None:
     wait(tx, task, Wait.PERSON, f"{principal} has taken it over")
 
 
+BY_HAND = timedelta(days=1)
+"""How long a person may keep a conversation."""
+LOOKED_AT = {TaskState.VALIDATING: "its work is checked just now", TaskState.MERGING: "its work is in the merge queue"}
+"""What is done meanwhile to work whose agent has ended its turn: a person who changed it then would change what is checked."""
+BEGUN = frozenset({PromptState.SENT, PromptState.TAKEN, PromptState.ANSWERED})
+"""States of a prompt of which something may be in the conversation already."""
+
+
+def _looked_at(task: Task) -> NotPossibleNow:
+    return NotPossibleNow(
+        f"task {task.name} cannot be taken over: {LOOKED_AT[task.state]}",
+        remedy=f"Take it over when it comes back to its agent, or cancel it: kapelle logs {task.name} -f tells.",
+    )
+
+
 def _may_be_taken(world: World, tx: Tx, agent: Agent, task: Task, attempt: Attempt) -> None:
-    if task.state not in {TaskState.RUNNING, TaskState.ASSIGNED}:
-        remedy = f"Pause its run, or reject the change and take over what follows: kapelle show {task.name}"
+    if task.state in LOOKED_AT:
+        raise _looked_at(task)
+    if not any(prompt.state in BEGUN for prompt in tx.attempts.prompts(attempt.attempt_id)):
         raise NotPossibleNow(
-            f"agent {agent.agent_id} has ended its turn: task {task.name} is {task.state.value}", remedy=remedy
+            f"agent {agent.agent_id} has not begun: there is no conversation yet to take over",
+            remedy=f"Try again when it has been told what to do: kapelle logs {task.name} -f",
         )
     config = run_of(tx, task).spec.config(attempt.config)
     if not world.driver(config.program).capabilities.screen:

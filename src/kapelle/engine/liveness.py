@@ -18,10 +18,12 @@ from kapelle.core.frozen import frozen
 from kapelle.core.ids import AccountId, AttemptId, PromptId
 from kapelle.core.isolation_events import LimitMet
 from kapelle.core.liveness import (
+    EXCUSED,
     Condition,
     Evidence,
     Grade,
     Judgement,
+    Source,
     Standing,
     answered,
     judge,
@@ -47,7 +49,7 @@ from kapelle.core.task import Task, TaskState, Wait
 from kapelle.engine.acts import Acts
 from kapelle.engine.boxing import sandbox_of
 from kapelle.engine.ending import give_up_attempt, run_of
-from kapelle.engine.pulse import SUSPICIOUS, Beat, Pulse
+from kapelle.engine.pulse import SUSPICIOUS, Beat, Pulse, moved
 from kapelle.engine.world import World
 
 MISSED = 3
@@ -125,15 +127,16 @@ class LivenessStage:
             return self._next
         by = None if self._last is None else _missed(self._last, now, beat)
         if by:
-            self._pulse.shift(by)
+            self._pulse.shift(by, now, beat)
             self._last = now
 
         def decide(tx: Tx) -> _Orders:
             rows = tx.standings.all()
             last = max((row.beat_at for row in rows), default=tx.now)
-            moved = [_moved(row, _missed(last, tx.now, beat) if by is None else by) for row in rows]
+            shift = _missed(last, tx.now, beat) if by is None else by
+            there = [_moved(row, shift, tx.now, beat) for row in rows]
             closed = {account.account_id: account for account in tx.accounts.not_open()}
-            return self._decide(tx, {row.attempt_id: row for row in moved}, closed, closer=due or heard)
+            return self._decide(tx, {row.attempt_id: row for row in there}, closed, closer=due or heard)
 
         self._again = False
         try:
@@ -177,11 +180,18 @@ class LivenessStage:
     ) -> _Orders:
         watched = self._watched(tx, agent, before, closed)
         if watched is None:
+            self._not_watched(tx, agent, before)
             return orders
         seen, patience, now = watched.seen, watched.patience, tx.now
         found = judge(seen, now, patience)
-        row = before if before is not None and before.agent_id == agent.agent_id else _fresh(agent, before, now)
-        after = replace(settled(row, found, now), worked_at=seen.worked_at, doing=_doing(seen))
+        if found.condition in EXCUSED:
+            self._pulse.excuse(agent.agent_id)
+        row = before
+        if row is None or row.agent_id != agent.agent_id:
+            # Another goes on, maybe before anybody has looked at how the last one ended.
+            _note_its_end(tx, before)
+            row = _fresh(agent, before, now)
+        after = replace(settled(row, found, now), worked_at=seen.worked_at, doing=_doing(agent, seen))
         _tell(tx, row, after, found)
         grade = respond(after, found, now, patience, hears=seen.hears)
         if grade is not None:
@@ -189,6 +199,17 @@ class LivenessStage:
             orders = self._answer(tx, watched, found, grade, orders)
         tx.standings.put(after)
         return _look_closer(watched, self._pulse, now, orders) if closer else orders
+
+    @staticmethod
+    def _not_watched(tx: Tx, agent: Agent, before: Standing | None) -> None:
+        """Forget what an agent did whose work is looked at: nothing is wrong with it, and nothing is expected of it."""
+        task = tx.tasks.get(agent.task_id)
+        if before is None or before.agent_id != agent.agent_id or task is None or task.state is not TaskState.VALIDATING:
+            return
+        found = Judgement(condition=Condition.WORKING, since=tx.now)
+        after = settled(before, found, tx.now)
+        _tell(tx, before, after, found)
+        tx.standings.put(replace(after, doing="its work is checked"))
 
     def _watched(self, tx: Tx, agent: Agent, before: Standing | None, closed: Mapping[AccountId, Account]) -> _Watched | None:
         """Return what is known of an agent; None when nobody listens to it yet, or its task does without it just now."""
@@ -224,6 +245,7 @@ class LivenessStage:
         """Look at an attempt whose agent has ended: say whether it goes on, and remember what it waits for."""
         attempt, task = tx.attempts.get(row.attempt_id), tx.tasks.get(row.task_id)
         if attempt is None or task is None or attempt.ended_at is not None:
+            _note_its_end(tx, row)
             tx.standings.drop(row.attempt_id)
             return False
         condition, why = Condition.WORKING, ""
@@ -233,7 +255,7 @@ class LivenessStage:
             condition, why = Condition.OUT_OF_MEMORY, met
         since = row.since if condition is row.condition else tx.now
         found = Judgement(condition=condition, since=since, reasons=(why,) if why else ())
-        after = settled(row, found, tx.now)
+        after = replace(settled(row, found, tx.now), doing="")
         _tell(tx, row, after, found)
         if respond(after, found, tx.now, Patience(hands_off=True)) is Grade.NOTE:
             after = answered(after, Grade.NOTE, tx.now)
@@ -334,11 +356,12 @@ def _missed(last: datetime, now: datetime, beat: timedelta) -> timedelta:
     return gap - beat if gap > MISSED * beat else timedelta(0)
 
 
-def _moved(row: Standing, by: timedelta) -> Standing:
+def _moved(row: Standing, by: timedelta, now: datetime, beat: timedelta) -> Standing:
     if not by:
         return row
-    answered_at = None if row.answered_at is None else row.answered_at + by
-    return replace(row, since=row.since + by, answered_at=answered_at, worked_at=row.worked_at + by)
+    answered_at = None if row.answered_at is None else moved(row.answered_at, by, now, beat)
+    since, worked_at = moved(row.since, by, now, beat), moved(row.worked_at, by, now, beat)
+    return replace(row, since=since, answered_at=answered_at, worked_at=worked_at)
 
 
 def _fresh(agent: Agent, before: Standing | None, now: datetime) -> Standing:
@@ -369,13 +392,14 @@ def _whole(tx: Tx, watched: _Watched, beat: Beat, closed: Mapping[AccountId, Acc
     asked = next((question for question in tx.questions.open() if question.agent_id == agent.agent_id), None)
     return replace(
         watched.seen,
-        in_turn=bool(states & {PromptState.SENT, PromptState.TAKEN}),
+        # One that a person works at, or has stopped, owes nobody anything.
+        in_turn=bool(states & {PromptState.SENT, PromptState.TAKEN}) and not agent.by_hand and agent.ends_at is None,
         sees_calls=can.uses_gateway and not run.spec.upstream.bypass,
         strayed=outside(beat.files, task.spec.writes) if strays else (),
         question=detail(asked) if asked is not None else "",
         limited="" if refused else why,
         refused=why if refused else "",
-        frozen=_held_by_a_person(agent),
+        frozen=_frozen(agent),
         reports_tools=can.reports_tools,
         resumable=can.conversation,
         # One that has read nothing yet is not reached by words either.
@@ -383,12 +407,18 @@ def _whole(tx: Tx, watched: _Watched, beat: Beat, closed: Mapping[AccountId, Acc
     )
 
 
+def _frozen(agent: Agent) -> bool:
+    return bool(agent.frozen_by) or agent.frozen_at is not None
+
+
 def _held_by_a_person(agent: Agent) -> bool:
-    return bool(agent.frozen_by) or agent.frozen_at is not None or agent.by_hand or agent.ends_at is not None
+    return _frozen(agent) or agent.by_hand or agent.ends_at is not None
 
 
-def _doing(seen: Evidence) -> str:
+def _doing(agent: Agent, seen: Evidence) -> str:
     """Say in a few words what an agent does."""
+    if agent.by_hand:
+        return "a person has taken it over"
     if seen.tools:
         oldest = min(seen.tools, key=lambda tool: tool.since)
         return f"{oldest.tool} {oldest.about}".strip()
@@ -452,6 +482,14 @@ def _out_of_memory(tx: Tx, row: Standing) -> str:
     return ""
 
 
+def _note_its_end(tx: Tx, row: Standing | None) -> None:
+    """Tell that the agent of *row*, which has ended, had no memory left, unless that was told."""
+    if row is None or row.condition is Condition.OUT_OF_MEMORY or not (met := _out_of_memory(tx, row)):
+        return
+    found = Judgement(condition=Condition.OUT_OF_MEMORY, since=tx.now, reasons=(met,), sources=frozenset({Source.STORE}))
+    _log(tx, row, found, Grade.NOTE)
+
+
 def _has_read(states: Collection[PromptState], seen: Evidence) -> bool:
     """Say whether an agent has read what it was told to do: it says so, perhaps late, or it has asked its model since."""
     return PromptState.TAKEN in states or (seen.call_at is not None and seen.call_at >= seen.begun_at)
@@ -462,7 +500,7 @@ def _drop_own(tx: Tx, watched: _Watched) -> bool:
     prompts = tx.attempts.prompts(watched.attempt.attempt_id)
     begun = _has_read({prompt.state for prompt in prompts}, watched.seen)
     for prompt in prompts:
-        if begun and prompt.state is PromptState.PENDING:
+        if begun and prompt.state is PromptState.PENDING and not prompt.sender:
             tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
         if begun and prompt.state is PromptState.SENT and not prompt.aside:
             # It is in the conversation already, which goes on.

@@ -29,6 +29,7 @@ class Beat:
 
     begun_at: datetime
     heard_at: datetime
+    excused_at: datetime | None = None
     tools: dict[str, tuple[ToolAtWork, str]] = field(default_factory=dict[str, tuple[ToolAtWork, str]])
     """Tools at work, by call, each with what stands for all that it was called with."""
     repeats: Repeats = field(default_factory=Repeats)
@@ -48,18 +49,27 @@ class Beat:
     seeded: bool = False
     """Whether what an earlier leader had written down of it was taken in."""
 
-    def shift(self, by: timedelta) -> None:
-        """Let everything have happened *by* later."""
-        self.begun_at += by
-        self.heard_at += by
-        self.call_at = None if self.call_at is None else self.call_at + by
-        self.changed_at = None if self.changed_at is None else self.changed_at + by
-        self.looked_at = None if self.looked_at is None else self.looked_at + by
-        self.calls = {call_id: moment + by for call_id, moment in self.calls.items()}
-        self.tools = {call_id: (replace(tool, since=tool.since + by), key) for call_id, (tool, key) in self.tools.items()}
+    def shift(self, when: Callable[[datetime], datetime]) -> None:
+        """Let everything have happened when *when* says."""
+        self.begun_at, self.heard_at = when(self.begun_at), when(self.heard_at)
+        self.excused_at = None if self.excused_at is None else when(self.excused_at)
+        self.call_at = None if self.call_at is None else when(self.call_at)
+        self.changed_at = None if self.changed_at is None else when(self.changed_at)
+        self.looked_at = None if self.looked_at is None else when(self.looked_at)
+        self.calls = {call_id: when(moment) for call_id, moment in self.calls.items()}
+        self.tools = {call_id: (replace(tool, since=when(tool.since)), key) for call_id, (tool, key) in self.tools.items()}
+        self.repeats = self.repeats.moved(when)
         if self.processes is not None:
             there = self.processes
-            self.processes = replace(there, worked_at=there.worked_at + by, measured_at=there.measured_at + by)
+            self.processes = replace(there, worked_at=when(there.worked_at), measured_at=when(there.measured_at))
+
+
+def moved(moment: datetime, by: timedelta, now: datetime, beat: timedelta) -> datetime:
+    """Return when it was by the clock of *now*, what was at *moment*, when time was passed over or the clock was set *by*.
+
+    What is less than a *beat* old was heard since then, of the new clock; and nothing will only be.
+    """
+    return moment if now - beat <= moment <= now else min(moment + by, now)
 
 
 class Pulse:
@@ -81,10 +91,16 @@ class Pulse:
         """Return what was heard of an agent; None of one that nobody listens to."""
         return self._beats.get(agent_id)
 
-    def shift(self, by: timedelta) -> None:
-        """Let everything have happened *by* later: nobody looked meanwhile, or the clock was set."""
-        for beat in self._beats.values():
-            beat.shift(by)
+    def shift(self, by: timedelta, now: datetime, beat: timedelta) -> None:
+        """Let everything have happened *by* later: nobody looked meanwhile, or the clock was set; see ``moved``."""
+        for heard in self._beats.values():
+            heard.shift(lambda moment: moved(moment, by, now, beat))
+
+    def excuse(self, agent_id: AgentId) -> None:
+        """Take note that until now there was nothing that an agent could have done."""
+        beat = self._beats.get(agent_id)
+        if beat is not None:
+            beat.excused_at = self._now()
 
     # --- What its spool says ---
 
@@ -212,6 +228,7 @@ class Pulse:
         return Evidence(
             begun_at=beat.begun_at,
             heard_at=beat.heard_at,
+            excused_at=beat.excused_at,
             tools=tuple(tool for tool, _ in beat.tools.values()),
             call_at=beat.call_at,
             calls=tuple(beat.calls.values()),

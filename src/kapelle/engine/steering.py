@@ -114,9 +114,9 @@ def _send(world: World, tx: Tx, body: Send, principal: str) -> None:
     if tx.attempts.prompt(body.prompt_id) is not None:
         return
     agent = _live(tx, body.agent_id)
-    if agent.by_hand:
-        raise NotPossibleNow(f"a person has taken agent {agent.agent_id} over, and speaks to it already")
     task, attempt = tx.tasks.get(agent.task_id), tx.attempts.get(agent.attempt_id)
+    if agent.by_hand or (attempt is not None and attempt.held_by):
+        raise NotPossibleNow(f"a person has taken agent {agent.agent_id} over, and speaks to it already")
     if task is None or attempt is None or attempt.ended_at is not None or task.state not in SPOKEN_TO:
         state = "ended" if task is None else task.state.value
         raise NotPossibleNow(f"agent {agent.agent_id} has nothing more to do: its task is {state}")

@@ -77,7 +77,7 @@ async def _thaw(world: World, agent: Agent, name: str, place: Place) -> None:
 
 
 async def _hold(world: World, agent: Agent, name: str, place: Place, who: str) -> None:
-    async with world.holds.locks[agent.agent_id]:
+    async with world.holds.lock(agent.agent_id):
         holders = world.holds.by[agent.agent_id]
         if not holders:
             await sandbox_of(world, name).freeze(place, agent.process)
@@ -85,7 +85,7 @@ async def _hold(world: World, agent: Agent, name: str, place: Place, who: str) -
 
 
 async def _let_go(world: World, agent: Agent, name: str, place: Place, who: str) -> None:
-    async with world.holds.locks[agent.agent_id]:
+    async with world.holds.lock(agent.agent_id):
         holders = world.holds.by[agent.agent_id]
         holders.discard(who)
         if not holders:

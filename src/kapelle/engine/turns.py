@@ -10,7 +10,7 @@ from datetime import timedelta
 from kapelle.core import agent as agents
 from kapelle.core.account import shuts
 from kapelle.core.agent import Agent, AgentState
-from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, outcome_of
+from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, outcome_of, unsaid
 from kapelle.core.budget import Budget, Level, Resource, Usage
 from kapelle.core.calls import ModelCall
 from kapelle.core.conversation import (
@@ -361,7 +361,9 @@ class Turns:
         tx.attempts.put(fresh)
         for prompt in tx.attempts.prompts(attempt.attempt_id):
             # They belong to the conversation that is left behind; the next deployment writes a first prompt for the new one.
-            tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
+            # What a person wants to say was not said in any.
+            if not unsaid(prompt):
+                tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
         last_words = self._last_words.get(agent.agent_id, task.summary)
         wait(tx, replace(task, summary=last_words), Wait.RETRY, "its conversation became too long; a fresh one goes on")
         run_id, task_id = task.run_id, task.task_id
@@ -372,15 +374,13 @@ class Turns:
     def _begin_anew(self, tx: Tx, agent: Agent, attempt: Attempt, task: Task, message: str) -> None:
         """Let a new conversation begin in the same workspace, with the task's own prompt: nothing is left of the old one."""
         prompts = tx.attempts.prompts(attempt.attempt_id)
-        unsaid = [prompt for prompt in prompts if prompt.sender and prompt.state is PromptState.PENDING]
         for prompt in prompts:
-            tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
+            # What a person wants to say comes after the task.
+            if not unsaid(prompt):
+                tx.attempts.put_prompt(replace(prompt, state=PromptState.DROPPED))
         anew = replace(attempt, conversation_id=self._world.chance.uuid(), own_cost_usd=0.0, crashes=attempt.crashes + 1)
         tx.attempts.put(anew)
         self._prompt(tx, attempt, prompts[0].text)
-        for prompt in unsaid:
-            # What a person wants to say comes after the task.
-            tx.attempts.put_prompt(replace(prompt, prompt_id=PromptId(self._world.chance.uuid()), state=PromptState.PENDING))
         wait(tx, task, Wait.RETRY, message, until=tx.now)
         self._end(tx, agent)
 
@@ -407,6 +407,7 @@ class Turns:
         """Write down that the agent's process is gone, and what that means if it was not done."""
         current = tx.agents.get(agent.agent_id) or agent
         tx.agents.put(agents.move(current, AgentState.STOPPED, tx.now))
+        self._last_words.pop(agent.agent_id, None)
         tx.log(AgentStopped(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent.agent_id, exit_code=ended.exit_code))
         attempt = tx.attempts.get(agent.attempt_id)
         task = tx.tasks.get(agent.task_id)
@@ -455,15 +456,19 @@ class Turns:
     def _take_back(tx: Tx, attempt: Attempt) -> bool:
         """Let prompts that were written and never read go to the next process, under the same id; say if there are any.
 
-        One that was read is over with its process, also when nothing tells how (its spool is gone): nobody waits for it.
+        One that was read is over with its process, also when nothing tells how (its spool is gone): nobody waits for it. Where
+        there was one, what a person wants to say later is nothing to go on with.
         """
         unread = False
-        for prompt in tx.attempts.prompts(attempt.attempt_id):
+        prompts = tx.attempts.prompts(attempt.attempt_id)
+        cut = any(prompt.state is PromptState.TAKEN for prompt in prompts)
+        for prompt in prompts:
             if prompt.state is PromptState.SENT:
                 tx.attempts.put_prompt(replace(prompt, state=PromptState.PENDING))
             if prompt.state is PromptState.TAKEN:
                 tx.attempts.put_prompt(replace(prompt, state=PromptState.ANSWERED))
-            unread = unread or prompt.state in {PromptState.SENT, PromptState.PENDING}
+            later = prompt.state is PromptState.PENDING and prompt.sender and cut
+            unread = unread or (prompt.state in {PromptState.SENT, PromptState.PENDING} and not later)
         return unread
 
 
@@ -480,7 +485,9 @@ def _within_workspace(tx: Tx, attempt: Attempt, about: str) -> str:
 
 
 def _unread(tx: Tx, attempt: Attempt) -> bool:
-    return any(prompt.state is PromptState.PENDING for prompt in tx.attempts.prompts(attempt.attempt_id))
+    """Say whether its turn has something to go on with; what a person has to say is no such thing."""
+    prompts = tx.attempts.prompts(attempt.attempt_id)
+    return any(prompt.state is PromptState.PENDING and not prompt.sender for prompt in prompts)
 
 
 def _has_more_to_hear(tx: Tx, attempt: Attempt) -> bool:
@@ -502,7 +509,7 @@ def _goes_on_anyway(tx: Tx, agent: Agent, attempt: Attempt, trouble: Trouble) ->
     current = tx.agents.get(agent.agent_id)
     on_purpose = trouble is Trouble.INTERRUPTED or (current is not None and current.state is AgentState.COMPLETING)
     prompts = [prompt for prompt in tx.attempts.prompts(attempt.attempt_id) if not prompt.aside]
-    if not on_purpose or all(prompt.state is not PromptState.PENDING for prompt in prompts):
+    if not on_purpose or all(prompt.state is not PromptState.PENDING or prompt.sender for prompt in prompts):
         return False
     for prompt in prompts:
         if prompt.state is PromptState.SENT:

@@ -21,12 +21,15 @@ from kapelle.core.agent import Agent, AgentState
 from kapelle.core.attempt import COUNTS, Attempt, Outcome
 from kapelle.core.brake_events import BudgetRaised, HaltBegun, HaltLifted
 from kapelle.core.budget import Resource, Spend
+from kapelle.core.event import Event
 from kapelle.core.events import (
     MOVED,
+    AttemptEnded,
     AttemptStarted,
     ChangeMerged,
     ChangeQueued,
     Entry,
+    PromptSent,
     RunPaused,
     RunResumed,
     TaskApproved,
@@ -49,7 +52,7 @@ from kapelle.core.liveness_events import (
 from kapelle.core.merge import Change, Integration
 from kapelle.core.run import RUN_TERMINAL, Run
 from kapelle.core.spent import SpentBudget, SpentState
-from kapelle.core.steering_events import TaskPaused, TaskResumed
+from kapelle.core.steering_events import PromptQueued, TaskPaused, TaskResumed
 from kapelle.core.store import View
 from kapelle.core.task import MEETS_A_NEED, TASK_TRANSITIONS, TERMINAL, OnFailure, Task, TaskState
 from kapelle.engine.holds import opening_of
@@ -110,6 +113,8 @@ class Watch:
     _known: dict[TaskId, str] = field(default_factory=dict[TaskId, str])
     _answered: dict[AgentId, set[str]] = field(default_factory=dict[AgentId, set[str]])
     """What was done about each agent since it was found stuck."""
+    _unsaid: dict[TaskId, set[str]] = field(default_factory=dict[TaskId, set[str]])
+    """What a person has to say to the agent of a task's open attempt, and nobody has heard yet."""
 
     async def check(self) -> list[str]:
         """Return what is broken, in words; empty when nothing is."""
@@ -179,6 +184,7 @@ class Watch:
         if isinstance(event, AttemptStarted):
             found += self._begun(seen.tasks[task_id], seen)
             found += self._rests(seen.tasks[task_id], seen, entry)
+        found += self._said(task_id, event, name)
         if isinstance(event, ChangeQueued):
             self._queued[event.change_id] = entry.seq
         if isinstance(event, ChangeMerged):
@@ -192,6 +198,18 @@ class Watch:
                 found.append(f"{name} went from {event.before} to {after}, which is not in the table")
             self._states[task_id] = after
         return found
+
+    def _said(self, task_id: TaskId, event: Event, name: str) -> list[str]:
+        """Look whether everything that a person had to say was said before a task was completed."""
+        left = self._unsaid.setdefault(task_id, set())
+        if isinstance(event, PromptQueued):
+            left.add(event.prompt_id)
+        if isinstance(event, PromptSent):
+            left.discard(event.prompt_id)
+        if isinstance(event, AttemptEnded):
+            left.clear()
+        lost = isinstance(event, TaskMoved) and STATES[type(event)] is TaskState.COMPLETED and left
+        return [f"what a person had to say to {name} was never said"] if lost else []
 
     def _once(self, event: AnyAnswer, name: str) -> list[str]:
         """Look whether an agent was interfered with twice in the same way, or on the word of one source."""

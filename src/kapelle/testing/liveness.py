@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 
 from kapelle.core.conversation import Trouble
 from kapelle.core.frozen import frozen
-from kapelle.core.liveness import Condition, Grade
+from kapelle.core.isolation import Remains
+from kapelle.core.liveness import TOLD_ELSEWHERE, Condition, Grade
 from kapelle.core.liveness_events import (
     AgentGivenUp,
     AgentInterrupted,
@@ -41,8 +42,6 @@ GRADES: dict[type[object], Grade] = {
     AgentRestarted: Grade.RESTART,
     AgentGivenUp: Grade.GIVE_UP,
 }
-OTHERS = frozenset({Condition.WAITING, Condition.USAGE_LIMIT, Condition.EXPIRED_LOGIN, Condition.OUT_OF_MEMORY})
-"""What others look after: told of an agent, and no alarm."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -153,7 +152,7 @@ async def seen_of(scene: Scene) -> Seen:
         condition = Condition(getattr(entry.event, "condition"))  # noqa: B009  # each of them has one
         if grade is Grade.NOTE:
             found.append((elapsed, condition))
-        if condition not in OTHERS:
+        if condition not in TOLD_ELSEWHERE:
             done.append((elapsed, grade))
     return Seen(found=tuple(found), done=tuple(done), recovered=tuple(recovered))
 
@@ -206,6 +205,12 @@ def _refused(scene: Scene) -> None:
     scene.process.trouble(Trouble.LOGIN_EXPIRED, "OAuth token has expired")
 
 
+def _eats(scene: Scene) -> None:
+    eater = scene.process
+    scene.here.sandbox.remains = lambda _: Remains(out_of_memory=not eater.alive)
+    eater.exit(137)
+
+
 def _strays(scene: Scene) -> None:
     scene.process.calls("Write", "elsewhere.py", "edit")
     scene.process.directory.files["elsewhere.py"] = "1"
@@ -236,6 +241,9 @@ CUT_STREAM = Script(
 )
 USAGE_LIMIT = Script(name="usage limit", begin=_limited, lasts=2 * MINUTE, finds=Condition.USAGE_LIMIT, within=MINUTE)
 LOGIN_ERROR = Script(name="login error", begin=_refused, lasts=2 * MINUTE, finds=Condition.EXPIRED_LOGIN, within=MINUTE)
+NO_MEMORY = Script(
+    name="out of memory", begin=_eats, goes_on=_works, lasts=2 * MINUTE, finds=Condition.OUT_OF_MEMORY, within=MINUTE
+)
 SAME_CALL = Script(
     name="same failing call twenty times",
     begin=nothing,
@@ -286,6 +294,7 @@ STUCK = (
     CUT_STREAM,
     USAGE_LIMIT,
     LOGIN_ERROR,
+    NO_MEMORY,
     SAME_CALL,
     STOPPED,
     SILENT_PROGRAM,

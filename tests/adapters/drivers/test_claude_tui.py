@@ -4,7 +4,10 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from kapelle.adapters.drivers.claude.driver import ClaudeDriver
+from kapelle.adapters.drivers.claude.protocol import key_of
 from kapelle.adapters.drivers.claude.screen import ScreenCodec
 from kapelle.adapters.drivers.claude.tui import ClaudeTuiDriver
 from kapelle.core.agent import AgentConfig
@@ -49,7 +52,7 @@ EVENTS = [
     ConversationStarted(conversation_id="c-1", model="model-1"),
     PromptTaken(prompt_id=PromptId("p-1")),
     Said(text="I look."),
-    ToolCalled(call_id="u-1", tool="Bash", about="ls"),
+    ToolCalled(call_id="u-1", tool="Bash", about="ls", key=key_of({"command": "ls"})),
     ToolReturned(call_id="u-1", failed=False),
     Said(text="Done, \u00e9\u4e2d."),
     TurnEnded(text="Done, \u00e9\u4e2d.", turns=1),
@@ -140,3 +143,25 @@ def test_a_person_is_asked_on_the_screen_and_is_in_the_same_conversation() -> No
 def test_what_it_cannot_do_is_said_before() -> None:
     assert "max_turns" in ClaudeTuiDriver().problems(AgentConfig(name="coder", max_turns=3))[0]
     assert ClaudeTuiDriver().problems(AgentConfig(name="coder")) == []
+
+
+def test_calls_with_other_arguments_are_other_calls() -> None:
+    """An agent that tries one command after the other does not go round in a loop."""
+    codec = ScreenCodec()
+    lines = [hook("PreToolUse", tool_name="Bash", tool_use_id="u", tool_input={"command": what}) for what in ("a", "b", "a")]
+    found = [event for line in lines for event in codec.feed(json.dumps(line).encode() + b"\n")]
+    first, second, third = (event.key for event in found if isinstance(event, ToolCalled))
+    assert first == third != second != ""
+
+
+@pytest.mark.parametrize("text", ["/exit", "  /exit now", "!rm -rf .", "\n!ls"])
+def test_a_prompt_is_no_command_of_the_program(text: str) -> None:
+    """The CLI takes what is short and begins so for a command; what has many lines is something that was pasted."""
+    said = json.loads(ScreenCodec().prompt(Prompt(prompt_id=PromptId("p-1"), text=text)))["text"]
+    assert said.endswith(text)
+    assert said.count("\n") >= 12
+
+
+def test_enter_after_a_backslash_is_no_letter() -> None:
+    said = json.loads(ScreenCodec().prompt(Prompt(prompt_id=PromptId("p-1"), text="a\\")))["text"]
+    assert said == "a\\ "

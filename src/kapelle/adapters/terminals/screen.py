@@ -43,7 +43,13 @@ LOOK = 1.0
 START = 10.0
 """Seconds that a server may take to be there."""
 LONGEST = 1 << 22
-"""Bytes of a file that is read at once."""
+"""Bytes of a conversation that are read at once."""
+HOOK = 1 << 26
+"""Bytes of what a hook was told: all that a tool was given, and all that it gave."""
+ALIVE = 5.0
+"""Seconds after which tmux is asked whether a program lives that seems to: another may have its number by now."""
+NO_KEYS = {number: "\ufffd" for number in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(number) not in "\t\n\r"}
+"""What is no text but would be a key, or the end of what is pasted: then the rest of it would be typed."""
 OPTIONS = (
     ("set-option", "-g", "remain-on-exit", "on"),
     ("set-option", "-g", "default-terminal", "screen-256color"),
@@ -115,6 +121,9 @@ class Runner:
         self._in_turn = False
         self._up = bool(asked["by_hand"])
         """Whether the program has begun its session."""
+        self._pid = 0
+        """The program in the pane; 0 as long as nobody knows."""
+        self._asked_at = 0.0
         self._offset = 0
         self._inode = 0
         self._rest = b""
@@ -178,7 +187,7 @@ class Runner:
         if self._todo and self._up and self._waiting is None and not self._in_turn:
             self._waiting = self._todo.pop(0)
             # As bytes: no shell and no list of arguments between.
-            self._tmux.do("load-buffer", "-b", "kapelle", "-", given=self._waiting["text"].encode(errors="replace"))
+            self._tmux.do("load-buffer", "-b", "kapelle", "-", given=pasted(self._waiting["text"]))
             self._tmux.do("paste-buffer", "-p", "-r", "-d", "-b", "kapelle", "-t", self._name)
             self._enter()
         if not self._open and not self._asked["by_hand"] and not (self._in_turn or self._todo or self._waiting):
@@ -214,10 +223,17 @@ class Runner:
     def _ended(self) -> int | None:
         if self._tmux.server.poll() is not None:
             return 1
-        code, said = self._tmux.do("display-message", "-p", "-t", self._name, "#{pane_dead} #{pane_dead_status}")
+        # To ask tmux costs a process each time, and there may be many of these programs.
+        now = time.monotonic()
+        if now - self._asked_at < ALIVE and there(self._pid):
+            return None
+        self._asked_at = now
+        facts = "#{pane_pid} #{pane_dead} #{pane_dead_status}"
+        code, said = self._tmux.do("display-message", "-p", "-t", self._name, facts)
         if code != 0:
             return 1
-        dead, _, status = said.partition(" ")
+        pid, dead, status = (*said.split(" "), "", "", "")[:3]
+        self._pid = int(pid) if pid.isdecimal() else 0
         if dead != "1":
             return None
         return int(status) if status.isdecimal() else 129
@@ -226,7 +242,7 @@ class Runner:
 
     def _hooks(self) -> None:
         for path in sorted(glob.glob(os.path.join(glob.escape(self._asked["told"]), "[0-9]*")), key=changed):
-            data = whole(path)
+            data = whole(path, longest=HOOK)
             try:
                 os.unlink(path)
                 given = json.loads(data)
@@ -247,8 +263,11 @@ class Runner:
             # What it is, is known already, or a person's.
             given = {**given, "prompt": ""}
         if kind in ("Stop", "StopFailure"):
+            # What was said in the turn is told before its end.
+            self._conversation()
             self._in_turn = False
-        say(hook=given)
+        # What a tool gave may be long, and is in the conversation.
+        say(hook={name: value for name, value in given.items() if name != "tool_response"})
 
     def _conversation(self) -> None:
         asked = self._asked
@@ -312,7 +331,23 @@ def regular(path: str) -> int | None:
     return facts.st_size if stat.S_ISREG(facts.st_mode) else None
 
 
-def whole(path: str, offset: int = 0) -> bytes:
+def there(pid: int) -> bool:
+    """Say whether there is a process with the number *pid*."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return pid > 0
+
+
+def pasted(text: str) -> bytes:
+    """Return *text* as it may be pasted: nothing in it is a key."""
+    return text.translate(NO_KEYS).encode(errors="replace")
+
+
+def whole(path: str, offset: int = 0, longest: int = LONGEST) -> bytes:
     """Return what is in a file from *offset* on; nothing when it is no file of its own."""
     if regular(path) is None:
         return b""
@@ -321,7 +356,7 @@ def whole(path: str, offset: int = 0) -> bytes:
     except OSError:
         return b""
     try:
-        return os.pread(handle, LONGEST, offset)
+        return os.pread(handle, longest, offset)
     finally:
         os.close(handle)
 

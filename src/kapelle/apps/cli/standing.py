@@ -28,8 +28,8 @@ def print_health(console: Console, found: Health, system: SystemHealth, now: dat
     if found.agents:
         print_table(console, COLUMNS, [_row(agent, now) for agent in found.agents])
     if words := _work(found.work):
-        console.print(Text(" · ".join(words), style="dim"))
-    console.print(Text(" · ".join(system.words()), style="dim"))
+        print_hanging(console, Text(), shown(" · ".join(words)), "dim")
+    print_hanging(console, Text(), shown(" · ".join(system.words())), "dim")
     print_alerts(console, found.alerts, now)
 
 

@@ -52,7 +52,8 @@ def print_table(console: Console, columns: Sequence[Column], rows: Iterable[Sequ
         )
     for row in cells:
         table.add_row(*row)
-    console.print(table)
+    # A terminal that breaks lines by itself is for what is too long; with columns that fold nothing is.
+    console.print(table, soft_wrap=False if folds else None)
 
 
 def print_hanging(console: Console, lead: Text, text: str, style: str = "") -> None:

@@ -39,7 +39,7 @@ from kapelle.core.events import (
 )
 from kapelle.core.gate import CheckState
 from kapelle.core.isolation_events import LimitMet, NetworkDenied
-from kapelle.core.liveness import IN_WORDS, Condition
+from kapelle.core.liveness import IN_WORDS, TOLD_ELSEWHERE, Condition
 from kapelle.core.liveness_events import (
     AgentGivenUp,
     AgentInterrupted,
@@ -191,6 +191,8 @@ def _watched(event: Event) -> str | None:
             return None
         case AgentNoted() | AgentProbed() | AgentNudged() | AgentInterrupted() | AgentRestarted() | AgentGivenUp():
             return _of_liveness(event)
+        case AgentRecovered(after=after) if after in TOLD_ELSEWHERE:
+            return None
         case AgentRecovered(after=after):
             return f"its agent works again (before, it was: {IN_WORDS[Condition(after)]})"
         case AlertRaised(alert=alert, told=told):
@@ -203,8 +205,6 @@ def _watched(event: Event) -> str | None:
             return steered(event) or _proven(event)
 
 
-TOLD_ELSEWHERE = frozenset({Condition.WAITING, Condition.USAGE_LIMIT, Condition.EXPIRED_LOGIN, Condition.OUT_OF_MEMORY})
-"""Conditions that have events of their own, with what a person can do."""
 DONE: dict[str, str] = {
     "agent.noted": "",
     "agent.probed": "; it was probed",

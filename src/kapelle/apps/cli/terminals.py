@@ -4,8 +4,8 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +26,7 @@ from kapelle.core.errors import KapelleError, NotPossibleNow, UsageError
 from kapelle.core.steering import HandBack, TakeOver
 from kapelle.core.store import View
 from kapelle.core.terminals import Attaching
+from kapelle.engine.loop import supervised
 
 LOOK = 0.1
 """Seconds between looks at whether a screen is there."""
@@ -97,14 +98,14 @@ async def _attach(which: str, folder: Path | None, *, write: bool, transcript: b
         )
     if write:
         err().print("A line that you type is said to it when its turn is over.")
-    with _speaking(folder, agent) if write else nullcontext():
+    async with _speaking(folder, agent) if write else nullcontext():
         await tell_logs(configuration(folder), agent.agent_id, as_json=as_json)
 
 
-@contextmanager
-def _speaking(folder: Path | None, agent: Agent) -> Generator[None]:
+@asynccontextmanager
+async def _speaking(folder: Path | None, agent: Agent) -> AsyncGenerator[None]:
     """Say to *agent* what is typed, line by line, as long as the body goes on."""
-    loop, saying = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+    loop, lines = asyncio.get_running_loop(), asyncio.Queue[str]()
 
     def typed() -> None:
         data = os.read(sys.stdin.fileno(), 1 << 16)
@@ -113,23 +114,27 @@ def _speaking(folder: Path | None, agent: Agent) -> Generator[None]:
         for line in data.decode(errors="replace").splitlines():
             if line.strip():
                 # A terminal gives whole lines.
-                said = loop.create_task(_say(folder, agent, line))
-                saying.add(said)
-                said.add_done_callback(saying.discard)
+                lines.put_nowait(line)
 
-    loop.add_reader(sys.stdin.fileno(), typed)
-    try:
-        yield
-    finally:
-        loop.remove_reader(sys.stdin.fileno())
+    async with supervised() as group:
+        loop.add_reader(sys.stdin.fileno(), typed)
+        saying = group.create_task(_say_all(folder, agent, lines))
+        try:
+            yield
+        finally:
+            loop.remove_reader(sys.stdin.fileno())
+            saying.cancel()
 
 
-async def _say(folder: Path | None, agent: Agent, line: str) -> None:
-    try:
-        async with compose.open_desk(configuration(folder), make=False) as desk:
-            await speak(desk, agent, line)
-    except KapelleError as error:
-        print_error(error, as_json=False)
+async def _say_all(folder: Path | None, agent: Agent, lines: asyncio.Queue[str]) -> None:
+    """Say *lines* one after the other, in the order in which they were typed."""
+    while True:
+        line = await lines.get()
+        try:
+            async with compose.open_desk(configuration(folder), make=False) as desk:
+                await speak(desk, agent, line)
+        except KapelleError as error:
+            print_error(error, as_json=False)
 
 
 async def _session(desk: Desk, agent: Agent) -> str | None:
@@ -148,11 +153,19 @@ async def _take_over(which: str, folder: Path | None, *, as_json: bool) -> None:
         name = await desk.store.read(lambda view: task_of(view, agent))
         await must_lead(desk)
         who = principal(desk.world.store.store_id)
+        before = await desk.store.read(lambda view: view.attempts.get(agent.attempt_id))
+        joined = before is not None and bool(before.held_by)
         await desk.ask(TakeOver(run_id=agent.run_id, agent_id=agent.agent_id), who)
-        err().print(f"The turn of {name} is broken off; its screen opens ...")
+        err().print(
+            f"{name} is taken over already ..." if joined else f"The turn of {name} is broken off; its screen opens ..."
+        )
         place = await _screen(desk, agent)
         how = desk.world.terminal.attaching(place, write=True)
     _show(how)
+    if joined:
+        # It is somebody else's, who may be there still.
+        out().print(f"Left {name}. It is handed back as soon as nobody is there, or by: kapelle handback {name}")
+        return
     async with compose.open_desk(configuration(folder), make=False) as desk:
         attempt = await desk.store.read(lambda view: view.attempts.get(agent.attempt_id))
         # Where its program was left, it is handed back already.

@@ -167,7 +167,7 @@ class ClaudeCodec:
             elif block.type == "tool_use":
                 if block.name == "StructuredOutput":
                     self._structured = json.dumps(block.input, ensure_ascii=False, allow_nan=False)
-                found.append(ToolCalled(call_id=block.id, tool=block.name, about=about(block.input), key=_key(block.input)))
+                found.append(ToolCalled(call_id=block.id, tool=block.name, about=about(block.input), key=key_of(block.input)))
         return found
 
     def _user(self, message: User) -> list[ConversationEvent]:
@@ -236,7 +236,7 @@ def about(arguments: Any) -> str:
     return ""
 
 
-def _key(arguments: Any) -> str:
+def key_of(arguments: Any) -> str:
     """Return what stands for all that a tool is called with."""
     text = json.dumps(arguments, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]

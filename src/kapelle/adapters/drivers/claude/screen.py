@@ -4,7 +4,9 @@
 between (``adapters/terminals/screen.py``): it pastes prompts into the screen and says what the hooks were told, line by line.
 
 Measured (2.1.329): what is pasted and longer than a few lines comes to the model between ``<pasted_content>`` marks, to the
-letter. A turn that is broken off by Escape calls no hook; the conversation says so. A dialog that asks for permission calls
+letter. What is short and begins with a slash or an exclamation mark is a command to the CLI, or to a shell that no rule is
+asked about; between those marks it is not. After a backslash at the end Enter is a letter; a blank behind it is cut off.
+A turn that is broken off by Escape calls no hook; the conversation says so. A dialog that asks for permission calls
 ``PermissionRequest``, whose answer takes the dialog's place.
 """
 
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kapelle.adapters.drivers.claude import asking, seed
-from kapelle.adapters.drivers.claude.protocol import about
+from kapelle.adapters.drivers.claude.protocol import about, key_of
 from kapelle.adapters.drivers.claude.starting import DEFAULT_MODE, environment, find_claude, permitted
 from kapelle.adapters.drivers.lines import Lines, json_in
 from kapelle.core.conversation import (
@@ -48,6 +50,10 @@ HOOKS = (
 ALONE = ("AskUserQuestion", "EnterPlanMode", "ExitPlanMode")
 """Tools that ask a person on the screen: with nobody there they would wait for ever."""
 KEPT = 2_000
+COMMANDS = ("/", "!")
+"""How a prompt begins that the CLI would take for a command to itself, or to a shell."""
+BLANK = "\n" * 12
+"""So many lines that what follows is taken for something pasted, and for nothing else."""
 
 
 def launch_screen(order: AgentOrder, program: str | None, *, by_hand: bool) -> Launch:
@@ -143,7 +149,7 @@ class ScreenCodec:
         return found
 
     def prompt(self, prompt: Prompt) -> bytes:
-        return _asked(prompt=prompt.prompt_id, text=prompt.text)
+        return _asked(prompt=prompt.prompt_id, text=_no_command(prompt.text))
 
     def assign(self, env: Mapping[str, str]) -> bytes:
         # The screen takes what a person would type, and nothing else.
@@ -186,7 +192,8 @@ class ScreenCodec:
             case "SessionStart":
                 return [ConversationStarted(conversation_id=str(hook.get("session_id", "")), model=str(hook.get("model", "")))]
             case "PreToolUse":
-                return [ToolCalled(call_id=call_id, tool=tool, about=about(hook.get("tool_input")))]
+                asked = hook.get("tool_input")
+                return [ToolCalled(call_id=call_id, tool=tool, about=about(asked), key=key_of(asked))]
             case "PostToolUse" | "PostToolUseFailure":
                 failed = kind == "PostToolUseFailure"
                 return [ToolReturned(call_id=call_id, failed=failed, about=str(hook.get("error", ""))[:400])]
@@ -202,6 +209,13 @@ class ScreenCodec:
     def _ended(self, turn: TurnEnded) -> list[ConversationEvent]:
         self._open.clear()
         return [turn]
+
+
+def _no_command(text: str) -> str:
+    """Return *text* as it is to be pasted, so that it comes to the model and is nothing else."""
+    begins = BLANK if text.lstrip().startswith(COMMANDS) else ""
+    ends = " " if text.endswith("\\") else ""
+    return f"{begins}{text}{ends}"
 
 
 def _asked(**line: object) -> bytes:
