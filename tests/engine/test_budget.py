@@ -445,3 +445,36 @@ async def test_what_an_agent_that_is_gone_has_asked_for_keeps_nobody_waiting(her
     here.process("api").exit(1)
     await leader.run()
     assert calls(here, "ui", 0.5) is None
+
+
+async def test_a_call_whose_budget_was_used_up_before_it_went_out_is_refused_after_all(here: SmallWorld) -> None:
+    leader = await bounded(here, "api", "ui", budget=Allowance(usd=1.0))
+    first, second = begun(here, "api", 0.1), begun(here, "ui", 0.1)
+    await leader.run()
+    here.gateway.end(first, usd=1.5)
+    assert here.gateway.goes_out(second) == "the budget of run shop is spent ($1.50 of $1.00)"
+    await leader.run()
+    assert await here.store.read(lambda view: list(view.ledger.on_their_way())) == []
+    assert [event.cost_usd for event in await here.events(ModelCalled)] == [1.5]
+    assert [event.budget for event in await here.events(BudgetReached)] == ["run shop"]
+
+
+async def test_what_a_call_that_is_refused_after_all_kept_back_is_free_at_once(here: SmallWorld) -> None:
+    specs = [task("api", budget=Allowance(usd=0.5)), task("ui")]
+    here.set(slots=10)
+    await here.submit(run_spec(*specs, name="shop", limits=Limits(budget=Allowance(usd=1.0))))
+    leader = await here.lead()
+    await leader.run()
+    small, large = begun(here, "api", 0.1), begun(here, "api", 0.3)
+    here.gateway.end(small, usd=0.6)
+    assert here.gateway.begin(here.process("ui").token, guess=0.3) == HELD
+    assert (here.gateway.goes_out(large) or "").startswith("the budget of task api is spent")
+    begun(here, "ui", 0.3)
+
+
+async def test_a_call_of_an_agent_that_is_gone_does_not_go_out(here: SmallWorld) -> None:
+    leader = await bounded(here, "api")
+    flight = begun(here, "api", 0.1)
+    here.process().exit(1)
+    await leader.settle()
+    assert here.gateway.goes_out(flight) == "this agent has been stopped"

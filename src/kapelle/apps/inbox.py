@@ -77,7 +77,8 @@ def inbox(view: View) -> list[Item]:
     found = [_question(view, question) for question in view.questions.open()]
     found += [_spent(view, row) for row in view.brakes.spent() if row.state is SpentState.OPEN]
     for run in runs:
-        found += [item for task in view.tasks.of_run(run.run_id) for item in _of_task(view, run, task)]
+        waiting = view.tasks.waiting(run.run_id, Wait.APPROVAL)
+        found += [item for task in waiting for item in _of_task(view, run, task)]
     return [*_halt(view), *found, *_accounts(view, runs), *_targets(view, runs)]
 
 
@@ -138,7 +139,7 @@ def _halt(view: View) -> Iterator[Item]:
 
 
 def _of_task(view: View, run: Run, task: Task) -> Iterator[Item]:
-    if task.waits_for is not Wait.APPROVAL or task.state not in {TaskState.PENDING, TaskState.MERGING}:
+    if task.state not in {TaskState.PENDING, TaskState.MERGING}:
         return
     review = review_of_task(view, task.task_id, task.name)
     yield Item(

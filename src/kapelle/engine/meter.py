@@ -1,7 +1,8 @@
 r"""The meter: what has been spent, kept in memory so that the gateway can ask before every single call.
 
-    admit --(kept back, written down)--> kept --the call goes out--> record --(booked)
-       \--> held, until others have ended: what they keep back may use the budget up
+    admit --(kept back, written down)--> kept --> still --the call goes out--> record --(booked)
+       |                                            \--> refused after all, and forgotten
+       |--> held, until others have ended: what they keep back may use the budget up
        \--> refused
 
 Totals are read from the store when the lead is taken. What a call will probably use is kept back until it ends, and what it has
@@ -33,6 +34,8 @@ from kapelle.engine.holds import Brakes, brakes_of, hours_told, opening_of
 from kapelle.engine.purses import Purse, keys_of, run_key, spend_of, sum_up, task_key
 from kapelle.engine.spending import Reached
 
+GONE = Refusal(trouble=Trouble.BUDGET, message="this agent has been stopped")
+
 
 class EngineMeter:
     """See ``core.gateway.Meter``; all in the leader's event loop."""
@@ -49,6 +52,8 @@ class EngineMeter:
         """Those that are not written down yet."""
         self._keeping: dict[str, Event] = {}
         """Set when they are."""
+        self._dropped: list[str] = []
+        """Calls that were let through and did not go out, and are not forgotten by the store yet."""
         self._ended = Event()
         """Set when a call ends; the next one has another."""
         self._calls: list[ModelCall] = []
@@ -64,6 +69,8 @@ class EngineMeter:
         self._spent_rows: Sequence[SpentBudget] = ()
         """Budgets that are known to be spent."""
         self._halt: Halt | None = None
+        self._halting: Halt | None = None
+        """One that is being written down: whoever reads of it in the store may rely on it."""
         self._unpriced: dict[AgentId, str] = {}
         """Agents that were seen to call a model whose price is not known, and which."""
         self._shut: dict[AccountId, Refusal] = {}
@@ -130,17 +137,10 @@ class EngineMeter:
 
     def admit(self, call: ModelCall) -> Refusal | Held | None:
         """See ``core.gateway.Meter``."""
-        purse = self._purses.get(call.agent_id)
-        if purse is None:
-            return Refusal(trouble=Trouble.BUDGET, message="this agent has been stopped")
-        if halted := self._halted(purse):
-            return Refusal(trouble=Trouble.HALTED, message=halted)
-        if shut := self._just_shut.get(purse.account_id) or self._shut.get(purse.account_id):
-            return shut
-        now = self._now()
-        poor = self._poor(call.agent_id, purse, now)
-        if poor is not None:
-            return Refusal(trouble=Trouble.BUDGET, message=poor)
+        purse, now = self._purses.get(call.agent_id), self._now()
+        refusal = self._refusal(call.agent_id, purse, now)
+        if purse is None or refusal is not None:
+            return refusal or GONE
         call = replace(call, project=purse.project, account_id=purse.account_id, settled=False)
         if self._crosses(call, purse, now):
             return Held()
@@ -160,6 +160,30 @@ class EngineMeter:
         if waiting is not None:
             await waiting.wait()
 
+    def still(self, call_id: str) -> Refusal | None:
+        """See ``core.gateway.Meter``."""
+        call = self._flying.get(call_id)
+        if call is None:
+            return GONE
+        refusal = self._refusal(call.agent_id, self._purses.get(call.agent_id), self._now())
+        if refusal is not None:
+            del self._flying[call_id]
+            self._dropped.append(call_id)
+            self._one_has_ended()
+            self._wake()
+        return refusal
+
+    def _refusal(self, agent_id: AgentId, purse: Purse | None, now: datetime) -> Refusal | None:
+        """Return why an agent may not call now; None when it may, as far as that does not depend on calls of others."""
+        if purse is None:
+            return GONE
+        if halted := self._halted(purse):
+            return Refusal(trouble=Trouble.HALTED, message=halted)
+        if shut := self._just_shut.get(purse.account_id) or self._shut.get(purse.account_id):
+            return shut
+        poor = self._poor(agent_id, purse, now)
+        return None if poor is None else Refusal(trouble=Trouble.BUDGET, message=poor)
+
     def _crosses(self, call: ModelCall, purse: Purse, now: datetime) -> bool:
         """Say whether *call*, and those that are on their way, may use up a budget together; alone it is let through."""
         guessed = spend_of(call)
@@ -175,17 +199,25 @@ class EngineMeter:
 
     def _halted(self, purse: Purse) -> str:
         """Say in words why nobody may call now, or those of the purse's run may not; nothing when they may."""
-        if self._halt is not None:
-            return halt_told(self._halt)
+        halt = self._halt or self._halting
+        if halt is not None:
+            return halt_told(halt)
         found = opening_of(purse.hours, self._now()) if purse.hours is not None else None
         return "" if found is None or found.open else hours_told(found)
+
+    def halting(self, halt: Halt) -> None:
+        """Let no call pass from now on, before it is written down that everything is halted: afterwards it would be too late.
+
+        May be called in any thread. What ``hold`` is told next is what counts then.
+        """
+        self._halting = halt
 
     def _braked(self, brakes: Brakes) -> None:
         self._raises, self._spent_rows = brakes.raises, brakes.spent
         if brakes.halt is not None and self._halt is None:
             # Those who wait for others to end are told at once.
             self._one_has_ended()
-        self._halt = brakes.halt
+        self._halt, self._halting = brakes.halt, None
 
     def _one_has_ended(self) -> None:
         over, self._ended = self._ended, Event()
@@ -292,13 +324,15 @@ class EngineMeter:
 
     def take(self) -> "Taken":
         """Return what has to be written down since the last call."""
-        taken = Taken(begun=self._begun, calls=self._calls, facts=self._facts, reached=self._reached)
+        dropped, self._dropped = self._dropped, []
+        taken = Taken(begun=self._begun, dropped=dropped, calls=self._calls, facts=self._facts, reached=self._reached)
         self._begun, self._calls, self._facts, self._reached = [], [], [], []
         return taken
 
     def give_back(self, taken: "Taken") -> None:
         """Put back what could not be written."""
         self._begun[:0] = taken.begun
+        self._dropped[:0] = taken.dropped
         self._calls[:0] = taken.calls
         self._facts[:0] = taken.facts
         self._reached[:0] = taken.reached
@@ -316,6 +350,8 @@ class Taken:
     """What has to be written down."""
 
     begun: list[ModelCall]
+    dropped: list[str]
+    """Calls that were begun and did not go out, by their ids."""
     calls: list[ModelCall]
     facts: list[Fact]
     reached: list[Reached]
@@ -332,6 +368,8 @@ def write_down(tx: Tx, taken: Taken) -> None:
     """Write calls, and bounds that were reached, into the store, with their events."""
     if taken.begun:
         tx.ledger.keep(taken.begun, tx.now)
+    if taken.dropped:
+        tx.ledger.drop(taken.dropped)
     _book(tx, taken.calls)
     tx.log(*taken.facts)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from kapelle.core.account import account_of
 from kapelle.core.budget import Allowance, Budget, Period, Resource, Scope, Spend, StandingBudget, began, standing_key
 from kapelle.core.calls import ModelCall
 from kapelle.core.frozen import frozen
@@ -55,7 +56,7 @@ class Purse:
 
     def whose(self, scope: Scope) -> str:
         """Return by what name the spending under *scope* is added up."""
-        return {Scope.PROJECT: self.project, Scope.ACCOUNT: str(self.account_id)}.get(scope, "")
+        return _whose(scope, self.project, self.account_id)
 
     def _name(self, standing: StandingBudget) -> str:
         whose = {Scope.PROJECT: f"project {self.project}", Scope.ACCOUNT: self.account_name}.get(standing.scope, "the day")
@@ -80,6 +81,17 @@ def purse_of(run: Run, task: Task, account_id: AccountId, account_name: str, beg
         answer_within=run.spec.limits.answer_within,
         hours=run.spec.hours,
     )
+
+
+def _whose(scope: Scope, project: str, account_id: AccountId) -> str:
+    return {Scope.PROJECT: project, Scope.ACCOUNT: str(account_id)}.get(scope, "")
+
+
+def standing_keys(run: Run, now: datetime) -> frozenset[str]:
+    """Return what the spending of all tasks of *run* is added up under at *now*, beside that of themselves and of the run."""
+    standing = run.spec.limits.standing
+    account_id = account_of(run.spec.upstream).account_id if standing else AccountId("")
+    return frozenset(standing_key(each, _whose(each.scope, run.spec.project, account_id), now) for each in standing)
 
 
 def task_key(task_id: TaskId) -> str:

@@ -1,6 +1,6 @@
 """Submit: turn requests into state. The only stage that anybody outside the leader speaks to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -16,6 +16,7 @@ from kapelle.core.events import (
     TaskSubmitted,
     TaskWaited,
 )
+from kapelle.core.halt import Halt as StandingHalt
 from kapelle.core.ids import HaltId, RunId, TaskId
 from kapelle.core.merge import Change, ChangeState, undelivered
 from kapelle.core.paths import critical_paths
@@ -80,12 +81,15 @@ class Asked:
 
 
 class SubmitStage:
-    """Applies requests in the order in which they were asked."""
+    """Applies requests in the order in which they were asked; *halting* is told of a halt before it is written down."""
 
     name = "submit"
 
-    def __init__(self, world: World, asked: Asked | None = None) -> None:
+    def __init__(
+        self, world: World, asked: Asked | None = None, halting: Callable[[StandingHalt], None] = lambda _: None
+    ) -> None:
         self._world = world
+        self._halting = halting
         self._accounts = Accounts(world)
         self._spending = Spending(world)
         self._asked = asked or Asked()
@@ -148,7 +152,7 @@ class SubmitStage:
                 self._spending.answer(tx, body, request.principal)
             case Halt() as body:
                 _for_a_person(request.principal)
-                halt(tx, HaltId(self._world.new_id("h")), request.principal, body.reason)
+                self._halting(halt(tx, HaltId(self._world.new_id("h")), request.principal, body.reason))
             case Unhalt() as body:
                 _for_a_person(request.principal)
                 unhalt(tx, request.principal, body.reason)

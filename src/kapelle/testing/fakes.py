@@ -231,6 +231,13 @@ class FakeGateway:
             return self._refuse(said.message if isinstance(said, Refusal) else HELD)
         return Flight(call=call, started=self._started)
 
+    def goes_out(self, flight: Flight) -> str | None:
+        """Ask the meter at the last moment, as a gateway does; return why the call does not go out after all, or None."""
+        if self._meter is None or flight.started != self._started:
+            return self._refuse("the connection was broken off")
+        said = self._meter.still(flight.call.call_id)
+        return None if said is None else self._refuse(said.message)
+
     def _refuse(self, reason: str) -> str:
         self.refusals.append(reason)
         return reason

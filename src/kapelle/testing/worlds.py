@@ -320,7 +320,7 @@ class Leader:
         await self.world.warden.start(self.judge)
         stages: list[Stage] = [
             RecoverStage(self.world, self._me),
-            SubmitStage(self.world),
+            SubmitStage(self.world, halting=self.meter.halting),
             DispatchStage(self.world),
             PoolStage(self.world, self.acts["pool"], base_url),
             ExecuteStage(self.world, self.acts["execute"], self.meter, self.judge, self.witness, self.pulse, base_url),

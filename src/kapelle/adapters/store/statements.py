@@ -135,6 +135,8 @@ class TaskStatements:
         self.of_run = Statement(
             select(*columns).where(tasks.c.run_id == bindparam("run_id")).order_by(tasks.c.position), dialect
         )
+        waits = (tasks.c.run_id == bindparam("run_id"), tasks.c.waits_for == bindparam("wait", type_=Text()))
+        self.waiting = Statement(select(*columns).where(*waits, tasks.c.ended_at.is_(None)).order_by(tasks.c.position), dialect)
         self.in_state = Statement(
             select(*columns)
             # Compared with an expression: SQLite plans anew for each value of a bare parameter that bears on a partial index.
@@ -425,6 +427,8 @@ class LogStatements:
 
         booked: dict[str, BindParameter[Any]] = {column.name: bindparam(column.name) for column in calls.c}
         self.keep_call = Statement(insert_into(calls, dialect).values(booked).on_conflict_do_nothing(), dialect)
+        not_ended = (calls.c.call_id == bindparam("which"), calls.c.settled == literal_column("0"))
+        self.drop_call = Statement(calls.delete().where(*not_ended), dialect)
         booking = insert_into(calls, dialect).values(booked)
         ended = {column.name: booking.excluded[column.name] for column in calls.c if not column.primary_key}
         self.book = Statement(

@@ -100,6 +100,18 @@ class LedgerSuite(StoreTests):
         spent = await led.read(lambda view: view.ledger.by_task(run.run_id))
         assert spent == {guessed.task_id: Spend(usage=guessed.usage, cost_usd=0.75, calls=1)}
 
+    async def test_a_call_that_did_not_go_out_is_forgotten(self, led: Led) -> None:
+        """Whatever it would have cost; one that is booked cannot be."""
+        run = a_run()
+        calls = [replace(a_call(an_attempt(a_task(run))), settled=False) for _ in range(3)]
+        dropped, kept, booked = calls
+        await led.do(lambda tx: tx.ledger.keep(calls, NOON))
+        await led.do(lambda tx: tx.ledger.add([replace(booked, settled=True)], NOON))
+        for _ in range(2):
+            await led.do(lambda tx: tx.ledger.drop([dropped.call_id, booked.call_id]))
+        assert [call.call_id for call in await led.read(lambda view: view.ledger.on_their_way())] == [kept.call_id]
+        assert set(await led.read(lambda view: view.ledger.by_task(run.run_id))) == {booked.task_id}
+
     async def test_spending_is_summed_up_by_project_and_account_and_since_a_time(self, led: Led) -> None:
         """Of runs that have ended, too."""
 
