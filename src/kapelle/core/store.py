@@ -337,6 +337,10 @@ class Ledger(Protocol):
         """Return the calls that were kept and are not booked, the oldest first."""
         ...
 
+    def warned(self) -> Sequence[tuple[str, str, float]]:
+        """Return of which budgets the log told that they were nearly spent: what they add up under, resource and limit."""
+        ...
+
     def by_task(self, run_id: RunId) -> dict[TaskId, Spend]:
         """Return what each task of a run has spent."""
         ...

@@ -17,7 +17,7 @@ def halt(tx: Tx, halt_id: HaltId, principal: str, reason: str) -> Halt:
     """
     standing = tx.brakes.halt()
     if standing is not None:
-        raise NotPossibleNow(f"everything is halted already: {told(standing)}")
+        raise NotPossibleNow(f"everything is halted already: {told(standing)}", remedy="kapelle unhalt")
     begun = Halt(halt_id=halt_id, by=principal, reason=reason, began_at=tx.now)
     tx.brakes.put_halt(begun)
     tx.log(HaltBegun(halt_id=halt_id, principal=principal, reason=reason))
@@ -32,6 +32,6 @@ def unhalt(tx: Tx, principal: str, reason: str) -> None:
     """
     standing = tx.brakes.halt()
     if standing is None:
-        raise NotPossibleNow("nothing is halted")
+        raise NotPossibleNow("nothing is halted", remedy="`kapelle status` tells what else may hold things up.")
     tx.brakes.put_halt(replace(standing, lifted_at=tx.now, lifted_by=principal))
     tx.log(HaltLifted(halt_id=standing.halt_id, principal=principal, reason=reason))

@@ -31,7 +31,7 @@ from kapelle.core.spent import OnSpent, Raises, SpentBudget, raised
 from kapelle.core.store import Tx, View
 from kapelle.engine.accounts import refusal_of
 from kapelle.engine.holds import Brakes, brakes_of, hours_told, opening_of
-from kapelle.engine.purses import Purse, keys_of, run_key, spend_of, sum_up, task_key
+from kapelle.engine.purses import Purse, keys_of, run_key, spend_of, sum_up, task_key, time_of
 from kapelle.engine.spending import Reached
 
 GONE = Refusal(trouble=Trouble.BUDGET, message="this agent has been stopped")
@@ -71,6 +71,8 @@ class EngineMeter:
         self._halt: Halt | None = None
         self._halting: Halt | None = None
         """One that is being written down: whoever reads of it in the store may rely on it."""
+        self._gone: dict[AgentId, tuple[Purse, datetime]] = {}
+        """Agents that have ended, and when; until the store knows that they have."""
         self._unpriced: dict[AgentId, str] = {}
         """Agents that were seen to call a model whose price is not known, and which."""
         self._shut: dict[AccountId, Refusal] = {}
@@ -89,29 +91,33 @@ class EngineMeter:
                 self._spent[task_key(task_id)] = parts.get(task_id, Spend()) + time
             total = Spend(time=sum(worked.values(), timedelta(0)))
             self._spent[run_key(run.run_id)] = spends.get(run.run_id, Spend()) + total
+        self._said |= {("warned", key, Resource(resource), limit) for key, resource, limit in view.ledger.warned()}
         self._braked(brakes_of(view, self._now()))
         for call in view.ledger.on_their_way():
             # Nobody knows any more what they cost; they are booked as they were guessed.
             self._add(call)
 
-    def unknown(self, view: View, purses: Iterable[Purse]) -> dict[str, Spend]:
+    def unknown(self, view: View, purses: Iterable[Purse]) -> "Totals":
         """Return what stands in the store for those budgets of *purses* that this meter does not know yet; see ``know``."""
         now = self._now()
-        return {
+        found = {
             key: spend
             for purse in purses
             if any(budget.key not in self._spent for budget in purse.budgets(now))
             for key, spend in sum_up(view, purse, now).items()
         }
+        return Totals(spent=found, live=frozenset(agent.agent_id for agent in view.agents.live()))
 
-    def know(self, totals: Mapping[str, Spend]) -> None:
+    def know(self, totals: "Totals") -> None:
         """Take in what ``unknown`` has found in a transaction that is committed."""
         now = self._now()
-        for key, total in totals.items():
+        self._gone = {agent_id: gone for agent_id, gone in self._gone.items() if agent_id in totals.live}
+        for key, total in totals.spent.items():
             if key in self._spent:
                 continue
-            # What was called since is not in the store.
-            since = (spend_of(call) for call in self._calls if key in keys_of(call, now))
+            # What was called since is not in the store, and whoever has ended since still works by what stands there.
+            since = [spend_of(call) for call in self._calls if key in keys_of(call, now)]
+            since += [time_of(purse, at).get(key, Spend()) for purse, at in self._gone.values()]
             self._spent[key] = sum(since, total)
 
     def open(self, agent_id: AgentId, purse: Purse) -> None:
@@ -124,9 +130,11 @@ class EngineMeter:
         """Forget an agent; what it spent stays."""
         purse = self._purses.pop(agent_id, None)
         if purse is not None:
-            time = Spend(time=self._now() - purse.began_at)
-            for key in (task_key(purse.task_id), run_key(purse.run_id)):
-                self._spent[key] = self._spent.get(key, Spend()) + time
+            now = self._now()
+            self._gone[agent_id] = (purse, now)
+            for key, time in time_of(purse, now).items():
+                if key in self._spent:
+                    self._spent[key] += time
         self._unpriced.pop(agent_id, None)
         self._crowded = {told for told in self._crowded if told[0] != agent_id}
 
@@ -249,13 +257,18 @@ class EngineMeter:
         return f"the budget of {empty[0].budget.name} is spent ({empty[0].told})" if empty else None
 
     def _levels(self, purse: Purse, now: datetime) -> Iterator[Level]:
-        budgets = (raised(budget, self._raises) for budget in purse.budgets(now))
-        return levels(budgets, lambda key: self._spent.get(key, Spend()) + self._at_work(key, now))
+        budgets = [raised(budget, self._raises) for budget in purse.budgets(now)]
+        # It is asked before every call, of all agents there are: only where time is bounded.
+        timed = {budget.key for budget in budgets if budget.allowance.time is not None}
+
+        def spent(key: str) -> Spend:
+            return self._spent.get(key, Spend()) + (self._at_work(key, now) if key in timed else Spend())
+
+        return levels(budgets, spent)
 
     def _at_work(self, key: str, now: datetime) -> Spend:
-        """Return for how long the agents that are there now have been, of a task or a run."""
-        its = (purse for purse in self._purses.values() if key in {task_key(purse.task_id), run_key(purse.run_id)})
-        return Spend(time=sum((now - purse.began_at for purse in its), timedelta(0)))
+        """Return for how long the agents that are there now have worked, of those whose spending is added up under *key*."""
+        return sum((time_of(purse, now).get(key, Spend()) for purse in self._purses.values()), Spend())
 
     def _tell_reached(self, purse: Purse, level: Level) -> None:
         """Tell of a budget that is spent, unless that is known: nobody is asked about it twice."""
@@ -284,6 +297,7 @@ class EngineMeter:
             resource=level.resource.value,
             limit=level.limit,
             spent=level.spent,
+            key=level.budget.key,
         )
         self._facts.append(fact)
         self._wake()
@@ -343,6 +357,16 @@ class EngineMeter:
             waiting = self._keeping.pop(call.call_id, None)
             if waiting is not None:
                 waiting.set()
+
+
+@frozen
+class Totals:
+    """What stands in the store."""
+
+    spent: Mapping[str, Spend]
+    """What was spent, by what it is added up under."""
+    live: frozenset[AgentId]
+    """The agents that live by it."""
 
 
 @frozen

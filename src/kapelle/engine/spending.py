@@ -27,6 +27,7 @@ from kapelle.engine.holds import Brakes, brakes_of, final_words
 from kapelle.engine.purses import standing_keys
 from kapelle.engine.world import World
 
+LISTS = "`kapelle inbox` lists what waits for you."
 BRAKED = (Wait.BUDGET, Wait.PAUSED, Wait.SCHEDULE)
 """What tasks wait for that brakes hold."""
 
@@ -110,7 +111,7 @@ class Spending:
     # --- Answers ---
 
     def answer(self, tx: Tx, body: AnswerSpent, principal: str) -> None:
-        """Take in what a person says.
+        """Take in what a person says. A deadline that has passed while nobody led has stopped nothing yet: what they say holds.
 
         Raises:
             NotFound: there is no such budget.
@@ -120,9 +121,16 @@ class Spending:
         if row is None:
             raise NotFound(f"there is no spent budget {body.spent_id}")
         if row.state is not SpentState.OPEN:
-            raise NotPossibleNow(f"the budget {row.spent_id} was settled already: {row.state.value}")
+            raise NotPossibleNow(f"the budget {row.spent_id} was settled already: {row.state.value}", remedy=LISTS)
         if past(row.key, tx.now):
-            raise NotPossibleNow(f"the budget {row.spent_id} has begun anew by itself: what waited for it goes on")
+            raise NotPossibleNow(
+                f"the budget {row.spent_id} has begun anew by itself: what waited for it goes on", remedy=LISTS
+            )
+        if _over(tx, row):
+            # Nobody led who would have seen it.
+            self._is_over(tx, row)
+            message = f"the budget {row.spent_id} is asked about no more: nobody spends under the budget of {row.name} any more"
+            raise NotPossibleNow(message, remedy=LISTS)
         if body.answer is SpentAnswer.STOP:
             self._stop(tx, row, principal, body.reason)
             return
@@ -130,7 +138,7 @@ class Spending:
         if not body.more > 0 or not limit > row.spent:
             least = amount_told(row.resource, row.spent - row.limit)
             message = f"the budget of {row.name} would still be spent ({row.amounts}); raise it by more than {least}"
-            raise NotPossibleNow(message)
+            raise NotPossibleNow(message, remedy=f"kapelle answer {row.spent_id} raise AMOUNT")
         waiting = list(waiting_for(tx, row))
         raised = settle(row, SpentState.RAISED, tx.now, more=body.more, by=principal, note=body.reason)
         tx.brakes.put_spent(raised)

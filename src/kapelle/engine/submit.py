@@ -117,9 +117,10 @@ class SubmitStage:
             try:
                 self._apply(tx, request)
             except KapelleError as error:
-                refusal = str(error)
+                # With what helps: whoever asked sees no more of it than this.
+                refusal = error.in_full
                 run_id = request.body.run_id
-                tx.log(RequestRefused(run_id=run_id, request_id=request.request_id, reason=refusal))
+                tx.log(RequestRefused(run_id=run_id, request_id=request.request_id, reason=error.message))
             tx.requests.settle(request.request_id, tx.now, refusal)
         if waiting:
             # With nobody leading this is all that happens: what was cancelled or refused is over then and there.

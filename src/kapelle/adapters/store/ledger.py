@@ -55,6 +55,9 @@ class SqlLedger:
     def on_their_way(self) -> Sequence[ModelCall]:
         return [call_of(row) for row in self._all.log.on_their_way.run(self._at)]
 
+    def warned(self) -> Sequence[tuple[str, str, float]]:
+        return [(row[0], row[1], float(row[2])) for row in self._all.log.warned.run(self._at)]
+
     def by_task(self, run_id: RunId) -> dict[TaskId, Spend]:
         rows = self._all.log.spend_by_task.run(self._at, run_id=run_id)
         return {TaskId(row[0]): spend_of(row[1:]) for row in rows}

@@ -294,6 +294,19 @@ class SqlAgents(_Part):
         rows = self._all.agents.worked.run(self._at, run_id=run_id)
         return {TaskId(task_id): timedelta(microseconds=int(worked)) for task_id, worked in rows}
 
+    def worked_since(
+        self, since: datetime | None, *, project: str | None = None, account_id: AccountId | None = None
+    ) -> timedelta:
+        self._kept.agents.flush()
+        agents, late = self._all.agents, {"since": to_microseconds(since) if since is not None else 0}
+        if project is not None:
+            (row,) = agents.worked_of_project.run(self._at, whose=project, **late)
+        elif account_id is not None:
+            (row,) = agents.worked_of_account.run(self._at, whose=account_id, **late)
+        else:
+            (row,) = agents.worked_since.run(self._at, **late)
+        return timedelta(microseconds=int(row[0]))
+
     def put_workspace(self, workspace: WorkspaceRow) -> None:
         self._all.agents.workspace_rows.put(self._at, workspace)
 
