@@ -83,14 +83,6 @@ def test_a_budget_that_is_none_is_told_with_its_place(place: Place, flow: str, s
     assert place.runs() == 0
 
 
-def test_a_day_has_no_budget_of_time(place: Place) -> None:
-    (place.repository / ".kapelle" / "project.yml").write_text("budgets: {day: {time: 1h}}\n", encoding="utf-8")
-    place.write("flow.yml", FLOW)
-    answer = place.run("run", "../flow.yml")
-    assert answer.code == 2
-    assert "time" in answer.err
-
-
 # --- What was spent ---
 
 

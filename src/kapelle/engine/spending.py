@@ -234,7 +234,8 @@ def _over(tx: Tx, row: SpentBudget) -> bool:
             return task is None or task.state in TERMINAL
         case Scope.RUN:
             run = tx.runs.get(RunId(whose))
-            return run is None or run.state in RUN_TERMINAL
+            # One of which nothing is left to do spends nothing, though it has not ended yet.
+            return run is None or run.state in RUN_TERMINAL or not run.unfinished
         case _:
             return not _present(tx, row)
 
