@@ -107,6 +107,9 @@ def test_the_clock_on_the_wall_counts_whatever_is_done_to_it(
         ("always", "no working hours"),
         ("Mon-Fri 8-18", "no working hours"),
         ("Mon-Foo 08:00-18:00", "no day of the week"),
+        ("Monkey 08:00-18:00", "no day of the week"),
+        ("Mo-Fr 08:00-18:00", "no day of the week"),
+        ("Mondays 08:00-18:00", "no day of the week"),
         ("Mon 08:00-25:00", "a time that no day has"),
         ("Mon 08:60-09:00", "a time that no day has"),
         ("Mon 24:00-08:00", "a time that no day has"),
@@ -120,4 +123,5 @@ def test_what_are_no_hours_is_told(text: str, why: str) -> None:
 
 def test_days_are_written_as_people_do() -> None:
     assert parse_window("monday - wednesday, Sunday 9:00 - 12:30").days == (0, 1, 2, 6)
+    assert parse_window("TUES-Thurs 9:00-12:30").days == (1, 2, 3)
     assert parse_window("Sat-Mon 09:00-12:30") == Window(days=(0, 5, 6), start=540, end=750)

@@ -10,9 +10,12 @@ from kapelle.core.calls import Refusal
 from kapelle.core.conversation import Trouble
 from kapelle.core.events import BudgetReached, BudgetWarned, ModelCalled
 from kapelle.core.gateway import Upstream
+from kapelle.core.ids import RunId
 from kapelle.core.isolation_events import LimitMet
+from kapelle.core.requests import Retry
 from kapelle.core.run import Limits
 from kapelle.core.spent import OnSpent
+from kapelle.core.steering import Freeze, Thaw
 from kapelle.core.task import TaskState
 from kapelle.testing.factories import run_spec, task
 from kapelle.testing.fakes import HELD, Flight
@@ -289,7 +292,96 @@ async def test_the_time_of_agents_that_have_ended_is_known_to_the_next_leader(he
     assert calls(here, "ui", 0) == "the budget of run shop is spent (0:03:00 of 0:03:00)"
 
 
-@pytest.mark.parametrize("scope", [Scope.PROJECT, Scope.ACCOUNT, Scope.DAY])
+STANDING = (Scope.PROJECT, Scope.ACCOUNT, Scope.DAY)
+HOURS = timedelta(hours=2)
+
+
+def standing(scope: Scope, per: Period = Period.EVER, **bounds: Any) -> dict[str, Any]:
+    return {"standing": (StandingBudget(scope=scope, allowance=Allowance(**bounds), per=per),)}
+
+
+@pytest.mark.parametrize("scope", STANDING)
+@pytest.mark.parametrize(
+    ("bounds", "refusal"),
+    [
+        ({"turns": 2}, "is spent (2 model calls of 2 model calls)"),
+        ({"tokens": 30}, "is spent (30 tokens of 30 tokens)"),
+        ({"cached_tokens": 40}, "is spent (40 cached tokens of 40 cached tokens)"),
+    ],
+)
+async def test_more_than_one_run_is_bounded_in_turns_and_tokens(
+    here: SmallWorld, scope: Scope, bounds: dict[str, int], refusal: str
+) -> None:
+    await bounded(here, "api", "ui", **standing(scope, **bounds))
+    usage = Usage(input_tokens=10, output_tokens=5, cache_read_tokens=20)
+    said = [here.gateway.call(here.process(name).token, usd=0, usage=usage) for name in ("api", "ui", "api")]
+    assert said[:2] == [None, None]
+    assert (said[2] or "").endswith(refusal)
+
+
+@pytest.mark.parametrize("scope", STANDING)
+async def test_the_working_time_of_all_runs_is_bounded(here: SmallWorld, scope: Scope) -> None:
+    leader = await bounded(here, "one", **standing(scope, time=timedelta(minutes=3)))
+    here.clock.move(timedelta(minutes=1))
+    here.process("one").exit(1)
+    await leader.settle()
+    # It has ended, and that is not written down yet when the next run, which is bounded too, comes up.
+    limits = Limits(**standing(scope, time=timedelta(minutes=3)))
+    await here.submit(run_spec(task("two"), name="next", project="shop", limits=limits))
+    await leader.run()
+    here.clock.move(timedelta(minutes=1))
+    assert calls(here, "two", 0) is None
+    here.clock.move(timedelta(minutes=1))
+    assert (calls(here, "two", 0) or "").endswith("is spent (0:03:00 of 0:03:00)")
+
+
+@pytest.mark.parametrize("scope", STANDING)
+async def test_the_working_time_of_a_period_is_known_to_the_next_leader(here: SmallWorld, scope: Scope) -> None:
+    here.clock.move_to(here.clock.now().replace(hour=23, minute=0, second=0, microsecond=0))
+    leader = await bounded(here, "one", "two", **standing(scope, Period.DAY, time=HOURS))
+    # An hour of each today, and half an hour of each tomorrow.
+    here.clock.move(timedelta(minutes=90))
+    await leader.run()
+    here.process("one").exit(1)
+    await leader.run()
+    await leader.die()
+    successor = await here.lead()
+    await successor.run()
+    here.clock.move(timedelta(minutes=59))
+    assert calls(here, "two", 0) is None
+    here.clock.move(timedelta(minutes=1))
+    assert (calls(here, "two", 0) or "").endswith("is spent (2:00:00 of 2:00:00)")
+
+
+@pytest.mark.parametrize("scope", [Scope.RUN, *STANDING])
+async def test_time_stands_still_for_an_agent_that_a_person_has_frozen(here: SmallWorld, scope: Scope) -> None:
+    bound = timedelta(minutes=3)
+    limits = {"budget": Allowance(time=bound)} if scope is Scope.RUN else standing(scope, time=bound)
+    leader = await bounded(here, "api", **limits)
+    here.clock.move(timedelta(minutes=1))
+    (agent,) = await here.store.read(lambda view: view.agents.live())
+    for kind in (Freeze, Thaw):
+        await here.ask(kind(run_id=agent.run_id, agent_id=agent.agent_id))
+        await leader.run()
+        here.clock.move(timedelta(minutes=1))
+    assert calls(here, "api", 0) is None, "two minutes, and one of rest"
+    await here.ask(Freeze(run_id=agent.run_id, agent_id=agent.agent_id))
+    await leader.run()
+    here.clock.move(timedelta(hours=1))
+    assert calls(here, "api", 0) is None
+    # It ends as it stands.
+    here.process().exit(1)
+    await leader.run()
+    await leader.die()
+    successor = await here.lead()
+    await here.ask(Retry(run_id=agent.run_id, new_run_id=RunId("r-again")))
+    await successor.run()
+    assert calls(here, "api", 0) is None
+    here.clock.move(timedelta(minutes=3 if scope is Scope.RUN else 1))
+    assert (calls(here, "api", 0) or "").endswith("is spent (0:03:00 of 0:03:00)")
+
+
+@pytest.mark.parametrize("scope", STANDING)
 async def test_runs_share_a_standing_budget(here: SmallWorld, scope: Scope) -> None:
     standing = (StandingBudget(scope=scope, allowance=Allowance(usd=1.0)),)
     leader = await bounded(here, "one")
@@ -337,6 +429,24 @@ async def test_four_fifths_of_a_budget_are_warned_of_once(here: SmallWorld) -> N
     assert (warned.budget, warned.resource, warned.limit, warned.spent) == ("run shop", "usd", 1.0, 0.8)
     (call, *_) = await here.events(ModelCalled)
     assert call.cost_usd == 0.4
+
+
+async def test_the_next_leader_does_not_warn_again(here: SmallWorld) -> None:
+    bounds = standing(Scope.DAY, Period.DAY, usd=2.0)
+    leader = await bounded(here, "api", budget=Allowance(usd=1.0), **bounds)
+    calls(here, "api", 0.9)
+    await leader.run()
+    for _ in range(2):
+        await leader.die()
+        leader = await here.lead()
+        await leader.run()
+        calls(here, "api", 0.01)
+        await leader.run()
+    assert [(warned.budget, warned.spent) for warned in await here.events(BudgetWarned)] == [("run shop", 0.9)]
+    # Of another day, and another limit, it does.
+    calls(here, "api", 0.8)
+    await leader.run()
+    assert [warned.budget for warned in await here.events(BudgetWarned)] == ["run shop", "the day"]
 
 
 # --- Calls that are on their way ---
@@ -445,3 +555,36 @@ async def test_what_an_agent_that_is_gone_has_asked_for_keeps_nobody_waiting(her
     here.process("api").exit(1)
     await leader.run()
     assert calls(here, "ui", 0.5) is None
+
+
+async def test_a_call_whose_budget_was_used_up_before_it_went_out_is_refused_after_all(here: SmallWorld) -> None:
+    leader = await bounded(here, "api", "ui", budget=Allowance(usd=1.0))
+    first, second = begun(here, "api", 0.1), begun(here, "ui", 0.1)
+    await leader.run()
+    here.gateway.end(first, usd=1.5)
+    assert here.gateway.goes_out(second) == "the budget of run shop is spent ($1.50 of $1.00)"
+    await leader.run()
+    assert await here.store.read(lambda view: list(view.ledger.on_their_way())) == []
+    assert [event.cost_usd for event in await here.events(ModelCalled)] == [1.5]
+    assert [event.budget for event in await here.events(BudgetReached)] == ["run shop"]
+
+
+async def test_what_a_call_that_is_refused_after_all_kept_back_is_free_at_once(here: SmallWorld) -> None:
+    specs = [task("api", budget=Allowance(usd=0.5)), task("ui")]
+    here.set(slots=10)
+    await here.submit(run_spec(*specs, name="shop", limits=Limits(budget=Allowance(usd=1.0))))
+    leader = await here.lead()
+    await leader.run()
+    small, large = begun(here, "api", 0.1), begun(here, "api", 0.3)
+    here.gateway.end(small, usd=0.6)
+    assert here.gateway.begin(here.process("ui").token, guess=0.3) == HELD
+    assert (here.gateway.goes_out(large) or "").startswith("the budget of task api is spent")
+    begun(here, "ui", 0.3)
+
+
+async def test_a_call_of_an_agent_that_is_gone_does_not_go_out(here: SmallWorld) -> None:
+    leader = await bounded(here, "api")
+    flight = begun(here, "api", 0.1)
+    here.process().exit(1)
+    await leader.settle()
+    assert here.gateway.goes_out(flight) == "this agent has been stopped"

@@ -6,7 +6,8 @@ import pytest
 from kapelle.core.brake_events import HaltBegun, HaltLifted
 from kapelle.core.budget import Allowance
 from kapelle.core.conversation import Trouble
-from kapelle.core.events import AttemptStarted
+from kapelle.core.errors import StoreFailed
+from kapelle.core.events import AttemptStarted, ModelCalled
 from kapelle.core.gateway import Upstream
 from kapelle.core.hours import WorkingHours, parse_window
 from kapelle.core.ids import RequestId, RunId
@@ -95,6 +96,46 @@ async def test_no_call_passes_from_the_moment_on_and_none_that_waits_for_another
     await leader.run_out()
     (overview,) = await here.store.read(lambda view: view.runs.overviews())
     assert (overview.spend.cost_usd, overview.spend.calls) == (0.7, 1)
+
+
+async def test_a_call_that_was_let_through_and_has_not_gone_out_is_refused_after_all(here: SmallWorld) -> None:
+    await here.submit(run_spec(task("api", max_attempts=1), limits=Limits(budget=Allowance(usd=1.0, turns=1))))
+    leader = await here.lead()
+    await leader.run()
+    flight = here.gateway.begin(here.process().token, guess=0.8)
+    assert isinstance(flight, Flight)
+    await leader.run()
+    here.points.hold("end")
+    await ask(here, halt())
+    await leader.step("submit")
+    # It is acknowledged from here on, whatever the other stages have seen of it.
+    refusal = here.gateway.goes_out(flight)
+    assert (refusal or "").startswith("halted by person:you since ")
+    here.points.release("end")
+    await leader.run_out()
+    # What was kept back for it is free again, and it is counted nowhere: not even as a turn.
+    assert await here.store.read(lambda view: list(view.ledger.on_their_way())) == []
+    assert await here.events(ModelCalled) == []
+    await ask(here, unhalt())
+    await leader.run()
+    assert here.gateway.call(here.process().token, usd=0.5) is None
+    (overview,) = await here.store.read(lambda view: view.runs.overviews())
+    await done(here, leader)
+    assert overview.spend.calls == 0
+
+
+async def test_a_halt_that_could_not_be_written_down_holds_nobody_up(here: SmallWorld) -> None:
+    await here.submit(run_spec(task("api", max_attempts=1)))
+    leader = await here.lead()
+    await leader.run()
+    request_id = await ask(here, halt())
+    here.store.refuse(1)
+    with pytest.raises(StoreFailed):
+        await leader.step("submit")
+    here.store.heal()
+    await here.store.transact(lambda tx: tx.requests.settle(request_id, tx.now, "given up"), term=leader.term)
+    await leader.run()
+    assert here.gateway.call(here.process().token, usd=0.5) is None
 
 
 async def test_an_agent_that_hears_of_it_by_its_call_costs_no_attempt(here: SmallWorld) -> None:

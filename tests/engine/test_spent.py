@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from kapelle.apps.health import health
 from kapelle.core.brake_events import BudgetAsked, BudgetRaised, BudgetStopped, BudgetWithdrawn
 from kapelle.core.budget import Allowance, Period, Resource, Scope, StandingBudget
 from kapelle.core.conversation import Trouble
@@ -349,3 +350,56 @@ async def test_an_agent_without_a_conversation_waits_too_and_begins_anew(here: S
     await answer(here, row, 10.0)
     await leader.run_out()
     assert (await here.task()).state is TaskState.COMPLETED
+
+
+async def test_whoever_waits_for_a_budget_does_not_look_as_if_it_worked(here: SmallWorld, leader: Leader) -> None:
+    spends(here)
+    await submitted(here, "api", own=USD)
+    await leader.run()
+    live = await here.store.read(lambda view: list(view.agents.live()))
+    assert live == []
+    found = await here.store.read(lambda view: health(view, here.clock.now()))
+    assert (found.agents, found.work.at_work, found.work.waiting) == ((), 0, 1)
+
+
+# --- Answers while nobody leads ---
+
+
+async def applied(here: SmallWorld, leader: Leader) -> Leader:
+    """Apply what was asked as somebody does who takes the lead for just that; return a leader that may go on."""
+    await leader.die()
+    brief = await here.lead(recover=False)
+    await brief.step("submit")
+    return brief
+
+
+async def test_a_budget_of_a_run_that_has_ended_meanwhile_is_not_raised(here: SmallWorld, leader: Leader) -> None:
+    spends(here)
+    run_id = await submitted(here, "api", budget=USD)
+    await leader.run_out()
+    (row,) = await open_ones(here)
+    await here.ask(Cancel(run_id=run_id))
+    asked = await answer(here, row, 5.0)
+    brief = await applied(here, leader)
+    said = f"the budget {row.spent_id} is asked about no more: nobody spends under the budget of run shop any more"
+    assert await here.refusal(asked) == said
+    assert await here.remedy(asked) == "`kapelle inbox` lists what waits for you."
+    assert await open_ones(here) == []
+    await brief.run_out()
+    assert len(await here.events(BudgetWithdrawn)) == 1
+    assert await here.events(BudgetRaised) == []
+
+
+async def test_a_budget_is_raised_after_its_deadline_as_long_as_nobody_has_stopped_it(here: SmallWorld, leader: Leader) -> None:
+    spends(here)
+    await submitted(here, "api", own=USD, answer_within=timedelta(hours=1))
+    await leader.run()
+    (row,) = await open_ones(here)
+    await leader.die()
+    here.clock.move(timedelta(hours=2))
+    asked = await answer(here, row, 5.0)
+    brief = await applied(here, leader)
+    assert await here.refusal(asked) is None
+    await brief.run_out()
+    assert (await here.task()).state is TaskState.COMPLETED
+    assert await here.events(BudgetStopped) == []

@@ -122,6 +122,17 @@ class Generous(Round):
         return await self._inner.start(self.Meter(meter))
 
 
+class Hasty(Round):
+    """A gateway that does not ask again before it sends what was let through a while ago."""
+
+    class Meter(Round):
+        def still(self, call_id: str) -> None:
+            return None
+
+    async def start(self, meter: Any) -> str:
+        return await self._inner.start(self.Meter(meter))
+
+
 class FencingRemoved(Simulation):
     def compose(self) -> None:
         self.here.replace(store=Unfenced(self.here.store, self))
@@ -166,6 +177,11 @@ class BudgetNotAsked(Simulation):
         return replace(super().some_spec(data, name, earlier), budget=Allowance(usd=PRICE))
 
 
+class NotAskedAgain(Simulation):
+    def compose(self) -> None:
+        self.here.replace(gateway=Hasty(self.here.gateway))
+
+
 @pytest.mark.parametrize(
     ("mutant", "found"),
     [
@@ -176,6 +192,7 @@ class BudgetNotAsked(Simulation):
         (SnapshotSkipped, "is kept nowhere"),
         (NobodyReaped, "nobody knows the process of"),
         (BudgetNotAsked, "has spent"),
+        (NotAskedAgain, "a call went out, and everything is halted"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "it",
 )

@@ -83,7 +83,8 @@ class Desk(Reader):
         if answered:
             settled = await self.world.store.read(lambda view: view.requests.get(request.request_id))
             if settled is not None and settled.refusal is not None:
-                raise NotPossibleNow(settled.refusal)
+                message, _, advice = settled.refusal.rpartition("\n")
+                raise NotPossibleNow(message, remedy=advice) if message else NotPossibleNow(advice)
 
     async def _append(self, request: Request) -> None:
         """Put *request* where whoever leads finds it."""

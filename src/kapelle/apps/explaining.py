@@ -11,6 +11,7 @@ from typing import Any
 from kapelle.core.dispatch import Demand, Room, hindrances, place
 from kapelle.core.durations import format_duration
 from kapelle.core.frozen import frozen
+from kapelle.core.halt import told as halt_told
 from kapelle.core.ids import TaskId
 from kapelle.core.placing import Choice, Considered, Group, HostRoom, Refusal, Tally
 from kapelle.core.question import ASKS
@@ -113,11 +114,16 @@ def _wanted(view: View, task: Task) -> tuple[tuple[str, ...], bool] | None:
     return None if attempt is None else ((attempt.config,), True)
 
 
+UNHALT = "kapelle unhalt"
 # --- Before it is due -------------------------------------------------------------------------------------------------
 
 
 def _held_up(view: View, task: Task, run: Run, now: datetime) -> Iterator[Reason]:
     """Yield what keeps *task* from being due."""
+    halt = view.brakes.halt()
+    if halt is not None and task.waits_for is not Wait.PAUSED and task.state in {TaskState.PENDING, TaskState.RUNNING}:
+        # Whatever else it waits for.
+        yield Reason(rule="halt", detail=halt_told(halt).removesuffix(f": {UNHALT}"), changes=UNHALT)
     if run.paused and task.state is TaskState.PENDING:
         yield Reason(rule="paused", detail=f"run {run.run_id} is paused", changes=f"kapelle resume {run.run_id}")
     if task.unmet:

@@ -87,10 +87,11 @@ class Health:
 
 def agents_health(view: View) -> tuple[AgentHealth, ...]:
     """Return how the live agents stand, and those that wait for something with none: by run and task."""
-    live = {agent.agent_id for agent in view.agents.live()}
-    # One that has ended and waits for nothing does nothing.
-    rows = [row for row in view.standings.all() if row.agent_id in live or row.condition is not Condition.WORKING]
-    return tuple(_agent(view, row) for row in rows)
+    rows = view.standings.all()
+    live = {agent.attempt_id for agent in view.agents.live()} if rows else frozenset[AttemptId]()
+    # Who worked when it was last looked, and is gone (its budget is spent, everything is halted), does not work any more.
+    there = [row for row in rows if row.condition is not Condition.WORKING or row.attempt_id in live]
+    return tuple(_agent(view, row) for row in there)
 
 
 def _agent(view: View, row: Standing) -> AgentHealth:
@@ -118,14 +119,15 @@ def health(view: View, now: datetime, *, led: bool = True) -> Health:
     ready = [task for run in runs if not run.paused for task in view.tasks.due_of_run(run.run_id, now, 1)]
     since = [max(task.submitted_at, task.due_at or task.submitted_at) for task in ready]
     states = [task.state for task in tasks]
+    at_work = sum(task.state not in {*TERMINAL, TaskState.PENDING} and task.waits_for is None for task in tasks)
     return Health(
         agents=agents_health(view) if led else (),
         alerts=tuple(view.standings.alerts()) if led else (),
         work=WorkHealth(
             completed=states.count(TaskState.COMPLETED),
             failed=states.count(TaskState.FAILED),
-            at_work=sum(state not in {*TERMINAL, TaskState.PENDING} for state in states),
-            waiting=states.count(TaskState.PENDING),
+            at_work=at_work,
+            waiting=sum(state not in TERMINAL for state in states) - at_work,
             queue_age=max((now - moment for moment in since), default=timedelta(0)),
             tries=len(attempts),
             failed_tries=sum(attempt.outcome in COUNTS for attempt in attempts),

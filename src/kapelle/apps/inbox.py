@@ -20,6 +20,7 @@ from kapelle.core.requests import Answer, AnswerSpent, Approve, Body, Reject, Re
 from kapelle.core.rules import Fallback
 from kapelle.core.run import Run
 from kapelle.core.spent import SpentAnswer, SpentBudget, SpentState, example
+from kapelle.core.standings import Alert
 from kapelle.core.store import View
 from kapelle.core.task import TERMINAL, Task, TaskState, Wait
 
@@ -44,7 +45,7 @@ class Item:
     item_id: str
     """What is answered: a question, a spent budget, a task or a run."""
     kind: str
-    """``question``, ``budget``, ``approval``, ``change``, ``account``, ``target`` or ``halt``."""
+    """``question``, ``budget``, ``approval``, ``change``, ``account``, ``target``, ``halt`` or ``alert``."""
     run_id: RunId
     task_id: TaskId | None = None
     name: str
@@ -77,8 +78,15 @@ def inbox(view: View) -> list[Item]:
     found = [_question(view, question) for question in view.questions.open()]
     found += [_spent(view, row) for row in view.brakes.spent() if row.state is SpentState.OPEN]
     for run in runs:
-        found += [item for task in view.tasks.of_run(run.run_id) for item in _of_task(view, run, task)]
+        waiting = view.tasks.waiting(run.run_id, Wait.APPROVAL)
+        found += [item for task in waiting for item in _of_task(view, run, task)]
     return [*_halt(view), *found, *_accounts(view, runs), *_targets(view, runs)]
+
+
+def alert_item(alert: Alert) -> Item:
+    """Return what waits for a person since a bound was passed by: nothing is to be answered."""
+    name = f"{alert.name} of {alert.project}" if alert.project else alert.name
+    return Item(item_id="", kind="alert", run_id=RunId(""), name=name, what=alert.told, answers=(), since=alert.raised_at)
 
 
 def _question(view: View, question: Question) -> Item:
@@ -138,7 +146,7 @@ def _halt(view: View) -> Iterator[Item]:
 
 
 def _of_task(view: View, run: Run, task: Task) -> Iterator[Item]:
-    if task.waits_for is not Wait.APPROVAL or task.state not in {TaskState.PENDING, TaskState.MERGING}:
+    if task.state not in {TaskState.PENDING, TaskState.MERGING}:
         return
     review = review_of_task(view, task.task_id, task.name)
     yield Item(
@@ -280,7 +288,7 @@ def _settled(view: View, question: Question) -> NotPossibleNow:
 def item_json(item: Item) -> dict[str, Any]:
     """Return *item* as JSON."""
     return {
-        "id": item.item_id,
+        "id": item.item_id or None,
         "kind": item.kind,
         "run": item.run_id or None,
         "task": item.task_id,

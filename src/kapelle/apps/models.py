@@ -84,7 +84,7 @@ class Budget(Model):
     tokens: Count | None = Field(default=None, description="Tokens, those from a cache apart.")
     cached_tokens: Count | None = Field(default=None, description="Tokens that are read from a cache.")
     turns: Count | None = Field(default=None, description="Model calls, those of subagents too.")
-    time: Duration | None = Field(default=None, description="For which agents may be there, all of them together.")
+    time: Duration | None = Field(default=None, description="For which agents may work, all of them together.")
 
 
 class Spending(Model):
@@ -201,6 +201,7 @@ class Total(Model):
     tokens: Count | None = Field(default=None, description="Tokens, those from a cache apart.")
     cached_tokens: Count | None = Field(default=None, description="Tokens that are read from a cache.")
     turns: Count | None = Field(default=None, description="Model calls, those of subagents too.")
+    time: Duration | None = Field(default=None, description="For which agents may work, all of them together.")
 
 
 class PeriodTotal(Total):

@@ -152,6 +152,8 @@ class Agent:
     """Who wants it to stand still; empty when nobody does."""
     frozen_at: datetime | None = None
     """Since when it stands still for that."""
+    rested: timedelta = timedelta(0)
+    """For how long it stood still for that, up to now or to its end; not since ``frozen_at``."""
     by_hand: bool = False
     """Whether a person works with its program's own screen, in the engine's place."""
     ends_at: datetime | None = None
@@ -168,4 +170,16 @@ def move(agent: Agent, to: AgentState, now: datetime) -> Agent:
     """
     if to not in AGENT_TRANSITIONS[agent.state]:
         raise IllegalTransition("agent", agent.agent_id, agent.state, to)
-    return replace(agent, state=to, stopped_at=now if to is AgentState.STOPPED else None)
+    if to is not AgentState.STOPPED:
+        return replace(agent, state=to, stopped_at=None)
+    return replace(agent, state=to, stopped_at=now, rested=agent.rested + _standing(agent, now))
+
+
+def thawed(agent: Agent, now: datetime) -> Agent:
+    """Return *agent*, which stood still, as it goes on: its time limit has stood still with it."""
+    standing = _standing(agent, now)
+    return replace(agent, frozen_at=None, rested=agent.rested + standing, deadline_at=agent.deadline_at + standing)
+
+
+def _standing(agent: Agent, now: datetime) -> timedelta:
+    return timedelta(0) if agent.frozen_at is None else max(now - agent.frozen_at, timedelta(0))

@@ -1,12 +1,12 @@
 """What is known of agents, whether they live or not: a part of the store's port."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from kapelle.core.agent import Agent
 from kapelle.core.budget import Spend
-from kapelle.core.ids import AgentId, RunId, TaskId
+from kapelle.core.ids import AccountId, AgentId, RunId, TaskId
 
 
 class AgentFinding(Protocol):
@@ -21,7 +21,19 @@ class AgentFinding(Protocol):
         ...
 
     def worked(self, run_id: RunId) -> dict[TaskId, timedelta]:
-        """Return for how long agents were there for each task of a run, those apart that are live."""
+        """Return for how long agents worked for each task of a run, those apart that are live.
+
+        That is while they were there, but for the time for which a person had frozen them.
+        """
+        ...
+
+    def worked_since(
+        self, since: datetime | None, *, project: str | None = None, account_id: AccountId | None = None
+    ) -> timedelta:
+        """Return for how long agents of a project or an account (or all) worked *since* a time; those apart that are live.
+
+        When one stood still is not kept, only for how long: it counts as if that had been since then.
+        """
         ...
 
     def spent(self, run_id: RunId) -> dict[AgentId, Spend]:

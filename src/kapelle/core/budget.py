@@ -69,7 +69,7 @@ class Spend:
     cost_usd: float = 0.0
     calls: int = 0
     time: timedelta = timedelta(0)
-    """For which agents were there."""
+    """For which agents worked: while they were there, but for the time for which a person had frozen them."""
 
     def __add__(self, other: "Spend") -> "Spend":
         return Spend(
@@ -103,7 +103,7 @@ class Allowance:
     turns: int | None = None
     """Model calls, those of subagents too."""
     time: timedelta | None = None
-    """For which agents were there, one after the other or side by side."""
+    """For which agents worked, one after the other or side by side."""
 
     def limits(self) -> Iterator[tuple[Resource, float]]:
         """Yield what is bounded, and by how much: US dollars, numbers, seconds."""

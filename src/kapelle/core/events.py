@@ -449,6 +449,8 @@ class BudgetWarned(Event):
     resource: str
     limit: float
     spent: float
+    key: str = ""
+    """What spending is added up under: of two budgets of one name, another."""
 
 
 # --- Gates and merges -------------------------------------------------------------------------------------------------

@@ -64,6 +64,14 @@ class Meter(Protocol):
         """Wait until it is written down that the call is on its way: it may go out then, and be forgotten by nobody."""
         ...
 
+    def still(self, call_id: str) -> Refusal | None:
+        """Say, right before a call that was kept goes out, why it may not after all; None when it may.
+
+        It may have been kept a while, and everything was halted meanwhile, or a budget used up. What was kept back for a call
+        that is refused now is free again, and it is booked nowhere.
+        """
+        ...
+
     def heard(self, call_id: str) -> None:
         """Take note that something of the answer to a call has come: it goes on."""
         ...

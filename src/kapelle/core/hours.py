@@ -10,7 +10,9 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 
 from kapelle.core.frozen import frozen
 
-DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+LETTERS = 3
+"""Of the name of a day, at least."""
 MINUTES = 24 * 60
 """Of a day."""
 AHEAD = 15
@@ -83,10 +85,10 @@ def _days(text: str) -> Iterator[int]:
 
 
 def _day(text: str) -> int:
-    short = text[:3].capitalize()
-    if short not in DAYS:
+    found = [number for number, name in enumerate(DAYS) if len(text) >= LETTERS and name.startswith(text.lower())]
+    if not found:
         raise ValueError(f"{text[:100]!r} is no day of the week; {HOW}")
-    return DAYS.index(short)
+    return found[0]
 
 
 def opening(hours: WorkingHours, zone: tzinfo, now: datetime) -> Opening:

@@ -336,6 +336,9 @@ class Ways(Protocol):
     async def open(self, holder: Pass, folder: str) -> Way:
         """Let *holder* through, by sockets in *folder*; opened again, also by another leader, it is the same way.
 
+        Opened again by another holder of the same key (a spare that has a task by now), it stays where it is, and whatever is
+        decided from then on is decided for that one, and told of it: the first time at once, whatever the one before was told.
+
         Raises:
             HostFailed: the sockets cannot be made.
         """

@@ -36,7 +36,7 @@ from kapelle.core.question import Question
 from kapelle.core.requests import Request
 from kapelle.core.run import Run, RunState
 from kapelle.core.standings import StandingTable
-from kapelle.core.task import Task, TaskState
+from kapelle.core.task import Task, TaskState, Wait
 
 if TYPE_CHECKING:
     # The many events take their time to load, and most commands that look tell of none.
@@ -157,6 +157,10 @@ class TaskTable(Protocol):
 
     def of_run(self, run_id: RunId) -> Sequence[Task]:
         """Return the run's tasks in the order of the workflow."""
+        ...
+
+    def waiting(self, run_id: RunId, wait: Wait) -> Sequence[Task]:
+        """Return those of the run's tasks that wait for *wait* and have not ended, in the order of the workflow."""
         ...
 
     def in_state(self, state: TaskState, limit: int = 500) -> Sequence[Task]:
@@ -325,8 +329,16 @@ class Ledger(Protocol):
         """Write down that *calls* are on their way. They count as spent when they are booked."""
         ...
 
+    def drop(self, call_ids: Sequence[str]) -> None:
+        """Forget calls that were kept and did not go out after all; what is booked stays."""
+        ...
+
     def on_their_way(self) -> Sequence[ModelCall]:
         """Return the calls that were kept and are not booked, the oldest first."""
+        ...
+
+    def warned(self) -> Sequence[tuple[str, str, float]]:
+        """Return of which budgets the log told that they were nearly spent: what they add up under, resource and limit."""
         ...
 
     def by_task(self, run_id: RunId) -> dict[TaskId, Spend]:

@@ -13,7 +13,7 @@ from kapelle.core import agent as agents
 from kapelle.core.account import Account, account_of
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, home_of, left_behind, next_to_send, unsaid
-from kapelle.core.budget import Resource, Spend
+from kapelle.core.budget import Resource
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import AgentAdopted, AgentDeployed, PromptSent, WorkspacePrepared
@@ -33,7 +33,7 @@ from kapelle.engine.deploy import Deployed, Deployment, box_of, codec_of
 from kapelle.engine.ending import give_up_attempt, move, run_of, wait
 from kapelle.engine.handing import give_back
 from kapelle.engine.holds import Brakes, brakes_of, its_purse
-from kapelle.engine.meter import EngineMeter, write_down
+from kapelle.engine.meter import EngineMeter, Totals, write_down
 from kapelle.engine.pulse import Pulse
 from kapelle.engine.purses import Purse, task_key
 from kapelle.engine.reuse import Again, Renewal
@@ -117,7 +117,7 @@ class ExecuteStage:
         taken = self._meter.take()
         heard = self._witness.take()
 
-        def decide(tx: Tx) -> tuple[_Orders, Mapping[AccountId, Account], Brakes, Mapping[str, Spend]]:
+        def decide(tx: Tx) -> tuple[_Orders, Mapping[AccountId, Account], Brakes, Totals]:
             write_down(tx, taken)
             tx.log(*heard)
             self._accounts.hear_calls(tx, taken.calls)
@@ -572,4 +572,5 @@ def _stillness(agent: Agent) -> _Orders:
 
 
 def _purse(order: Deployment) -> Purse:
-    return its_purse(order.run, order.task, order.agent.created_at)
+    agent = order.agent
+    return replace(its_purse(order.run, order.task, agent.created_at), rested=agent.rested, frozen_at=agent.frozen_at)

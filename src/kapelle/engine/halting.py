@@ -9,17 +9,19 @@ from kapelle.core.ids import HaltId
 from kapelle.core.store import Tx
 
 
-def halt(tx: Tx, halt_id: HaltId, principal: str, reason: str) -> None:
-    """Halt everything.
+def halt(tx: Tx, halt_id: HaltId, principal: str, reason: str) -> Halt:
+    """Halt everything, and return how that is written down.
 
     Raises:
         NotPossibleNow: it is halted already.
     """
     standing = tx.brakes.halt()
     if standing is not None:
-        raise NotPossibleNow(f"everything is halted already: {told(standing)}")
-    tx.brakes.put_halt(Halt(halt_id=halt_id, by=principal, reason=reason, began_at=tx.now))
+        raise NotPossibleNow(f"everything is halted already: {told(standing)}", remedy="kapelle unhalt")
+    begun = Halt(halt_id=halt_id, by=principal, reason=reason, began_at=tx.now)
+    tx.brakes.put_halt(begun)
     tx.log(HaltBegun(halt_id=halt_id, principal=principal, reason=reason))
+    return begun
 
 
 def unhalt(tx: Tx, principal: str, reason: str) -> None:
@@ -30,6 +32,6 @@ def unhalt(tx: Tx, principal: str, reason: str) -> None:
     """
     standing = tx.brakes.halt()
     if standing is None:
-        raise NotPossibleNow("nothing is halted")
+        raise NotPossibleNow("nothing is halted", remedy="`kapelle status` tells what else may hold things up.")
     tx.brakes.put_halt(replace(standing, lifted_at=tx.now, lifted_by=principal))
     tx.log(HaltLifted(halt_id=standing.halt_id, principal=principal, reason=reason))

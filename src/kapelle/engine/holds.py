@@ -4,6 +4,7 @@ It only reads: whoever explains a decision reads the same.
 """
 
 from collections.abc import Mapping
+from dataclasses import field
 from datetime import datetime, tzinfo
 from functools import cache
 from zoneinfo import ZoneInfo
@@ -14,7 +15,7 @@ from kapelle.core.frozen import frozen
 from kapelle.core.halt import Halt
 from kapelle.core.halt import told as halt_told
 from kapelle.core.hours import Opening, WorkingHours, opening
-from kapelle.core.ids import AccountId
+from kapelle.core.ids import AccountId, RunId
 from kapelle.core.run import Run
 from kapelle.core.spent import OnSpent, Raises, SpentBudget, SpentState, raises_of, standing_in_the_way
 from kapelle.core.spent import told as spent_told
@@ -72,6 +73,10 @@ class Brakes:
     spent: tuple[SpentBudget, ...] = ()
     """Those that are not over."""
     halt: Halt | None = None
+    _of_runs: dict[tuple[RunId, bool], Hold | None] = field(
+        default_factory=dict[tuple[RunId, bool], "Hold | None"], repr=False, compare=False
+    )
+    """What was found for the tasks of a run that have no budget of their own: thousands of them may wait."""
 
     @property
     def raises(self) -> Raises:
@@ -92,6 +97,14 @@ class Brakes:
 
     def of(self, run: Run, task: Task, *, calls: bool) -> Hold | None:
         """Return what keeps *task* from its agents; *calls* says whether those call a model through the gateway's books."""
+        if task.spec.budget.bounded:
+            return self._of(run, task, calls=calls)
+        key = (run.run_id, calls)
+        if key not in self._of_runs:
+            self._of_runs[key] = self._of(run, task, calls=calls)
+        return self._of_runs[key]
+
+    def _of(self, run: Run, task: Task, *, calls: bool) -> Hold | None:
         row = self.spent_by(run, task) if calls else None
         final = row is not None and (row.state is SpentState.STOPPED or run.spec.limits.on_spent is OnSpent.STOP)
         if row is not None and final:

@@ -145,7 +145,7 @@ class Engine:
         report = ReportStage(world, acts["report"], acts["merge"])
         pool = PoolStage(world, acts["pool"], base_url)
         everything: list[Stage] = [
-            SubmitStage(world, self._asked),
+            SubmitStage(world, self._asked, meter.halting),
             DispatchStage(world),
             # After it: a spare that is behind is given away as it is, and brought up to date with its task.
             pool,
@@ -170,7 +170,7 @@ class Engine:
             entry.cancel_all()
         execute.leave()
         await pool.empty()
-        await self._finish_turns(world, [SubmitStage(world, self._asked), execute, inbox], stop)
+        await self._finish_turns(world, [SubmitStage(world, self._asked, meter.halting), execute, inbox], stop)
         # An agent whose deployment has just ended is ended too.
         await execute.step(world.clock.now())
         await self._end_agents(world, grace=AT_ONCE if stop.at_once.is_set() else world.settings.goodbye)

@@ -1,7 +1,8 @@
 r"""The meter: what has been spent, kept in memory so that the gateway can ask before every single call.
 
-    admit --(kept back, written down)--> kept --the call goes out--> record --(booked)
-       \--> held, until others have ended: what they keep back may use the budget up
+    admit --(kept back, written down)--> kept --> still --the call goes out--> record --(booked)
+       |                                            \--> refused after all, and forgotten
+       |--> held, until others have ended: what they keep back may use the budget up
        \--> refused
 
 Totals are read from the store when the lead is taken. What a call will probably use is kept back until it ends, and what it has
@@ -30,8 +31,10 @@ from kapelle.core.spent import OnSpent, Raises, SpentBudget, raised
 from kapelle.core.store import Tx, View
 from kapelle.engine.accounts import refusal_of
 from kapelle.engine.holds import Brakes, brakes_of, hours_told, opening_of
-from kapelle.engine.purses import Purse, keys_of, run_key, spend_of, sum_up, task_key
+from kapelle.engine.purses import Purse, keys_of, run_key, spend_of, sum_up, task_key, time_of
 from kapelle.engine.spending import Reached
+
+GONE = Refusal(trouble=Trouble.BUDGET, message="this agent has been stopped")
 
 
 class EngineMeter:
@@ -49,6 +52,8 @@ class EngineMeter:
         """Those that are not written down yet."""
         self._keeping: dict[str, Event] = {}
         """Set when they are."""
+        self._dropped: list[str] = []
+        """Calls that were let through and did not go out, and are not forgotten by the store yet."""
         self._ended = Event()
         """Set when a call ends; the next one has another."""
         self._calls: list[ModelCall] = []
@@ -64,6 +69,10 @@ class EngineMeter:
         self._spent_rows: Sequence[SpentBudget] = ()
         """Budgets that are known to be spent."""
         self._halt: Halt | None = None
+        self._halting: Halt | None = None
+        """One that is being written down: whoever reads of it in the store may rely on it."""
+        self._gone: dict[AgentId, tuple[Purse, datetime]] = {}
+        """Agents that have ended, and when; until the store knows that they have."""
         self._unpriced: dict[AgentId, str] = {}
         """Agents that were seen to call a model whose price is not known, and which."""
         self._shut: dict[AccountId, Refusal] = {}
@@ -82,29 +91,33 @@ class EngineMeter:
                 self._spent[task_key(task_id)] = parts.get(task_id, Spend()) + time
             total = Spend(time=sum(worked.values(), timedelta(0)))
             self._spent[run_key(run.run_id)] = spends.get(run.run_id, Spend()) + total
+        self._said |= {("warned", key, Resource(resource), limit) for key, resource, limit in view.ledger.warned()}
         self._braked(brakes_of(view, self._now()))
         for call in view.ledger.on_their_way():
             # Nobody knows any more what they cost; they are booked as they were guessed.
             self._add(call)
 
-    def unknown(self, view: View, purses: Iterable[Purse]) -> dict[str, Spend]:
+    def unknown(self, view: View, purses: Iterable[Purse]) -> "Totals":
         """Return what stands in the store for those budgets of *purses* that this meter does not know yet; see ``know``."""
         now = self._now()
-        return {
+        found = {
             key: spend
             for purse in purses
             if any(budget.key not in self._spent for budget in purse.budgets(now))
             for key, spend in sum_up(view, purse, now).items()
         }
+        return Totals(spent=found, live=frozenset(agent.agent_id for agent in view.agents.live()))
 
-    def know(self, totals: Mapping[str, Spend]) -> None:
+    def know(self, totals: "Totals") -> None:
         """Take in what ``unknown`` has found in a transaction that is committed."""
         now = self._now()
-        for key, total in totals.items():
+        self._gone = {agent_id: gone for agent_id, gone in self._gone.items() if agent_id in totals.live}
+        for key, total in totals.spent.items():
             if key in self._spent:
                 continue
-            # What was called since is not in the store.
-            since = (spend_of(call) for call in self._calls if key in keys_of(call, now))
+            # What was called since is not in the store, and whoever has ended since still works by what stands there.
+            since = [spend_of(call) for call in self._calls if key in keys_of(call, now)]
+            since += [time_of(purse, at).get(key, Spend()) for purse, at in self._gone.values()]
             self._spent[key] = sum(since, total)
 
     def open(self, agent_id: AgentId, purse: Purse) -> None:
@@ -117,9 +130,11 @@ class EngineMeter:
         """Forget an agent; what it spent stays."""
         purse = self._purses.pop(agent_id, None)
         if purse is not None:
-            time = Spend(time=self._now() - purse.began_at)
-            for key in (task_key(purse.task_id), run_key(purse.run_id)):
-                self._spent[key] = self._spent.get(key, Spend()) + time
+            now = self._now()
+            self._gone[agent_id] = (purse, now)
+            for key, time in time_of(purse, now).items():
+                if key in self._spent:
+                    self._spent[key] += time
         self._unpriced.pop(agent_id, None)
         self._crowded = {told for told in self._crowded if told[0] != agent_id}
 
@@ -130,17 +145,10 @@ class EngineMeter:
 
     def admit(self, call: ModelCall) -> Refusal | Held | None:
         """See ``core.gateway.Meter``."""
-        purse = self._purses.get(call.agent_id)
-        if purse is None:
-            return Refusal(trouble=Trouble.BUDGET, message="this agent has been stopped")
-        if halted := self._halted(purse):
-            return Refusal(trouble=Trouble.HALTED, message=halted)
-        if shut := self._just_shut.get(purse.account_id) or self._shut.get(purse.account_id):
-            return shut
-        now = self._now()
-        poor = self._poor(call.agent_id, purse, now)
-        if poor is not None:
-            return Refusal(trouble=Trouble.BUDGET, message=poor)
+        purse, now = self._purses.get(call.agent_id), self._now()
+        refusal = self._refusal(call.agent_id, purse, now)
+        if purse is None or refusal is not None:
+            return refusal or GONE
         call = replace(call, project=purse.project, account_id=purse.account_id, settled=False)
         if self._crosses(call, purse, now):
             return Held()
@@ -160,6 +168,30 @@ class EngineMeter:
         if waiting is not None:
             await waiting.wait()
 
+    def still(self, call_id: str) -> Refusal | None:
+        """See ``core.gateway.Meter``."""
+        call = self._flying.get(call_id)
+        if call is None:
+            return GONE
+        refusal = self._refusal(call.agent_id, self._purses.get(call.agent_id), self._now())
+        if refusal is not None:
+            del self._flying[call_id]
+            self._dropped.append(call_id)
+            self._one_has_ended()
+            self._wake()
+        return refusal
+
+    def _refusal(self, agent_id: AgentId, purse: Purse | None, now: datetime) -> Refusal | None:
+        """Return why an agent may not call now; None when it may, as far as that does not depend on calls of others."""
+        if purse is None:
+            return GONE
+        if halted := self._halted(purse):
+            return Refusal(trouble=Trouble.HALTED, message=halted)
+        if shut := self._just_shut.get(purse.account_id) or self._shut.get(purse.account_id):
+            return shut
+        poor = self._poor(agent_id, purse, now)
+        return None if poor is None else Refusal(trouble=Trouble.BUDGET, message=poor)
+
     def _crosses(self, call: ModelCall, purse: Purse, now: datetime) -> bool:
         """Say whether *call*, and those that are on their way, may use up a budget together; alone it is let through."""
         guessed = spend_of(call)
@@ -175,17 +207,25 @@ class EngineMeter:
 
     def _halted(self, purse: Purse) -> str:
         """Say in words why nobody may call now, or those of the purse's run may not; nothing when they may."""
-        if self._halt is not None:
-            return halt_told(self._halt)
+        halt = self._halt or self._halting
+        if halt is not None:
+            return halt_told(halt)
         found = opening_of(purse.hours, self._now()) if purse.hours is not None else None
         return "" if found is None or found.open else hours_told(found)
+
+    def halting(self, halt: Halt) -> None:
+        """Let no call pass from now on, before it is written down that everything is halted: afterwards it would be too late.
+
+        May be called in any thread. What ``hold`` is told next is what counts then.
+        """
+        self._halting = halt
 
     def _braked(self, brakes: Brakes) -> None:
         self._raises, self._spent_rows = brakes.raises, brakes.spent
         if brakes.halt is not None and self._halt is None:
             # Those who wait for others to end are told at once.
             self._one_has_ended()
-        self._halt = brakes.halt
+        self._halt, self._halting = brakes.halt, None
 
     def _one_has_ended(self) -> None:
         over, self._ended = self._ended, Event()
@@ -217,13 +257,18 @@ class EngineMeter:
         return f"the budget of {empty[0].budget.name} is spent ({empty[0].told})" if empty else None
 
     def _levels(self, purse: Purse, now: datetime) -> Iterator[Level]:
-        budgets = (raised(budget, self._raises) for budget in purse.budgets(now))
-        return levels(budgets, lambda key: self._spent.get(key, Spend()) + self._at_work(key, now))
+        budgets = [raised(budget, self._raises) for budget in purse.budgets(now)]
+        # It is asked before every call, of all agents there are: only where time is bounded.
+        timed = {budget.key for budget in budgets if budget.allowance.time is not None}
+
+        def spent(key: str) -> Spend:
+            return self._spent.get(key, Spend()) + (self._at_work(key, now) if key in timed else Spend())
+
+        return levels(budgets, spent)
 
     def _at_work(self, key: str, now: datetime) -> Spend:
-        """Return for how long the agents that are there now have been, of a task or a run."""
-        its = (purse for purse in self._purses.values() if key in {task_key(purse.task_id), run_key(purse.run_id)})
-        return Spend(time=sum((now - purse.began_at for purse in its), timedelta(0)))
+        """Return for how long the agents that are there now have worked, of those whose spending is added up under *key*."""
+        return sum((time_of(purse, now).get(key, Spend()) for purse in self._purses.values()), Spend())
 
     def _tell_reached(self, purse: Purse, level: Level) -> None:
         """Tell of a budget that is spent, unless that is known: nobody is asked about it twice."""
@@ -252,6 +297,7 @@ class EngineMeter:
             resource=level.resource.value,
             limit=level.limit,
             spent=level.spent,
+            key=level.budget.key,
         )
         self._facts.append(fact)
         self._wake()
@@ -292,13 +338,15 @@ class EngineMeter:
 
     def take(self) -> "Taken":
         """Return what has to be written down since the last call."""
-        taken = Taken(begun=self._begun, calls=self._calls, facts=self._facts, reached=self._reached)
+        dropped, self._dropped = self._dropped, []
+        taken = Taken(begun=self._begun, dropped=dropped, calls=self._calls, facts=self._facts, reached=self._reached)
         self._begun, self._calls, self._facts, self._reached = [], [], [], []
         return taken
 
     def give_back(self, taken: "Taken") -> None:
         """Put back what could not be written."""
         self._begun[:0] = taken.begun
+        self._dropped[:0] = taken.dropped
         self._calls[:0] = taken.calls
         self._facts[:0] = taken.facts
         self._reached[:0] = taken.reached
@@ -312,10 +360,22 @@ class EngineMeter:
 
 
 @frozen
+class Totals:
+    """What stands in the store."""
+
+    spent: Mapping[str, Spend]
+    """What was spent, by what it is added up under."""
+    live: frozenset[AgentId]
+    """The agents that live by it."""
+
+
+@frozen
 class Taken:
     """What has to be written down."""
 
     begun: list[ModelCall]
+    dropped: list[str]
+    """Calls that were begun and did not go out, by their ids."""
     calls: list[ModelCall]
     facts: list[Fact]
     reached: list[Reached]
@@ -332,6 +392,8 @@ def write_down(tx: Tx, taken: Taken) -> None:
     """Write calls, and bounds that were reached, into the store, with their events."""
     if taken.begun:
         tx.ledger.keep(taken.begun, tx.now)
+    if taken.dropped:
+        tx.ledger.drop(taken.dropped)
     _book(tx, taken.calls)
     tx.log(*taken.facts)
 

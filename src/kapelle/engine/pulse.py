@@ -184,11 +184,18 @@ class Pulse:
 
     def ended(self, call: ModelCall) -> None:
         """Take note that a call has ended, however it did."""
-        self._callers.pop(call.call_id, None)
-        beat = self._beats.get(call.agent_id)
+        self._over(call.call_id, call.agent_id)
+
+    def dropped(self, call_id: str) -> None:
+        """Take note that a call that was let through did not go out."""
+        self._over(call_id, self._callers.get(call_id, AgentId("")))
+
+    def _over(self, call_id: str, agent_id: AgentId) -> None:
+        self._callers.pop(call_id, None)
+        beat = self._beats.get(agent_id)
         if beat is not None:
-            beat.calls.pop(call.call_id, None)
-            beat.held.discard(call.call_id)
+            beat.calls.pop(call_id, None)
+            beat.held.discard(call_id)
             beat.call_at = self._now()
 
     # --- What was looked at ---
@@ -260,6 +267,13 @@ class PulseMeter:
     async def kept(self, call_id: str) -> None:
         """See ``core.gateway.Meter``."""
         await self._meter.kept(call_id)
+
+    def still(self, call_id: str) -> Refusal | None:
+        """See ``core.gateway.Meter``."""
+        said = self._meter.still(call_id)
+        if said is not None:
+            self._pulse.dropped(call_id)
+        return said
 
     def heard(self, call_id: str) -> None:
         """See ``core.gateway.Meter``."""

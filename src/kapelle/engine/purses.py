@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import TypedDict
 
+from kapelle.core.account import account_of
 from kapelle.core.budget import Allowance, Budget, Period, Resource, Scope, Spend, StandingBudget, began, standing_key
 from kapelle.core.calls import ModelCall
 from kapelle.core.frozen import frozen
@@ -30,6 +32,10 @@ class Purse:
     standing: tuple[StandingBudget, ...]
     began_at: datetime
     """Since when the agent is there."""
+    rested: timedelta = timedelta(0)
+    """For how long of that it stood still, frozen by a person."""
+    frozen_at: datetime | None = None
+    """Since when it stands still now."""
     on_spent: OnSpent = OnSpent.ASK
     answer_within: timedelta | None = None
     """See ``run.Limits``."""
@@ -53,9 +59,15 @@ class Purse:
         """Say whether there is a budget of money, which only keeps who knows prices."""
         return any(resource is Resource.USD for budget in self.budgets(now) for resource, _ in budget.allowance.limits())
 
+    def worked(self, now: datetime, since: datetime | None = None) -> timedelta:
+        """Return for how long the agent has worked, or for how long of that *since* a time."""
+        until = now if self.frozen_at is None else self.frozen_at
+        began = self.began_at if since is None else max(self.began_at, since)
+        return max(until - began - self.rested, timedelta(0))
+
     def whose(self, scope: Scope) -> str:
         """Return by what name the spending under *scope* is added up."""
-        return {Scope.PROJECT: self.project, Scope.ACCOUNT: str(self.account_id)}.get(scope, "")
+        return _whose(scope, self.project, self.account_id)
 
     def _name(self, standing: StandingBudget) -> str:
         whose = {Scope.PROJECT: f"project {self.project}", Scope.ACCOUNT: self.account_name}.get(standing.scope, "the day")
@@ -82,6 +94,17 @@ def purse_of(run: Run, task: Task, account_id: AccountId, account_name: str, beg
     )
 
 
+def _whose(scope: Scope, project: str, account_id: AccountId) -> str:
+    return {Scope.PROJECT: project, Scope.ACCOUNT: str(account_id)}.get(scope, "")
+
+
+def standing_keys(run: Run, now: datetime) -> frozenset[str]:
+    """Return what the spending of all tasks of *run* is added up under at *now*, beside that of themselves and of the run."""
+    standing = run.spec.limits.standing
+    account_id = account_of(run.spec.upstream).account_id if standing else AccountId("")
+    return frozenset(standing_key(each, _whose(each.scope, run.spec.project, account_id), now) for each in standing)
+
+
 def task_key(task_id: TaskId) -> str:
     """Return what the spending of a task is added up under."""
     return f"task:{task_id}"
@@ -92,18 +115,36 @@ def run_key(run_id: RunId) -> str:
     return f"run:{run_id}"
 
 
-def keys_of(call: ModelCall, now: datetime) -> Iterator[str]:
-    """Yield everything that a call at *now* may be added up under."""
-    yield task_key(call.task_id)
-    yield run_key(call.run_id)
-    for scope, whose in ((Scope.PROJECT, call.project), (Scope.ACCOUNT, str(call.account_id)), (Scope.DAY, "")):
+def keys_of(spender: ModelCall | Purse, now: datetime) -> Iterator[str]:
+    """Yield everything that what a call or an agent spends at *now* may be added up under."""
+    return (key for key, _ in _keys_since(spender, now))
+
+
+def time_of(purse: Purse, now: datetime) -> dict[str, Spend]:
+    """Return for how long the agent of *purse* has worked, by everything that this may be added up under at *now*."""
+    return {key: Spend(time=purse.worked(now, since)) for key, since in _keys_since(purse, now)}
+
+
+def _keys_since(spender: ModelCall | Purse, now: datetime) -> Iterator[tuple[str, datetime | None]]:
+    yield task_key(spender.task_id), None
+    yield run_key(spender.run_id), None
+    for scope in (Scope.PROJECT, Scope.ACCOUNT, Scope.DAY):
+        whose = _whose(scope, spender.project, spender.account_id)
         for period in Period:
-            yield standing_key(StandingBudget(scope=scope, allowance=Allowance(), per=period), whose, now)
+            standing = StandingBudget(scope=scope, allowance=Allowance(), per=period)
+            yield standing_key(standing, whose, now), began(period, now)
 
 
 def spend_of(call: ModelCall) -> Spend:
     """Return what *call* adds."""
     return Spend(usage=call.usage, cost_usd=call.cost_usd, calls=1)
+
+
+class _Whose(TypedDict, total=False):
+    """Of whom the store is to tell what they did; of nobody in particular: of all."""
+
+    project: str
+    account_id: AccountId
 
 
 def sum_up(view: View, purse: Purse, now: datetime) -> dict[str, Spend]:
@@ -114,9 +155,11 @@ def sum_up(view: View, purse: Purse, now: datetime) -> dict[str, Spend]:
         key = purse.key_of(standing, now)
         match standing.scope:
             case Scope.PROJECT:
-                found[key] = view.ledger.total(project=purse.project, since=since)
+                whose = _Whose(project=purse.project)
             case Scope.ACCOUNT:
-                found[key] = view.ledger.total(account_id=purse.account_id, since=since)
+                whose = _Whose(account_id=purse.account_id)
             case _:
-                found[key] = view.ledger.total(since=since)
+                whose = _Whose()
+        time = view.agents.worked_since(since, **whose) if standing.allowance.time is not None else timedelta(0)
+        found[key] = view.ledger.total(**whose, since=since) + Spend(time=time)
     return found

@@ -8,6 +8,7 @@ reached --(no question is open)--> asked --a person raises it--> who waited goes
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from kapelle.core.attempt import Outcome
 from kapelle.core.brake_events import BudgetAsked, BudgetRaised, BudgetStopped, BudgetWithdrawn
@@ -22,11 +23,16 @@ from kapelle.core.spent import OnSpent, SpentAnswer, SpentBudget, SpentState, se
 from kapelle.core.store import Tx, View
 from kapelle.core.task import TERMINAL, Failure, Task, TaskState, Wait
 from kapelle.engine.ending import finish, give_up_attempt, wait
-from kapelle.engine.holds import Brakes, brakes_of, final_words, its_purse
+from kapelle.engine.holds import Brakes, brakes_of, final_words
+from kapelle.engine.purses import standing_keys
 from kapelle.engine.world import World
 
-BRAKED = frozenset({Wait.BUDGET, Wait.PAUSED, Wait.SCHEDULE})
+LISTS = "`kapelle inbox` lists what waits for you."
+BRAKED = (Wait.BUDGET, Wait.PAUSED, Wait.SCHEDULE)
 """What tasks wait for that brakes hold."""
+
+
+Asked = TypeVar("Asked", BudgetAsked, BudgetRaised, BudgetStopped, BudgetWithdrawn)
 
 
 @frozen
@@ -74,8 +80,16 @@ class Spending:
             return
         if any(found.is_known_by(row) for row in rows):
             return
-        told = {"budget": level.budget.name, "resource": level.resource.value, "limit": level.limit, "spent": level.spent}
-        tx.log(BudgetReached(run_id=found.run_id, task_id=found.task_id, **told))  # pyright: ignore[reportArgumentType]
+        tx.log(
+            BudgetReached(
+                run_id=found.run_id,
+                task_id=found.task_id,
+                budget=level.budget.name,
+                resource=level.resource.value,
+                limit=level.limit,
+                spent=level.spent,
+            )
+        )
         if found.on_spent is OnSpent.STOP:
             return
         patience = found.answer_within
@@ -92,23 +106,12 @@ class Spending:
             deadline_at=None if patience is None else tx.now + patience,
         )
         tx.brakes.put_spent(row)
-        tx.log(
-            BudgetAsked(
-                run_id=row.run_id,
-                task_id=row.task_id,
-                spent_id=row.spent_id,
-                budget=row.name,
-                resource=row.resource.value,
-                limit=row.limit,
-                spent=row.spent,
-                deadline_at=row.deadline_at,
-            )
-        )
+        tx.log(_told(BudgetAsked, row, limit=row.limit, spent=row.spent, deadline_at=row.deadline_at))
 
     # --- Answers ---
 
     def answer(self, tx: Tx, body: AnswerSpent, principal: str) -> None:
-        """Take in what a person says.
+        """Take in what a person says. A deadline that has passed while nobody led has stopped nothing yet: what they say holds.
 
         Raises:
             NotFound: there is no such budget.
@@ -118,9 +121,16 @@ class Spending:
         if row is None:
             raise NotFound(f"there is no spent budget {body.spent_id}")
         if row.state is not SpentState.OPEN:
-            raise NotPossibleNow(f"the budget {row.spent_id} was settled already: {row.state.value}")
+            raise NotPossibleNow(f"the budget {row.spent_id} was settled already: {row.state.value}", remedy=LISTS)
         if past(row.key, tx.now):
-            raise NotPossibleNow(f"the budget {row.spent_id} has begun anew by itself: what waited for it goes on")
+            raise NotPossibleNow(
+                f"the budget {row.spent_id} has begun anew by itself: what waited for it goes on", remedy=LISTS
+            )
+        if _over(tx, row):
+            # Nobody led who would have seen it.
+            self._is_over(tx, row)
+            message = f"the budget {row.spent_id} is asked about no more: nobody spends under the budget of {row.name} any more"
+            raise NotPossibleNow(message, remedy=LISTS)
         if body.answer is SpentAnswer.STOP:
             self._stop(tx, row, principal, body.reason)
             return
@@ -128,44 +138,20 @@ class Spending:
         if not body.more > 0 or not limit > row.spent:
             least = amount_told(row.resource, row.spent - row.limit)
             message = f"the budget of {row.name} would still be spent ({row.amounts}); raise it by more than {least}"
-            raise NotPossibleNow(message)
+            raise NotPossibleNow(message, remedy=f"kapelle answer {row.spent_id} raise AMOUNT")
         waiting = list(waiting_for(tx, row))
         raised = settle(row, SpentState.RAISED, tx.now, more=body.more, by=principal, note=body.reason)
         tx.brakes.put_spent(raised)
-        tx.log(
-            BudgetRaised(
-                run_id=row.run_id,
-                task_id=row.task_id,
-                spent_id=row.spent_id,
-                budget=row.name,
-                resource=row.resource.value,
-                more=body.more,
-                limit=limit,
-                spent=row.spent,
-                principal=principal,
-                reason=body.reason,
-            )
-        )
+        said = {"more": body.more, "principal": principal, "reason": body.reason}
+        tx.log(_told(BudgetRaised, row, limit=limit, spent=row.spent, **said))
         _wake(tx, [task for _, task in waiting])
 
     def _stop(self, tx: Tx, row: SpentBudget, principal: str, reason: str) -> None:
         waiting = list(waiting_for(tx, row))
         stopped = settle(row, SpentState.STOPPED, tx.now, by=principal, note=reason)
         tx.brakes.put_spent(stopped)
-        tx.log(
-            BudgetStopped(
-                run_id=row.run_id,
-                task_id=row.task_id,
-                spent_id=row.spent_id,
-                budget=row.name,
-                resource=row.resource.value,
-                limit=row.limit,
-                spent=row.spent,
-                tasks=len(waiting),
-                principal=principal,
-                reason=reason,
-            )
-        )
+        said = {"tasks": len(waiting), "principal": principal, "reason": reason}
+        tx.log(_told(BudgetStopped, row, limit=row.limit, spent=row.spent, **said))
         for _, task in waiting:
             self.give_up(tx, tx.tasks.get(task.task_id) or task, final_words(stopped))
 
@@ -200,15 +186,13 @@ class Spending:
             tx.brakes.put_spent(replace(row, over_at=tx.now))
             return
         tx.brakes.put_spent(settle(row, SpentState.WITHDRAWN, tx.now))
-        tx.log(
-            BudgetWithdrawn(
-                run_id=row.run_id,
-                task_id=row.task_id,
-                spent_id=row.spent_id,
-                budget=row.name,
-                resource=row.resource.value,
-            )
-        )
+        tx.log(_told(BudgetWithdrawn, row))
+
+
+def _told(kind: type[Asked], row: SpentBudget, **more: Any) -> Asked:
+    """Return the event of *kind* that tells of *row*; *more* is what only this kind says."""
+    about: dict[str, Any] = {"spent_id": row.spent_id, "budget": row.name, "resource": row.resource.value}
+    return kind(run_id=row.run_id, task_id=row.task_id, **about, **more)
 
 
 def waiting_for(view: View, row: SpentBudget) -> Iterator[tuple[Run, Task]]:
@@ -216,10 +200,22 @@ def waiting_for(view: View, row: SpentBudget) -> Iterator[tuple[Run, Task]]:
     its = (each for each in view.brakes.spent() if each.spent_id == row.spent_id or each.state is SpentState.RAISED)
     # Of the period in which it was asked, whenever it is looked at.
     alone = Brakes(now=row.asked_at, spent=tuple(its))
-    for run in view.runs.open():
-        for task in view.tasks.of_run(run.run_id):
-            if task.state not in TERMINAL and task.waits_for in BRAKED and alone.spent_by(run, task) is not None:
-                yield run, task
+    for run in _spending_under(view, row):
+        waiting = (task for kind in BRAKED for task in view.tasks.waiting(run.run_id, kind))
+        yield from ((run, task) for task in waiting if alone.spent_by(run, task) is not None)
+
+
+def _spending_under(view: View, row: SpentBudget) -> Iterator[Run]:
+    """Yield the open runs of which a task may spend under *row*."""
+    scope, _, whose = row.key.partition(":")
+    if scope == Scope.TASK:
+        task = view.tasks.get(TaskId(whose))
+        whose = "" if task is None else str(task.run_id)
+    if scope in {Scope.TASK, Scope.RUN}:
+        run = view.runs.get(RunId(whose))
+        yield from () if run is None or run.state in RUN_TERMINAL else (run,)
+        return
+    yield from (run for run in view.runs.open() if row.key in standing_keys(run, row.asked_at))
 
 
 def _wake(tx: Tx, tasks: Sequence[Task]) -> None:
@@ -238,15 +234,17 @@ def _over(tx: Tx, row: SpentBudget) -> bool:
             return task is None or task.state in TERMINAL
         case Scope.RUN:
             run = tx.runs.get(RunId(whose))
-            return run is None or run.state in RUN_TERMINAL
+            # One of which nothing is left to do spends nothing, though it has not ended yet.
+            return run is None or run.state in RUN_TERMINAL or not run.unfinished
         case _:
             return not _present(tx, row)
 
 
 def _present(tx: Tx, row: SpentBudget) -> bool:
-    """Say whether *row* is of the present period, and somebody is there who might spend under it."""
+    """Say whether *row* is of the present period, and somebody is there who might spend under it.
+
+    Asked at every dispatch for as long as a question is open: no task is looked at, however many there are.
+    """
     if row.state is not SpentState.OPEN or past(row.key, tx.now):
         return not past(row.key, tx.now)
-    purses = (its_purse(run, task, tx.now) for run in tx.runs.open() for task in tx.tasks.of_run(run.run_id)[:1])
-    keys = {purse.key_of(standing, tx.now) for purse in purses for standing in purse.standing}
-    return row.key in keys
+    return any(row.key in standing_keys(run, tx.now) for run in tx.runs.open())

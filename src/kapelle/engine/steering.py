@@ -5,7 +5,7 @@ Nothing is done to any process here: the execute stage finds in the store what i
 
 from dataclasses import replace
 
-from kapelle.core.agent import Agent, AgentState
+from kapelle.core.agent import Agent, AgentState, thawed
 from kapelle.core.attempt import Attempt, PromptRecord, PromptState
 from kapelle.core.errors import NotFound, NotPossibleNow
 from kapelle.core.event import Event
@@ -167,8 +167,7 @@ def write_thawed(tx: Tx, agent_id: AgentId, left: Event | None) -> None:
         tx.log(left)
     agent = tx.agents.get(agent_id)
     if agent is not None and agent.state is not AgentState.STOPPED and agent.frozen_at is not None:
-        # Its time limit has stood still with it.
-        tx.agents.put(replace(agent, frozen_at=None, deadline_at=agent.deadline_at + (tx.now - agent.frozen_at)))
+        tx.agents.put(thawed(agent, tx.now))
 
 
 def _stop(world: World, tx: Tx, body: StopAgent, principal: str) -> None:

@@ -1,6 +1,6 @@
 """Submit: turn requests into state. The only stage that anybody outside the leader speaks to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -16,6 +16,7 @@ from kapelle.core.events import (
     TaskSubmitted,
     TaskWaited,
 )
+from kapelle.core.halt import Halt as StandingHalt
 from kapelle.core.ids import HaltId, RunId, TaskId
 from kapelle.core.merge import Change, ChangeState, undelivered
 from kapelle.core.paths import critical_paths
@@ -80,12 +81,15 @@ class Asked:
 
 
 class SubmitStage:
-    """Applies requests in the order in which they were asked."""
+    """Applies requests in the order in which they were asked; *halting* is told of a halt before it is written down."""
 
     name = "submit"
 
-    def __init__(self, world: World, asked: Asked | None = None) -> None:
+    def __init__(
+        self, world: World, asked: Asked | None = None, halting: Callable[[StandingHalt], None] = lambda _: None
+    ) -> None:
         self._world = world
+        self._halting = halting
         self._accounts = Accounts(world)
         self._spending = Spending(world)
         self._asked = asked or Asked()
@@ -113,9 +117,10 @@ class SubmitStage:
             try:
                 self._apply(tx, request)
             except KapelleError as error:
-                refusal = str(error)
+                # With what helps: whoever asked sees no more of it than this.
+                refusal = error.in_full
                 run_id = request.body.run_id
-                tx.log(RequestRefused(run_id=run_id, request_id=request.request_id, reason=refusal))
+                tx.log(RequestRefused(run_id=run_id, request_id=request.request_id, reason=error.message))
             tx.requests.settle(request.request_id, tx.now, refusal)
         if waiting:
             # With nobody leading this is all that happens: what was cancelled or refused is over then and there.
@@ -148,7 +153,7 @@ class SubmitStage:
                 self._spending.answer(tx, body, request.principal)
             case Halt() as body:
                 _for_a_person(request.principal)
-                halt(tx, HaltId(self._world.new_id("h")), request.principal, body.reason)
+                self._halting(halt(tx, HaltId(self._world.new_id("h")), request.principal, body.reason))
             case Unhalt() as body:
                 _for_a_person(request.principal)
                 unhalt(tx, request.principal, body.reason)

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from kapelle.core.conversation import Trouble
-from kapelle.core.requests import Cancel
+from kapelle.core.ids import RunId
+from kapelle.core.requests import Cancel, Halt
 from kapelle.engine.spares import NO_TASK
 from kapelle.testing.fakes import Flight
 from kapelle.testing.living import HEARTBEAT, PRICE, Living
@@ -152,11 +153,29 @@ class Agents(Living):
                     process.trouble(Trouble.HALTED, flight)
                 break
             halted = self.do(self.here.store.read(lambda view: view.brakes.halt()))
-            assert halted is None or not self.rounds, "a call was let through, and everything is halted"
+            assert halted is None, "a call was let through, and everything is halted"
             if number + 1 < calls:
                 self.here.gateway.end(flight, usd=PRICE)
             else:
                 self.flights.append((process, flight))
+        self.some_rounds(1)
+
+    @rule(data=st.data(), halts=st.booleans(), stages=st.sampled_from([(), ("submit",), ("submit", "execute"), ("execute",)]))
+    def a_call_waits_before_it_goes_out(self, data: st.DataObject, halts: bool, stages: tuple[str, ...]) -> None:
+        """Be let through, and go out some time later: perhaps everything is halted by then."""
+        process = self.with_an_agent(data)
+        if process is None or any(other is process for other, _ in self.flights):
+            return
+        flight = self.here.gateway.begin(process.token)
+        if not isinstance(flight, Flight):
+            return
+        if halts:
+            self.do(self.here.ask(Halt(run_id=RunId(""))))
+        self.do(self.leader.step(*stages))
+        halted = self.do(self.here.store.read(lambda view: view.brakes.halt()))
+        if self.here.gateway.goes_out(flight) is None:
+            assert halted is None, "a call went out, and everything is halted"
+            self.flights.append((process, flight))
         self.some_rounds(1)
 
     @precondition(lambda self: self.flights)

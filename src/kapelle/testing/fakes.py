@@ -16,7 +16,7 @@ from kapelle.core.gateway import Meter, Ticket
 from kapelle.core.hiding import Secret
 from kapelle.core.ids import AgentId, AttemptId
 from kapelle.core.isolation import Place, Remains, SandboxCapabilities, Way
-from kapelle.core.network import Decision, Pass
+from kapelle.core.network import Decision, Destination, Pass
 from kapelle.core.ports import Launch
 from kapelle.core.rules import Call, Ruling
 from kapelle.core.secrets import Handed
@@ -132,12 +132,15 @@ class FakeTerminal:
 
 
 class OpenWays:
-    """See ``core.ports.Ways``: it lets nobody through, and says so when a test asks it to."""
+    """See ``core.ports.Ways``: it lets nobody through, and says so when somebody knocks."""
 
     def __init__(self) -> None:
         self.open_now: dict[str, Pass] = {}
         self.swept: list[tuple[str, frozenset[str]]] = []
         self.told: Callable[[Decision], None] = lambda _: None
+        self._folders: dict[str, str] = {}
+        self._again: dict[str, dict[Destination, int]] = {}
+        """How often each destination was refused again, by the key of who asked."""
 
     def listen(self, told: Callable[[Decision], None]) -> None:
         """See the port."""
@@ -145,12 +148,31 @@ class OpenWays:
 
     async def open(self, holder: Pass, folder: str) -> Way:
         """See the port."""
+        if self.open_now.get(holder.key) != holder:
+            self._tell_rest(holder.key)
         self.open_now[holder.key] = holder
-        return Way(folder=folder, model=holder.model)
+        return Way(folder=self._folders.setdefault(holder.key, folder), model=holder.model)
+
+    def knock(self, folder: str, to: Destination) -> None:
+        """Want to go *to* somewhere, as the process does whose way is in *folder*."""
+        key = next(key for key, its in self._folders.items() if its == folder)
+        again = self._again.setdefault(key, {})
+        if to in again:
+            again[to] += 1
+            return
+        again[to] = 0
+        self.told(Decision(holder=self.open_now[key], to=to, refusal=NOBODY_PASSES))
+
+    def _tell_rest(self, key: str) -> None:
+        for to, times in self._again.pop(key, {}).items():
+            if times:
+                self.told(Decision(holder=self.open_now[key], to=to, refusal=NOBODY_PASSES, times=times))
 
     async def close(self, key: str) -> None:
         """See the port."""
+        self._tell_rest(key)
         self.open_now.pop(key, None)
+        self._folders.pop(key, None)
 
     async def sweep(self, root: str, keep: Collection[str]) -> None:
         """See the port."""
@@ -158,7 +180,11 @@ class OpenWays:
 
     async def stop(self) -> None:
         """See the port."""
-        self.open_now.clear()
+        for key in list(self.open_now):
+            await self.close(key)
+
+
+NOBODY_PASSES = "nobody passes here"
 
 
 @frozen
@@ -231,6 +257,13 @@ class FakeGateway:
             return self._refuse(said.message if isinstance(said, Refusal) else HELD)
         return Flight(call=call, started=self._started)
 
+    def goes_out(self, flight: Flight) -> str | None:
+        """Ask the meter at the last moment, as a gateway does; return why the call does not go out after all, or None."""
+        if self._meter is None or flight.started != self._started:
+            return self._refuse("the connection was broken off")
+        said = self._meter.still(flight.call.call_id)
+        return None if said is None else self._refuse(said.message)
+
     def _refuse(self, reason: str) -> str:
         self.refusals.append(reason)
         return reason
@@ -281,11 +314,15 @@ class FakeGateway:
             )
         )
 
-    def call(self, token: str, *, usd: float, model: str = "model-1", priced: bool = True) -> str | None:
+    def call(
+        self, token: str, *, usd: float, model: str = "model-1", priced: bool = True, usage: Usage | None = None
+    ) -> str | None:
         """Make a whole model call; return why it was refused, or None."""
         flight = self.begin(token)
         if isinstance(flight, str):
             return flight
+        if usage is not None:
+            flight = replace(flight, call=replace(flight.call, usage=usage))
         self.end(flight, usd=usd, model=model, priced=priced)
         return None
 

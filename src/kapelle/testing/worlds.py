@@ -178,6 +178,14 @@ class SmallWorld:
 
     async def refusal(self, request_id: RequestId) -> str | None:
         """Return why a request was refused, or None when it was done."""
+        said = await self._said(request_id)
+        return None if said is None else said.rpartition("\n")[0] or said
+
+    async def remedy(self, request_id: RequestId) -> str:
+        """Return what helps, as whoever asked for something that was refused is told."""
+        return (await self._said(request_id) or "").rpartition("\n")[2]
+
+    async def _said(self, request_id: RequestId) -> str | None:
         request = await self.store.read(lambda view: view.requests.get(request_id))
         if request is None or request.settled_at is None:
             raise AssertionError(f"{request_id} was not settled")
@@ -320,7 +328,7 @@ class Leader:
         await self.world.warden.start(self.judge)
         stages: list[Stage] = [
             RecoverStage(self.world, self._me),
-            SubmitStage(self.world),
+            SubmitStage(self.world, halting=self.meter.halting),
             DispatchStage(self.world),
             PoolStage(self.world, self.acts["pool"], base_url),
             ExecuteStage(self.world, self.acts["execute"], self.meter, self.judge, self.witness, self.pulse, base_url),

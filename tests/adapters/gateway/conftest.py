@@ -33,8 +33,11 @@ class RememberingMeter:
         self.asked: list[AgentId] = []
         self.guessed: list[ModelCall] = []
         self.kept_ids: list[str] = []
+        self.asked_again: list[str] = []
         self.calls: list[ModelCall] = []
         self.heard_of: list[str] = []
+        self.after_all: str | None = None
+        """Why a call that was let through may not go out after all."""
         self.too_much: list[tuple[AgentId, str]] = []
         self._waiting: asyncio.Queue[ModelCall] = asyncio.Queue()
 
@@ -51,6 +54,10 @@ class RememberingMeter:
 
     async def kept(self, call_id: str) -> None:
         self.kept_ids.append(call_id)
+
+    def still(self, call_id: str) -> Refusal | None:
+        self.asked_again.append(call_id)
+        return None if self.after_all is None else Refusal(trouble=Trouble.HALTED, message=self.after_all)
 
     def heard(self, call_id: str) -> None:
         self.heard_of.append(call_id)

@@ -350,6 +350,44 @@ async def test_a_call_beyond_the_budget_does_not_reach_the_api(
     assert not upstream.received
 
 
+async def test_a_call_that_may_not_go_out_after_all_does_not_reach_the_api(
+    url: Url, upstream: Any, client: httpx2.AsyncClient, meter: Any
+) -> None:
+    address, admit = url
+    admit()
+    meter.after_all = "halted by person:you since noon"
+    response = await client.post(f"{address}/v1/messages", json=ASKS, headers=KEY)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == "kapelle halt: halted by person:you since noon"
+    assert not upstream.received
+    # It was written down before it was asked again, and nothing is booked: the meter has forgotten it.
+    assert meter.asked_again == meter.kept_ids != []
+    assert not meter.calls
+
+
+@pytest.mark.parametrize("path", ["/v1/messages/batches", "/v1/messages/batches/", "/v1/complete", "/v1/chat/completions"])
+async def test_what_would_cost_and_cannot_be_counted_does_not_pass(
+    url: Url, upstream: Any, client: httpx2.AsyncClient, path: str
+) -> None:
+    address, admit = url
+    admit()
+    response = await client.post(f"{address}{path}", json=ASKS, headers=KEY)
+    assert response.status_code == 400
+    assert "cannot be counted" in response.json()["error"]["message"]
+    assert not upstream.received
+
+
+async def test_a_call_is_counted_however_its_path_is_written(
+    url: Url, upstream: Any, client: httpx2.AsyncClient, meter: Any
+) -> None:
+    address, admit = url
+    admit()
+    upstream.answers = lambda sending: sending.stream(*PIECES)
+    for path in ("/v1/messages/", "/v1/%6dessages", "/v1//messages"):
+        await client.post(f"{address}{path}", json=ASKS, headers=KEY)
+        assert (await meter.booked()).usage == USAGE
+
+
 async def test_many_calls_at_once_are_each_booked_once(url: Url, upstream: Any, client: httpx2.AsyncClient, meter: Any) -> None:
     address, admit = url
     admit()

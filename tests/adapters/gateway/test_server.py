@@ -596,6 +596,20 @@ async def test_a_call_that_is_held_waits_and_goes_out_when_it_is_kept(
     assert booked.call_id == meter.kept_ids[0] == meter.guessed[0].call_id
 
 
+async def test_a_rehearsal_is_not_asked_for_what_may_not_go_out_after_all(
+    make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
+) -> None:
+    gateway = make_gateway()
+    url = await gateway.start(meter)
+    gateway.admit(rehearsed("rules: [{turns: [{say: hello}]}]"))
+    meter.after_all = "halted by person:you since noon"
+    response = await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)
+    assert error_of(response)["message"] == "kapelle halt: halted by person:you since noon"
+    assert not meter.calls
+    meter.after_all = None
+    assert read(await client.post(f"{url}/v1/messages", json=ASKS, headers=KEY)).text == "hello"
+
+
 async def test_what_a_call_will_use_is_guessed_by_its_length_and_then_by_the_last_one(
     make_gateway: Make, meter: Any, client: httpx2.AsyncClient, rehearsed: MakeTicket
 ) -> None:

@@ -24,6 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from kapelle.adapters.gateway.connections import LOG, Connection, Connections
+from kapelle.adapters.gateway.counting import UNCOUNTED, is_model_call, uncounted
 from kapelle.adapters.gateway.prices import cost_of
 from kapelle.adapters.gateway.recognising import NO_RETRY, Recognised, answer_to, recognise
 from kapelle.adapters.gateway.rehearsal import Caller
@@ -124,7 +125,9 @@ class Answering:
                 return self._crowded(ticket, f"it has requests of more than {MOST_AT_ONCE >> 20} MB to its model open at once")
             if body is None:
                 return error(413, f"a request of more than {LARGEST} bytes", headers=NO_RETRY)
-            if request.url.path.endswith("/messages"):
+            if uncounted(request.method, request.url.path):
+                return error(400, UNCOUNTED, headers=NO_RETRY)
+            if is_model_call(request.url.path):
                 ticket = replace(ticket, call_id=self._new_id())
                 refusal = await self._let_through(self._guessed(ticket, body))
                 if refusal is not None:
@@ -148,6 +151,11 @@ class Answering:
             await self._meter.room()
         await self._meter.kept(call.call_id)
         return None
+
+    def _still(self, ticket: Ticket) -> Response | None:
+        """Ask once more, right before a call goes out: return None, or what its agent is told instead."""
+        refusal = self._meter.still(ticket.call_id) if ticket.call_id else None
+        return None if refusal is None else _refused(refusal)
 
     def _guessed(self, ticket: Ticket, body: bytes) -> ModelCall:
         """Return the call of *body* with what it will probably use: as much as the agent's last one, or by its length."""
@@ -216,7 +224,8 @@ class Answering:
             from kapelle.adapters.gateway.forwarding import Forwarder
 
             known, heard = self._known, self._meter.heard
-            return Forwarder(self._credentials, book=self._book, failed=self._failed, known=known, heard=heard)
+            book, failed, still = self._book, self._failed, self._still
+            return Forwarder(self._credentials, book=book, failed=failed, known=known, heard=heard, still=still)
 
         if self._forwarder is None:
             self._forwarder = asyncio.ensure_future(asyncio.to_thread(load))
@@ -239,6 +248,8 @@ class Answering:
             if ticket.call_id:
                 self._came_to_nothing(ticket, 500, "api_error")
             return error(500, str(problem))
+        if (refused := self._still(ticket)) is not None:
+            return refused
         begun = time.monotonic()
         failed = False
 

@@ -70,7 +70,10 @@ class Book(Protocol):
 
 
 class Forwarder:
-    """Passes calls on. *failed* counts an answer with an error and returns what the agent is told; *heard* hears it come."""
+    """Passes calls on. *failed* counts an answer with an error and returns what the agent is told; *heard* hears it come.
+
+    *still* is asked right before a call goes out, and returns what its agent is told when it may not after all.
+    """
 
     def __init__(
         self,
@@ -80,8 +83,10 @@ class Forwarder:
         failed: Callable[[Ticket, Response, float], Response],
         known: Callable[[AttemptId], Sequence[Secret]],
         heard: Callable[[str], None],
+        still: Callable[[Ticket], Response | None],
     ) -> None:
         self._heard = heard
+        self._still = still
         self._credentials = credentials
         self._known = known
         self._book = book
@@ -118,17 +123,19 @@ class Forwarder:
         # With its escapes as they came: a slash in a name is not one between names.
         url = f"{ticket.upstream.base_url.rstrip('/')}{request.scope['raw_path'].decode('latin-1')}"
         url += f"?{request.url.query}" if request.url.query else ""
+        if (refused := self._still(ticket)) is not None:
+            return refused
         begun = time.monotonic()
         try:
             sending = self._client.build_request(request.method, url, headers=headers, content=body)
             response = await self._client.send(sending, stream=True)
         except httpx2.HTTPError as problem:
-            if request.url.path.endswith("/messages"):
+            if ticket.call_id:
                 what = Recognised(trouble=Trouble.UNREACHABLE, kind="unreachable", message=str(problem))
                 self._book(ticket, model="", usage=Usage(), status=502, begun=begun, kind=what.kind, what=what)
             return error(502, f"the model API at {ticket.upstream.base_url} cannot be reached: {problem}")
         passed = {name: value for name, value in response.headers.items() if name not in NOT_FORWARDED}
-        metered = request.url.path.endswith("/messages")
+        metered = bool(ticket.call_id)
         # A rehearsal answers what is on the side by itself: a turn for it would shift all that follow.
         recorded = ticket.upstream.record is not None and not read_request(body).on_the_side
         if metered and response.status_code >= FIRST_ERROR:

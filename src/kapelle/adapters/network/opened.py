@@ -37,6 +37,8 @@ class Opened:
         self._told = told
         self._proxy = Proxy(self._decided, resolver)
         self._entrances: list[Entrance] = []
+        self._calls = False
+        """Whether there is a socket to the model."""
         self._room = Room(share(MOST))
         self._again: dict[tuple[Destination, str], int] = {}
         """How often something was decided again since it was told first."""
@@ -50,12 +52,26 @@ class Opened:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         self._folder.chmod(0o755)
         self._listen(PROXY, lambda reader, writer: self._proxy.serve(self._holder, reader, writer))
-        if self._holder.model is not None:
-            self._listen(MODEL, self._to_model)
+        self._let_call()
 
     def hand_to(self, holder: Pass) -> None:
-        """Decide as *holder* from now on, which is another name for the same process: one that has a task by now."""
+        """Decide as *holder* from now on, which is another name for the same process: one that has a task by now.
+
+        What was decided for the one before is told as that one's, and of this one anew.
+
+        Raises:
+            OSError: it may call its model now, and the socket for that cannot be made.
+        """
+        if holder == self._holder:
+            return
+        self._tell_rest()
         self._holder = holder
+        self._let_call()
+
+    def _let_call(self) -> None:
+        if self._holder.model is not None and not self._calls:
+            self._listen(MODEL, self._to_model)
+            self._calls = True
 
     async def end(self) -> None:
         """Listen no longer, break off what is open, and tell what was not told yet."""
@@ -65,6 +81,9 @@ class Opened:
         for name in (MODEL, PROXY):
             with suppress(FileNotFoundError, NotADirectoryError):
                 (self._folder / name).unlink()
+        self._tell_rest()
+
+    def _tell_rest(self) -> None:
         for (to, refusal), times in self._again.items():
             if times:
                 self._told(Decision(holder=self._holder, to=to, refusal=refusal, times=times))

@@ -49,8 +49,11 @@ class LocalWays:
                 await self.close(holder.key)
                 raise HostFailed(f"the way to the network cannot be made in {folder}: {error.strerror}") from error
         else:
-            found.hand_to(holder)
-        return Way(folder=folder, model=holder.model)
+            try:
+                found.hand_to(holder)
+            except OSError as error:
+                raise HostFailed(f"the way to the model cannot be made in {found.folder}: {error.strerror}") from error
+        return Way(folder=found.folder, model=holder.model)
 
     async def close(self, key: str) -> None:
         found = self._open.pop(key, None)

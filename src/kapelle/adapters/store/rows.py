@@ -45,6 +45,14 @@ def from_microseconds(count: int) -> datetime:
     return EPOCH + timedelta(microseconds=count)
 
 
+def _to_count(time: timedelta) -> int:
+    return time // MICROSECOND
+
+
+def _from_count(count: int) -> timedelta:
+    return timedelta(microseconds=count)
+
+
 def _same(value: Any) -> Any:
     return value
 
@@ -64,6 +72,8 @@ def _converters(hint: Any) -> tuple[Convert, Convert]:
         return int, bool
     if bare is datetime:
         return to_microseconds, from_microseconds
+    if bare is timedelta:
+        return _to_count, _from_count
     if isinstance(bare, type) and issubclass(bare, Enum):
         return attrgetter("value"), bare
     return _json(bare)

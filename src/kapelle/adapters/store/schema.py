@@ -66,6 +66,9 @@ runs = Table(
     _text("principal"),
     _time("submitted_at"),
     _time("ended_at", null=True),
+    # Of the specification, and what follows from it: what all agents of a project or an account did is found by them.
+    Column("project", Text, nullable=False, server_default=""),
+    Column("account_id", Text, nullable=False, server_default=""),
 )
 Index("runs_open", runs.c.run_id, sqlite_where=text("ended_at IS NULL"), postgresql_where=text("ended_at IS NULL"))
 Index("runs_by_time", runs.c.submitted_at)
@@ -192,6 +195,7 @@ agents = Table(
     _time("frozen_at", null=True),
     _time("ends_at", null=True),
     Column("by_hand", Integer, nullable=False, server_default="0"),
+    Column("rested", BigInteger, nullable=False, server_default="0"),
 )
 Index("agents_of_run", agents.c.run_id)
 Index("agents_of_task", agents.c.task_id, agents.c.created_at)
@@ -472,3 +476,5 @@ events = Table(
     sqlite_autoincrement=True,
 )
 Index("events_of_run", events.c.run_id, events.c.seq)
+WARNED = "kind = 'budget.warned'"
+Index("events_warned", events.c.seq, sqlite_where=text(WARNED), postgresql_where=text(WARNED))

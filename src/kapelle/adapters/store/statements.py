@@ -28,7 +28,7 @@ from sqlalchemy.engine import Dialect
 from kapelle.adapters.store import schema
 from kapelle.adapters.store.calls import COLUMNS
 from kapelle.adapters.store.clauses import Mapper, Statement, insert_into
-from kapelle.adapters.store.computed import task_name, unapproved, zero
+from kapelle.adapters.store.computed import run_account, run_project, task_name, unapproved, zero
 from kapelle.adapters.store.rows import ESCAPE, LONGEST_BODY
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent
@@ -52,7 +52,8 @@ class RunStatements:
 
     def __init__(self, dialect: Dialect) -> None:
         runs, tasks, calls = schema.runs, schema.tasks, schema.calls
-        self.rows = Mapper(Run, runs, dialect, apart=("spec", schema.run_specs))
+        of_spec = {"project": run_project, "account_id": run_account}
+        self.rows = Mapper(Run, runs, dialect, apart=("spec", schema.run_specs), extra=of_spec, once=tuple(of_spec))
         columns = self.rows.columns
         # Put in order by whoever asks: asked to, SQLite would go through all runs there ever were, in the order of time.
         not_ended = select(*columns).where(text("ended_at IS NULL"))
@@ -135,6 +136,8 @@ class TaskStatements:
         self.of_run = Statement(
             select(*columns).where(tasks.c.run_id == bindparam("run_id")).order_by(tasks.c.position), dialect
         )
+        waits = (tasks.c.run_id == bindparam("run_id"), tasks.c.waits_for == bindparam("wait", type_=Text()))
+        self.waiting = Statement(select(*columns).where(*waits, tasks.c.ended_at.is_(None)).order_by(tasks.c.position), dialect)
         self.in_state = Statement(
             select(*columns)
             # Compared with an expression: SQLite plans anew for each value of a bare parameter that bears on a partial index.
@@ -222,6 +225,15 @@ class AttemptStatements:
         )
 
 
+def _worked_since() -> Select[Any]:
+    agents = schema.agents
+    since: BindParameter[Any] = bindparam("since")
+    began = func.max(agents.c.created_at, since)
+    # Who stood still before *since* and worked on after it may have rested for longer than there is left.
+    worked = func.max(agents.c.stopped_at - began - agents.c.rested, literal_column("0"))
+    return select(func.coalesce(func.sum(worked), 0)).where(agents.c.stopped_at > since)
+
+
 class AgentStatements:
     """Agents and workspaces."""
 
@@ -238,13 +250,18 @@ class AgentStatements:
         self.newest = Statement(newest.limit(bindparam("limit")), dialect)
         of_task = newest.where(agents.c.task_id == bindparam("task_id"))
         self.of_task = Statement(of_task.limit(bindparam("limit")), dialect)
-        worked = func.sum(agents.c.stopped_at - agents.c.created_at)
+        worked = func.sum(agents.c.stopped_at - agents.c.created_at - agents.c.rested)
         self.worked = Statement(
             select(agents.c.task_id, worked)
             .where(agents.c.run_id == bindparam("run_id"), agents.c.stopped_at.is_not(None))
             .group_by(agents.c.task_id),
             dialect,
         )
+        self.worked_since = Statement(_worked_since(), dialect)
+        runs = schema.runs
+        by_all = _worked_since().join(runs, runs.c.run_id == agents.c.run_id)
+        self.worked_of_project = Statement(by_all.where(runs.c.project == bindparam("whose")), dialect)
+        self.worked_of_account = Statement(by_all.where(runs.c.account_id == bindparam("whose")), dialect)
         self.workspaces = Statement(select(*self.workspace_rows.columns), dialect)
         self.drop = Statement(workspaces.delete().where(workspaces.c.workspace_id == bindparam("workspace_id")), dialect)
 
@@ -425,11 +442,15 @@ class LogStatements:
 
         booked: dict[str, BindParameter[Any]] = {column.name: bindparam(column.name) for column in calls.c}
         self.keep_call = Statement(insert_into(calls, dialect).values(booked).on_conflict_do_nothing(), dialect)
+        not_ended = (calls.c.call_id == bindparam("which"), calls.c.settled == literal_column("0"))
+        self.drop_call = Statement(calls.delete().where(*not_ended), dialect)
         booking = insert_into(calls, dialect).values(booked)
         ended = {column.name: booking.excluded[column.name] for column in calls.c if not column.primary_key}
         self.book = Statement(
             booking.on_conflict_do_update(index_elements=[calls.c.call_id], set_=ended, where=calls.c.settled == 0), dialect
         )
+        said = [func.json_extract(events.c.body, literal_column(f"'$.{name}'")) for name in ("key", "resource", "limit")]
+        self.warned = Statement(select(*said).where(text(schema.WARNED), said[0].is_not(None)).order_by(events.c.seq), dialect)
         columns = [calls.c[name] for name in COLUMNS]
         on_their_way = select(*columns).where(text("settled = 0")).order_by(calls.c.at, calls.c.call_id)
         self.on_their_way = Statement(on_their_way, dialect)

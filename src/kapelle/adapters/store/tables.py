@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import TypeAdapter
 
 from kapelle.adapters.store.brakes import SqlBrakes
-from kapelle.adapters.store.calls import call_of, row_of
 from kapelle.adapters.store.known import Known
+from kapelle.adapters.store.ledger import SqlLedger, spend_of
 from kapelle.adapters.store.pool import SqlSpares
-from kapelle.adapters.store.rows import EPOCH, ESCAPE, LONGEST_BODY, Statement, from_microseconds, to_microseconds
+from kapelle.adapters.store.rows import EPOCH, ESCAPE, LONGEST_BODY, from_microseconds, to_microseconds
 from kapelle.adapters.store.standing_tables import SqlStandings
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, PromptRecord
-from kapelle.core.budget import Grouping, Spend, Usage, Used
-from kapelle.core.calls import ModelCall
+from kapelle.core.budget import Spend
 from kapelle.core.gate import Receipt
 from kapelle.core.ids import (
     AccountId,
@@ -42,7 +41,7 @@ from kapelle.core.requests import Body, Request, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.shapes import without_shapes
 from kapelle.core.store import Edge, Overview, WorkspaceRow
-from kapelle.core.task import Task, TaskState
+from kapelle.core.task import Task, TaskState, Wait
 
 if TYPE_CHECKING:
     from kapelle.adapters.store.statements import Statements
@@ -69,12 +68,6 @@ def event_codec(kind: str) -> TypeAdapter[Any]:
     from kapelle.core.events import KINDS
 
     return TypeAdapter(KINDS[kind])
-
-
-def _spend(row: Sequence[Any]) -> Spend:
-    read, written, cached, cache_made, cost, calls = row
-    usage = Usage(input_tokens=read, output_tokens=written, cache_read_tokens=cached, cache_write_tokens=cache_made)
-    return Spend(usage=usage, cost_usd=float(cost), calls=calls)
 
 
 def _pattern(prefix: str) -> str:
@@ -149,7 +142,7 @@ class SqlRuns(_Part):
 
     def _overview(self, run: Run) -> Overview:
         counts = tuple((TaskState(state), count) for state, count in self._all.runs.counts.run(self._at, run_id=run.run_id))
-        spend = _spend(self._all.runs.spend.run(self._at, run_id=run.run_id)[0])
+        spend = spend_of(self._all.runs.spend.run(self._at, run_id=run.run_id)[0])
         return Overview(run=run, counts=counts, spend=spend)
 
     def find(self, prefix: str) -> Sequence[RunId]:
@@ -194,6 +187,10 @@ class SqlTasks(_Part):
 
     def of_run(self, run_id: RunId) -> Sequence[Task]:
         return self._kept.tasks.load(self._all.tasks.of_run.run(self._at, run_id=run_id))
+
+    def waiting(self, run_id: RunId, wait: Wait) -> Sequence[Task]:
+        self._kept.tasks.flush()
+        return self._kept.tasks.load(self._all.tasks.waiting.run(self._at, run_id=run_id, wait=wait.value))
 
     def in_state(self, state: TaskState, limit: int = 500) -> Sequence[Task]:
         self._kept.tasks.flush()
@@ -290,12 +287,25 @@ class SqlAgents(_Part):
 
     def spent(self, run_id: RunId) -> dict[AgentId, Spend]:
         rows = self._all.log.spend_by_agent.run(self._at, run_id=run_id)
-        return {AgentId(row[0]): _spend(row[1:]) for row in rows}
+        return {AgentId(row[0]): spend_of(row[1:]) for row in rows}
 
     def worked(self, run_id: RunId) -> dict[TaskId, timedelta]:
         self._kept.agents.flush()
         rows = self._all.agents.worked.run(self._at, run_id=run_id)
         return {TaskId(task_id): timedelta(microseconds=int(worked)) for task_id, worked in rows}
+
+    def worked_since(
+        self, since: datetime | None, *, project: str | None = None, account_id: AccountId | None = None
+    ) -> timedelta:
+        self._kept.agents.flush()
+        agents, late = self._all.agents, {"since": to_microseconds(since) if since is not None else 0}
+        if project is not None:
+            (row,) = agents.worked_of_project.run(self._at, whose=project, **late)
+        elif account_id is not None:
+            (row,) = agents.worked_of_account.run(self._at, whose=account_id, **late)
+        else:
+            (row,) = agents.worked_since.run(self._at, **late)
+        return timedelta(microseconds=int(row[0]))
 
     def put_workspace(self, workspace: WorkspaceRow) -> None:
         self._all.agents.workspace_rows.put(self._at, workspace)
@@ -387,51 +397,6 @@ class SqlChanges(_Part):
         return [
             self._all.changes.receipt_rows.load(self._at, row) for row in self._all.changes.receipts_of.run(self._at, tree=tree)
         ]
-
-
-LAST = (1 << 63) - 1
-
-
-class SqlLedger(_Part):
-    """Model calls."""
-
-    def add(self, calls: Sequence[ModelCall], at: datetime) -> None:
-        self._all.log.book.do_many(self._at, [row_of(call, at, settled=True) for call in calls])
-
-    def used(
-        self, by: Grouping, *, since: datetime | None = None, until: datetime | None = None, run_id: RunId | None = None
-    ) -> Sequence[Used]:
-        statement: Statement = getattr(self._all.usage, by.value)
-        rows = statement.run(
-            self._at,
-            since=to_microseconds(since) if since is not None else 0,
-            until=to_microseconds(until) if until is not None else LAST,
-            run_id=run_id or "",
-        )
-        return [Used(group=row[0], account_id=row[1], spend=_spend(row[2:-1]), seconds=row[-1]) for row in rows]
-
-    def keep(self, calls: Sequence[ModelCall], at: datetime) -> None:
-        self._all.log.keep_call.do_many(self._at, [row_of(call, at, settled=False) for call in calls])
-
-    def on_their_way(self) -> Sequence[ModelCall]:
-        return [call_of(row) for row in self._all.log.on_their_way.run(self._at)]
-
-    def by_task(self, run_id: RunId) -> dict[TaskId, Spend]:
-        rows = self._all.log.spend_by_task.run(self._at, run_id=run_id)
-        return {TaskId(row[0]): _spend(row[1:]) for row in rows}
-
-    def by_run(self) -> dict[RunId, Spend]:
-        return {RunId(row[0]): _spend(row[1:]) for row in self._all.log.spend_by_run.run(self._at)}
-
-    def total(self, *, project: str | None = None, account_id: AccountId | None = None, since: datetime | None = None) -> Spend:
-        log, late = self._all.log, {"since": to_microseconds(since) if since is not None else 0}
-        if project is not None:
-            (row,) = log.spend_of_project.run(self._at, whose=project, **late)
-        elif account_id is not None:
-            (row,) = log.spend_of_account.run(self._at, whose=account_id, **late)
-        else:
-            (row,) = log.spend_of_all.run(self._at, **late)
-        return _spend(row)
 
 
 NAMELESS = "#"
@@ -526,7 +491,7 @@ class SqlView:
         self.brakes = SqlBrakes(connection, statements)
         self.standings = SqlStandings(connection, statements)
         self.changes = SqlChanges(connection, statements, kept)
-        self.ledger = SqlLedger(connection, statements, kept)
+        self.ledger = SqlLedger(connection, statements)
         self.requests = SqlRequests(connection, statements, kept)
 
     def events(self, after: int = 0, *, run_id: RunId | None = None, limit: int = 1000) -> "Sequence[Entry]":

@@ -7,9 +7,10 @@ import typer
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
-from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.output import out, print_json, print_nobody_leads
 from kapelle.apps.principal import principal
 from kapelle.core.ids import RunId
+from kapelle.core.plain_text import counted
 from kapelle.core.requests import Body, Halt, Unhalt
 
 Why = Annotated[str, typer.Option("--reason", help="Why; everybody is told.")]
@@ -38,7 +39,13 @@ async def _ask(folder: Path | None, body: Body, done: str, *, as_json: bool) -> 
     # An off switch holds for whatever comes, also where nothing was ever submitted.
     async with compose.open_desk(configuration(folder), make=isinstance(body, Halt)) as desk:
         await desk.ask(body, principal(desk.world.store.store_id))
+        led = await desk.leader() is not None
+        left = await desk.world.store.read(lambda view: len(view.runs.open()))
     if as_json:
-        print_json({"halted": isinstance(body, Halt)})
-    else:
-        out().print(done)
+        print_json({"halted": isinstance(body, Halt), "led": led})
+        return
+    out().print(done if led or isinstance(body, Halt) else "Nothing is halted any more.")
+    if isinstance(body, Halt) and not led:
+        out().print("Nobody leads just now; it holds for whoever does.")
+    elif left and not led:
+        print_nobody_leads(f"{counted(left, 'open run')} can go on")

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
-from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.output import out, print_json, print_nobody_leads
 from kapelle.apps.cli.standing import print_alerts
 from kapelle.apps.cli.tables import Column, print_table
-from kapelle.apps.inbox import Item, Said, answer_to, item_json
+from kapelle.apps.inbox import Item, Said, alert_item, answer_to, item_json
 from kapelle.apps.inbox import inbox as look
 from kapelle.apps.principal import principal
 from kapelle.core.durations import format_duration
@@ -86,7 +86,7 @@ async def _inbox(folder: Path | None, *, as_json: bool) -> None:
         alerts = await reader.store.read(lambda view: view.standings.alerts()) if led else ()
         now = reader.clock.now()
     if as_json:
-        print_json([item_json(item) for item in items])
+        print_json([item_json(item) for item in (*items, *map(alert_item, alerts))])
         return
     console = out()
     if items:
@@ -126,12 +126,20 @@ async def _answer(folder: Path | None, which: str, said: Said, reason: str, amou
     async with compose.open_desk(configuration(folder), make=False) as desk:
         item, body = await desk.world.store.read(lambda view: answer_to(view, which, said, reason, amount))
         await desk.ask(body, principal(desk.world.store.store_id))
+        led = await desk.leader() is not None
     if as_json:
-        print_json({"id": item.item_id, "name": item.name, "answer": said.value})
+        print_json({"id": item.item_id, "name": item.name, "answer": said.value, "led": led})
         return
     if isinstance(said, SpentAnswer):
-        more = f"raised by {amount}; what waited goes on" if said is SpentAnswer.RAISE else "stopped; what waited has failed"
-        out().print(shown(f"The budget of {item.name} is {more}."))
+        out().print(shown(f"The budget of {item.name} is {_done(said, amount, led=led)}."))
+        if not led:
+            print_nobody_leads("what waited goes on" if said is SpentAnswer.RAISE else "its workspaces are cleared away")
         return
     done = {AnswerKind.ALLOW: "Allowed", AnswerKind.DENY: "Denied", AnswerKind.ALWAYS: "Always allowed in this run"}[said]
     out().print(shown(f"{done}: {item.name}: {item.what}"))
+
+
+def _done(said: SpentAnswer, amount: str, *, led: bool) -> str:
+    if said is SpentAnswer.STOP:
+        return "stopped; what waited has failed, its work is kept"
+    return f"raised by {amount}" + ("; what waited goes on" if led else "")

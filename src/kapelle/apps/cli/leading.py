@@ -70,6 +70,8 @@ def _lines(view: View, after: int) -> tuple[list[str], int]:
         run = view.runs.get(run_id) if run_id is not None else None
         task = view.tasks.get(entry.event.task_id) if entry.event.task_id is not None else None
         names: dict[str, str] = {} if task is None else {task.task_id: task.name}
-        whose = f"{run.spec.name}: " if run is not None else ""
+        # A run of one task has its name: it is said once.
+        named = run is not None and (task is None or task.name != run.spec.name)
+        whose = f"{run.spec.name}: " if run is not None and named else ""
         found += [f"{entry.at.astimezone():%H:%M:%S} {whose}{line}" for line in line_of(entry.event, names)]
     return found, after

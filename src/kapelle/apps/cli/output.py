@@ -81,6 +81,11 @@ def err() -> Console:
     return Plain(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
+def print_nobody_leads(then: str) -> None:
+    """Say that nobody leads, and what happens *then*, when somebody does."""
+    out().print(f"Nobody leads just now; {then} when somebody does: kapelle resume")
+
+
 def print_json(value: Any) -> None:
     """Print *value* as JSON: readable in a terminal, one line in a pipe."""
     indent = 2 if sys.stdout.isatty() else None

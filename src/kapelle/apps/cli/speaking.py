@@ -9,7 +9,7 @@ import typer
 from kapelle.apps import compose
 from kapelle.apps.agents import agent_named
 from kapelle.apps.cli.common import Folder, Json, configuration, go
-from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.output import out, print_json, print_nobody_leads
 from kapelle.apps.cli.steering import Which, task_of
 from kapelle.apps.desk import Desk
 from kapelle.apps.principal import principal
@@ -67,7 +67,7 @@ async def _send(which: str, text: str, folder: Path | None, *, as_json: bool) ->
         return
     out().print(f"{task} ({agent.agent_id}) hears it next.")
     if not leads:
-        out().print("Nobody leads just now; it is said when somebody does: kapelle resume")
+        print_nobody_leads("it is said")
 
 
 async def speak(desk: Desk, agent: Agent, text: str) -> PromptId:

@@ -4,9 +4,12 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from kapelle.core.account import account_of
 from kapelle.core.attempt import Attempt
 from kapelle.core.budget import Spend
 from kapelle.core.calls import ModelCall
+from kapelle.core.events import BudgetWarned
+from kapelle.core.gateway import Upstream
 from kapelle.core.ids import AccountId, AgentId
 from kapelle.core.store import Tx
 from kapelle.testing.conformance.samples import NOON, a_call, a_run, a_task, an_agent, an_attempt, new_id, some
@@ -100,6 +103,18 @@ class LedgerSuite(StoreTests):
         spent = await led.read(lambda view: view.ledger.by_task(run.run_id))
         assert spent == {guessed.task_id: Spend(usage=guessed.usage, cost_usd=0.75, calls=1)}
 
+    async def test_a_call_that_did_not_go_out_is_forgotten(self, led: Led) -> None:
+        """Whatever it would have cost; one that is booked cannot be."""
+        run = a_run()
+        calls = [replace(a_call(an_attempt(a_task(run))), settled=False) for _ in range(3)]
+        dropped, kept, booked = calls
+        await led.do(lambda tx: tx.ledger.keep(calls, NOON))
+        await led.do(lambda tx: tx.ledger.add([replace(booked, settled=True)], NOON))
+        for _ in range(2):
+            await led.do(lambda tx: tx.ledger.drop([dropped.call_id, booked.call_id]))
+        assert [call.call_id for call in await led.read(lambda view: view.ledger.on_their_way())] == [kept.call_id]
+        assert set(await led.read(lambda view: view.ledger.by_task(run.run_id))) == {booked.task_id}
+
     async def test_spending_is_summed_up_by_project_and_account_and_since_a_time(self, led: Led) -> None:
         """Of runs that have ended, too."""
 
@@ -135,6 +150,57 @@ class LedgerSuite(StoreTests):
         await led.do(work)
         worked = await led.read(lambda view: view.agents.worked(run.run_id))
         assert worked == {one.task_id: timedelta(seconds=90), two.task_id: timedelta(seconds=10)}
+
+    async def test_it_is_known_of_which_budgets_it_was_warned(self, led: Led) -> None:
+        """By what they add up under, in the order of the log; of those of an earlier version, which did not say it, nothing."""
+
+        def warned(key: str, limit: float) -> BudgetWarned:
+            return BudgetWarned(run_id=None, task_id=None, budget="b", resource="usd", limit=limit, spent=limit, key=key)
+
+        of_run, of_day = f"run:{new_id('r')}", f"day:{new_id('d')}"
+        await led.do(lambda tx: tx.log(warned(of_run, 2.5), warned("", 1.0), warned(of_day, 3.0)))
+        found = await led.read(lambda view: [entry for entry in view.ledger.warned() if entry[0] in {of_run, of_day}])
+        assert found == [(of_run, "usd", 2.5), (of_day, "usd", 3.0)]
+
+    async def test_agents_that_stood_still_did_not_work(self, led: Led) -> None:
+        """For as long as that was."""
+        run = a_run()
+        attempt = an_attempt(a_task(run))
+        agent = replace(an_agent(attempt), created_at=NOON, rested=timedelta(seconds=20, microseconds=3))
+        await led.do(lambda tx: tx.agents.put(replace(agent, stopped_at=NOON + timedelta(seconds=60))))
+        worked = await led.read(lambda view: view.agents.worked(run.run_id))
+        assert worked == {attempt.task_id: timedelta(seconds=40) - timedelta(microseconds=3)}
+        assert (await led.read(lambda view: view.agents.newest(1, attempt.task_id)))[0].rested == agent.rested
+
+    async def test_working_time_is_summed_up_by_project_and_account_and_since_a_time(self, led: Led) -> None:
+        """Of runs that have ended, too; not of agents that are live."""
+        shop, blog = (a_run(ended_at=NOON) for _ in range(2))
+        shop = replace(shop, spec=replace(shop.spec, project="shop-of-time", upstream=Upstream(credential="env:OF_TIME")))
+        blog = replace(blog, spec=replace(blog.spec, project="blog-of-time", upstream=Upstream(credential="env:OF_TIME")))
+        # From when to when, and how long of that they rested.
+        spans = [(shop, 0, 60, 10), (shop, 50, 100, 0), (shop, 0, 70, 30), (blog, 0, 70, 0), (blog, 0, None, 0)]
+
+        def work(tx: Tx) -> None:
+            for run in (shop, blog):
+                tx.runs.add(run)
+            for run, begin, end, rest in spans:
+                agent = replace(an_agent(an_attempt(a_task(run))), created_at=NOON + timedelta(seconds=begin))
+                stopped = None if end is None else NOON + timedelta(seconds=end)
+                tx.agents.put(replace(agent, stopped_at=stopped, rested=timedelta(seconds=rest)))
+
+        await led.do(work)
+
+        async def worked(second: int | None = None, **which: Any) -> float:
+            since = None if second is None else NOON + timedelta(seconds=second)
+            return (await led.read(lambda view: view.agents.worked_since(since, **which))).total_seconds()
+
+        account: dict[str, Any] = {"account_id": account_of(shop.spec.upstream).account_id}
+        assert [await worked(project="shop-of-time"), await worked(project="blog-of-time")] == [50 + 50 + 40, 70]
+        assert [await worked(**account), await worked(project="nobody's")] == [210, 0]
+        # Of the third, 10 seconds are left, and it rested for longer.
+        later = [await worked(60, project="shop-of-time"), await worked(60, **account), await worked(100, **account)]
+        assert later == [40, 50, 0]
+        assert await worked() >= 210
 
 
 def _belonging(call: ModelCall, attempt: Attempt) -> ModelCall:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from kapelle.core.merge import ChangeState
 from kapelle.core.paths import Took
 from kapelle.core.run import RunSpec, RunState
 from kapelle.core.store import Edge, Tx
-from kapelle.core.task import TERMINAL, Task, TaskState
+from kapelle.core.task import TERMINAL, Task, TaskState, Wait
 from kapelle.testing.conformance.samples import NOON, a_call, a_change, a_run, a_task, an_agent, an_attempt
 from kapelle.testing.conformance.transactions import Led, StoreTests
 
@@ -202,6 +203,36 @@ class TaskSuite(StoreTests):
         await _add(led, old)
         await _add(led, new, edges=[Edge(task_id=new.task_id, need_id=old.task_id)])
         assert _names(await led.read(lambda view: view.tasks.needed_by(old.task_id))) == ["new"]
+
+
+class WaitingSuite(StoreTests):
+    """Which tasks of a run wait for something."""
+
+    async def test_the_tasks_of_a_run_that_wait_for_something_come_in_their_order(self, led: Led) -> None:
+        """Whatever their state; none that waits for something else, has ended, or is of another run."""
+        run, other = a_run(), a_run()
+        held: dict[str, Any] = {"waits_for": Wait.BUDGET}
+        first, last = a_task(run, name="first", rank=9.0, **held), a_task(run, name="last", rank=1.0, **held)
+        working = a_task(run, name="working", state=TaskState.RUNNING, **held)
+        over = a_task(run, name="over", state=TaskState.FAILED, ended_at=NOON, **held)
+        others = (a_task(run, name="free"), a_task(run, name="paused", waits_for=Wait.PAUSED), a_task(other, **held))
+        await _add(led, first, working, over, *others, last)
+        found = await led.read(lambda view: view.tasks.waiting(run.run_id, Wait.BUDGET))
+        assert _names(found) == ["first", "working", "last"]
+        assert _names(await led.read(lambda view: view.tasks.waiting(run.run_id, Wait.APPROVAL))) == []
+
+    async def test_what_was_put_in_the_same_transaction_is_known(self, led: Led) -> None:
+        """Both that it waits now, and that it does not any more."""
+        run = a_run()
+        one, two = a_task(run, name="one"), a_task(run, name="two", waits_for=Wait.BUDGET)
+        await _add(led, one, two)
+
+        def work(tx: Tx) -> Sequence[Task]:
+            tx.tasks.put(replace(one, waits_for=Wait.BUDGET))
+            tx.tasks.put(replace(two, waits_for=None))
+            return tx.tasks.waiting(run.run_id, Wait.BUDGET)
+
+        assert _names(await led.do(work)) == ["one"]
 
 
 class FindSuite(StoreTests):

@@ -3,7 +3,7 @@
 from kapelle.testing.conformance.brakes import BrakeSuite
 from kapelle.testing.conformance.ledgers import LedgerSuite
 from kapelle.testing.conformance.pools import PoolSuite
-from kapelle.testing.conformance.queries import DueSuite, FindSuite, RunSuite, TaskSuite, WorkSuite
+from kapelle.testing.conformance.queries import DueSuite, FindSuite, RunSuite, TaskSuite, WaitingSuite, WorkSuite
 from kapelle.testing.conformance.questions import QuestionSuite
 from kapelle.testing.conformance.standings import StandingSuite
 from kapelle.testing.conformance.tables import TableSuite
@@ -22,6 +22,7 @@ class StoreSuite(
     PoolSuite,
     DueSuite,
     TaskSuite,
+    WaitingSuite,
     FindSuite,
     RunSuite,
     WorkSuite,
