@@ -77,7 +77,7 @@ def inbox(view: View) -> list[Item]:
     found = [_question(view, question) for question in view.questions.open()]
     found += [_spent(view, row) for row in view.brakes.spent() if row.state is SpentState.OPEN]
     for run in runs:
-        found += [item for task in view.tasks.of_run(run.run_id) for item in _of_task(view, run, task)]
+        found += [item for task in view.tasks.waiting_for(run.run_id, Wait.APPROVAL) for item in _of_task(view, run, task)]
     return [*_halt(view), *found, *_accounts(view, runs), *_targets(view, runs)]
 
 

@@ -36,7 +36,7 @@ from kapelle.core.question import Question
 from kapelle.core.requests import Request
 from kapelle.core.run import Run, RunState
 from kapelle.core.standings import StandingTable
-from kapelle.core.task import Task, TaskState
+from kapelle.core.task import Task, TaskState, Wait
 
 if TYPE_CHECKING:
     # The many events take their time to load, and most commands that look tell of none.
@@ -161,6 +161,10 @@ class TaskTable(Protocol):
 
     def in_state(self, state: TaskState, limit: int = 500) -> Sequence[Task]:
         """Return tasks in *state*, which is neither pending nor terminal."""
+        ...
+
+    def waiting_for(self, run_id: RunId, wait: Wait, limit: int = 100_000) -> Sequence[Task]:
+        """Return the run's tasks that have not ended and wait for *wait*, by rank."""
         ...
 
     def needs(self, task_id: TaskId) -> Sequence[Task]:

@@ -143,6 +143,9 @@ class TaskStatements:
             .limit(bindparam("limit")),
             dialect,
         )
+        waits = (tasks.c.run_id == bindparam("run_id"), tasks.c.waits_for == bindparam("wait"), tasks.c.ended_at.is_(None))
+        waiting = select(*columns).where(*waits).order_by(tasks.c.rank, tasks.c.task_id)
+        self.waiting = Statement(waiting.limit(bindparam("limit")), dialect)
         self.its_needs = Statement(
             select(*columns)
             .join(needs, needs.c.need_id == tasks.c.task_id)

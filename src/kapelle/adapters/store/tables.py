@@ -42,7 +42,7 @@ from kapelle.core.requests import Body, Request, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.shapes import without_shapes
 from kapelle.core.store import Edge, Overview, WorkspaceRow
-from kapelle.core.task import Task, TaskState
+from kapelle.core.task import Task, TaskState, Wait
 
 if TYPE_CHECKING:
     from kapelle.adapters.store.statements import Statements
@@ -198,6 +198,10 @@ class SqlTasks(_Part):
     def in_state(self, state: TaskState, limit: int = 500) -> Sequence[Task]:
         self._kept.tasks.flush()
         return self._kept.tasks.load(self._all.tasks.in_state.run(self._at, state=state.value, limit=limit))
+
+    def waiting_for(self, run_id: RunId, wait: Wait, limit: int = 100_000) -> Sequence[Task]:
+        self._kept.tasks.flush()
+        return self._kept.tasks.load(self._all.tasks.waiting.run(self._at, run_id=run_id, wait=wait.value, limit=limit))
 
     def needs(self, task_id: TaskId) -> Sequence[Task]:
         return self._kept.tasks.load(self._all.tasks.its_needs.run(self._at, task_id=task_id))

@@ -189,8 +189,8 @@ def _waiting(view: View) -> list[tuple[Task, Review | None]]:
     tasks = [
         task
         for run in view.runs.open()
-        for task in view.tasks.of_run(run.run_id)
-        if task.waits_for is Wait.APPROVAL and task.task_id not in asking
+        for task in view.tasks.waiting_for(run.run_id, Wait.APPROVAL)
+        if task.task_id not in asking
     ]
     return [(task, review_of_task(view, task.task_id, task.name)) for task in tasks]
 

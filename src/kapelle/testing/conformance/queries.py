@@ -14,7 +14,7 @@ from kapelle.core.merge import ChangeState
 from kapelle.core.paths import Took
 from kapelle.core.run import RunSpec, RunState
 from kapelle.core.store import Edge, Tx
-from kapelle.core.task import TERMINAL, Task, TaskState
+from kapelle.core.task import TERMINAL, Task, TaskState, Wait
 from kapelle.testing.conformance.samples import NOON, a_call, a_change, a_run, a_task, an_agent, an_attempt
 from kapelle.testing.conformance.transactions import Led, StoreTests
 
@@ -70,6 +70,18 @@ class DueSuite(StoreTests):
         assert await led.read(lambda view: list(view.tasks.runs_due(2))) == ids[:2]
         assert await led.read(lambda view: list(view.tasks.runs_due(2, ids[0]))) == ids[1:]
         assert await led.read(lambda view: list(view.tasks.runs_due(2, ids[2]))) == []
+
+    async def test_the_tasks_of_a_run_that_wait_for_something_come_by_rank(self, led: Led) -> None:
+        """Those alone that wait for that, begun or not; no more of them than asked for, and none that ended."""
+        run, other = a_run(), a_run()
+        asked = [a_task(run, name=f"{rank}", rank=rank, waits_for=Wait.APPROVAL) for rank in (3.0, 1.0)]
+        merging = a_task(run, name="2.0", rank=2.0, waits_for=Wait.APPROVAL, state=TaskState.MERGING)
+        over = a_task(run, name="over", waits_for=Wait.APPROVAL, state=TaskState.CANCELLED, ended_at=NOON)
+        await _add(led, *asked, merging, over, a_task(run), a_task(run, waits_for=Wait.LIMIT))
+        await _add(led, a_task(other, name="theirs", waits_for=Wait.APPROVAL))
+        assert _names(await led.read(lambda view: view.tasks.waiting_for(run.run_id, Wait.APPROVAL))) == ["1.0", "2.0", "3.0"]
+        assert _names(await led.read(lambda view: view.tasks.waiting_for(run.run_id, Wait.APPROVAL, 2))) == ["1.0", "2.0"]
+        assert _names(await led.read(lambda view: view.tasks.waiting_for(run.run_id, Wait.BUDGET))) == []
 
     async def test_how_long_tasks_took_is_kept_by_project_name_and_config(self, led: Led) -> None:
         """The newest word stands for all before it."""
