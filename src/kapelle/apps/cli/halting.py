@@ -6,14 +6,11 @@ from typing import Annotated
 import typer
 
 from kapelle.apps import compose
+from kapelle.apps import steering as asks
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import out, print_json
-from kapelle.apps.principal import principal
-from kapelle.core.ids import RunId
-from kapelle.core.requests import Body, Halt, Unhalt
 
 Why = Annotated[str, typer.Option("--reason", help="Why; everybody is told.")]
-NONE = RunId("")
 
 
 def halt(*, reason: Why = "", repository: Folder = None, json: Json = False) -> None:
@@ -22,23 +19,22 @@ def halt(*, reason: Why = "", repository: Folder = None, json: Json = False) -> 
     Agents go on in their conversations then; nothing is lost, and no attempt is counted. Gates and merges go on. Only a person
     can.
     """
-    go(
-        _ask(
-            repository, Halt(run_id=NONE, reason=reason), "Halted: nothing calls a model until `kapelle unhalt`.", as_json=json
-        )
-    )
+    go(_halt(repository, reason, as_json=json))
 
 
 def unhalt(*, reason: Why = "", repository: Folder = None, json: Json = False) -> None:
     """Let everything go on that `kapelle halt` has stopped. Only a person can."""
-    go(_ask(repository, Unhalt(run_id=NONE, reason=reason), "Everything goes on.", as_json=json))
+    go(_unhalt(repository, reason, as_json=json))
 
 
-async def _ask(folder: Path | None, body: Body, done: str, *, as_json: bool) -> None:
+async def _halt(folder: Path | None, reason: str, *, as_json: bool) -> None:
     # An off switch holds for whatever comes, also where nothing was ever submitted.
-    async with compose.open_desk(configuration(folder), make=isinstance(body, Halt)) as desk:
-        await desk.ask(body, principal(desk.world.store.store_id))
-    if as_json:
-        print_json({"halted": isinstance(body, Halt)})
-    else:
-        out().print(done)
+    async with compose.open_desk(configuration(folder)) as desk:
+        await asks.halt(desk, reason)
+    print_json({"halted": True}) if as_json else out().print("Halted: nothing calls a model until `kapelle unhalt`.")
+
+
+async def _unhalt(folder: Path | None, reason: str, *, as_json: bool) -> None:
+    async with compose.open_desk(configuration(folder), make=False) as desk:
+        await asks.unhalt(desk, reason)
+    print_json({"halted": False}) if as_json else out().print("Everything goes on.")
