@@ -4,7 +4,7 @@ What adds up model calls takes longer the more of them there are (``sums``); eve
 (``fleet``). So whoever looks again and again does the one less often than the other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta
 
@@ -24,7 +24,7 @@ from kapelle.core.run import Run
 from kapelle.core.spent import raised
 from kapelle.core.standings import Alert
 from kapelle.core.store import Overview, View
-from kapelle.core.task import Task, TaskSpec, Wait
+from kapelle.core.task import Task, TaskSpec, TaskState, Wait
 from kapelle.engine.demands import Around
 from kapelle.engine.holds import brakes_of, its_purse
 from kapelle.engine.purses import Purse, run_key, sum_up, task_key
@@ -73,7 +73,7 @@ class AgentStand:
 
 @frozen
 class Waiting:
-    """A task that waits for an agent."""
+    """A task that waits for an agent, or for its checks."""
 
     task: Task
     run: Run
@@ -92,7 +92,10 @@ class Fleet:
     agents: tuple[AgentStand, ...] = ()
     spares: tuple[Spare, ...] = ()
     waiting: tuple[Waiting, ...] = ()
-    """In the order in which they would be placed; behind those, what could not run now if there were room."""
+    """Those that need their agent back, then the others in the order in which they would be placed; last, what could not run
+    now if there were room."""
+    checking: tuple[Waiting, ...] = ()
+    """Tasks whose checks run, or are about to."""
     merging: tuple[Queued, ...] = ()
     items: tuple[Item, ...] = ()
     """The inbox."""
@@ -130,6 +133,7 @@ def fleet(view: View, around: Around, system: SystemHealth, lead: Lead | None, s
         ),
         spares=tuple(view.spares.all()),
         waiting=tuple(_waiting(view, around, sums, now)),
+        checking=tuple(_with_runs(view, view.tasks.in_state(TaskState.VALIDATING, LOOKED))),
         merging=tuple(merging(view)),
         items=tuple(inbox(view)),
         accounts=tuple(account for account in view.accounts.not_open() if account.account_id in accounts),
@@ -139,19 +143,22 @@ def fleet(view: View, around: Around, system: SystemHealth, lead: Lead | None, s
 
 
 def _waiting(view: View, around: Around, sums: Sums, now: datetime) -> list[Waiting]:
-    first = queue(view, around, now, LOOKED)
+    back = (view.tasks.get(attempt.task_id) for attempt in view.attempts.without_agent())
+    returning = [task for task in back if task is not None and task.waits_for is not Wait.APPROVAL]
+    first = [*returning, *queue(view, around, now, LOOKED)]
     known = {task.task_id for task in first}
     # They were read a while ago.
     later = (view.tasks.get(task.task_id) for task in sums.later if task.task_id not in known)
-    return [
-        Waiting(task=task, run=run, why=_why(task))
-        for task in (*first, *(task for task in later if task is not None and task.waits_for in HELD_BACK))
-        if (run := view.runs.get(task.run_id)) is not None
-    ]
+    return _with_runs(view, [*first, *(task for task in later if task is not None and task.waits_for in HELD_BACK)])
+
+
+def _with_runs(view: View, tasks: Iterable[Task]) -> list[Waiting]:
+    runs = ((task, view.runs.get(task.run_id)) for task in tasks)
+    return [Waiting(task=task, run=run, why=_why(task)) for task, run in runs if run is not None]
 
 
 def _why(task: Task) -> str:
-    """Say in few words what *task* waits for; empty when it is about to be placed."""
+    """Say in few words what *task* waits for; empty when it waits for its turn alone."""
     if task.waits_for is None:
         return ""
     detail = task.detail.splitlines()[0] if task.detail else ""

@@ -31,6 +31,7 @@ def fleet_json(found: Fleet) -> dict[str, Any]:
             for spare in found.spares
         ],
         "waiting": [_waiting_json(each) for each in found.waiting],
+        "checking": [_waiting_json(each) for each in found.checking],
         "merging": [_merging_json(each) for each in found.merging],
         "runs": [_run_json(stand) for stand in sums.runs],
         "spend": {

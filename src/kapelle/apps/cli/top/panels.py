@@ -9,14 +9,14 @@ from kapelle.apps.cli.output import count_tokens, money, state_text
 from kapelle.apps.cli.standing import STYLES as CONDITIONS
 from kapelle.apps.cli.steering import STYLES as STATES
 from kapelle.apps.cli.top.fitting import Field, Panel, Row, bar, cell
-from kapelle.apps.fleet import LOOKED, AgentStand, Fleet, RunStand, share
+from kapelle.apps.fleet import LOOKED, AgentStand, Fleet, RunStand, Waiting, share
 from kapelle.apps.inbox import Item
 from kapelle.apps.usage import total, unpaid
 from kapelle.apps.views import done_text
 from kapelle.core.account import told
 from kapelle.core.budget import WARNING, Level
 from kapelle.core.durations import format_duration
-from kapelle.core.liveness import LADDERS, Condition
+from kapelle.core.liveness import LADDERS
 from kapelle.core.pool import Spare
 from kapelle.core.sizes import format_size
 from kapelle.core.task import TaskState
@@ -31,7 +31,7 @@ AGENTS = (
     Field(name="TASK", keep=9, least=8),
     Field(name="RUN", keep=2, least=6),
     Field(name="STATE", keep=8),
-    Field(name="DOES", keep=7, least=12),
+    Field(name="DOES", keep=7, least=20),
     Field(name="AGE", keep=6, right=True),
     Field(name="TOKENS", keep=4, right=True),
     Field(name="COST", keep=5, right=True),
@@ -45,20 +45,20 @@ QUEUE = (
     Field(name="AGE", keep=6, right=True),
 )
 SPEND = (
-    Field(name="WHAT", keep=9, least=10),
-    Field(name="SPENT", keep=8, least=8),
+    Field(name="WHAT", keep=9, least=18),
+    Field(name="SPENT", keep=8, least=14),
     Field(name="HOW FAR", keep=6),
     Field(name="TOKENS", keep=4, right=True),
     Field(name="CALLS", keep=3, right=True),
-    Field(name="NOTE", keep=5, least=10),
+    Field(name="NOTE", keep=5, least=24),
 )
 QUESTIONS = (
     Field(name="ID", keep=3),
     Field(name="FOR", keep=7, least=8),
-    Field(name="WHAT", keep=9, least=14),
+    Field(name="WHAT", keep=9, least=24),
     Field(name="WHY", keep=4, least=10),
     Field(name="UNTIL", keep=5),
-    Field(name="ANSWERS", keep=6, least=10),
+    Field(name="ANSWERS", keep=2, least=10),
 )
 
 
@@ -129,7 +129,7 @@ def agents(fleet: Fleet) -> Panel:
     counts = [f"{ready} spare" if ready else "", f"{stuck} stuck" if stuck else ""]
     parts = [f"{len(fleet.agents)} of {fleet.slots} slots", *counts]
     rows = [_agent(stand, fleet.at) for stand in fleet.agents] + [_spare(spare, fleet.at) for spare in fleet.spares]
-    return Panel(title=_title("AGENTS", parts), fields=AGENTS, rows=tuple(rows), nothing="No agent is at work.")
+    return Panel(title=_title("AGENTS", parts), fields=AGENTS, rows=tuple(rows), nothing="no agent is at work")
 
 
 def _is_stuck(stand: AgentStand) -> bool:
@@ -157,7 +157,7 @@ def _agent(stand: AgentStand, now: datetime) -> Row:
 
 def _does(stand: AgentStand, now: datetime) -> Text:
     health, agent = stand.health, stand.report.agent
-    if agent.frozen_by and (health is None or health.condition is Condition.FROZEN):
+    if agent.frozen_by:
         return cell(f"held still by {agent.frozen_by}", "cyan")
     if health is None:
         return cell("" if stand.alive else "nobody has looked at what was done", "dim")
@@ -172,7 +172,7 @@ def _spare(spare: Spare, now: datetime) -> Row:
 
 
 def queue(fleet: Fleet) -> Panel:
-    """Return what is being merged, and what waits for an agent, in the order in which it goes."""
+    """Return what is being merged and checked, and what waits for an agent, in the order in which it goes."""
     rows = [
         Row(
             key=each.change.change_id,
@@ -187,29 +187,35 @@ def queue(fleet: Fleet) -> Panel:
         )
         for place, each in enumerate(fleet.merging, 1)
     ]
-    rows += [
-        Row(
-            key=each.task.task_id,
-            cells=(
-                cell(str(place)),
-                cell(each.task.name),
-                cell(each.run.spec.name),
-                cell(each.why or ("its turn" if fleet.lead is not None else "somebody to lead"), "" if each.why else "dim"),
-                cell(each.task.spec.priority.value),
-                cell(_age(fleet.at, each.task.submitted_at)),
-            ),
-        )
-        for place, each in enumerate(fleet.waiting, 1)
-    ]
+    led = fleet.lead is not None
+    rows += [_waiting(each, cell("◆", "blue"), cell("its checks", "blue"), fleet.at) for each in fleet.checking]
+    turn = cell("its turn" if led else "somebody to lead", "dim")
+    rows += [_waiting(each, cell(str(place)), turn, fleet.at) for place, each in enumerate(fleet.waiting, 1)]
     pending = sum(dict(stand.overview.counts).get(TaskState.PENDING, 0) for stand in fleet.sums.runs)
     waiting, more = len(fleet.waiting), "+" if len(fleet.waiting) >= LOOKED else ""
+    begun = sum(each.task.state is not TaskState.PENDING for each in fleet.waiting)
     parts = [
         f"{waiting}{more} waiting" if waiting else "",
+        f"{len(fleet.checking)} checked" if fleet.checking else "",
         f"{len(fleet.merging)} to merge" if fleet.merging else "",
-        f"{pending - waiting} more not due" if pending > waiting and not more else "",
+        f"{pending - waiting + begun} not due" if pending > waiting - begun and not more else "",
         f"{pending} in all" if more else "",
     ]
-    return Panel(title=_title("QUEUE", parts), fields=QUEUE, rows=tuple(rows), nothing="Nothing waits for an agent.")
+    return Panel(title=_title("QUEUE", parts), fields=QUEUE, rows=tuple(rows), nothing="nothing waits for an agent")
+
+
+def _waiting(each: Waiting, place: Text, otherwise: Text, now: datetime) -> Row:
+    return Row(
+        key=each.task.task_id,
+        cells=(
+            place,
+            cell(each.task.name),
+            cell(each.run.spec.name),
+            cell(each.why) if each.why else otherwise,
+            cell(each.task.spec.priority.value),
+            cell(_age(now, each.task.submitted_at)),
+        ),
+    )
 
 
 def spend(fleet: Fleet) -> Panel:
@@ -227,7 +233,7 @@ def spend(fleet: Fleet) -> Panel:
     rows = [Row(key="today", cells=first), *(_level(level) for level in sums.levels), *(_run(stand) for stand in sums.runs)]
     full = sum(share(level) >= WARNING for level in sums.levels)
     parts = [f"{money(today.cost_usd)} today", f"{full} budgets nearly spent" if full else ""]
-    return Panel(title=_title("SPEND", parts), fields=SPEND, rows=tuple(rows), nothing="Nothing was spent.")
+    return Panel(title=_title("SPEND", parts), fields=SPEND, rows=tuple(rows), nothing="nothing was spent")
 
 
 def _level(level: Level) -> Row:
@@ -262,8 +268,8 @@ def _run(stand: RunStand) -> Row:
 def questions(fleet: Fleet) -> Panel:
     """Return what waits for a person."""
     rows = tuple(_question(item, fleet.at) for item in fleet.questions)
-    parts = [f"{len(rows)} wait for you"] if rows else []
-    return Panel(title=_title("QUESTIONS", parts), fields=QUESTIONS, rows=rows, nothing="Nothing waits for you.")
+    parts = [f"{len(rows)} for you"] if rows else []
+    return Panel(title=_title("QUESTIONS", parts), fields=QUESTIONS, rows=rows, nothing="nothing waits for you")
 
 
 def _question(item: Item, now: datetime) -> Row:

@@ -6,9 +6,8 @@ store of its own. What comes of it arrives as a message.
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from typing import ClassVar
 
 from rich.text import Text
@@ -20,16 +19,15 @@ from textual.message import Message
 from textual.theme import BUILTIN_THEMES, Theme
 from textual.widgets import OptionList, Static
 
-from kapelle.apps import compose
 from kapelle.apps import steering as asks
-from kapelle.apps.agents import agent_named
-from kapelle.apps.cli.inbox import answered
 from kapelle.apps.cli.top import panels
+from kapelle.apps.cli.top.acting import Acting
+from kapelle.apps.cli.top.arranging import KEYS, SHOWN, arrange, keys_line
 from kapelle.apps.cli.top.dialogs import Answer, Confirm, Help, Line
-from kapelle.apps.cli.top.fitting import cell, filtered, heights, joined
+from kapelle.apps.cli.top.fitting import cell, filtered, joined
 from kapelle.apps.cli.top.leaving import run_command
 from kapelle.apps.cli.top.watching import EVERY, Watch
-from kapelle.apps.cli.top.widgets import HEADING, TITLE, PanelView
+from kapelle.apps.cli.top.widgets import PanelView
 from kapelle.apps.desk import Desk
 from kapelle.apps.fleet import AgentStand, Fleet
 from kapelle.apps.inbox import Item, Said
@@ -41,32 +39,8 @@ from kapelle.core.ids import AgentId
 from kapelle.core.question import AnswerKind
 from kapelle.core.spent import SpentAnswer
 
-WIDE = 150
-"""Letters from which on panels stand side by side."""
-LOW = 24
-"""Lines below which panels do without headings."""
-LEFT = 3 / 5
-"""The share of a wide screen that is left of what stands side by side."""
-LEAST = {"agents": 3, "questions": 2, "queue": 2, "spend": 2}
-"""Rows that a panel has at least, if it has so many and there is room."""
 SILENT = 5
 """Looks without an answer after which it is said that there was none."""
-LEAVE = 2.0
-"""Seconds that are waited at the end for what is still being done."""
-
-KEYS: tuple[tuple[str, str, str, str], ...] = (
-    ("a", "attach", "attach", "look over the chosen agent's shoulder (`kapelle attach`); Ctrl-C or Ctrl-b d comes back"),
-    ("f", "freeze", "freeze", "hold the chosen agent still, or let it go on"),
-    ("s", "speak", "say", "say a line to the chosen agent, when its turn is over"),
-    ("x", "stop", "stop", "end the chosen agent; its task waits until `kapelle resume TASK`"),
-    ("i", "answer", "answer", "answer the chosen question (Enter does, among the questions)"),
-    ("h", "halt", "halt", "stop everything, or let everything go on"),
-    ("slash", "filter", "filter", "show what has a word in it; an empty one shows all"),
-    ("question_mark", "help", "help", "this page"),
-    ("q", "quit", "quit", "leave; everything goes on without you"),
-)
-"""Key, what it does here, in a word, in a line."""
-SHOWN = {"slash": "/", "question_mark": "?"}
 TERMINAL = Theme(
     name="terminal",
     ansi=True,
@@ -118,6 +92,7 @@ class Top(App[None]):
     CSS = """
     Screen { overflow: hidden; }
     #head, #hosts, #said, #keys { height: 1; }
+    #foot { dock: bottom; height: 2; }
     #notes { height: auto; }
     #below, #left, #right { height: auto; }
     #below.wide { layout: horizontal; }
@@ -144,13 +119,19 @@ class Top(App[None]):
         """What rows must have in them to be shown."""
         self._trouble: KapelleError | None = None
         self._silence = 0
+        self._there = False
+        """Whether there is anything to draw on: not before everything is mounted, and not at the end."""
         """Seconds since the fleet was seen."""
         self._watch = Watch(
             configuration,
             tell=lambda fleet: self._post(Looked(fleet)),
             fail=lambda error: self._post(Failed(error)),
         )
-        self._threads: list[Thread] = []
+        self._acting = Acting(
+            configuration,
+            tell=self._acted,
+            broken=self._break,
+        )
 
     # --- Beginning and end ---
 
@@ -165,42 +146,40 @@ class Top(App[None]):
                 yield PanelView("queue")
             with Container(id="right"):
                 yield PanelView("spend")
-        yield Static(id="said")
-        yield Static(id="keys")
+        with Container(id="foot"):
+            yield Static(id="said")
+            yield Static(id="keys")
 
     def on_mount(self) -> None:
         """Begin to look."""
+        self._there = True
         self.register_theme(TERMINAL)
         self.theme = TERMINAL.name
         self._static("head").update("kapelle: looking ...")
         self._panel("agents").lines.focus()
         for number in (signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self.exit)
-        self._begin(self._watch.run)
+        self._acting.begin(self._watch.run)
         self.set_interval(EVERY.total_seconds(), self._tick)
 
     async def on_unmount(self) -> None:
         """End looking; what was asked for is asked for, whether or not it is waited for."""
+        self._there = False
         self._watch.stop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().remove_signal_handler(number)
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join, LEAVE)
-
-    def _begin(self, work: Callable[[], None]) -> None:
-        def guarded() -> None:
-            try:
-                work()
-            except Exception as error:  # noqa: BLE001  # it is raised where the screen is, which ends then
-                self.call_later(self._handle_exception, error)
-
-        thread = Thread(target=guarded, daemon=True)
-        self._threads = [each for each in self._threads if each.is_alive()] + [thread]
-        thread.start()
+        await self._acting.leave()
 
     def _post(self, message: Message) -> None:
         if self.is_running:
             self.post_message(message)
+
+    def _acted(self, words: str, bad: bool) -> None:
+        self._post(Told(words, bad=bad))
+        self._watch.look_now()
+
+    def _break(self, error: Exception) -> None:
+        self.call_later(self._handle_exception, error)
 
     def _fatal_error(self) -> None:
         # No traceback with everybody's variables on the screen: whoever has run this tells of the error.
@@ -225,7 +204,7 @@ class Top(App[None]):
 
     def _tick(self) -> None:
         self._silence += 1
-        if self._silence >= SILENT or self._trouble is not None:
+        if self._there and (self._silence >= SILENT or self._trouble is not None):
             self._draw_head()
 
     def on_resize(self) -> None:
@@ -233,8 +212,10 @@ class Top(App[None]):
         self._draw()
 
     def _draw(self) -> None:
+        if not self._there:
+            return
         self._draw_head()
-        self._static("keys").update(self._keys())
+        self._static("keys").update(keys_line(self.size.width))
         if self.fleet is not None:
             self._static("hosts").update(joined(panels.hosts(self.fleet)[0], self.size.width))
             self._arrange(self.fleet)
@@ -243,8 +224,8 @@ class Top(App[None]):
         width, fleet = self.size.width, self.fleet
         if self._trouble is not None or (self._silence >= SILENT and fleet is not None):
             why = str(self._trouble) if self._trouble is not None else "the store does not answer"
-            since = f" (seen last {format_duration(EVERY * self._silence)} ago)" if fleet is not None else ""
-            self._static("head").update(joined([cell(f"{why}{since}; trying again", "bold red")], width))
+            since = f", seen last {format_duration(EVERY * self._silence)} ago" if fleet is not None else ""
+            self._static("head").update(joined([cell(f"trying again{since}: {why}", "bold red")], width))
         elif fleet is not None:
             parts = panels.head(fleet)
             if self.word:
@@ -257,32 +238,14 @@ class Top(App[None]):
         notes = [joined([note], width) for note in panels.notes(fleet)][: max(height // 10, 1)]
         self._static("notes").update(Text("\n").join(notes))
         self._static("notes").display = bool(notes)
-        wide, heading = width >= WIDE, height >= LOW
         shown = {name: filtered(panel, self.word) for name, panel in panels.panels(fleet)}
-        # Above: head and host; below: what was said, and the keys.
-        room = height - 4 - len(notes)
-        over = {name: TITLE + (HEADING if heading and panel.rows else 0) for name, panel in shown.items()}
-        rows = {name: len(panel.rows) for name, panel in shown.items()}
-        left = round(width * LEFT) if wide else width
-        beside = {"spend"} if wide else set[str]()
-        stacked = [name for name in shown if name not in beside]
-        room_for_rows = room - sum(over[name] for name in stacked)
-        given = heights(room_for_rows, [rows[name] for name in stacked], [LEAST[name] for name in stacked])
-        found = {name: over[name] + count for name, count in zip(stacked, given, strict=True)}
-        if wide:
-            found["spend"] = min(over["spend"] + rows["spend"], max(room - found["agents"], over["spend"]))
-        self.query_one("#below", Container).set_class(wide, "wide")
-        self.query_one("#left", Container).styles.width = left
-        self.query_one("#right", Container).styles.width = width - left if wide else width
+        found = arrange(shown, width, height, len(notes))
+        self.query_one("#below", Container).set_class(found.wide, "wide")
+        self.query_one("#left", Container).styles.width = found.left
+        self.query_one("#right", Container).styles.width = found.right
         for name, panel in shown.items():
-            its = width if name == "agents" or not wide else left if name not in beside else width - left
-            self._panel(name).tell(panel, its, found[name], heading=heading)
-
-    def _keys(self) -> Text:
-        parts = [Text.assemble((SHOWN.get(key, key), "bold cyan"), f" {word}") for key, _, word, _ in KEYS]
-        # Where not all fit, those are left that say what the others are.
-        parts = [parts[-2], parts[-1], *parts[:-2]]
-        return joined(parts, self.size.width, gap="  ")
+            room = found.panels[name]
+            self._panel(name).tell(panel, room.width, room.height, heading=found.heading)
 
     def _static(self, name: str) -> Static:
         return self.query_one(f"#{name}", Static)
@@ -294,15 +257,12 @@ class Top(App[None]):
 
     @on(Told)
     def _told(self, event: Told) -> None:
-        self.say(event.words, bad=event.bad)
+        if self._there:
+            self.say(event.words, bad=event.bad)
 
     def say(self, words: str, *, bad: bool = False) -> None:
         """Tell the person something, in the line above the keys."""
         self._static("said").update(joined([cell(words, "bold yellow" if bad else "green")], self.size.width))
-
-    def _refuse(self, error: KapelleError) -> None:
-        advice = f" → {error.advice}" if error.advice else ""
-        self._post(Told(f"{error}{advice}", bad=True))
 
     # --- What is chosen ---
 
@@ -350,10 +310,10 @@ class Top(App[None]):
             return
         agent, name = stand.report.agent, stand.report.task_name
         if agent.frozen_by:
-            self._steer(agent.agent_id, f"Thawed {name} ({agent.agent_id}).", asks.thaw)
+            self._acting.steer(agent.agent_id, f"Thawed {name} ({agent.agent_id}).", asks.thaw)
         else:
             self.say(f"Holding {name} ({agent.agent_id}) still ...")
-            self._steer(agent.agent_id, f"Frozen {name} ({agent.agent_id}).", asks.freeze)
+            self._acting.steer(agent.agent_id, f"Frozen {name} ({agent.agent_id}).", asks.freeze)
 
     def action_speak(self) -> None:
         """Say a line to the chosen agent."""
@@ -369,7 +329,7 @@ class Top(App[None]):
             async def speak(desk: Desk, agent: Agent) -> None:
                 await asks.speak(desk, agent, text)
 
-            self._steer(agent_id, f"{name} ({agent_id}) hears it next.", speak)
+            self._acting.steer(agent_id, f"{name} ({agent_id}) hears it next.", speak)
 
         self.push_screen(Line(f"What do you say to {name} ({agent_id})? It hears it when its turn is over."), said)
 
@@ -382,7 +342,7 @@ class Top(App[None]):
 
         def confirmed(yes: bool | None) -> None:
             if yes:
-                self._steer(agent_id, f"Stopping {name} ({agent_id}).", asks.stop)
+                self._acting.steer(agent_id, f"Stopping {name} ({agent_id}).", asks.stop)
 
         question = f"Stop {name} ({agent_id})? Its work is kept, and its task waits until `kapelle resume {name}`."
         self.push_screen(Confirm(question), confirmed)
@@ -400,15 +360,15 @@ class Top(App[None]):
             elif answer is AnswerKind.DENY:
                 self.push_screen(Line(f"Why not? {item.name} is told; Enter alone gives no reason."), denied)
             elif answer is not None:
-                self._answer(item, answer)
+                self._acting.answer(item, answer)
 
         def raised(amount: str | None) -> None:
             if amount is not None:
-                self._answer(item, SpentAnswer.RAISE, amount=amount.strip())
+                self._acting.answer(item, SpentAnswer.RAISE, amount=amount.strip())
 
         def denied(reason: str | None) -> None:
             if reason is not None:
-                self._answer(item, AnswerKind.DENY, reason=reason.strip())
+                self._acting.answer(item, AnswerKind.DENY, reason=reason.strip())
 
         self.push_screen(Answer(item), said)
 
@@ -416,16 +376,12 @@ class Top(App[None]):
         """Stop everything, or let everything go on, when the person has said so twice."""
         halted = self.fleet is not None and self.fleet.halted is not None
 
-        async def act(desk: Desk) -> str:
-            await (asks.unhalt(desk) if halted else asks.halt(desk))
-            return "Everything goes on." if halted else "Halted: nothing calls a model until h is pressed again."
-
         def confirmed(yes: bool | None) -> None:
             if yes:
-                # An off switch holds for whatever comes, also where nothing was ever submitted.
-                self._act(act, make=not halted)
+                self._acting.halt(off=not halted)
 
-        question = "Let everything go on?" if halted else "Halt everything? No model call passes and no agent works until then."
+        stop = "Halt everything? No model call passes and no agent works until you let it go on."
+        question = "Let everything go on?" if halted else stop
         self.push_screen(Confirm(question), confirmed)
 
     def action_filter(self) -> None:
@@ -462,37 +418,6 @@ class Top(App[None]):
         elif event.option_list is not lines:
             return
         self.action_answer()
-
-    # --- Asking the leader ---
-
-    def _steer(self, agent_id: str, done: str, act: Callable[[Desk, Agent], Awaitable[None]]) -> None:
-        async def steer(desk: Desk) -> str:
-            await act(desk, await desk.store.read(lambda view: agent_named(view, agent_id)))
-            return done
-
-        self._act(steer)
-
-    def _answer(self, item: Item, said: Said, *, reason: str = "", amount: str = "") -> None:
-        async def answer(desk: Desk) -> str:
-            return answered(await asks.answer(desk, item.item_id, said, reason=reason, amount=amount), said, amount)
-
-        self._act(answer)
-
-    def _act(self, act: Callable[[Desk], Awaitable[str]], *, make: bool = False) -> None:
-        """Do *act* beside the screen, at a desk of its own; tell what came of it."""
-
-        async def at_desk() -> str:
-            async with compose.open_desk(self._configuration, make=make) as desk:
-                return await act(desk)
-
-        def work() -> None:
-            try:
-                self._post(Told(asyncio.run(at_desk())))
-            except KapelleError as error:
-                self._refuse(error)
-            self._watch.look_now()
-
-        self._begin(work)
 
 
 async def show(configuration: Configuration, folder: Path | None) -> None:

@@ -11,10 +11,8 @@ from textual.containers import Vertical
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from kapelle.apps.cli.top.arranging import TITLE
 from kapelle.apps.cli.top.fitting import Panel, fitted
-
-TITLE, HEADING = 1, 1
-"""Lines of a panel above its rows."""
 
 
 class Lines(OptionList):
@@ -111,7 +109,7 @@ class PanelView(Vertical):
 def titled(panel: Panel, width: int, *, focused: bool) -> Text:
     """Return the title of *panel* as a rule; where it has no rows, with what is said then."""
     name, _, rest = panel.title.partition("  ")
-    said = rest if panel.rows else panel.nothing
+    said = rest if panel.rows else " · ".join(part for part in (panel.nothing, rest) if part)
     line = Text.assemble(("━ " if focused else "─ ", "cyan" if focused else "dim"), (name, "bold cyan" if focused else "bold"))
     if said:
         line.append(f"  {said}", style="" if panel.rows else "dim")
