@@ -9,6 +9,8 @@ import pytest
 
 from kapelle.testing.places import Place
 
+SOAKED = [pytest.param(name, marks=pytest.mark.soak) for name in ("podman", "docker")]
+"""Containers are tried with everything else; `make soak` tries this in them, too."""
 AGENTS = """\
 limits: {memory: 700MB, pids: 150, disk: 40MB, files: 512}
 agents: {coder: {program: claude, tools: {allow: [Bash]}}}
@@ -68,7 +70,7 @@ REHEARSAL = "rules:\n" + "".join(
 
 
 @pytest.mark.usefixtures("bubblewrap")
-@pytest.mark.parametrize("sandbox", ["process", "bubblewrap", "podman", pytest.param("docker", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("sandbox", ["process", "bubblewrap", *SOAKED])
 def test_what_agents_take_is_bounded_told_and_gone_when_it_is_over(
     place: Place, sandbox: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

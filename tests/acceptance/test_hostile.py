@@ -9,6 +9,8 @@ import pytest
 
 from kapelle.testing.places import Place, Said
 
+SOAKED = [pytest.param(name, marks=pytest.mark.soak) for name in ("podman", "docker")]
+"""Containers are tried with everything else; `make soak` tries this in them, too."""
 TRIES = Path(__file__).with_name("tries.py")
 SECRET = "sk-planted-in-the-environment"  # noqa: S105  # nobody's
 SOME = (
@@ -77,7 +79,7 @@ def let_loose(place: Place, sandbox: str) -> Said:
     return place.run("run", "../flow.yml", "--rehearse", "../rehearsal.yml", env=env)
 
 
-@pytest.fixture(params=["bubblewrap", "podman", pytest.param("docker", marks=pytest.mark.soak)])
+@pytest.fixture(params=["bubblewrap", *SOAKED])
 def sandbox(request: pytest.FixtureRequest) -> str:
     request.getfixturevalue(request.param)
     return "bubblewrap" if request.param == "bubblewrap" else "container"

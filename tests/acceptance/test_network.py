@@ -90,7 +90,9 @@ def asked(text: str) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("bubblewrap")
-@pytest.mark.parametrize("sandbox", ["bubblewrap", "podman", pytest.param("docker", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "sandbox", ["bubblewrap", *[pytest.param(name, marks=pytest.mark.soak) for name in ("podman", "docker")]]
+)
 def test_only_what_is_allowed_is_reached_and_every_decision_is_told(
     place: Place, web: int, sandbox: str, request: pytest.FixtureRequest
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from sqlite3 import connect
+from typing import Any
 
 import pytest
 
@@ -27,10 +28,35 @@ tasks:
 """
 REHEARSAL = """\
 rules:
-  - when: {prompt: "Note who you are"}
+  - when: {prompt: "leave something at work"}
+    turns:
+      - tools: [{Bash: {command: "echo $KAPELLE_TASK $(ls | grep -c left) > {{ task }}.txt; touch {{ task }}.left"}}]
+      - tools: [{Bash: {command: "sleep 300", run_in_background: true}}]
+      - {say: "Noted."}
+  - when: {prompt: "please"}
+    turns:
+      - tools: [{Bash: {command: "echo $KAPELLE_TASK $(ls | grep -c left) > {{ task }}.txt; touch {{ task }}.left"}}]
+      - {say: "Noted."}
+  - when: {prompt: "Note who you are."}
     turns:
       - tools: [{Bash: {command: "echo $KAPELLE_TASK $KAPELLE_RUN > {{ task }}.txt"}}]
       - {say: "Noted."}
+"""
+
+
+REUSED = """\
+agents:
+  coder: {tools: {allow: [Bash]}, limits: {pids: 200}, limit: 1, reuse: same-run}
+gates: {check: {checks: [{name: "true", run: "true"}]}}
+"""
+AGAIN = """\
+name: again
+defaults: {agent: coder, gate: check}
+tasks:
+  one: {prompt: "Note who you are, please."}
+  two: {prompt: "Note who you are, and leave something at work.", needs: [one]}
+  three: {prompt: "Note who you are, please.", needs: [two]}
+  four: {prompt: "Note who you are, please.", needs: [three]}
 """
 
 
@@ -68,12 +94,16 @@ def pool(place: Place) -> dict[str, dict[str, object]]:
     return {entry["config"]: entry for entry in json.loads(said.out)}
 
 
+def events(place: Place) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in place.run("events", "--json").out.splitlines()]
+
+
 def spares(place: Place) -> int:
     with closing(connect(place.home / "store.db")) as store:
         return int(store.execute("select count(*) from spares").fetchone()[0])
 
 
-@pytest.mark.parametrize("sandbox", ["process", "bubblewrap", "container"])
+@pytest.mark.parametrize("sandbox", ["process", "bubblewrap", pytest.param("container", marks=pytest.mark.soak)])
 def test_a_task_is_done_by_an_agent_that_stood_ready(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
     if sandbox == "container":
         request.getfixturevalue("podman")
@@ -88,6 +118,36 @@ def test_a_task_is_done_by_an_agent_that_stood_ready(place: Place, sandbox: str,
     assert list((kept.home / "workspaces").iterdir()) == []
     assert list((kept.home / "homes").iterdir()) == []
     assert git(place.repository, "worktree", "list").count("\n") == 0
+
+
+@pytest.mark.parametrize("sandbox", ["process", "bubblewrap", pytest.param("container", marks=pytest.mark.soak)])
+def test_one_program_does_one_task_after_the_other(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
+    """The second is as new, what the first left at work ends with its program, and the others have one of their own."""
+    if sandbox == "container":
+        request.getfixturevalue("podman")
+    kept = Place(repository=place.repository, home=place.home, sandbox=sandbox)
+    (kept.repository / ".kapelle" / "agents.yml").write_text(REUSED)
+    (kept.repository / ".gitignore").write_text("*.left\n")
+    git(kept.repository, "add", "-A")
+    git(kept.repository, "commit", "-qm", "again")
+    kept.write("again.yml", AGAIN)
+    said = kept.run("run", "../again.yml", *RUN[1:], "--json")
+    assert said.code == 0, said.out + said.err
+    deployed = [event for event in events(kept) if event["kind"] == "agent.deployed"]
+    by_task = {event["task_id"]: event["pid"] for event in deployed}
+    names = {task["name"]: task["id"] for task in said.json["tasks"]}
+    pids = [by_task[names[name]] for name in ("one", "two", "three", "four")]
+    assert pids[0] == pids[1]
+    assert pids[2] == pids[3]
+    assert pids[1] != pids[2]
+    assert [event["kind"] for event in events(kept)].count("agent.cleared") == 2
+    for name in names:
+        # Nothing of the task before is there, and its tools know whose they are.
+        assert kept.git("show", f"main:{name}.txt").split() == [name, "0"]
+    assert kept.processes() == []
+    assert spares(kept) == 0
+    assert list((kept.home / "workspaces").iterdir()) == []
+    assert list((kept.home / "homes").iterdir()) == []
 
 
 def test_agents_stand_ready_for_whatever_is_submitted(place: Place) -> None:

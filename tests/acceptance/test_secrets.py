@@ -24,7 +24,6 @@ from kapelle.testing.places import Place, Said, until
 
 FIXTURES = {"bubblewrap": "bubblewrap", "container": "podman"}
 """What must be there for a sandbox."""
-SANDBOXES = ["process", *FIXTURES]
 WITH_SOAK = ["process", "bubblewrap", pytest.param("container", marks=pytest.mark.soak)]
 """Where the same was tried in a container once already, `make soak` tries the rest of it."""
 MCP = Path(__file__).with_name("mcp_server.py")
@@ -201,7 +200,7 @@ def _check(place: Place, answer: Said) -> None:
     assert "[secret GITHUB]" in place.git("show", f"{kept[0]}:deep.txt")
 
 
-@pytest.mark.parametrize("sandbox", SANDBOXES)
+@pytest.mark.parametrize("sandbox", WITH_SOAK)
 def test_none_of_ten_secrets_is_anywhere(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
     if sandbox in FIXTURES:
         request.getfixturevalue(FIXTURES[sandbox])

@@ -42,10 +42,10 @@ def check_all_is_there(place: Place) -> None:
     report = place.run("list", "--json").json[0]
     assert report["state"] == "completed"
     assert {"one.txt", "two.txt", "three.txt"} <= set(place.git("ls-tree", "--name-only", "main").splitlines())
-    merges = [
-        line for line in place.git("log", "--first-parent", "--format=%s", "main").splitlines() if line.startswith("Merge")
-    ]
-    assert sorted(merges) == ["Merge one into main", "Merge three into main", "Merge two into main"]
+    subjects = place.git("log", "--first-parent", "--format=%s", "main").splitlines()
+    merged = " ".join(line.removesuffix(" into main") for line in subjects if line.startswith("Merge")).split()
+    # Those that were ready at the same time may be merged together.
+    assert [merged.count(name) for name in ("one", "two", "three")] == [1, 1, 1]
     kinds = [(event["kind"], event["task_id"]) for event in events(place)]
     assert all(kinds.count((kind, task)) == 1 for kind, task in kinds if kind in {"task.completed", "change.merged"})
     assert place.processes() == []

@@ -37,6 +37,8 @@ def test_status_tells_what_agents_do_and_how_the_machine_does(place: Place) -> N
         said = place.run("status")
         waiting = place.run("inbox")
         leader.terminate()
+        until(leader, "again stops now")
+        leader.terminate()
         leader.communicate()
     assert said.code == 0
     (alert,) = until_started["alerts"]

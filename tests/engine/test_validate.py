@@ -356,12 +356,12 @@ async def test_a_further_attempt_does_not_inherit_a_result(here: SmallWorld) -> 
     assert "Your structured result was not accepted: there was none" in prompts[1].text
 
 
-async def test_a_result_of_a_hundred_megabytes_goes_nowhere(here: SmallWorld) -> None:
-    here.host.plays("api", answers(result=json.dumps("x" * 100_000_000)), answers(result='{"count": 2}', tools=0))
+async def test_a_result_of_ten_megabytes_goes_nowhere(here: SmallWorld) -> None:
+    here.host.plays("api", answers(result=json.dumps("x" * 10_000_000)), answers(result='{"count": 2}', tools=0))
     await here.submit(run_spec(task("api", result_schema=SCHEMA)))
     leader = await here.lead()
     await leader.run()
     (babbled,) = await here.events(AgentBabbled, "api")
-    assert "its structured result has 100000002 characters" in babbled.raw
+    assert "its structured result has 10000002 characters" in babbled.raw
     assert "there was none that could be kept" in (await texts(here))[1]
     assert (await here.task()).result == '{"count": 2}'

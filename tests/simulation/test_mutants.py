@@ -8,13 +8,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import strategies as st
 
 from kapelle.core.agent import ProcessRef
+from kapelle.core.budget import Allowance
 from kapelle.core.calls import ModelCall
 from kapelle.core.hiding import NOTHING, Hiding
 from kapelle.core.ids import WorkspaceId
 from kapelle.core.ports import CommandResult, Launch
 from kapelle.core.store import Store, Tx
+from kapelle.core.task import TaskSpec
+from kapelle.testing.living import PRICE, STAGES
 from kapelle.testing.simulation import Simulation, simulate
 
 WORLDS = 100
@@ -122,6 +126,11 @@ class FencingRemoved(Simulation):
     def compose(self) -> None:
         self.here.replace(store=Unfenced(self.here.store, self))
 
+    def heal(self) -> None:
+        """Let it happen at the end of each world: few come to it by themselves."""
+        self.wake_an_old_leader(list(STAGES), 1, works=True)
+        super().heal()
+
 
 class EventOutsideTheTransaction(Simulation):
     def compose(self) -> None:
@@ -151,6 +160,10 @@ class NobodyReaped(Simulation):
 class BudgetNotAsked(Simulation):
     def compose(self) -> None:
         self.here.replace(gateway=Generous(self.here.gateway))
+
+    def some_spec(self, data: st.DataObject, name: str, earlier: list[str]) -> TaskSpec:
+        """Let everybody have a budget: what is looked for is what becomes of it."""
+        return replace(super().some_spec(data, name, earlier), budget=Allowance(usd=PRICE))
 
 
 @pytest.mark.parametrize(

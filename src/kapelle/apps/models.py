@@ -441,6 +441,11 @@ class Agent(Isolated):
     asks: Asked = Field(default=Asked(), description="What each is reckoned to need of the machine.")
     liveness: Liveness = Field(default=Liveness(), description="How long such agents may look still.")
     pool: Pool = Field(default=Pool(), description="How many of them are started before there is a task for them.")
+    reuse: Literal["never", "same-run"] = Field(
+        default="never",
+        description="same-run: when its task is merged, a program goes on to another task of its run, in a workspace and a"
+        " conversation as new.",
+    )
     secrets: References = Field(
         default_factory=dict,
         description="What only agents of this kind get: NAME: env:VARIABLE, file:PATH or keyring:SERVICE/USER.",
@@ -451,6 +456,13 @@ class Agent(Isolated):
     @model_validator(mode="after")
     def _referenced(self) -> "Agent":
         unknown_secrets(self.secrets, self.git, self.mcp)
+        return self
+
+    @model_validator(mode="after")
+    def _used_again(self) -> "Agent":
+        if self.reuse == "same-run" and (self.terminal or self.secrets):
+            what = "a terminal" if self.terminal else "secrets"
+            raise ValueError(f"reuse: same-run is not for agents with {what}: what one task has there is not for the next")
         return self
 
 

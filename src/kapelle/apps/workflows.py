@@ -14,7 +14,7 @@ from kapelle.apps.isolating import because, chosen, isolation, not_given_away, o
 from kapelle.apps.patience import alerts_of, patience_of
 from kapelle.apps.ruling import misnamed, rules_of
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE, Configuration
-from kapelle.core.agent import AgentConfig, Asks, PoolRules
+from kapelle.core.agent import AgentConfig, Asks, PoolRules, Reuse
 from kapelle.core.budget import Allowance
 from kapelle.core.errors import FileInvalid, Mistake, TemplateFailed, UsageError, closest
 from kapelle.core.evaluating import Evaluator
@@ -123,11 +123,19 @@ def agent_configs(shop: Workshop, used: Collection[str] | None = None) -> tuple[
             message = f"{agent.program} does not ask before it does something: rules mean nothing to it"
             advice = "leave them out, and choose a sandbox that holds it"
             wrong.append(document.located(Mistake(message=message, advice=advice, path=(*here, "rules"))))
-        for text in driver.problems(config, gateway=shop.configuration.settings.gateway) if driver is not None else ():
+        for text in _unfit(driver, config, shop.configuration.settings.gateway) if driver is not None else ():
             advice = "see the reference of agents.yml"
             wrong.append(document.located(Mistake(message=text, advice=advice, path=here)))
         found.append(config)
     return tuple(found), list(dict.fromkeys(wrong))
+
+
+def _unfit(driver: Driver, config: AgentConfig, gateway: bool) -> list[str]:
+    """Return what is wrong with *config* for its program, in words for people."""
+    found = list(driver.problems(config, gateway=gateway))
+    if config.reuse is Reuse.SAME_RUN and not driver.capabilities.clears:
+        found.append(f"{driver.name} takes one task and ends: reuse: same-run means nothing to it")
+    return found
 
 
 def _sandbox_wrong(shop: Workshop, document: Document, name: str, here: tuple[str, ...]) -> list[Mistake]:
@@ -169,6 +177,7 @@ def _agent_config(name: str, agent: models.Agent, prompt: str, sandbox: str) -> 
         env=tuple(agent.env.items()),
         limit=agent.limit,
         asks=Asks(memory=agent.asks.memory, cpus=agent.asks.cpus or 0.0),
+        reuse=Reuse(agent.reuse),
         pool=PoolRules(warm=agent.pool.warm, least=agent.pool.min, most=agent.pool.max, idle=agent.pool.idle),
         secrets=tuple(agent.secrets.items()),
         git=tuple(GitLogin(host=host, secret=login.secret, user=login.user) for host, login in agent.git.items()),

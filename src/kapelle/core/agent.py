@@ -29,6 +29,14 @@ class Asks:
     cpus: float = 0.0
 
 
+class Reuse(StrEnum):
+    """Whether a program goes on to another task when it is through with one."""
+
+    NEVER = "never"
+    SAME_RUN = "same-run"
+    """To others of the same run and config, in the same workspace, which is made as new, and in a new conversation."""
+
+
 @frozen
 class PoolRules:
     """How many agents of a config there are, at work and spare together, and how many of them wait beforehand."""
@@ -72,6 +80,7 @@ class AgentConfig:
     """How many agents of this config may be live at once."""
     asks: Asks = Asks()
     pool: PoolRules = PoolRules()
+    reuse: Reuse = Reuse.NEVER
     secrets: tuple[tuple[str, str], ...] = ()
     """What its agents must have: name, and the reference to the value, which is never kept."""
     git: tuple[GitLogin, ...] = ()

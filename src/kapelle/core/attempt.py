@@ -90,8 +90,15 @@ class Attempt:
     started_at: datetime
     ended_at: datetime | None = None
     outcome: Outcome | None = None
+    home: AttemptId | None = None
+    """Whose home its agent has, where that had an earlier task; None: its own."""
     held_by: str = ""
     """Who has taken its conversation over; empty while the engine leads it."""
+
+
+def home_of(attempt: Attempt) -> AttemptId:
+    """Return by which attempt the home of the agents of *attempt* is called."""
+    return attempt.home or attempt.attempt_id
 
 
 class PromptState(StrEnum):

@@ -136,8 +136,11 @@ class Workspaces(Protocol):
         """Return the files changed since *base* that still hold conflict markers."""
         ...
 
-    async def put(self, path: str, repository: str, commit: str) -> None:
-        """Make a clean workspace hold exactly *commit*; ignored files (build caches, dependencies) stay."""
+    async def put(self, path: str, repository: str, commit: str, *, bare: bool = False) -> None:
+        """Make a clean workspace hold exactly *commit*; ignored files (build caches, dependencies) stay.
+
+        *bare*: those go, too.
+        """
         ...
 
     async def reach(self, path: str, repository: str) -> Sequence[Mount]:

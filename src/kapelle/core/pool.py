@@ -15,7 +15,7 @@ from typing import Protocol
 from kapelle.core.agent import AgentConfig, PoolRules, ProcessRef
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Upstream
-from kapelle.core.ids import AgentId, AttemptId, TaskId, WorkspaceId
+from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId
 from kapelle.core.run import RunSpec
 from kapelle.core.task import TaskSpec, WorkspaceKind
 
@@ -101,12 +101,25 @@ class Spare:
     """When its base was last found to be the newest."""
     merged: str = ""
     """How far the merge queue of its target had come then."""
+    run_id: RunId | None = None
+    """The run in which it had a task: it is used again there and nowhere else. None: it had none yet."""
+    home: AttemptId | None = None
+    """The attempt whose home it has; None: its own."""
+    offset: int = 0
+    """How much of its spool belongs to earlier tasks, in bytes."""
+    bounded: int = 0
+    """The longest time limit that it had, in seconds: one that is shorter cannot be set any more."""
     token: str = field(default="", repr=False)
 
     @property
     def config(self) -> AgentConfig:
         """What kind of agent it is."""
         return self.make.configs[0]
+
+
+def fits(spare: Spare, fit: str, run_id: RunId, task: TaskSpec) -> bool:
+    """Say whether *spare*, once it is ready, can be given *task* of a run whose agents are made as *fit* says."""
+    return spare.fit == fit and spare.run_id in {None, run_id} and task.timeout.total_seconds() >= spare.bounded
 
 
 @frozen

@@ -27,6 +27,24 @@ class SpareGiven(Event):
 
 
 @frozen
+class AgentCleared(Event):
+    """An agent whose task is merged was made as new: its program may be given another task of the run."""
+
+    kind: ClassVar[str] = "agent.cleared"
+    agent_id: AgentId
+    config: str
+
+
+@frozen
+class AgentWorn(Event):
+    """An agent whose task is merged could not be made as new: its program ends, and other tasks get theirs as ever."""
+
+    kind: ClassVar[str] = "agent.worn"
+    agent_id: AgentId
+    reason: str
+
+
+@frozen
 class SpareEnded(Event):
     """A spare was ended without ever having had a task, or ended by itself."""
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from kapelle.core.agent import AgentConfig, ProcessRef
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import AgentId, WorkspaceId
+from kapelle.core.ids import AgentId, AttemptId, PromptId, WorkspaceId
 from kapelle.core.isolation import Place, Remains, SandboxCapabilities, Way
 from kapelle.core.network import Decision, Pass
 from kapelle.core.warden import WardenAccess
@@ -212,6 +212,8 @@ class Host(Protocol):
     async def bound(self, process: ProcessRef, folder: str, limit: timedelta) -> None:
         """End a process that was started without a limit by force after *limit*, counted from now, give or take two seconds.
 
+        Again it has as much time from then on, if that is not less than what it had at most before.
+
         Raises:
             HostFailed: that cannot be arranged.
         """
@@ -231,6 +233,10 @@ class Host(Protocol):
 
     async def start_clock(self, folder: str) -> None:
         """Let it go on: the process has as much time left as when it was stopped; no effect when it goes on already."""
+        ...
+
+    async def at_work_for(self, store_id: str, attempt_id: AttemptId) -> int:
+        """Return how many live processes carry *attempt_id* in KAPELLE_ATTEMPT, and *store_id* in KAPELLE_STORE."""
         ...
 
     async def run(self, launch: Launch, output_path: str, on_output: Callable[[str], None] | None = None) -> CommandResult:
@@ -367,12 +373,16 @@ class DriverCapabilities:
     """It asks its warden before it does something: command rules hold."""
     warm: bool = False
     """It can be started before there is a task, and is told of that when it has one (``Codec.assign``)."""
+    clears: bool = False
+    """A program can begin a new conversation, as if nothing had been said (``Codec.clear``)."""
     immediate: bool = False
     """No process at all: a task is done the moment it is placed (benchmarks)."""
     tools: frozenset[str] = frozenset()
     """What its tools are called that are known; there may be others."""
     writers: frozenset[str] = frozenset()
     """Those of them that change files."""
+    lasting: frozenset[str] = frozenset()
+    """Those of them whose doings go on in the program's next conversation (``clears``): a timer, say."""
     screen: bool = False
     """A person can take its conversation over, on its program's own screen (``core.terminals.ScreenDriver``)."""
     always_screen: bool = False
@@ -446,6 +456,14 @@ class Codec(Protocol):
 
     def assign(self, env: Mapping[str, str]) -> bytes:
         """Return what to write so that *env* holds for all that the program starts from now on; empty when it cannot."""
+        ...
+
+    def clear(self, prompt_id: PromptId) -> bytes:
+        """Return what to write so that a new conversation begins, after the last turn; empty when it cannot.
+
+        It is answered as a prompt is: ``ConversationStarted`` gives the new conversation's id, and ``TurnEnded`` says that it
+        has begun.
+        """
         ...
 
     def interrupt(self) -> bytes:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from kapelle.core.agent import Agent, ProcessRef
-from kapelle.core.attempt import Attempt
+from kapelle.core.attempt import Attempt, home_of
 from kapelle.core.conversation import Prompt
 from kapelle.core.errors import HostFailed, WorkspaceFailed
 from kapelle.core.frozen import frozen
@@ -88,7 +88,7 @@ async def deploy(world: World, order: Deployment) -> Deployed | str:
         if problem is not None:
             return problem
     changed = await _changed(world, order)
-    home = world.folders.home(order.attempt.attempt_id)
+    home = world.folders.home(home_of(order.attempt))
     config = order.run.spec.config(order.attempt.config)
     apart = sandbox_of(world, config.sandbox).capabilities.files
     outfit = await hand_over(world, config, order.attempt.attempt_id, order.agent.agent_id, boxed=apart)

@@ -13,7 +13,7 @@ from kapelle.core.errors import TemplateFailed
 from kapelle.core.events import AttemptEnded, AttemptStarted
 from kapelle.core.ids import AccountId, AgentId, AttemptId, PromptId
 from kapelle.core.placing import Group, Of, Tally
-from kapelle.core.pool import Spare, SpareState, fit_of, make_of, suits
+from kapelle.core.pool import Spare, SpareState, fit_of, fits, make_of, suits
 from kapelle.core.ports import Measure
 from kapelle.core.run import Run
 from kapelle.core.store import Tx
@@ -139,8 +139,8 @@ class DispatchStage:
         make = make_of(spec, config) if there and suits(candidate.task.spec, spec.upstream) else None
         if make is None:
             return None
-        fit = fit_of(make)
-        return next((spare for spare in there if spare.fit == fit), None)
+        fit, run_id = fit_of(make), candidate.run.run_id
+        return next((spare for spare in there if fits(spare, fit, run_id, candidate.task.spec)), None)
 
     def _count_start(self, tx: Tx, candidate: Candidate, attempt: Attempt) -> None:
         program = candidate.run.spec.config(attempt.config).program
@@ -158,6 +158,7 @@ class DispatchStage:
             config=placement.config,
             conversation_id=self._world.chance.uuid() if spare is None else spare.conversation_id,
             workspace_id=None if spare is None else spare.workspace_id,
+            home=None if spare is None else spare.home,
             started_at=tx.now,
         )
         tx.attempts.put(attempt)
@@ -207,6 +208,7 @@ class DispatchStage:
                 host=host,
                 folder=self._world.folders.agent(agent_id) if spare is None else spare.folder,
                 process=None if spare is None else spare.process,
+                offset=0 if spare is None else spare.offset,
                 deadline_at=tx.now + task.spec.timeout,
                 created_at=tx.now,
                 token=token,

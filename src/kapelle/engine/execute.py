@@ -12,7 +12,7 @@ from typing import cast
 from kapelle.core import agent as agents
 from kapelle.core.account import Account, account_of
 from kapelle.core.agent import Agent, AgentState
-from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, next_to_send
+from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, home_of, next_to_send
 from kapelle.core.budget import Resource, Spend
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.errors import KapelleError
@@ -36,6 +36,7 @@ from kapelle.engine.holds import Brakes, brakes_of, its_purse
 from kapelle.engine.meter import EngineMeter, write_down
 from kapelle.engine.pulse import Pulse
 from kapelle.engine.purses import Purse, task_key
+from kapelle.engine.reuse import Again, Renewal
 from kapelle.engine.rooms import workspace_for
 from kapelle.engine.secrets import revoke, take_back
 from kapelle.engine.showing import has_session, show
@@ -60,6 +61,7 @@ class _Orders:
     watch: tuple[Deployment, ...] = ()
     send: tuple[tuple[Agent, Driver, PromptRecord], ...] = ()
     stop: tuple[tuple[Agent, Driver], ...] = ()
+    renew: tuple[Renewal, ...] = ()
     show: tuple[Agent, ...] = ()
     freeze: tuple[AgentId, ...] = ()
     thaw: tuple[AgentId, ...] = ()
@@ -95,6 +97,7 @@ class ExecuteStage:
         self._brakes = Brakes(now=world.clock.now())
         """What else keeps agents from working, in that transaction."""
         self._codecs: dict[AgentId, Codec] = {}
+        self._again = Again(world, acts)
         self._shown: set[AgentId] = set()
         """Whose sessions this leader has opened, or tried to."""
         self._ends_at: datetime | None = None
@@ -142,7 +145,8 @@ class ExecuteStage:
         self._carry_out(orders)
         if findings or orders.send:
             return now
-        return self._ends_at if self._ends_at is not None and self._ends_at > now else None
+        later = (moment for moment in (self._ends_at, self._again.next(now)) if moment is not None and moment > now)
+        return min(later, default=None)
 
     # --- Deciding, inside the transaction ---
 
@@ -155,6 +159,7 @@ class ExecuteStage:
             watch=tuple(entry for orders in found for entry in orders.watch),
             send=tuple(entry for orders in found for entry in orders.send),
             stop=tuple(entry for orders in found for entry in orders.stop),
+            renew=tuple(entry for orders in found for entry in orders.renew),
             show=tuple(entry for orders in found for entry in orders.show),
             freeze=tuple(entry for orders in found for entry in orders.freeze),
             thaw=tuple(entry for orders in found for entry in orders.thaw),
@@ -186,6 +191,8 @@ class ExecuteStage:
         workspace = tx.agents.workspace(attempt.workspace_id) if attempt.workspace_id is not None else None
         watch = self._deployment(agent, task, attempt, run, driver, workspace) if workspace is not None else None
         watching = (watch,) if watch is not None else ()
+        if not wanted and watch is not None and (rest := self._again.rest(tx, watch, self._turns, self._brakes)):
+            return _Orders(watch=watching if rest.watched else (), renew=rest.renew)
         over = not wanted or _stopped(tx, agent) or self._held(tx, task, attempt, run, driver)
         if agent.state is AgentState.ACTIVE and over:
             agent = agents.move(agent, AgentState.COMPLETING, tx.now)
@@ -315,6 +322,8 @@ class ExecuteStage:
             self._acts.start(("still", agent_id), self._thaw(agent_id))
         for agent, driver in orders.stop:
             self._acts.start(("stop", agent.agent_id), self._stop(agent, driver))
+        for renewal in orders.renew:
+            self._again.start(renewal)
 
     def _admit(self, order: Deployment) -> None:
         self._meter.open(order.agent.agent_id, _purse(order))
@@ -439,7 +448,7 @@ class ExecuteStage:
 
     async def _reopen(self, order: Deployment) -> None:
         """Open the way of an agent that an earlier leader started; for one of this leader's own it is open."""
-        box = box_of(order, self._world.folders.home(order.attempt.attempt_id))
+        box = box_of(order, self._world.folders.home(home_of(order.attempt)))
         try:
             await way_of(self._world, box)
         except KapelleError as error:
@@ -469,7 +478,7 @@ class ExecuteStage:
             await self._world.terminal.close(agent.folder)
         try:
             try:
-                remains = await cleared(self._world, box_of(order, self._world.folders.home(order.attempt.attempt_id)))
+                remains = await cleared(self._world, box_of(order, self._world.folders.home(home_of(order.attempt))))
                 limit = met(remains, config.isolation.limits)
             finally:
                 await take_back(self._world, config, agent)

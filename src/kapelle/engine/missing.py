@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from kapelle.core.agent import AgentConfig
 from kapelle.core.conversation import ConversationEvent, Prompt, Trouble, TurnEnded
 from kapelle.core.errors import ProgramMissing
+from kapelle.core.ids import PromptId
 from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Ended, Launch
 
 
@@ -60,6 +61,9 @@ class _Deaf:
         return b""
 
     def assign(self, env: Mapping[str, str]) -> bytes:  # noqa: ARG002  # as the port has it
+        return b""
+
+    def clear(self, prompt_id: PromptId) -> bytes:  # noqa: ARG002  # as the port has it
         return b""
 
     def interrupt(self) -> bytes:

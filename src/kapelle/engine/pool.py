@@ -17,7 +17,7 @@ from kapelle.core.merge import Integration
 from kapelle.core.pool import LASTING, Spare, SpareState, Stock, asked_for, fit_of, key_of, make_of, plan
 from kapelle.core.pool_events import SpareEnded, SpareFailed, SpareReady
 from kapelle.core.ports import Measure
-from kapelle.core.run import Run, RunSpec
+from kapelle.core.run import Run, RunSpec, RunState
 from kapelle.core.store import Tx
 from kapelle.core.task import Task, TaskState, Wait
 from kapelle.engine import spares
@@ -114,12 +114,16 @@ class PoolStage:
     # --- How many ---
 
     def _plan(self, tx: Tx) -> datetime | None:
-        there = [spare for spare in tx.spares.all() if spare.state is not SpareState.ENDING]
         self._halted = tx.brakes.halt() is not None
+        for spare in tx.spares.all():
+            if spare.run_id is not None and spare.state is not SpareState.ENDING and (why := self._no_more(tx, spare)):
+                tx.spares.put(replace(spare, state=SpareState.ENDING, reason=why))
+        # Those that had a task are of their run, and nobody counts on them.
+        there = [spare for spare in tx.spares.all() if spare.state is not SpareState.ENDING and spare.run_id is None]
         kinds = {} if self._leaving or self._halted else self._asked(tx)
         self._needed = bool(kinds)
         if not there and not kinds:
-            return None
+            return self._next(tx, ())
         stocks = self._stocks(tx, kinds, there)
         planned = plan(stocks, self._carry(tx, kinds, there), tx.now)
         for fit, kind in kinds.items():
@@ -137,6 +141,18 @@ class PoolStage:
         if self._halted:
             return "everything is halted"
         return "whoever leads ends" if self._leaving else "nothing asks for it any more"
+
+    def _no_more(self, tx: Tx, spare: Spare) -> str:
+        """Return why a spare that had a task is not needed any more; empty while it is."""
+        run = tx.runs.get(spare.run_id) if spare.run_id is not None else None
+        if self._leaving or self._halted:
+            return self._why()
+        if run is None or run.state is not RunState.RUNNING or run.paused:
+            return "its run is paused or has ended"
+        if spare.ready_at is not None and tx.now - spare.ready_at >= spare.config.pool.idle:
+            return "nobody needed it for a while"
+        at_work = sum(agent.run_id == run.run_id for agent in tx.agents.live())
+        return "" if run.unfinished > at_work else "nothing asks for it any more"
 
     def _asked(self, tx: Tx) -> dict[str, Kind]:
         """Return the kinds of agents of which there should be spares, or might."""
@@ -248,7 +264,11 @@ class PoolStage:
         if any(asked_for(stock) > stock.spares for stock in stocks):
             # Nobody tells when other programs give memory back.
             moments.append(tx.now + LOOK)
-        moments += [spare.looked_at + LOOK for spare in tx.spares.all() if spare.looked_at is not None]
+        for spare in tx.spares.all():
+            if spare.run_id is not None and spare.ready_at is not None:
+                moments.append(spare.ready_at + spare.config.pool.idle)
+            elif spare.looked_at is not None:
+                moments.append(spare.looked_at + LOOK)
         return min((moment for moment in moments if moment > tx.now), default=None)
 
     def _new(self, tx: Tx, kind: Kind) -> Spare:
@@ -290,6 +310,9 @@ class PoolStage:
     @staticmethod
     def _stale(tx: Tx, spare: Spare) -> bool:
         """Say whether it is to be looked whether its base is the newest still."""
+        if spare.run_id is not None:
+            # It is looked when it is given to a task, which is soon, or never.
+            return False
         return spares.behind(tx, spare) or spare.looked_at is None or tx.now - spare.looked_at >= LOOK
 
     def _being_made(self, spare: Spare) -> bool:
@@ -361,7 +384,7 @@ class PoolStage:
         """Wait for the end of a spare: it should not end by itself."""
         if spare.process is None:
             return None
-        offset = 0
+        offset = spare.offset
         while True:
             spool = await self._world.host.look(spare.process, spare.folder, offset)
             offset += len(spool.data)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core.agent import AgentConfig
-from kapelle.core.attempt import Attempt, Outcome, PromptState
+from kapelle.core.attempt import Attempt, Outcome, PromptState, home_of
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import SnapshotKept, WorkspaceRemoved, WorkspaceStuck
 from kapelle.core.frozen import frozen
@@ -106,7 +106,7 @@ class ReportStage:
         begun = any(prompt.state is not PromptState.PENDING for prompt in tx.attempts.prompts(attempt.attempt_id))
         return replace(
             order,
-            home=self._world.folders.home(attempt.attempt_id) if to_go else None,
+            home=self._world.folders.home(home_of(attempt)) if to_go else None,
             attempt_id=attempt.attempt_id,
             config=config if begun else None,
             since=attempt.started_at,

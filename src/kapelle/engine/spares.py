@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from kapelle.core.agent import Agent, AgentState
-from kapelle.core.attempt import Attempt
+from kapelle.core.attempt import Attempt, home_of
 from kapelle.core.errors import HostFailed, KapelleError
 from kapelle.core.events import WorkspacePrepared
 from kapelle.core.frozen import frozen
@@ -15,6 +15,7 @@ from kapelle.core.pool_events import SpareGiven
 from kapelle.core.run import Run
 from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.core.task import Task, TaskSpec
+from kapelle.engine import reuse
 from kapelle.engine.boxing import cleared
 from kapelle.engine.deploy import Deployed, Deployment, base_of, box_of, deploy, environment, set_up
 from kapelle.engine.secrets import revoke, take_back
@@ -62,6 +63,7 @@ def deployment_of(world: World, spare: Spare, base_url: str, integration: Integr
         term=spare.term,
         config=spare.config.name,
         conversation_id=spare.conversation_id,
+        home=spare.home,
         started_at=now,
     )
     agent, workspace = _agent(spare, now), workspace_of(spare)
@@ -136,7 +138,7 @@ async def take_on(world: World, order: Deployment) -> Deployed | str:
     """
     agent = order.agent
     if agent.process is None:
-        return await deploy(world, order)
+        return await reuse.start(world, order)
     try:
         row = order.workspace
         moved = Renewed(base=row.base) if row.ready else await renew(world, order)
@@ -146,7 +148,7 @@ async def take_on(world: World, order: Deployment) -> Deployed | str:
     if isinstance(moved, str):
         await _discard(world, order)
         return moved
-    env = dict(environment(world, order.run, order.task, order.workspace))
+    env = reuse.marked(dict(environment(world, order.run, order.task, order.workspace)), order.attempt.attempt_id)
     try:
         await world.host.bound(agent.process, agent.folder, order.task.spec.timeout)
         listens = await world.host.write(agent.process, order.driver.codec().assign(env))
@@ -158,7 +160,7 @@ async def take_on(world: World, order: Deployment) -> Deployed | str:
     # A folder of its own: what the other has written, or one that an earlier leader had started, is not read as this one's.
     fresh = replace(agent, process=None, folder=f"{agent.folder}-{world.term}")
     workspace = replace(row, base=moved.base, ready=True)
-    return await deploy(world, replace(order, agent=fresh, workspace=workspace))
+    return await reuse.start(world, replace(order, agent=fresh, workspace=workspace))
 
 
 async def _discard(world: World, order: Deployment) -> None:
@@ -166,7 +168,7 @@ async def _discard(world: World, order: Deployment) -> None:
     agent = order.agent
     if agent.process is not None:
         await world.host.end(agent.process, agent.folder, grace=world.settings.goodbye)
-    await cleared(world, box_of(order, world.folders.home(order.attempt.attempt_id)))
+    await cleared(world, box_of(order, world.folders.home(home_of(order.attempt))))
     revoke(world, agent.agent_id)
 
 
@@ -182,7 +184,7 @@ async def end(world: World, order: Deployment) -> None:
             await world.host.write(agent.process, goodbye)
         await world.host.end(agent.process, agent.folder, grace=world.settings.goodbye)
     world.warden.dismiss(agent.agent_id)
-    home = folders.home(order.attempt.attempt_id)
+    home = folders.home(home_of(order.attempt))
     await cleared(world, box_of(order, home))
     await take_back(world, order.run.spec.configs[0], agent)
     await world.workspaces.remove(row.path, row.repository)

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
 from kapelle.core.agent import Agent
+from kapelle.core.attempt import home_of
 from kapelle.core.errors import KapelleError, NotStill
 from kapelle.core.event import Event
 from kapelle.core.ids import AgentId, AttemptId
@@ -148,15 +149,16 @@ async def _live(world: World, which: Callable[[Agent], bool]) -> Sequence[tuple[
             if agent.process is None or not which(agent):
                 continue
             run, attempt = view.runs.get(agent.run_id), view.attempts.get(agent.attempt_id)
-            workspace_id = attempt.workspace_id if attempt is not None else None
-            row = view.agents.workspace(workspace_id) if workspace_id is not None else None
-            if run is None or row is None:
+            if run is None or attempt is None or attempt.workspace_id is None:
+                continue
+            row = view.agents.workspace(attempt.workspace_id)
+            if row is None:
                 continue
             config = run.spec.config(agent.config)
             place = Place(
                 workspace=row.path,
                 folder=agent.folder,
-                home=world.folders.home(agent.attempt_id),
+                home=world.folders.home(home_of(attempt)),
                 store_id=world.store.store_id,
                 key=agent.agent_id,
                 owned=row.owned,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from kapelle.core.agent import Agent
-from kapelle.core.attempt import Attempt
+from kapelle.core.attempt import Attempt, home_of
 from kapelle.core.event import Event
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
@@ -55,7 +55,7 @@ class Watched:
 def watched(world: World, agent: Agent, run: Run, attempt: Attempt, workspace: WorkspaceRow) -> Watched:
     """Return what *agent* is judged by, and where it asks."""
     config, spec = run.spec.config(attempt.config), run.spec
-    home = world.folders.home(attempt.attempt_id)
+    home = world.folders.home(home_of(attempt))
     temporary = f"{agent.folder}/tmp"  # noqa: S108  # its own
     sandbox = world.sandboxes.get(config.sandbox)
     # In a sandbox of its own the machine's places for temporary files are its own, too.

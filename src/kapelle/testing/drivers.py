@@ -34,6 +34,7 @@ ALL = DriverCapabilities(
     writers=frozenset({"Write"}),
     screen=True,
     warm=True,
+    clears=True,
 )
 
 
@@ -143,6 +144,10 @@ class LineCodec:
     def assign(self, env: Mapping[str, str]) -> bytes:
         """See the port."""
         return json.dumps({"assign": dict(env)}).encode() + b"\n"
+
+    def clear(self, prompt_id: PromptId) -> bytes:
+        """See the port."""
+        return json.dumps({"clear": prompt_id}).encode() + b"\n"
 
     def interrupt(self) -> bytes:
         """See the port."""

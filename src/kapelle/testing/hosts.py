@@ -13,7 +13,7 @@ from kapelle.core.agent import ProcessRef
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import HostFailed
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import WorkspaceId
+from kapelle.core.ids import AttemptId, WorkspaceId
 from kapelle.core.ports import Activity, CommandResult, Ended, Launch, Measure, Spool
 from kapelle.testing.drivers import TOKEN
 from kapelle.testing.git import Files, MemoryDirectory, MemoryGit
@@ -21,6 +21,7 @@ from kapelle.testing.points import Points
 
 BOOT = "boot"
 FORCED = Ended(exit_code=None)
+LEFT_BEHIND = "left behind"
 
 Script = Callable[["ScriptedProcess", str], None]
 """What an agent does with a prompt. It need not end its turn: the test may go on with the process later."""
@@ -71,6 +72,8 @@ class ScriptedProcess:
         """Seconds of processor time that it has used."""
         self.obeys = True
         """Whether it breaks its turn off when it is told to."""
+        self.cleared = 0
+        """How often a new conversation was begun."""
         self.interrupted = 0
         """How often it was told to break its turn off."""
         self.prompts: list[Read] = []
@@ -95,7 +98,7 @@ class ScriptedProcess:
     @property
     def conversation_id(self) -> str:
         """Its conversation."""
-        return self.launch.argv[2]
+        return self.launch.argv[2] if not self.cleared else f"{self.launch.argv[2]}/{self.cleared}"
 
     @property
     def alive(self) -> bool:
@@ -158,6 +161,14 @@ class ScriptedProcess:
     def time_out(self) -> None:
         """End, since the time limit has come."""
         self.exit(None, timed_out=True)
+
+    def clear(self, prompt_id: str) -> None:
+        """Begin a new conversation, unless it reads nothing."""
+        if not self.deaf and not self.stopped:
+            self.cleared += 1
+            self.emit(started=self.conversation_id)
+            self.emit(taken=prompt_id)
+            self.emit(done="")
 
     def break_off(self) -> None:
         """Take in that the turn is to be broken off."""
@@ -244,8 +255,9 @@ class ScriptedHost:
 
     def left_behind(self, by: ScriptedProcess) -> ScriptedProcess:
         """Return a process that *by* has started and that has left its group: it does not end with it."""
-        ref = ProcessRef(boot_id=BOOT, pid=1000 + len(self.processes) + 1, started="left behind")
+        ref = ProcessRef(boot_id=BOOT, pid=1000 + len(self.processes) + 1, started=LEFT_BEHIND)
         process = ScriptedProcess(ref, by.launch, bytearray(), by.directory)
+        process.env = dict(by.env)
         self.processes.append(process)
         return process
 
@@ -344,6 +356,8 @@ class ScriptedHost:
                     found.env |= given["assign"]
                 if "prompt" in given:
                     self._prompted(found, Read(prompt_id=given["prompt"], text=given["text"]))
+                elif "clear" in given:
+                    found.clear(given["clear"])
                 elif "interrupt" in given:
                     found.break_off()
             return True
@@ -378,6 +392,13 @@ class ScriptedHost:
             await self.close_input(process)
             found.exit(None)
             return found.ended or FORCED
+
+    async def at_work_for(self, store_id: str, attempt_id: AttemptId) -> int:
+        """See the port."""
+        asked = {"KAPELLE_STORE": store_id, "KAPELLE_ATTEMPT": attempt_id}
+        # What a program is told while it runs holds for what it starts, not for itself.
+        left = [entry for entry in self.live() if entry.ref.started == LEFT_BEHIND]
+        return sum(asked.items() <= entry.env.items() for entry in left)
 
     async def run(self, launch: Launch, output_path: str, on_output: Callable[[str], None] | None = None) -> CommandResult:
         """See the port."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize
 
-from kapelle.core.agent import PoolRules
+from kapelle.core.agent import PoolRules, Reuse
 from kapelle.core.budget import Allowance, Scope, StandingBudget
 from kapelle.core.hours import WorkingHours, parse_window
 from kapelle.core.ids import RunId
@@ -79,7 +79,8 @@ class Living(RuleBasedStateMachine):
         limit = data.draw(st.sampled_from([None, 1]), label="limit")
         warm, most = data.draw(st.sampled_from([(0, None), (0, None), (1, None), (1, 3)]), label="pool")
         rules = PoolRules(warm=warm, most=most, idle=timedelta(minutes=1))
-        self.configs = (replace(CODER, pool=rules), replace(ONCE, limit=limit), NOBODY)
+        reuse = data.draw(st.sampled_from([Reuse.NEVER, Reuse.SAME_RUN]), label="reuse")
+        self.configs = (replace(CODER, pool=rules, reuse=reuse), replace(ONCE, limit=limit), NOBODY)
         self.submit(data)
         self.some_rounds(3)
 

@@ -224,10 +224,14 @@ class MemoryWorkspaces:
         before, after = at.files(base), at.files(directory.head)
         return [name for name, content in after.items() if before.get(name) != content and has_markers(content)]
 
-    async def put(self, path: str, repository: str, commit: str) -> None:
+    async def put(self, path: str, repository: str, commit: str, *, bare: bool = False) -> None:
         """See the port."""
         async with self._points.passing("put"):
             directory, at = self._at(path, repository)
+            if bare:
+                work = directory.work()
+                for name in [name for name in directory.files if name not in work and name not in directory.copied]:
+                    del directory.files[name]
             self._reset(directory, at.files(commit))
             directory.head = commit
 

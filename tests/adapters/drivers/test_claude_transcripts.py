@@ -22,6 +22,7 @@ from kapelle.core.conversation import (
     TurnEnded,
     Unrecognised,
 )
+from kapelle.core.ids import PromptId
 from kapelle.core.ports import Ended
 
 FOLDER = Path(__file__).parent / "transcripts"
@@ -30,6 +31,7 @@ WORK = "/tmp/kapelle-transcripts"  # noqa: S108  # a path in the transcripts; no
 TROUBLES = {
     "background": None,
     "budget": Trouble.BUDGET,
+    "cleared": None,
     "cut": Trouble.UNREACHABLE,
     "denied": None,
     "interrupted": Trouble.INTERRUPTED,
@@ -208,3 +210,18 @@ def test_a_turn_is_not_over_while_a_subagent_is_at_work_in_the_background() -> N
     (ended,) = of(TurnEnded, "background")
     assert ended.text == "It said two."
     assert len(of(PromptTaken, "background")) == 1
+
+
+def test_a_cleared_conversation_is_another_and_what_it_cost_counts_from_nothing() -> None:
+    codec = ClaudeCodec()
+    written = json.loads(codec.clear(PromptId("p-1")))
+    assert (written["uuid"], written["message"]["content"][0]["text"]) == ("p-1", "/clear")
+    events = read(raw("cleared"))
+    known = list(dict.fromkeys(event.conversation_id for event in events if isinstance(event, ConversationStarted)))
+    assert len(known) == 2
+    first, cleared, second = ends(events)
+    assert (first.text, cleared.text, second.text) == ("The first.", "", "The second.")
+    assert cleared.cost_usd == 0
+    assert (cleared.turns, second.cost_usd) == (0, pytest.approx(first.cost_usd, rel=0.1))
+    after = events[events.index(cleared) :]
+    assert [event.about for event in after if isinstance(event, ToolCalled)] == ["pwd"]

@@ -18,7 +18,7 @@ from kapelle.core.gateway import Ticket, Upstream
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
 from kapelle.testing.evaluating import PlainEvaluator
 
-PATIENCE = 5.0
+PATIENCE = 30.0
 
 
 class RememberingMeter:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from kapelle.adapters.drivers.lines import Lines, Telling
 from kapelle.core.agent import AgentConfig
 from kapelle.core.conversation import ConversationEvent, Prompt, Said, Trouble, TurnEnded
+from kapelle.core.ids import PromptId
 from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Ended, Launch
 
 SUMMARY_LINES = 5
@@ -67,6 +68,9 @@ class CommandCodec:
         return b""
 
     def assign(self, env: Mapping[str, str]) -> bytes:  # as the port has it
+        return b""
+
+    def clear(self, prompt_id: PromptId) -> bytes:  # as the port has it
         return b""
 
     def interrupt(self) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any, cast
 from kapelle.adapters.drivers.lines import Lines, Telling, json_in
 from kapelle.core.agent import AgentConfig
 from kapelle.core.conversation import ConversationEvent, Prompt, Trouble, TurnEnded
+from kapelle.core.ids import PromptId
 from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Ended, Launch
 
 JOB = "task.json"
@@ -98,6 +99,9 @@ class PythonCodec:
         return b""
 
     def assign(self, env: Mapping[str, str]) -> bytes:  # as the port has it
+        return b""
+
+    def clear(self, prompt_id: PromptId) -> bytes:  # as the port has it
         return b""
 
     def interrupt(self) -> bytes:

@@ -25,7 +25,7 @@ from kapelle.adapters.system.growth import Growth
 from kapelle.adapters.system.measuring import measure
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import HostFailed
-from kapelle.core.ids import WorkspaceId
+from kapelle.core.ids import AttemptId, WorkspaceId
 from kapelle.core.ports import Activity, CommandResult, Ended, Launch, Measure, Spool
 from kapelle.core.shapes import shapes_in, without_shapes
 
@@ -34,6 +34,8 @@ GROWTH = 0.03
 for a processor."""
 PIPE_SIZE = 1 << 18
 TAIL = 16_000
+LIMIT, LIMIT_SINCE = "limit", "limit-since"
+"""Files for the shim of a process that was started without a time limit: the one that it was given then, and when."""
 CLOCK_STOPPED, CLOCK_MORE = "clock-stopped", "clock-more"
 """Files for the shim: since when its clock stands still, by the machine's own count, which nobody sets; seconds more."""
 GONE = 0.02
@@ -65,7 +67,7 @@ class LocalHost:
         place = Path(folder)
         try:
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for name in ("exit", "timed-out", CLOCK_STOPPED, CLOCK_MORE):
+            for name in ("exit", "timed-out", LIMIT, LIMIT_SINCE, CLOCK_STOPPED, CLOCK_MORE):
                 (place / name).unlink(missing_ok=True)
             for name, content in launch.files:
                 _write_private(place / name, content)
@@ -135,10 +137,16 @@ class LocalHost:
         return True
 
     async def bound(self, process: ProcessRef, folder: str, limit: timedelta) -> None:
+        first, since = Path(folder) / LIMIT, Path(folder) / LIMIT_SINCE
         try:
-            fresh = Path(folder) / "limit.tmp"
-            fresh.write_text(f"{_seconds(limit)}\n")
-            fresh.replace(Path(folder) / "limit")
+            begun = _number(since)
+            if begun is not None and first.exists():
+                # The shim sleeps by the first one already, and what is more than that after it.
+                more = time.monotonic() - begun + float(_seconds(limit)) - float(first.read_text(encoding="ascii"))
+                _write_whole(Path(folder) / CLOCK_MORE, f"{max(math.ceil(more), 0)}\n")
+                return
+            _write_whole(since, f"{time.monotonic():.0f}\n")
+            _write_whole(first, f"{_seconds(limit)}\n")
         except OSError as error:
             raise HostFailed(f"the time limit of process {process.pid} cannot be set: {error.strerror or error}") from error
 
@@ -213,6 +221,9 @@ class LocalHost:
         self, store_id: str, workspaces: Collection[WorkspaceId] | None = None, *, living: Collection[ProcessRef] = ()
     ) -> Sequence[ProcessRef]:
         return await asyncio.to_thread(processes.carrying, store_id, workspaces, living)
+
+    async def at_work_for(self, store_id: str, attempt_id: AttemptId) -> int:
+        return await asyncio.to_thread(processes.working_for, store_id, attempt_id)
 
     async def _gone_within(self, process: ProcessRef, seconds: float) -> bool:
         """Wait for the end of *process*, at most so long; say whether it has ended."""

@@ -151,6 +151,7 @@ attempts = Table(
     Column("overflows", Integer, nullable=False, server_default="0"),
     Column("overflow_calls", Integer, nullable=False, server_default="0"),
     Column("held_by", Text, nullable=False, server_default=""),
+    _text("home", null=True),
 )
 Index("attempts_of_task", attempts.c.task_id, attempts.c.number)
 Index("attempts_open", attempts.c.attempt_id, sqlite_where=text("ended_at IS NULL"), postgresql_where=text("ended_at IS NULL"))
@@ -219,6 +220,10 @@ spares = Table(
     _time("looked_at", null=True),
     _text("merged"),
     _text("token"),
+    _text("run_id", null=True),
+    _text("home", null=True),
+    Column("offset", Integer, nullable=False, server_default="0"),
+    Column("bounded", Integer, nullable=False, server_default="0"),
 )
 
 standing_pools = Table(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Ready = Callable[[], compiled.Compiled | None]
 
-HEAD = "0011"
+HEAD = "0012"
 """The newest migration. Kept here so that a store that is up to date is opened without loading Alembic's scripts."""
 BUSY_MS = 60_000
 """How long to wait for another process's transaction. Transactions take milliseconds; this is for a process that is stopped in

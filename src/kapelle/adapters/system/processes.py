@@ -19,6 +19,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 STORE_VARIABLE = "KAPELLE_STORE"
 WORKSPACE_VARIABLE = "KAPELLE_WORKSPACE_ID"
 TASK_VARIABLE = "KAPELLE_TASK"
+ATTEMPT_VARIABLE = "KAPELLE_ATTEMPT"
 STAT = 1 << 12
 """Bytes that are read of what the kernel says of a process: a line of at most fifty numbers and a short name."""
 LOOK = 0.02
@@ -132,6 +133,12 @@ def carrying(store_id: str, workspaces: Collection[str] | None = None, living: C
         if leader is not None:
             found[leader.pid] = leader
     return list(found.values())
+
+
+def working_for(store_id: str, attempt_id: str) -> int:
+    """Return how many live processes carry *store_id* and *attempt_id* in their environment."""
+    wanted = _variable(ATTEMPT_VARIABLE, attempt_id)
+    return sum(wanted in names for _, names in _environments(_variable(STORE_VARIABLE, store_id)))
 
 
 def _line(pid: int) -> Generator[int]:

@@ -255,17 +255,17 @@ class GitWorkspaces:
         arguments = ("grep", "--no-color", "-l", "-z", "-E", "-e", "^(<{7}|>{7}) ", "HEAD", "--", *names)
         return [name.removeprefix("HEAD:") for name in (await literally.ask(*arguments)).names]
 
-    async def put(self, path: str, repository: str, commit: str) -> None:
+    async def put(self, path: str, repository: str, commit: str, *, bare: bool = False) -> None:
         git, git_dir = await self._git(path, repository)
         await _quit(git, git_dir, *UNDER_WAY)
         await _unmark(git, path, await _marked(git))
         state = await _state(git, git_dir, path)
-        if state.clean and state.detached and state.head == commit:
+        if state.clean and state.detached and state.head == commit and not bare:
             show_again(git_dir, path)
             return
         await everywhere(git, path, "checkout", "--force", "--detach", "--quiet", commit)
         literal = [WILDCARD.sub(r"\\\g<0>", name) for name in _copied(git_dir)]
-        await everywhere(git, path, "clean", "-ffdq", *[f"--exclude=/{name}" for name in literal])
+        await everywhere(git, path, "clean", "-ffdxq" if bare else "-ffdq", *[f"--exclude=/{name}" for name in literal])
         show_again(git_dir, path)
 
     async def reach(self, path: str, repository: str) -> Sequence[Mount]:

@@ -53,7 +53,7 @@ from kapelle.core.liveness_events import (
 )
 from kapelle.core.network import what_was_refused
 from kapelle.core.plain_text import shown, shown_block, shown_files
-from kapelle.core.pool_events import PoolScaled, SpareFailed, SpareGiven, SpareReady, TaskAssigned
+from kapelle.core.pool_events import AgentCleared, AgentWorn, PoolScaled, SpareFailed, SpareGiven, SpareReady, TaskAssigned
 from kapelle.core.question import ASKS
 from kapelle.core.rule_events import (
     CommandDenied,
@@ -277,6 +277,10 @@ def _pooled(event: Event) -> str | None:
             return f"{config} {agent_id} waits for a task"
         case SpareGiven(config=config):
             return f"given to a {config} that waited"
+        case AgentCleared(config=config):
+            return f"its {config} is as new, and goes on to another task"
+        case AgentWorn(reason=reason):
+            return f"its agent does not go on to another task: {_first(reason)}"
         case SpareFailed(config=config, reason=reason):
             return f"no {config} could be started beforehand: {_first(reason)}"
         case PoolScaled(config=config, wanted=wanted, principal=principal):

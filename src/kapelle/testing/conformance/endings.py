@@ -12,7 +12,7 @@ import pytest
 
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import HostFailed
-from kapelle.core.ids import WorkspaceId
+from kapelle.core.ids import AttemptId, WorkspaceId
 from kapelle.core.ports import Ended, Host
 from kapelle.testing.conformance.processes import PATIENCE, SOON, Stage, Started, read_to_end, read_until
 from kapelle.testing.conformance.spools import FOR_EVER, LONG, HostTests
@@ -107,6 +107,33 @@ class EndSuite(HostTests):
         assert await lifeline.cut() == "up\n"
         _, ended = await read_to_end(stage.host, found)
         assert ended.timed_out
+
+    async def test_a_time_limit_that_is_set_again_counts_from_then_on(self, stage: Stage) -> None:
+        """A process that goes on to another task has that one's time."""
+        lifeline = stage.lifeline()
+        found = await stage.start(FOR_EVER, lifeline.path, limit=None)
+        await read_until(stage.host, found, b"up\n")
+        begun = time.monotonic()
+        await stage.host.bound(found.process, found.folder, timedelta(seconds=1))
+        await stage.host.bound(found.process, found.folder, timedelta(seconds=3))
+        assert await lifeline.cut() == "up\n"
+        _, ended = await read_to_end(stage.host, found)
+        assert ended.timed_out
+        assert time.monotonic() - begun >= 3
+
+    async def test_what_was_started_for_an_attempt_is_counted(self, stage: Stage) -> None:
+        """By what it carries, wherever it went; what belongs to another attempt or store is not."""
+        mine = (("KAPELLE_STORE", f"attempts-{os.getpid()}"), ("KAPELLE_ATTEMPT", "a-1"), ("PATH", "/usr/bin:/bin"))
+        found = await stage.start("setsid sleep 1000 & echo up; read line", stdin=True, env=mine)
+        await read_until(stage.host, found, b"up\n")
+        store_id = mine[0][1]
+        assert await stage.host.at_work_for(store_id, AttemptId("a-1")) >= 2
+        assert await stage.host.at_work_for(store_id, AttemptId("a-10")) == 0
+        assert await stage.host.at_work_for(f"{store_id}-2", AttemptId("a-1")) == 0
+        await stage.host.end(found.process, found.folder, grace=timedelta(0))
+        for process in await stage.host.leftovers(store_id):
+            await stage.host.end(process, found.folder, grace=timedelta(0))
+        assert await stage.host.at_work_for(store_id, AttemptId("a-1")) == 0
 
     async def test_a_program_that_ends_in_time_has_not_timed_out(self, stage: Stage) -> None:
         """And leaves no watch behind that would end another."""

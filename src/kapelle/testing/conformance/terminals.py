@@ -125,7 +125,8 @@ class TerminalSuite(ABC):
         (tmp_path / "program.py").write_text(PROGRAM)
         argv = (sys.executable, str(tmp_path / "program.py"), told)
         screen = Screen(name="coder-g-1", told=told, conversation=str(root / "none"), conversation_file="none.jsonl")
-        env = (("PATH", os.environ["PATH"]), ("KAPELLE_STORE", "s-suite"))
+        store_id = f"suite-{os.getpid()}"
+        env = (("PATH", os.environ["PATH"]), ("KAPELLE_STORE", store_id))
         launch = Launch(argv=argv, cwd=str(tmp_path), env=env, stdin=True, screen=screen)
         terminal = self._shows(root)
         process = await host.start(terminal.hosted(launch, folder), folder)
@@ -144,7 +145,7 @@ class TerminalSuite(ABC):
         await host.end(process, folder, grace=timedelta(seconds=PATIENCE))
         assert not await terminal.there(folder)
         assert "tmux" not in (names(folder) or ())
-        assert list(await host.leftovers("s-suite")) == []
+        assert list(await host.leftovers(store_id)) == []
 
     async def test_ending_the_process_by_force_ends_the_program(self, root: Path, tmp_path: Path) -> None:
         """And everything else of the session."""

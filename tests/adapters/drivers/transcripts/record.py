@@ -65,6 +65,7 @@ BY_NAME |= {
     "interrupted": Scene(on_tool="interrupt"),
     "killed": Scene(on_tool="kill"),
     "subagent": Scene(),
+    "cleared": Scene(prompts=("Go.", "/clear", "Now another.")),
     "background": Scene(turns=2),
 }
 
@@ -77,6 +78,12 @@ class Unlimited:
 
     def admit(self, _agent_id: AgentId) -> None:
         """Let it pass."""
+
+    async def kept(self, _call_id: str) -> None:
+        """Keep nothing: there is no store."""
+
+    def heard(self, _call_id: str) -> None:
+        """It goes on."""
 
     def record(self, call: ModelCall) -> None:
         """Keep it."""

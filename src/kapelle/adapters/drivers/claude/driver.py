@@ -29,6 +29,7 @@ TOOLS = frozenset(
 )
 """Tools of the CLI, of the versions that were tested and some before; those of MCP servers have names of their own."""
 WRITERS = frozenset({"Edit", "MultiEdit", "NotebookEdit", "Write"})
+LASTING = frozenset({"CronCreate", "EnterWorktree", "Monitor", "ScheduleWakeup"})
 LEAST_MEMORY = 200_000_000
 """Bytes: with 100 MB the CLI is killed, with 20 MB it reads its own code from the disk again and again and never gets on."""
 
@@ -48,8 +49,10 @@ class ClaudeDriver:
         asks=True,
         screen=True,
         warm=True,
+        clears=True,
         tools=TOOLS,
         writers=WRITERS,
+        lasting=LASTING,
         least_memory=LEAST_MEMORY,
     )
 

@@ -137,5 +137,7 @@ class RateLimit(_Tolerant):
 Message = Annotated[System | Assistant | User | Result | RateLimit, Field(discriminator="type")]
 MESSAGE: TypeAdapter[System | Assistant | User | Result | RateLimit] = TypeAdapter(Message)
 KNOWN = frozenset({"system", "assistant", "user", "result", "rate_limit_event"})
-EXPECTED = frozenset({"stream_event", "control_response", "control_request", "keep_alive", "command_lifecycle"})
+EXPECTED = frozenset(
+    {"stream_event", "control_response", "control_request", "keep_alive", "command_lifecycle", "conversation_reset"}
+)
 """Kinds that are known to come and say nothing that is needed."""

@@ -90,6 +90,10 @@ class ClaudeCodec:
         # Undocumented; tools that are started from then on have the variables. See tests/adapters/drivers.
         return _control("apply_flag_settings", settings={"env": dict(env)})
 
+    def clear(self, prompt_id: PromptId) -> bytes:
+        # As a person would: a new conversation, whose cost counts from nothing. Its servers and its settings stay.
+        return self.prompt(Prompt(prompt_id=prompt_id, text="/clear"))
+
     def interrupt(self) -> bytes:
         return _control("interrupt")
 

@@ -149,6 +149,10 @@ class ScreenCodec:
         # The screen takes what a person would type, and nothing else.
         return b""
 
+    def clear(self, prompt_id: PromptId) -> bytes:
+        # It is a person's, or goes on with its own task.
+        return b""
+
     def interrupt(self) -> bytes:
         return _asked(interrupt=True)
 

@@ -41,6 +41,7 @@ from kapelle.core.spent import SpentAnswer
 
 SILENT = 5
 """Looks without an answer after which it is said that there was none."""
+PARTS = ("head", "hosts", "notes", "agents", "below", "left", "questions", "queue", "right", "spend", "said", "keys")
 TERMINAL = Theme(
     name="terminal",
     ansi=True,
@@ -204,15 +205,16 @@ class Top(App[None]):
 
     def _tick(self) -> None:
         self._silence += 1
-        if self._there and (self._silence >= SILENT or self._trouble is not None):
-            self._draw_head()
+        if self._silence >= SILENT or self._trouble is not None:
+            self._draw()
 
     def on_resize(self) -> None:
         """Fit into the new size."""
         self._draw()
 
     def _draw(self) -> None:
-        if not self._there:
+        # At the end the widgets go before the app is told.
+        if not self._there or not all(self.query(f"#{name}") for name in PARTS):
             return
         self._draw_head()
         self._static("keys").update(keys_line(self.size.width))
@@ -257,7 +259,7 @@ class Top(App[None]):
 
     @on(Told)
     def _told(self, event: Told) -> None:
-        if self._there:
+        if self._there and self.query("#said"):
             self.say(event.words, bad=event.bad)
 
     def say(self, words: str, *, bad: bool = False) -> None:

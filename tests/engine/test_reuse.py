@@ -1,0 +1,249 @@
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from kapelle.core.agent import AgentConfig, PoolRules, Reuse
+from kapelle.core.attempt import Outcome
+from kapelle.core.events import AgentDeployed
+from kapelle.core.ids import RunId
+from kapelle.core.pool import Spare, SpareState
+from kapelle.core.pool_events import AgentCleared, SpareEnded, SpareGiven
+from kapelle.core.requests import Halt, Pause, Unhalt
+from kapelle.core.run import Limits, RunSpec, WorkspaceRules
+from kapelle.core.task import Priority, TaskState
+from kapelle.engine.reuse import PATIENCE
+from kapelle.testing.factories import CODER, run_spec, task
+from kapelle.testing.hosts import ScriptedProcess
+from kapelle.testing.worlds import SmallWorld
+
+AGAIN = replace(CODER, reuse=Reuse.SAME_RUN)
+ONE_AT_ONCE = Limits(agents=1)
+
+
+def chain(*names: str, config: AgentConfig = AGAIN, limits: Limits = ONE_AT_ONCE, **changes: Any) -> RunSpec:
+    order = [Priority.CRITICAL, Priority.HIGH, Priority.NORMAL, Priority.LOW]
+    tasks = [task(name, priority=priority, **changes) for name, priority in zip(names, order, strict=False)]
+    return run_spec(*tasks, configs=(config,), limits=limits)
+
+
+def does(process: ScriptedProcess, _text: str) -> None:
+    process.write(f"{process.task}.py", "1")
+    process.done(f"did {process.task}")
+
+
+def goes_deaf(process: ScriptedProcess, text: str) -> None:
+    does(process, text)
+    process.deaf = True
+
+
+async def spares(here: SmallWorld) -> list[Spare]:
+    return await here.store.read(lambda view: list(view.spares.all()))
+
+
+async def ended(here: SmallWorld) -> set[TaskState]:
+    return {entry.state for entry in (await here.tasks()).values()}
+
+
+async def test_one_program_does_all_tasks_each_in_a_conversation_of_its_own(here: SmallWorld) -> None:
+    here.host.otherwise = does
+    await here.submit(chain("a", "b", "c"))
+    leader = await here.lead()
+    await leader.run()
+    assert await ended(here) == {TaskState.COMPLETED}
+    (process,) = here.host.processes
+    assert process.cleared == 2
+    assert [prompt.text for prompt in process.prompts] == ["do a", "do b", "do c"]
+    attempts = [(await here.attempts(name))[0] for name in "abc"]
+    assert len({attempt.conversation_id for attempt in attempts}) == 3
+    assert {attempt.workspace_id for attempt in attempts} == {attempts[0].workspace_id}
+    assert [attempt.outcome for attempt in attempts] == [Outcome.SUCCEEDED] * 3
+    assert len(await here.events(AgentCleared)) == len(await here.events(SpareGiven)) == 2
+    assert {"a.py", "b.py", "c.py"} <= set(here.repository.files("main"))
+    # Nothing asks for it any more.
+    assert not process.alive
+    assert await spares(here) == []
+    assert here.git.directories == {}
+
+
+async def test_it_begins_where_a_fresh_one_would(here: SmallWorld) -> None:
+    """At what is merged by then, and with nothing of the one before: neither files that git ignores nor variables."""
+    here.repository.ignored = ("*.cache",)
+    seen: list[tuple[set[str], str, str]] = []
+
+    def looks(process: ScriptedProcess, text: str) -> None:
+        seen.append((set(process.directory.files), process.env["KAPELLE_TASK"], process.env["KAPELLE_ATTEMPT"]))
+        process.write("left.cache", "x")
+        does(process, text)
+
+    here.host.otherwise = looks
+    await here.submit(chain("a", "b"))
+    leader = await here.lead()
+    await leader.run()
+    (first, _, _), (second, name, attempt_id) = seen
+    assert second - first == {"a.py"}
+    assert (name, attempt_id) == ("b", (await here.attempts("b"))[0].attempt_id)
+
+
+async def test_setup_runs_again(here: SmallWorld) -> None:
+    here.host.otherwise = does
+    run = replace(chain("a", "b"), workspace=WorkspaceRules(setup=("true",)))
+    await here.submit(run)
+    leader = await here.lead()
+    await leader.run()
+    assert len(here.host.processes) == 1
+    assert [ran.command for ran in here.host.ran].count("true") == 2
+
+
+async def test_a_set_up_that_fails_lets_it_end(here: SmallWorld) -> None:
+    here.host.otherwise = does
+    failing = iter([None, "no", None])
+    here.host.commands["make deps"] = lambda _: next(failing)
+    await here.submit(replace(chain("a", "b"), workspace=WorkspaceRules(setup=("make deps",))))
+    leader = await here.lead()
+    await leader.run()
+    assert await ended(here) == {TaskState.COMPLETED}
+    assert [process.task for process in here.host.processes] == ["a", "b"]
+
+
+async def test_what_has_left_a_process_behind_ends_with_it(here: SmallWorld) -> None:
+    def leaves(process: ScriptedProcess, text: str) -> None:
+        here.host.left_behind(process)
+        does(process, text)
+
+    here.host.plays("a", leaves)
+    here.host.otherwise = does
+    await here.submit(chain("a", "b"))
+    leader = await here.lead()
+    await leader.run()
+    assert await ended(here) == {TaskState.COMPLETED}
+    assert here.host.processes[0].cleared == 0
+    assert here.host.live() == []
+
+
+async def test_what_does_not_begin_a_new_conversation_ends_after_a_while(here: SmallWorld) -> None:
+    here.host.plays("a", goes_deaf)
+    here.host.otherwise = does
+    await here.submit(chain("a", "b"))
+    leader = await here.lead()
+    await leader.run()
+    assert (await here.task("b")).state is TaskState.PENDING
+    here.clock.move(PATIENCE)
+    await leader.run()
+    assert await ended(here) == {TaskState.COMPLETED}
+    assert [process.task for process in here.host.processes] == ["a", "b"]
+
+
+async def test_a_leader_that_dies_meanwhile_leaves_nothing(here: SmallWorld) -> None:
+    here.host.plays("a", goes_deaf)
+    here.host.otherwise = does
+    await here.submit(chain("a", "b"))
+    leader = await here.lead()
+    await leader.run()
+    assert (await here.task("a")).state is TaskState.COMPLETED
+    assert await spares(here) == []
+    await leader.die()
+    leader = await here.lead()
+    await leader.run()
+    assert await ended(here) == {TaskState.COMPLETED}
+    assert len(here.host.processes) == 2
+    assert here.host.live() == []
+    assert here.git.directories == {}
+
+
+async def test_a_leader_that_dies_while_it_waits_leaves_nothing(here: SmallWorld) -> None:
+    here.host.otherwise = does
+    await here.submit(run_spec(task("a"), task("b", needs=("a",), approval=True), configs=(AGAIN,)))
+    leader = await here.lead()
+    await leader.run()
+    (spare,) = await spares(here)
+    assert (spare.state, spare.run_id) == (SpareState.READY, (await here.task("a")).run_id)
+    await leader.die()
+    leader = await here.lead()
+    await leader.run()
+    assert here.host.live() == []
+    assert await spares(here) == []
+    assert here.git.directories == {}
+
+
+@pytest.mark.parametrize("how", ["pause", "halt", "idle"])
+async def test_nobody_waits_for_ever(here: SmallWorld, how: str) -> None:
+    here.host.otherwise = does
+    config = replace(AGAIN, pool=PoolRules(idle=timedelta(minutes=3)))
+    run_id = await here.submit(run_spec(task("a"), task("b", needs=("a",), approval=True), configs=(config,)))
+    leader = await here.lead()
+    await leader.run()
+    assert len(await spares(here)) == 1
+    if how == "idle":
+        here.clock.move(timedelta(minutes=3))
+    else:
+        await here.ask(Pause(run_id=run_id) if how == "pause" else Halt(run_id=RunId("")))
+    await leader.run()
+    assert await spares(here) == []
+    assert here.host.live() == []
+    assert len(await here.events(SpareEnded)) == 1
+    await here.ask(Unhalt(run_id=RunId("")))
+
+
+async def test_other_runs_and_shorter_limits_do_not_get_it(here: SmallWorld) -> None:
+    here.host.otherwise = does
+    short = task("b", needs=("a",), timeout=timedelta(minutes=1))
+    await here.submit(run_spec(task("a"), short, task("c", needs=("b",), approval=True), configs=(AGAIN,)))
+    leader = await here.lead()
+    await leader.run()
+    # One of them is enough for what is left.
+    assert [spare.bounded for spare in await spares(here)] == [60]
+    await here.submit(run_spec(task("d"), configs=(AGAIN,)))
+    await leader.run()
+    assert [process.task for process in here.host.processes] == ["a", "b", "d"]
+    assert [event.pid for event in await here.events(AgentDeployed)] == [process.ref.pid for process in here.host.processes]
+
+
+async def test_where_something_is_not_merged_the_workspace_is_kept_and_not_used_again(here: SmallWorld) -> None:
+    here.host.otherwise = does
+    here.points.hold("merge:done")
+    await here.submit(chain("a", "b"))
+    leader = await here.lead()
+    await leader.run()
+    here.host.processes[0].directory.files["late.py"] = "written after its turn"
+    here.points.release("merge:done")
+    await leader.run()
+    assert await ended(here) == {TaskState.COMPLETED}
+    assert len(here.host.processes) == 2
+    assert "late.py" not in here.host.processes[1].directory.files
+
+
+async def test_without_the_setting_each_task_has_a_program_of_its_own(here: SmallWorld) -> None:
+    here.host.otherwise = does
+    await here.submit(chain("a", "b", config=CODER))
+    leader = await here.lead()
+    await leader.run()
+    assert len(here.host.processes) == 2
+
+
+async def test_an_agent_that_fails_is_not_used_again(here: SmallWorld) -> None:
+    here.host.plays("a", lambda process, _: process.exit(1))
+    here.host.otherwise = does
+    await here.submit(chain("a", "b", max_attempts=1))
+    leader = await here.lead()
+    await leader.run()
+    here.clock.move(timedelta(minutes=5))
+    await leader.run()
+    assert (await here.task("b")).state is TaskState.COMPLETED
+
+
+async def test_a_crash_in_a_later_task_resumes_that_one_s_conversation(here: SmallWorld) -> None:
+    here.host.plays("a", does)
+    here.host.plays("b", lambda process, _: process.exit(1), does)
+    await here.submit(chain("a", "b"))
+    leader = await here.lead()
+    await leader.run()
+    here.clock.move(timedelta(minutes=1))
+    await leader.run()
+    assert await ended(here) == {TaskState.COMPLETED}
+    first, second = here.host.processes
+    assert second.resumed
+    assert second.conversation_id == f"{first.launch.argv[2]}/1"
+    attempt_a, attempt_b = (await here.attempts("a"))[0], (await here.attempts("b"))[0]
+    assert attempt_b.home == attempt_a.attempt_id
