@@ -53,7 +53,15 @@ def test_looking_at_what_runs_loads_no_engine(tmp_path: Path) -> None:
     loaded(tmp_path, "submit", "-p", "true", "--agent", "script")  # makes the store
     printed, modules = loaded(tmp_path, "status")
     assert "nobody leads" in printed
-    assert modules.isdisjoint({"kapelle.engine", "kapelle.adapters.gateway", "sqlalchemy", "jinja2", "jsonschema", "uvicorn"})
+    assert modules.isdisjoint(
+        {"textual", "kapelle.engine", "kapelle.adapters.gateway", "sqlalchemy", "jinja2", "jsonschema", "uvicorn"}
+    )
+
+
+def test_only_the_live_screen_loads_what_draws_it(tmp_path: Path) -> None:
+    printed, modules = loaded(tmp_path, "top", "--once")
+    assert "no agent is at work" in printed
+    assert "textual" not in modules
 
 
 def test_running_a_plain_task_loads_nothing_that_only_others_need(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Agents, as people name and see them: by id, or by the task that they do; the same for every door."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -50,18 +50,28 @@ class AgentReport:
         return self.task.name if self.task is not None else ""
 
 
-def agents(view: View, *, everything: bool = False) -> list[AgentReport]:
-    """Return the live agents, the oldest first, or *everything* that is known of any, the newest first."""
+def agents(view: View, *, everything: bool = False, spent: Mapping[AgentId, Spend] | None = None) -> list[AgentReport]:
+    """Return the live agents, the oldest first, or *everything* that is known of any, the newest first.
+
+    Where it is known what they have *spent*, their calls are not added up again.
+    """
     found: Sequence[Agent] = view.agents.newest(MOST) if everything else view.agents.live()
-    spent: dict[AgentId, Spend] = {}
-    for run_id in {agent.run_id for agent in found}:
-        spent |= view.agents.spent(run_id)
+    if spent is None:
+        spent = spent_by_agents(view, found)
     runs = {agent.run_id: view.runs.get(agent.run_id) for agent in found}
     return [
         AgentReport(agent=agent, run=run, task=view.tasks.get(agent.task_id), spend=spent.get(agent.agent_id, Spend()))
         for agent in found
         if (run := runs[agent.run_id]) is not None
     ]
+
+
+def spent_by_agents(view: View, found: Iterable[Agent]) -> dict[AgentId, Spend]:
+    """Return what the agents of the runs of those that were *found* have spent."""
+    spent: dict[AgentId, Spend] = {}
+    for run_id in {agent.run_id for agent in found}:
+        spent |= view.agents.spent(run_id)
+    return spent
 
 
 def agent_json(report: AgentReport) -> dict[str, Any]:

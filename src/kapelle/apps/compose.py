@@ -146,6 +146,15 @@ def store_size(home: Path) -> int:
     return sum(file.stat().st_size for file in files if file.exists())
 
 
+def store_mark(home: Path) -> tuple[int, int] | None:
+    """Return what tells the store of *home* from another one in its place; None where there is none."""
+    try:
+        found = (home / STORE).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def gateway_answers(home: Path) -> bool:
     """Say whether somebody listens where the gateway of this state directory does."""
     port = last_port(home)

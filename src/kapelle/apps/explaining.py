@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from kapelle.apps import compose
+from kapelle.apps.settings import Configuration
 from kapelle.core.dispatch import Demand, Room, hindrances, place
 from kapelle.core.durations import format_duration
 from kapelle.core.frozen import frozen
@@ -20,6 +22,7 @@ from kapelle.core.store import View
 from kapelle.core.task import TERMINAL, Task, TaskState, Wait
 from kapelle.engine.demands import Around, Reckoning
 from kapelle.engine.due import FIRST, RUNS
+from kapelle.engine.missing import MissingDriver
 
 LOOKED = 300
 """Due tasks that are put in order to see who goes first; the same number as dispatch looks at first."""
@@ -81,6 +84,18 @@ class Explanation:
     turn: Turn | None = None
     """None for a task that does not wait for an agent."""
     decisions: tuple[Decision, ...] = ()
+
+
+async def around_of(configuration: Configuration) -> Around:
+    """Return what there is beside the store: this machine, measured now, and what was set for it."""
+    host, drivers = compose.host(), compose.drivers()
+    return Around(
+        host=host.name,
+        slots=configuration.settings.slots,
+        driver=lambda program: drivers.get(program) or MissingDriver(program),
+        measure=await host.measure(),
+        keep_free=configuration.settings.keep_free,
+    )
 
 
 def explain(view: View, task: Task, run: Run, around: Around, now: datetime, *, led: bool) -> Explanation:
@@ -176,19 +191,12 @@ def _told(view: View, refusal: Refusal) -> Reason:
 
 def _turn(view: View, reckoning: Reckoning, task: Task, mine: Demand, room: Room, now: datetime) -> Turn:
     """Return who goes before *mine*: in the order in which all would be placed, if there were room for all."""
-    page = list(view.tasks.due(now, LOOKED))
-    more = len(page) == LOOKED
-    seen = {each.run_id for each in page}
-    for run_id in view.tasks.runs_due(RUNS) if more else ():
-        if run_id not in seen:
-            page += view.tasks.due_of_run(run_id, now, FIRST)
+    page, more = _page(view, now, LOOKED)
     tasks = {each.task_id: each for each in page}
     demands = [_free(demand) for each in page for demand in _demands(reckoning, each)]
     if mine.task_id not in tasks:
         demands.append(_free(mine))
-    # Without limits, and with no end of slots: what is left is whose turn it is.
-    wide = replace(room, hosts=tuple(HostRoom(name=host.name, slots=NO_END, live=host.live) for host in room.hosts), starts={})
-    order = [placement.task_id for placement in place(demands, wide)[0]]
+    order = _order(demands, room)
     place_of_mine = order.index(mine.task_id)
     by_id = {demand.task_id: demand for demand in demands}
     told = order[:place_of_mine][:TOLD]
@@ -199,6 +207,32 @@ def _turn(view: View, reckoning: Reckoning, task: Task, mine: Demand, room: Room
         for other in (tasks[task_id] for task_id in told)
     )
     return Turn(count=place_of_mine, more=more and mine.task_id not in tasks, first=first)
+
+
+def _order(demands: Sequence[Demand], room: Room) -> list[TaskId]:
+    """Return whose turn it is: without limits, and with no end of slots."""
+    wide = replace(room, hosts=tuple(HostRoom(name=host.name, slots=NO_END, live=host.live) for host in room.hosts), starts={})
+    return [placement.task_id for placement in place(demands, wide)[0]]
+
+
+def queue(view: View, around: Around, now: datetime, limit: int) -> list[Task]:
+    """Return the tasks that could run now, so many and the first of every run, in the order in which they would be placed."""
+    reckoning = _reckoning(view, around, now)
+    page, _ = _page(view, now, limit)
+    tasks = {each.task_id: each for each in page}
+    demands = [_free(demand) for each in page for demand in _demands(reckoning, each)]
+    return [tasks[task_id] for task_id in _order(demands, reckoning.room())]
+
+
+def _page(view: View, now: datetime, limit: int) -> tuple[list[Task], bool]:
+    """Return the first due tasks by rank and, where there are more than *limit*, the first of every other run."""
+    page = list(view.tasks.due(now, limit))
+    more = len(page) == limit
+    seen = {each.run_id for each in page}
+    for run_id in view.tasks.runs_due(RUNS) if more else ():
+        if run_id not in seen:
+            page += view.tasks.due_of_run(run_id, now, FIRST)
+    return page, more
 
 
 def _demands(reckoning: Reckoning, task: Task) -> Iterator[Demand]:

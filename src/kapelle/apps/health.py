@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+from kapelle.apps import compose
+from kapelle.apps.settings import Configuration
 from kapelle.core.attempt import COUNTS
 from kapelle.core.durations import format_duration
 from kapelle.core.frozen import frozen
@@ -161,6 +164,20 @@ class SystemHealth:
         if self.lead_age is not None:
             said.append(f"leader heard {format_duration(self.lead_age)} ago")
         return said
+
+
+async def system_health(
+    configuration: Configuration, lead: Lead | None, now: datetime, *, gateway: bool = True
+) -> SystemHealth:
+    """Look at this machine and, unless *gateway* is False, at whether the gateway answers."""
+    home = configuration.settings.home
+    place = next((folder for folder in (home, *home.parents) if folder.exists()), Path("/"))
+    return SystemHealth(
+        measure=await compose.host().measure(str(place)),
+        store=compose.store_size(home),
+        lead_age=lead_age(lead, now),
+        gateway=compose.gateway_answers(home) if lead is not None and gateway else None,
+    )
 
 
 def lead_age(lead: Lead | None, now: datetime) -> timedelta | None:

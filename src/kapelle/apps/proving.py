@@ -82,6 +82,16 @@ def queues(view: View) -> list[TargetQueue]:
     return found
 
 
+def merging(view: View) -> list[Queued]:
+    """Return what waits in all merge queues, in their order."""
+    found: list[Queued] = []
+    for change in order(view.changes.queued()):
+        run, task = view.runs.get(change.run_id), view.tasks.get(change.task_id)
+        if run is not None and task is not None:
+            found.append(Queued(change=change, task=task, run=run, receipt=None))
+    return found
+
+
 def _queued(view: View, change: Change, place: tuple[Run, Task]) -> Queued:
     key = change.proof or change.receipt
     receipt = view.changes.receipt(key) if key is not None else None

@@ -88,15 +88,21 @@ def _harmless(text: str) -> str:
 
 def _line(view: View, by: Grouping, used: Used) -> Line:
     account = view.accounts.get(AccountId(used.account_id))
-    paid = "subscription" if used.account_id.startswith(LOGIN) else "money"
     return Line(
         group=used.group,
         name=_name(view, by, used.group) or "(not known)",
         account=account.name if account is not None else _readable(used.account_id),
-        paid="rehearsed" if used.account_id.startswith(REHEARSED) else paid,
+        paid=paid(used.account_id),
         spend=used.spend,
         seconds=used.seconds,
     )
+
+
+def paid(account_id: str) -> str:
+    """Say what the calls of an account are paid with; see ``Line.paid``."""
+    if account_id.startswith(REHEARSED):
+        return "rehearsed"
+    return "subscription" if account_id.startswith(LOGIN) else "money"
 
 
 def _readable(account_id: str) -> str:

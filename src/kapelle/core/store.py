@@ -159,12 +159,12 @@ class TaskTable(Protocol):
         """Return the run's tasks in the order of the workflow."""
         ...
 
-    def waiting(self, run_id: RunId, wait: Wait) -> Sequence[Task]:
-        """Return those of the run's tasks that wait for *wait* and have not ended, in the order of the workflow."""
-        ...
-
     def in_state(self, state: TaskState, limit: int = 500) -> Sequence[Task]:
         """Return tasks in *state*, which is neither pending nor terminal."""
+        ...
+
+    def waiting(self, run_id: RunId, wait: Wait, limit: int = 100_000) -> Sequence[Task]:
+        """Return the run's tasks that have not ended and wait for *wait*, by rank."""
         ...
 
     def needs(self, task_id: TaskId) -> Sequence[Task]:

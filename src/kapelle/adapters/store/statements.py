@@ -136,8 +136,6 @@ class TaskStatements:
         self.of_run = Statement(
             select(*columns).where(tasks.c.run_id == bindparam("run_id")).order_by(tasks.c.position), dialect
         )
-        waits = (tasks.c.run_id == bindparam("run_id"), tasks.c.waits_for == bindparam("wait", type_=Text()))
-        self.waiting = Statement(select(*columns).where(*waits, tasks.c.ended_at.is_(None)).order_by(tasks.c.position), dialect)
         self.in_state = Statement(
             select(*columns)
             # Compared with an expression: SQLite plans anew for each value of a bare parameter that bears on a partial index.
@@ -146,6 +144,13 @@ class TaskStatements:
             .limit(bindparam("limit")),
             dialect,
         )
+        waits = (
+            tasks.c.run_id == bindparam("run_id"),
+            tasks.c.waits_for == bindparam("wait", type_=Text()),
+            tasks.c.ended_at.is_(None),
+        )
+        waiting = select(*columns).where(*waits).order_by(tasks.c.rank, tasks.c.task_id)
+        self.waiting = Statement(waiting.limit(bindparam("limit")), dialect)
         self.its_needs = Statement(
             select(*columns)
             .join(needs, needs.c.need_id == tasks.c.task_id)

@@ -188,13 +188,13 @@ class SqlTasks(_Part):
     def of_run(self, run_id: RunId) -> Sequence[Task]:
         return self._kept.tasks.load(self._all.tasks.of_run.run(self._at, run_id=run_id))
 
-    def waiting(self, run_id: RunId, wait: Wait) -> Sequence[Task]:
-        self._kept.tasks.flush()
-        return self._kept.tasks.load(self._all.tasks.waiting.run(self._at, run_id=run_id, wait=wait.value))
-
     def in_state(self, state: TaskState, limit: int = 500) -> Sequence[Task]:
         self._kept.tasks.flush()
         return self._kept.tasks.load(self._all.tasks.in_state.run(self._at, state=state.value, limit=limit))
+
+    def waiting(self, run_id: RunId, wait: Wait, limit: int = 100_000) -> Sequence[Task]:
+        self._kept.tasks.flush()
+        return self._kept.tasks.load(self._all.tasks.waiting.run(self._at, run_id=run_id, wait=wait.value, limit=limit))
 
     def needs(self, task_id: TaskId) -> Sequence[Task]:
         return self._kept.tasks.load(self._all.tasks.its_needs.run(self._at, task_id=task_id))

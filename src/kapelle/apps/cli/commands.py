@@ -20,6 +20,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("Look", "status", "looking:status"),
     ("Look", "list", "looking:list_runs"),
     ("Look", "show", "looking:show"),
+    ("Look", "top", "top.command:top"),
     ("Look", "agents", "steering:list_agents"),
     ("Look", "explain", "explaining:explain_task"),
     ("Look", "logs", "looking:logs"),

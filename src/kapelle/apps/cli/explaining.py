@@ -11,12 +11,10 @@ from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import out, print_json, state_text
 from kapelle.apps.cli.tables import Column, print_hanging, print_table
-from kapelle.apps.explaining import Decision, Explanation, explain, explanation_json, facts, score_text
+from kapelle.apps.explaining import Decision, Explanation, around_of, explain, explanation_json, facts, score_text
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import UsageError
 from kapelle.core.task import TERMINAL
-from kapelle.engine.demands import Around
-from kapelle.engine.missing import MissingDriver
 
 # What CHANGES says may be a command to copy: it is never folded.
 REASONS = (Column(name="RULE"), Column(name="WHAT", folds=True), Column(name="CHANGES"))
@@ -41,20 +39,12 @@ def explain_task(
 
 async def _explain(folder: Path | None, which: str, *, as_json: bool) -> None:
     found = configuration(folder)
-    settings = found.settings
     async with compose.open_reader(found) as reader:
         named = await reader.find(which)
         task = named.task
         if task is None:
             raise UsageError(f"{which} is a run, not a task", remedy=f"`kapelle show {named.run.run_id}` lists its tasks.")
-        host, drivers = compose.host(), compose.drivers()
-        around = Around(
-            host=host.name,
-            slots=settings.slots,
-            driver=lambda program: drivers.get(program) or MissingDriver(program),
-            measure=await host.measure(),
-            keep_free=settings.keep_free,
-        )
+        around = await around_of(found)
         led, now = await reader.leader() is not None, reader.clock.now()
         told = await reader.store.read(lambda view: explain(view, task, named.run, around, now, led=led))
     print_json(explanation_json(told)) if as_json else _print(told)

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.text import Text
 
 from kapelle.apps import compose
+from kapelle.apps import steering as asks
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import out, print_json, print_nobody_leads
 from kapelle.apps.cli.standing import print_alerts
 from kapelle.apps.cli.tables import Column, print_table
-from kapelle.apps.inbox import Item, Said, alert_item, answer_to, item_json
+from kapelle.apps.inbox import Item, Said, alert_item, item_json
 from kapelle.apps.inbox import inbox as look
-from kapelle.apps.principal import principal
 from kapelle.core.durations import format_duration
 from kapelle.core.plain_text import shown
 from kapelle.core.question import AnswerKind
@@ -124,22 +124,21 @@ def _row(item: Item, now: datetime) -> tuple[str | Text, ...]:
 
 async def _answer(folder: Path | None, which: str, said: Said, reason: str, amount: str, *, as_json: bool) -> None:
     async with compose.open_desk(configuration(folder), make=False) as desk:
-        item, body = await desk.world.store.read(lambda view: answer_to(view, which, said, reason, amount))
-        await desk.ask(body, principal(desk.world.store.store_id))
+        item = await asks.answer(desk, which, said, reason=reason, amount=amount)
         led = await desk.leader() is not None
     if as_json:
         print_json({"id": item.item_id, "name": item.name, "answer": said.value, "led": led})
         return
+    out().print(answered(item, said, amount, led=led))
+    if isinstance(said, SpentAnswer) and not led:
+        print_nobody_leads("what waited goes on" if said is SpentAnswer.RAISE else "its workspaces are cleared away")
+
+
+def answered(item: Item, said: Said, amount: str = "", *, led: bool = True) -> str:
+    """Say what was answered, and what comes of it at once, where somebody leads."""
     if isinstance(said, SpentAnswer):
-        out().print(shown(f"The budget of {item.name} is {_done(said, amount, led=led)}."))
-        if not led:
-            print_nobody_leads("what waited goes on" if said is SpentAnswer.RAISE else "its workspaces are cleared away")
-        return
+        raised = f"raised by {amount}" + ("; what waited goes on" if led else "")
+        done = raised if said is SpentAnswer.RAISE else "stopped; what waited has failed, its work is kept"
+        return shown(f"The budget of {item.name} is {done}.")
     done = {AnswerKind.ALLOW: "Allowed", AnswerKind.DENY: "Denied", AnswerKind.ALWAYS: "Always allowed in this run"}[said]
-    out().print(shown(f"{done}: {item.name}: {item.what}"))
-
-
-def _done(said: SpentAnswer, amount: str, *, led: bool) -> str:
-    if said is SpentAnswer.STOP:
-        return "stopped; what waited has failed, its work is kept"
-    return f"raised by {amount}" + ("; what waited goes on" if led else "")
+    return shown(f"{done}: {item.name}: {item.what}")

@@ -18,7 +18,7 @@ from kapelle.apps.cli.output import count_tokens, money, out, print_held_up, pri
 from kapelle.apps.cli.standing import print_health
 from kapelle.apps.cli.tables import Column, print_hanging, print_table
 from kapelle.apps.delivering import held_up, held_up_json
-from kapelle.apps.health import SystemHealth, health, health_json, lead_age
+from kapelle.apps.health import health, health_json, system_health
 from kapelle.apps.hindrances import hindrances, hindrances_json
 from kapelle.apps.inbox import inbox, item_json
 from kapelle.apps.reader import Found, Reader, has_ended
@@ -29,7 +29,6 @@ from kapelle.core.account import Account, account_of, told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import NotFound
 from kapelle.core.ids import RunId
-from kapelle.core.leading import Lead
 from kapelle.core.plain_text import shown, shown_block
 from kapelle.core.store import Overview, View
 from kapelle.core.task import Task, Wait
@@ -103,7 +102,7 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
         items = await reader.store.read(inbox)
         accounts = await reader.store.read(_accounts)
         goes = await reader.store.read(lambda view: health(view, reader.clock.now(), led=lead is not None))
-        system = await _system(found, lead, reader.clock.now())
+        system = await system_health(found, lead, reader.clock.now())
         if as_json:
             print_json(
                 {
@@ -156,17 +155,6 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
                 console.print(Text(review.text, style="yellow"), soft_wrap=True)
 
 
-async def _system(found: Configuration, lead: Lead | None, now: datetime) -> SystemHealth:
-    home = found.settings.home
-    place = next((folder for folder in (home, *home.parents) if folder.exists()), Path("/"))
-    return SystemHealth(
-        measure=await compose.host().measure(str(place)),
-        store=compose.store_size(home),
-        lead_age=lead_age(lead, now),
-        gateway=compose.gateway_answers(home) if lead is not None else None,
-    )
-
-
 def _print_asked(console: Console, what: str, command: str) -> None:
     """Print what a person is asked, and how to answer: in a line, or the command in one of its own, to be copied whole."""
     line = f"{what}: {command}"
@@ -187,10 +175,7 @@ def _waiting(view: View) -> list[tuple[Task, Review | None]]:
     """Return the tasks that wait for a person, each with the change that it waits for, when that is why."""
     asking = {question.task_id for question in view.questions.open()}
     tasks = [
-        task
-        for run in view.runs.open()
-        for task in view.tasks.of_run(run.run_id)
-        if task.waits_for is Wait.APPROVAL and task.task_id not in asking
+        task for run in view.runs.open() for task in view.tasks.waiting(run.run_id, Wait.APPROVAL) if task.task_id not in asking
     ]
     return [(task, review_of_task(view, task.task_id, task.name)) for task in tasks]
 

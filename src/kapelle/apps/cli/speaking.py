@@ -10,13 +10,9 @@ from kapelle.apps import compose
 from kapelle.apps.agents import agent_named
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import out, print_json, print_nobody_leads
-from kapelle.apps.cli.steering import Which, task_of
-from kapelle.apps.desk import Desk
-from kapelle.apps.principal import principal
-from kapelle.core.agent import Agent
+from kapelle.apps.cli.steering import Which
+from kapelle.apps.steering import speak, task_of
 from kapelle.core.errors import UsageError
-from kapelle.core.ids import PromptId
-from kapelle.core.steering import Send
 
 LONGEST = 4_000_000
 """Bytes of what is said at once: more than any model takes in."""
@@ -68,15 +64,3 @@ async def _send(which: str, text: str, folder: Path | None, *, as_json: bool) ->
     out().print(f"{task} ({agent.agent_id}) hears it next.")
     if not leads:
         print_nobody_leads("it is said")
-
-
-async def speak(desk: Desk, agent: Agent, text: str) -> PromptId:
-    """Ask for *text* to be said to *agent*; return the id by which it is known.
-
-    Raises:
-        KapelleError: it cannot be said.
-    """
-    prompt_id = PromptId(desk.world.chance.uuid())
-    body = Send(run_id=agent.run_id, agent_id=agent.agent_id, prompt_id=prompt_id, text=text)
-    await desk.ask(body, principal(desk.world.store.store_id))
-    return prompt_id

@@ -1,8 +1,9 @@
 """`agents`, `freeze`, `thaw`, `stop` and `stop-all`: the agents at work, and what a person has to say about one of them."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,18 +11,17 @@ import typer
 from rich.text import Text
 
 from kapelle.apps import compose
-from kapelle.apps.agents import AgentReport, agent_json, agent_named, agents, until_frozen
+from kapelle.apps import steering as asks
+from kapelle.apps.agents import AgentReport, agent_json, agent_named, agents
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import count_tokens, err, money, out, print_json
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.desk import Desk
-from kapelle.apps.principal import principal
+from kapelle.apps.steering import task_of
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import NotPossibleNow, UsageError
 from kapelle.core.requests import Pause
-from kapelle.core.steering import Freeze, Steering, StopAgent, Thaw
-from kapelle.core.store import View
 
 Which = Annotated[
     str, typer.Argument(metavar="AGENT", help="An agent's id, or enough of its beginning, or the task that it does.")
@@ -64,11 +64,7 @@ def freeze(which: Which, *, repository: Folder = None, json: Json = False) -> No
 
 def thaw(which: Which, *, repository: Folder = None, json: Json = False) -> None:
     """Let a frozen agent go on."""
-
-    def body(agent: Agent) -> Steering:
-        return Thaw(run_id=agent.run_id, agent_id=agent.agent_id)
-
-    go(_ask(which, body, "Thawed", repository, as_json=json))
+    go(_ask(which, asks.thaw, "Thawed", repository, as_json=json))
 
 
 def stop(
@@ -79,11 +75,7 @@ def stop(
     json: Json = False,
 ) -> None:
     """End an agent. Its work and its conversation are kept, and its task waits until `kapelle resume TASK`."""
-
-    def body(agent: Agent) -> Steering:
-        return StopAgent(run_id=agent.run_id, agent_id=agent.agent_id, at_once=now)
-
-    go(_ask(which, body, "Stopping", repository, as_json=json, leads=False))
+    go(_ask(which, partial(asks.stop, at_once=now), "Stopping", repository, as_json=json))
 
 
 def stop_all(
@@ -126,20 +118,16 @@ def _row(report: AgentReport, now: datetime) -> Sequence[str | Text]:
 async def _freeze(which: str, folder: Path | None, *, as_json: bool) -> None:
     async with compose.open_desk(configuration(folder), make=False) as desk:
         agent = await desk.store.read(lambda view: agent_named(view, which))
-        await must_lead(desk)
-        await desk.ask(Freeze(run_id=agent.run_id, agent_id=agent.agent_id), principal(desk.world.store.store_id))
-        await until_frozen(desk, agent.agent_id)
+        await asks.freeze(desk, agent)
         tell(agent, await desk.store.read(lambda view: task_of(view, agent)), "Frozen", as_json=as_json)
 
 
 async def _ask(
-    which: str, body: Callable[[Agent], Steering], done: str, folder: Path | None, *, as_json: bool, leads: bool = True
+    which: str, act: Callable[[Desk, Agent], Awaitable[None]], done: str, folder: Path | None, *, as_json: bool
 ) -> None:
     async with compose.open_desk(configuration(folder), make=False) as desk:
         agent = await desk.store.read(lambda view: agent_named(view, which))
-        if leads:
-            await must_lead(desk)
-        await desk.ask(body(agent), principal(desk.world.store.store_id))
+        await act(desk, agent)
         tell(agent, await desk.store.read(lambda view: task_of(view, agent)), done, as_json=as_json)
 
 
@@ -151,22 +139,6 @@ def tell(agent: Agent, task: str, done: str, *, as_json: bool) -> None:
         out().print(f"{done} {task} ({agent.agent_id}).")
 
 
-async def must_lead(desk: Desk) -> None:
-    """See that somebody leads.
-
-    Raises:
-        NotPossibleNow: nobody does.
-    """
-    if await desk.leader() is None:
-        raise NotPossibleNow("nobody leads, so nothing can be done about an agent", remedy="kapelle resume")
-
-
-def task_of(view: View, agent: Agent) -> str:
-    """Return the name of the task that *agent* does."""
-    task = view.tasks.get(agent.task_id)
-    return task.name if task is not None else agent.task_id
-
-
 async def _stop_all(folder: Path | None, *, now: bool, yes: bool, as_json: bool) -> None:
     async with compose.open_desk(configuration(folder), make=False) as desk:
         found = await desk.store.read(lambda view: list(view.agents.live()))
@@ -176,10 +148,9 @@ async def _stop_all(folder: Path | None, *, now: bool, yes: bool, as_json: bool)
             return
         if not yes:
             _confirm(len(found), len(runs))
-        who = principal(desk.world.store.store_id)
         for run in runs:
-            await desk.ask(Pause(run_id=run.run_id), who)
-        stopped = [agent for agent in found if await _stopped(desk, agent, who, now=now)]
+            await desk.ask(Pause(run_id=run.run_id), asks.who(desk))
+        stopped = [agent for agent in found if await _stopped(desk, agent, now=now)]
         names = {agent.agent_id: await desk.store.read(lambda view, agent=agent: task_of(view, agent)) for agent in stopped}
     if as_json:
         print_json([{"id": agent_id, "task": name, "done": "stopping"} for agent_id, name in names.items()])
@@ -190,10 +161,10 @@ async def _stop_all(folder: Path | None, *, now: bool, yes: bool, as_json: bool)
         out().print(f"Paused {run.spec.name} ({run.run_id}). It goes on with: kapelle resume {run.run_id}")
 
 
-async def _stopped(desk: Desk, agent: Agent, who: str, *, now: bool) -> bool:
+async def _stopped(desk: Desk, agent: Agent, *, now: bool) -> bool:
     """Ask for the end of *agent*; say no when it has ended by itself meanwhile, which is what was wanted."""
     try:
-        await desk.ask(StopAgent(run_id=agent.run_id, agent_id=agent.agent_id, at_once=now), who)
+        await asks.stop(desk, agent, at_once=now)
     except NotPossibleNow:
         current = await desk.store.read(lambda view: view.agents.get(agent.agent_id))
         if current is not None and current.state is not AgentState.STOPPED:

@@ -16,11 +16,11 @@ from kapelle.apps.agents import agent_named, task_named
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.looking import tell_logs
 from kapelle.apps.cli.output import err, out, print_error, print_json
-from kapelle.apps.cli.speaking import speak
-from kapelle.apps.cli.steering import Which, must_lead, task_of, tell
+from kapelle.apps.cli.steering import Which, tell
 from kapelle.apps.desk import Desk
 from kapelle.apps.principal import principal
 from kapelle.apps.reader import rest
+from kapelle.apps.steering import must_lead, speak, task_of
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.errors import KapelleError, NotPossibleNow, UsageError
 from kapelle.core.steering import HandBack, TakeOver

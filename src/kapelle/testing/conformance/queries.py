@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -208,18 +207,17 @@ class TaskSuite(StoreTests):
 class WaitingSuite(StoreTests):
     """Which tasks of a run wait for something."""
 
-    async def test_the_tasks_of_a_run_that_wait_for_something_come_in_their_order(self, led: Led) -> None:
-        """Whatever their state; none that waits for something else, has ended, or is of another run."""
+    async def test_the_tasks_of_a_run_that_wait_for_something_come_by_rank(self, led: Led) -> None:
+        """Those alone that wait for that, begun or not; no more of them than asked for, and none that ended."""
         run, other = a_run(), a_run()
-        held: dict[str, Any] = {"waits_for": Wait.BUDGET}
-        first, last = a_task(run, name="first", rank=9.0, **held), a_task(run, name="last", rank=1.0, **held)
-        working = a_task(run, name="working", state=TaskState.RUNNING, **held)
-        over = a_task(run, name="over", state=TaskState.FAILED, ended_at=NOON, **held)
-        others = (a_task(run, name="free"), a_task(run, name="paused", waits_for=Wait.PAUSED), a_task(other, **held))
-        await _add(led, first, working, over, *others, last)
-        found = await led.read(lambda view: view.tasks.waiting(run.run_id, Wait.BUDGET))
-        assert _names(found) == ["first", "working", "last"]
-        assert _names(await led.read(lambda view: view.tasks.waiting(run.run_id, Wait.APPROVAL))) == []
+        asked = [a_task(run, name=f"{rank}", rank=rank, waits_for=Wait.APPROVAL) for rank in (3.0, 1.0)]
+        merging = a_task(run, name="2.0", rank=2.0, waits_for=Wait.APPROVAL, state=TaskState.MERGING)
+        over = a_task(run, name="over", waits_for=Wait.APPROVAL, state=TaskState.CANCELLED, ended_at=NOON)
+        await _add(led, *asked, merging, over, a_task(run), a_task(run, waits_for=Wait.LIMIT))
+        await _add(led, a_task(other, name="theirs", waits_for=Wait.APPROVAL))
+        assert _names(await led.read(lambda view: view.tasks.waiting(run.run_id, Wait.APPROVAL))) == ["1.0", "2.0", "3.0"]
+        assert _names(await led.read(lambda view: view.tasks.waiting(run.run_id, Wait.APPROVAL, 2))) == ["1.0", "2.0"]
+        assert _names(await led.read(lambda view: view.tasks.waiting(run.run_id, Wait.BUDGET))) == []
 
     async def test_what_was_put_in_the_same_transaction_is_known(self, led: Led) -> None:
         """Both that it waits now, and that it does not any more."""
