@@ -215,3 +215,22 @@ def test_output_in_a_pipe_is_plain(place: Place) -> None:
     assert "\x1b" not in answer.out
     assert "one[a]" in answer.out
     assert "[bold]hello[/bold]" in place.run("show", "one[a]").out
+
+
+def test_resume_ends_what_a_leader_that_is_gone_has_left_of_ended_runs(place: Place) -> None:
+    place.write("flow.yml", HEAD + "tasks: {one: {prompt: 'echo work > work.txt; mkfifo fifo; read answer < fifo'}}\n")
+    leader = place.start("run", "../flow.yml")
+    until(leader, "started")
+    leader.kill()
+    leader.communicate()
+    cancelled = place.run("cancel", "steer")
+    assert "Nobody leads just now; 1 agent at work is ended when somebody does: kapelle resume" in cancelled.out
+    assert place.processes() != []
+
+    answer = place.run("resume")
+
+    assert answer.code == 0, answer.err
+    assert "1 agent of runs that have ended cleared away" in answer.out
+    assert place.processes() == []
+    assert list((place.home / "workspaces").iterdir()) == []
+    assert place.run("resume").out == "There is nothing to resume.\n"

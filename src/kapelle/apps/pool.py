@@ -9,10 +9,10 @@ from kapelle.core.durations import format_duration
 from kapelle.core.frozen import frozen
 from kapelle.core.pool import Spare, SpareState, StandingPool
 from kapelle.core.store import View
-from kapelle.core.task import TaskState, Wait
+from kapelle.core.task import Wait
 
 MOST = 500
-"""Tasks that are looked at to see what waits."""
+"""Tasks of a run that are looked at to see what waits."""
 
 
 @frozen
@@ -74,9 +74,8 @@ def _at_work(view: View) -> Mapping[tuple[str, str], int]:
 
 def _waiting(view: View) -> Mapping[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
-    for task in view.tasks.in_state(TaskState.PENDING, MOST):
-        run = view.runs.get(task.run_id)
-        if run is not None and task.waits_for is Wait.CAPACITY:
+    for run in view.runs.open():
+        for task in view.tasks.waiting(run.run_id, Wait.CAPACITY, MOST):
             key = (run.spec.project, task.spec.choices[0])
             found[key] = found.get(key, 0) + 1
     return found

@@ -8,11 +8,14 @@ import typer
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
-from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.output import out, print_json, print_nobody_leads
 from kapelle.apps.principal import principal
 from kapelle.apps.reader import Found
 from kapelle.core.errors import UsageError
+from kapelle.core.plain_text import counted
 from kapelle.core.requests import Approve, Body, Cancel, Pause, Reject
+from kapelle.core.store import View
+from kapelle.core.task import TERMINAL
 
 Which = Annotated[str, typer.Argument(metavar="RUN|TASK", help="An id, or enough of its beginning, or a name.")]
 TaskOnly = Annotated[str, typer.Argument(metavar="TASK", help="An id, or enough of its beginning, or a name.")]
@@ -72,7 +75,18 @@ async def _ask(
         await desk.ask(body(found), principal(desk.world.store.store_id))
         name = found.task.name if found.task is not None else found.run.spec.name
         identity = found.task.task_id if found.task is not None else found.run.run_id
-        if as_json:
-            print_json({"id": identity, "name": name, "done": done.lower()})
-        else:
-            out().print(f"{done} {name} ({identity}).")
+        led = await desk.leader() is not None
+        left = 0 if led else await desk.world.store.read(lambda view: _without_a_task(view, found))
+    if as_json:
+        print_json({"id": identity, "name": name, "done": done.lower(), "led": led})
+        return
+    out().print(f"{done} {name} ({identity}).")
+    if left:
+        print_nobody_leads(f"{counted(left, 'agent')} at work {'is' if left == 1 else 'are'} ended")
+
+
+def _without_a_task(view: View, found: Found) -> int:
+    """Return how many agents of what was asked about are at work though nothing wants them."""
+    of_run = [agent for agent in view.agents.live() if agent.run_id == found.run.run_id]
+    tasks = [view.tasks.get(agent.task_id) for agent in of_run]
+    return sum(task is not None and task.state in TERMINAL for task in tasks)

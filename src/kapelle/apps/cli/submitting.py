@@ -1,6 +1,7 @@
 """`run`, `submit`, `resume` and `retry`."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from kapelle.apps import compose
 from kapelle.apps.cli.common import INTERRUPTED, Folder, Json, configuration, go, pairs
 from kapelle.apps.cli.leading import stay_and_lead
 from kapelle.apps.cli.output import err, out, print_json, print_report
-from kapelle.apps.cli.running import stay
+from kapelle.apps.cli.running import lead_until, stay
 from kapelle.apps.desk import Desk
 from kapelle.apps.isolating import unisolated
 from kapelle.apps.principal import principal
@@ -26,6 +27,7 @@ from kapelle.core.requests import Resume, Retry
 from kapelle.core.run import RUN_TERMINAL, Run, RunSpec, RunState
 from kapelle.core.store import View
 from kapelle.core.task import TERMINAL, Task
+from kapelle.engine.leader import Stop
 
 File = Annotated[Path | None, typer.Argument(help="A workflow file.", show_default=False)]
 Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help="Run one task with this prompt in place of a file.")]
@@ -218,6 +220,31 @@ def _agents_left(view: View, run: Run) -> set[str]:
     return {name for task in left for name in task.spec.choices}
 
 
+NOTHING = "There is nothing to resume."
+CLEARED = 10.0
+"""Seconds that are waited for workspaces once the agents in them have ended: what cannot be removed is tried again later."""
+
+
+async def _clear_up(desk: Desk, *, quiet: bool) -> int:
+    """End what a leader that is gone has left of runs that have ended since; return how many agents that were."""
+    left = await desk.world.store.read(lambda view: len(view.agents.live()))
+    if not left or await desk.leader() is not None:
+        return 0
+    if not quiet:
+        err().print(f"No run is open. Ending what is left of others: {counted(left, 'agent')}.")
+    patience: list[float] = []
+
+    async def over() -> bool:
+        agents, rooms = await desk.world.store.read(lambda view: (len(view.agents.live()), len(view.agents.workspaces())))
+        if agents:
+            return False
+        patience.append(time.monotonic())
+        return not rooms or patience[-1] - patience[0] > CLEARED
+
+    await lead_until(desk, over, Stop(), lambda text: err().print(text))
+    return left
+
+
 async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) -> int:
     async with compose.open_desk(found, make=False) as desk:
         runs, lifted = await _chosen(desk, prefix)
@@ -225,7 +252,11 @@ async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) ->
             _tell_resumed(lifted, as_json=as_json)
             return 0
         if not runs:
-            out().print("There is nothing to resume.") if not as_json else print_json([])
+            left = 0 if prefix is not None else await _clear_up(desk, quiet=as_json)
+            if as_json:
+                print_json([])
+            else:
+                out().print(f"{counted(left, 'agent')} of runs that have ended cleared away." if left else NOTHING)
             return 0
         if await desk.leader() is None:
             # Whoever leads looks them up: better now than by an attempt that fails.
