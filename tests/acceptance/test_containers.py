@@ -85,6 +85,7 @@ def test_after_kill_9_of_the_leader_a_container_is_adopted(slow: Place, runtime:
     assert [event["tool"] for event in told if event["kind"] == "agent.used_tool"] == ["Write", "Bash"]
 
 
+@pytest.mark.soak
 def test_after_kill_9_of_leader_and_runner_nothing_is_left(slow: Place, runtime: str) -> None:
     leader = slow.start("run", "../workflow.yml", "--rehearse", "../rehearsal.yml")
     # It has its file: a rehearsed agent does not look whether what was cut off was done.

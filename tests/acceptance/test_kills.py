@@ -20,9 +20,12 @@ SOAKED = (
     "tool of an agent",
     "leader, spool truncated",
     "leader, spool missing",
+    "leader, while it recovers",
+    "leader, spool damaged",
+    "clock set, forward or back",
 )
 """Blows that have a sister among the others: `make soak` deals these, too."""
-GROUPS = 3
+GROUPS = 2
 """In how many runs the others are dealt, if each run lasts long enough for its share."""
 DEALT = [name for name in BLOWS if name not in SOAKED]
 
@@ -63,6 +66,7 @@ def test_nothing_is_lost_done_twice_or_left(tmp_path: Path, names: tuple[str, ..
             assert not ordeal.damage().all, dealt
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("bubblewrap")
 def test_a_sandbox_changes_nothing_about_it(place: Place) -> None:
     """Nor one that leads to the model alone. `make soak` deals all the others in sandboxes, too."""

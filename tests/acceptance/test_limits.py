@@ -76,6 +76,7 @@ def test_an_expired_login_asks_a_person_once_and_goes_on_when_told(place: Place)
     assert [task["attempts"] for task in place.run("show", run_id, "--json").json["tasks"]] == [1, 1]
 
 
+@pytest.mark.soak
 def test_an_overloaded_api_is_waited_out(place: Place) -> None:
     # More than the CLI tries by itself, with this setting.
     agents = place.repository / ".kapelle" / "agents.yml"
@@ -135,6 +136,7 @@ def test_a_refusal_ends_the_task_with_its_own_reason(place: Place, turn: str) ->
     assert {event["trouble"] for event in events(place, "model.called")} == {"refused"}
 
 
+@pytest.mark.soak
 def test_a_key_that_is_not_valid_waits_for_another(place: Place) -> None:
     place.write("served.yml", rehearsal("{error: 401, shared: true}"))
     server = place.start("rehearse", "serve", "../served.yml", "--json")

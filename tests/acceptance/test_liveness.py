@@ -112,6 +112,7 @@ def test_an_agent_in_a_loop_is_told_then_broken_off_and_goes_another_way(stuck: 
     assert stuck.processes() == []
 
 
+@pytest.mark.soak
 def test_a_model_that_says_nothing_more_is_asked_anew(stuck: Place) -> None:
     stuck.write("rehearsal.yml", STALLED)
 

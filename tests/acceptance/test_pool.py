@@ -157,6 +157,9 @@ def test_agents_stand_ready_for_whatever_is_submitted(place: Place) -> None:
         assert said.out.startswith("other: 1 agent wanted")
         until(leader, "waits for a task")
         assert pool(place)["other"]["ready"] == 1
+        (idle,) = place.run("agents", "--json").json
+        assert (idle["config"], idle["state"], idle["task"]) == ("other", "idle", None)
+        assert "idle" in place.run("agents").out
         done = place.run("run", "--prompt", "Note who you are.", "--agent", "other", "--rehearse", "../rehearsal.yml")
         assert done.code == 0, done.out + done.err
         assert "task: given to one that stood ready (other)" in done.out

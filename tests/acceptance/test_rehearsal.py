@@ -76,6 +76,7 @@ def test_a_key_that_is_not_to_be_had_lets_the_tasks_wait(place: Place, api: str)
     assert place.run("resume", env=env).code == 0
 
 
+@pytest.mark.soak
 def test_faults_of_the_api_are_no_failed_attempts(place: Place) -> None:
     place.write("workflow.yml", WORKFLOW)
     place.write(

@@ -101,7 +101,7 @@ def inbox(place: Place) -> list[dict[str, Any]]:
 ASKING = 'ask: ["Bash(touch *)"]'
 
 
-@pytest.mark.parametrize("sandbox", ["process", "container"])
+@pytest.mark.parametrize("sandbox", WITH_SOAK[::2])
 def test_what_is_asked_waits_for_a_person_and_goes_through(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
     if sandbox in FIXTURES:
         request.getfixturevalue(FIXTURES[sandbox])

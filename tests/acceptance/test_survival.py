@@ -52,6 +52,7 @@ def check_all_is_there(place: Place) -> None:
     assert list((place.home / "workspaces").iterdir()) == []
 
 
+@pytest.mark.soak
 def test_after_kill_9_of_the_leader_live_agents_are_adopted_and_all_is_merged_once(slow: Place) -> None:
     leader = slow.start("run", "../workflow.yml", "--rehearse", "../rehearsal.yml")
     until(leader, "Write one.txt")

@@ -8,6 +8,8 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from kapelle.testing.multiplexer import window
 from kapelle.testing.places import Place, make_repository, until
 
@@ -56,6 +58,7 @@ def keep(name: str, shown: str) -> None:
     (SCREENS / f"{name}.txt").write_text(shown + "\n", encoding="utf-8")
 
 
+@pytest.mark.soak
 def test_a_person_looks_at_the_fleet_and_steps_in(tmp_path: Path, program: object) -> None:
     program("tmux")  # type: ignore[operator]
     configured = tmp_path / "shop" / ".kapelle"

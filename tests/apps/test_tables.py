@@ -97,9 +97,9 @@ def test_a_terminal_tells_what_a_person_must_approve_and_how_much_there_is(place
     place.write("flow.yml", f"name: x\ndefaults: {{agent: script, gate: none}}\ntasks: {tasks}\n")
     with terminal(place, "run", "../flow.yml", width=80) as (ours, process):
         seen = read(ours, "2 wait for you: kapelle inbox")
-        (first, second) = (item["id"] for item in place.run("inbox", "--json").json)
-        assert f"one: waits for approval: kapelle approve {first}" in seen
-        assert f"two: waits for approval: kapelle approve {second}" in seen
+        ids = {item["name"]: item["id"] for item in place.run("inbox", "--json").json}
+        assert f"one: waits for approval: kapelle approve {ids['one']}" in seen
+        assert f"two: waits for approval: kapelle approve {ids['two']}" in seen
         assert place.run("answer", "one", "allow").code == 0
         read(ours, "1 waits for you: kapelle inbox")
         assert place.run("answer", "two", "allow").code == 0

@@ -10,6 +10,7 @@ from kapelle.core.budget import Spend
 from kapelle.core.errors import Ambiguous, NotFound, NotPossibleNow
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId
+from kapelle.core.pool import Spare
 from kapelle.core.run import Run
 from kapelle.core.steering_events import AgentNotFrozen
 from kapelle.core.store import View
@@ -94,6 +95,21 @@ def agent_json(report: AgentReport) -> dict[str, Any]:
         "model_calls": report.spend.calls,
         "tokens": report.spend.usage.total,
         "cost_usd": report.spend.cost_usd,
+    }
+
+
+def spare_json(spare: Spare) -> dict[str, Any]:
+    """Return what programs are told of an agent that has no task yet."""
+    return {
+        "id": spare.agent_id,
+        "config": spare.config.name,
+        "state": spare.stands.value,
+        "shown_as": spare.stands.value,
+        "host": spare.host,
+        "pid": spare.process.pid if spare.process is not None else None,
+        "run": None,
+        "task": None,
+        "since": spare.created_at.isoformat(),
     }
 
 

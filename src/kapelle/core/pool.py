@@ -12,7 +12,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Protocol
 
-from kapelle.core.agent import AgentConfig, PoolRules, ProcessRef
+from kapelle.core.agent import AgentConfig, AgentState, PoolRules, ProcessRef
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Upstream
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId
@@ -72,6 +72,14 @@ class SpareState(StrEnum):
     ENDING = "ending"
 
 
+STANDS = {
+    SpareState.STARTING: AgentState.DEPLOYING,
+    SpareState.READY: AgentState.IDLE,
+    SpareState.RENEWING: AgentState.IDLE,
+    SpareState.ENDING: AgentState.COMPLETING,
+}
+
+
 @frozen
 class Spare:
     """An agent without a task. The ids are those that its attempt will have: its folders are called by them."""
@@ -115,6 +123,11 @@ class Spare:
     def config(self) -> AgentConfig:
         """What kind of agent it is."""
         return self.make.configs[0]
+
+    @property
+    def stands(self) -> AgentState:
+        """Where it stands among all agents."""
+        return STANDS[self.state]
 
 
 def fits(spare: Spare, fit: str, run_id: RunId, task: TaskSpec) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from kapelle.core.agent import Agent
+from kapelle.core.agent import Agent, AgentState
 from kapelle.core.ids import QuestionId
 from kapelle.core.judging import about
 from kapelle.core.question import Question, QuestionState, deadline, detail, settle
@@ -175,7 +175,8 @@ def _unasked(tx: Tx, waiting: Waiting) -> Told:
 
 
 def _still_asked(agent: Agent | None) -> bool:
-    return agent is not None and agent.stopped_at is None
+    # One that is being ended asks nothing any more, whatever it was told: its turn is over, or somebody has stopped it.
+    return agent is not None and agent.stopped_at is None and agent.state is not AgentState.COMPLETING
 
 
 def _granted(tx: Tx, agent: Watched, ruling: Ruling) -> str:

@@ -15,6 +15,7 @@ from datetime import timedelta
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
+from kapelle.core.agent import AgentState
 from kapelle.core.ids import AgentId, RequestId
 from kapelle.core.question import AnswerKind, Question, QuestionState
 from kapelle.core.requests import Answer, Request
@@ -199,7 +200,7 @@ def _always(view: View, entry: Asking) -> bool:
 
 def _state(view: View) -> list[str]:
     problems: list[str] = []
-    live = {agent.agent_id for agent in view.agents.live()}
+    live = {agent.agent_id for agent in view.agents.live() if agent.state is not AgentState.COMPLETING}
     for question in view.questions.open():
         task = view.tasks.get(question.task_id)
         if question.agent_id not in live:

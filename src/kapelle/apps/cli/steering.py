@@ -12,7 +12,7 @@ from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps import steering as asks
-from kapelle.apps.agents import AgentReport, agent_json, agent_named, agents
+from kapelle.apps.agents import AgentReport, agent_json, agent_named, agents, spare_json
 from kapelle.apps.cli.common import Folder, Json, configuration, go
 from kapelle.apps.cli.output import count_tokens, err, money, out, print_json
 from kapelle.apps.cli.tables import Column, print_table
@@ -21,6 +21,7 @@ from kapelle.apps.steering import task_of
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import NotPossibleNow, UsageError
+from kapelle.core.pool import Spare
 from kapelle.core.requests import Pause
 
 Which = Annotated[
@@ -92,11 +93,12 @@ def stop_all(
 async def _list(folder: Path | None, *, everything: bool, as_json: bool) -> None:
     async with compose.open_reader(configuration(folder)) as reader:
         found = await reader.store.read(lambda view: agents(view, everything=everything))
+        spares = await reader.store.read(lambda view: view.spares.all())
         now = reader.clock.now()
     if as_json:
-        print_json([agent_json(report) for report in found])
-    elif found:
-        print_table(out(), AGENTS, [_row(report, now) for report in found])
+        print_json([*(agent_json(report) for report in found), *map(spare_json, spares)])
+    elif found or spares:
+        print_table(out(), AGENTS, [*(_row(report, now) for report in found), *(_spare(spare, now) for spare in spares)])
     else:
         out().print("There was no agent yet." if everything else "No agent is at work.")
 
@@ -113,6 +115,11 @@ def _row(report: AgentReport, now: datetime) -> Sequence[str | Text]:
         count_tokens(spend.usage.total) if spend.calls else "",
         money(spend.cost_usd) if spend.calls else "",
     )
+
+
+def _spare(spare: Spare, now: datetime) -> Sequence[str | Text]:
+    state = Text(spare.stands.value, style="dim")
+    return (spare.agent_id, spare.config.name, "", state, spare.host, format_duration(now - spare.created_at), "", "")
 
 
 async def _freeze(which: str, folder: Path | None, *, as_json: bool) -> None:
