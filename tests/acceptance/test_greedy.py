@@ -70,7 +70,7 @@ REHEARSAL = "rules:\n" + "".join(
 
 
 @pytest.mark.usefixtures("bubblewrap")
-@pytest.mark.parametrize("sandbox", ["process", "bubblewrap", *SOAKED])
+@pytest.mark.parametrize("sandbox", ["bubblewrap", pytest.param("process", marks=pytest.mark.soak), *SOAKED])
 def test_what_agents_take_is_bounded_told_and_gone_when_it_is_over(
     place: Place, sandbox: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

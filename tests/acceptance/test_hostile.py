@@ -106,6 +106,7 @@ def test_nothing_that_they_try_succeeds_in_a_sandbox(place: Place, sandbox: str)
     assert place.processes() == []
 
 
+@pytest.mark.soak
 def test_they_succeed_where_nothing_is_isolated(place: Place) -> None:
     """Or the test above would prove nothing."""
     assert let_loose(place, "process").code == 1

@@ -115,6 +115,7 @@ rules:
     assert place.git("ls-tree", "--name-only", "main", "half.txt", "one.txt").splitlines() == ["half.txt", "one.txt"]
 
 
+@pytest.mark.soak
 def test_a_conversation_that_the_cli_can_shorten_goes_on_by_itself(place: Place) -> None:
     turns = """\
 - tools: [{Write: {file_path: "{{ cwd }}/{{ task }}.txt", content: "a\\n"}}]

@@ -13,6 +13,7 @@ import pytest
 
 from kapelle.testing.places import Place, git, make_repository, until
 
+SANDBOXES = ["bubblewrap", *(pytest.param(name, marks=pytest.mark.soak) for name in ("process", "container"))]
 AGENTS = """\
 agents:
   coder: {tools: {allow: [Bash]}, limits: {pids: 200}, pool: {warm: 1}}
@@ -103,7 +104,7 @@ def spares(place: Place) -> int:
         return int(store.execute("select count(*) from spares").fetchone()[0])
 
 
-@pytest.mark.parametrize("sandbox", ["process", "bubblewrap", pytest.param("container", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("sandbox", SANDBOXES)
 def test_a_task_is_done_by_an_agent_that_stood_ready(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
     if sandbox == "container":
         request.getfixturevalue("podman")
@@ -120,7 +121,7 @@ def test_a_task_is_done_by_an_agent_that_stood_ready(place: Place, sandbox: str,
     assert git(place.repository, "worktree", "list").count("\n") == 0
 
 
-@pytest.mark.parametrize("sandbox", ["process", "bubblewrap", pytest.param("container", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("sandbox", SANDBOXES)
 def test_one_program_does_one_task_after_the_other(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
     """The second is as new, what the first left at work ends with its program, and the others have one of their own."""
     if sandbox == "container":

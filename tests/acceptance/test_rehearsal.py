@@ -61,6 +61,7 @@ def test_with_a_key_the_gateway_holds_it_and_what_the_model_says_can_be_recorded
     assert {task["name"]: task["tokens"] for task in replayed.json["tasks"]} == tokens
 
 
+@pytest.mark.soak
 def test_a_key_that_is_not_to_be_had_lets_the_tasks_wait(place: Place, api: str) -> None:
     place.write("workflow.yml", "name: one\ntasks: {one: {agent: coder, gate: python, prompt: 'Write a.txt'}}\n")
     env = {"ANTHROPIC_BASE_URL": api, "ANTHROPIC_API_KEY": "sk-planted"}

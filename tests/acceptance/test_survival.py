@@ -85,6 +85,7 @@ def test_ctrl_c_lets_agents_finish_their_turn_and_says_how_to_go_on(slow: Place)
     check_all_is_there(slow)
 
 
+@pytest.mark.soak
 def test_a_second_ctrl_c_stops_now_and_counts_as_no_crash(slow: Place) -> None:
     leader = slow.start("run", "../workflow.yml", "--rehearse", "../rehearsal.yml")
     # Both have their files: a rehearsed agent does not look whether what was cut off was done.
@@ -116,6 +117,7 @@ def test_a_follower_takes_over_when_the_leader_dies(slow: Place) -> None:
     check_all_is_there(slow)
 
 
+@pytest.mark.soak
 def test_a_second_run_submits_and_follows(slow: Place) -> None:
     slow.write("other.yml", "name: other\ntasks: {four: {agent: script, gate: none, prompt: 'echo 4 > four.txt'}}\n")
     leader = slow.start("run", "../workflow.yml", "--rehearse", "../rehearsal.yml")

@@ -12,7 +12,7 @@ NEW = {"LC_MESSAGES": "C"}
 """Lets a command start from nothing."""
 
 
-@pytest.mark.parametrize("arguments", [("status",), ("--version",), ("--help",), ("run", "nowhere.yml"), ("show", b"\xff")])
+@pytest.mark.parametrize("arguments", [("list",), ("--version",), ("--help",), ("run", "nowhere.yml"), ("show", b"\xff")])
 def test_it_says_what_a_new_process_says(place: Place, arguments: tuple[str, ...]) -> None:
     assert place.run(*arguments) == place.run(*arguments, env=NEW)
 

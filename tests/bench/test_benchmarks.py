@@ -31,13 +31,17 @@ FIGURES = {
 }
 
 
+SOAKED = {"merge", "restart"}
+"""What takes long, however small: `make soak` runs them."""
+
+
 def bench(*arguments: str, temporary: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench", *arguments]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
 
 
-@pytest.mark.parametrize("name", sorted(FIGURES))
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.soak] * (name in SOAKED)) for name in sorted(FIGURES)])
 def test_a_benchmark_gives_its_figures_as_one_json_object(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if name == "sandbox":
         request.getfixturevalue("bubblewrap")

@@ -6,7 +6,7 @@ import pytest
 
 from kapelle.core.agent import AgentConfig, PoolRules, Reuse
 from kapelle.core.attempt import Outcome
-from kapelle.core.events import AgentDeployed
+from kapelle.core.events import AgentDeployed, SnapshotKept
 from kapelle.core.ids import RunId
 from kapelle.core.pool import Spare, SpareState
 from kapelle.core.pool_events import AgentCleared, SpareEnded, SpareGiven
@@ -115,6 +115,7 @@ async def test_a_set_up_that_fails_lets_it_end(here: SmallWorld) -> None:
     await leader.run()
     assert await ended(here) == {TaskState.COMPLETED}
     assert [process.task for process in here.host.processes] == ["a", "b"]
+    assert await here.events(SnapshotKept) == []
 
 
 async def test_what_has_left_a_process_behind_ends_with_it(here: SmallWorld) -> None:
@@ -143,6 +144,7 @@ async def test_what_does_not_begin_a_new_conversation_ends_after_a_while(here: S
     await leader.run()
     assert await ended(here) == {TaskState.COMPLETED}
     assert [process.task for process in here.host.processes] == ["a", "b"]
+    assert not [ref for ref in here.repository.refs if "/kept/" in ref]
 
 
 async def test_a_leader_that_dies_meanwhile_leaves_nothing(here: SmallWorld) -> None:

@@ -192,7 +192,7 @@ class NotAskedAgain(Simulation):
         (SnapshotSkipped, "is kept nowhere"),
         (NobodyReaped, "nobody knows the process of"),
         (BudgetNotAsked, "has spent"),
-        (NotAskedAgain, "a call went out, and everything is halted"),
+        pytest.param(NotAskedAgain, "a call went out, and everything is halted", marks=pytest.mark.soak),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "it",
 )

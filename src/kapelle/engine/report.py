@@ -163,6 +163,10 @@ class ReportStage:
         commit = await self._world.workspaces.snapshot(order.workspace.path, repository, order.ref, found)
         if commit is None:
             return None
+        if order.merged_tree is not None and commit == order.workspace.base:
+            # It was made as new for another task.
+            await self._world.repositories.delete_ref(repository, order.ref)
+            return None
         if order.merged_tree is not None and await self._world.repositories.tree(repository, commit) == order.merged_tree:
             await self._world.repositories.delete_ref(repository, order.ref)
             return None

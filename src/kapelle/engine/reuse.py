@@ -66,7 +66,8 @@ class _Fresh:
     """An agent that is as new."""
 
     base: str
-    begun: Begun
+    begun: Begun | None = None
+    """None: its workspace is, and its program is not."""
     attempt_id: AttemptId = AttemptId("")
     looked_at: datetime | None = None
 
@@ -87,6 +88,13 @@ class Again:
 
     def rest(self, tx: Tx, order: Deployment, turns: Turns, brakes: Brakes) -> Rest | None:
         """Return how the agent of *order* stays, which its task does not need any more; None when it is to end."""
+        found = self._rest(tx, order, turns, brakes)
+        late = ("renew", order.agent.agent_id)
+        if found is None and self._acts.busy(late):
+            self._acts.cancel_all(lambda key: key == late)
+        return found
+
+    def _rest(self, tx: Tx, order: Deployment, turns: Turns, brakes: Brakes) -> Rest | None:
         agent, task, attempt, run = order.agent, order.task, order.attempt, order.run
         if turns.leaving or agent.state is not AgentState.ACTIVE or agent.agent_id in turns.adopted:
             return None
@@ -225,10 +233,14 @@ async def renew(world: World, renewal: Renewal) -> Finding:
     def write(tx: Tx) -> None:
         agent, run = tx.agents.get(order.agent.agent_id), tx.runs.get(order.run.run_id)
         task = tx.tasks.get(order.task.task_id)
-        if agent is None or run is None or task is None or fresh is None:
+        if agent is None or run is None or task is None or fresh is None or agent.term != tx.term:
             return
-        if agent.state is AgentState.ACTIVE and agent.term == tx.term and may_rest(tx, agent, task, order.attempt, run):
+        ready = fresh.begun is not None and agent.state is AgentState.ACTIVE
+        if ready and may_rest(tx, agent, task, order.attempt, run):
             _to_spare(tx, order, agent, replace(fresh, attempt_id=attempt_id, looked_at=begun))
+        elif (row := tx.agents.workspace(order.workspace.workspace_id)) is not None:
+            # Nothing of its task is there any more, and whoever clears it away keeps nothing.
+            tx.agents.put_workspace(replace(row, base=fresh.base))
 
     return write
 
@@ -236,7 +248,7 @@ async def renew(world: World, renewal: Renewal) -> Finding:
 def _to_spare(tx: Tx, order: Deployment, agent: Agent, fresh: _Fresh) -> None:
     """Let *agent* be a spare of its run: its program, its workspace and its home are the spare's from now on."""
     run, row, make = order.run, order.workspace, make_of(order.run.spec, order.attempt.config)
-    if make is None or agent.process is None:
+    if make is None or agent.process is None or fresh.begun is None:
         return
     tx.agents.put(agents.move(agent, AgentState.STOPPED, tx.now))
     tx.agents.drop_workspace(row.workspace_id)
@@ -271,7 +283,7 @@ def _to_spare(tx: Tx, order: Deployment, agent: Agent, fresh: _Fresh) -> None:
 
 
 async def _fresh(world: World, renewal: Renewal) -> _Fresh | None:
-    """Make an agent as new; None when that cannot be."""
+    """Make an agent as new; None when nothing was changed, since it cannot be."""
     order = renewal.order
     row, attempt = order.workspace, order.attempt
     if row.repository is None or await world.host.at_work_for(world.mark, attempt.attempt_id):
@@ -289,13 +301,11 @@ async def _fresh(world: World, renewal: Renewal) -> _Fresh | None:
     if base is None:
         return None
     await world.workspaces.put(row.path, row.repository, base, bare=True)
-    if await set_up(world, order.run, order.task, row) is not None:
-        return None
-    if order.agent.process is None:
-        return None
+    if order.agent.process is None or await set_up(world, order.run, order.task, row) is not None:
+        return _Fresh(base=base)
     begun = Begun(conversation_id=attempt.conversation_id, offset=order.agent.offset)
     anew = await begin_anew(world, order.driver, order.agent.process, order.agent.folder, begun)
-    return None if anew is None else _Fresh(base=base, begun=anew)
+    return _Fresh(base=base, begun=anew)
 
 
 async def begin_anew(world: World, driver: Driver, process: ProcessRef, folder: str, begun: Begun) -> Begun | None:
