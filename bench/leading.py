@@ -153,6 +153,6 @@ async def dispatch_ms(bench: Bench, task: TaskSpec = TASK) -> float:
     return (taken - begun) * 1000
 
 
-def seen(bench: Bench, query: str, run_id: RunId) -> bool:
-    """Say whether *query*, asked of a run, finds something."""
-    return bench.looking.execute(query, (run_id,)).fetchone() is not None
+def seen(bench: Bench, query: str, run_id: RunId, *more: str) -> bool:
+    """Say whether *query*, asked of a run and *more*, finds something."""
+    return bench.looking.execute(query, (run_id, *more)).fetchone() is not None

@@ -32,10 +32,8 @@ REHEARSAL = """\
 otherwise: {say: "Nothing to do."}
 """
 FILES = {"notes.txt": "A sample.\n", ".kapelle/agents.yml": AGENTS}
-ASSIGNED = "SELECT 1 FROM tasks WHERE run_id = ? AND started_at IS NOT NULL"
-CALLED = "SELECT 1 FROM calls WHERE run_id = ?"
-NEXT_ASSIGNED = "SELECT 1 FROM tasks WHERE run_id = ? AND name = 'next' AND started_at IS NOT NULL"
-NEXT_CALLED = "SELECT 1 FROM calls WHERE run_id = ? AND task_id IN (SELECT task_id FROM tasks WHERE name = 'next')"
+ASSIGNED = "SELECT 1 FROM tasks WHERE run_id = ? AND name = ? AND started_at IS NOT NULL"
+CALLED = "SELECT 1 FROM calls JOIN tasks USING (task_id) WHERE calls.run_id = ? AND name = ?"
 ENDED = "SELECT 1 FROM runs WHERE run_id = ? AND ended_at IS NOT NULL"
 PERSON = "person:bench"
 
@@ -63,7 +61,7 @@ async def measure(*, small: bool = False) -> Figures:
                 await _scale(bench, spec, 1)
                 warm.append(await _first_request(bench, spec))
                 await _scale(bench, spec, None)
-                again.append(await _next_request(bench, _in_a_row(spec)))
+                again.append(await _first_request(bench, _in_a_row(spec)))
     return {
         "cold_ms": statistics.median(cold) * 1000,
         "warm_ms": statistics.median(warm) * 1000,
@@ -75,12 +73,13 @@ async def measure(*, small: bool = False) -> Figures:
 
 
 async def _first_request(bench: Bench, spec: RunSpec) -> float:
-    """Return the seconds from dispatch to the first model request of a run."""
+    """Return the seconds from dispatch to the first model request of the last task of a run."""
+    name = spec.tasks[-1].name
     run_id = RunId(bench.desk.world.new_id("r"))
-    bench.store.expect(lambda: seen(bench, ASSIGNED, run_id))
+    bench.store.expect(lambda: seen(bench, ASSIGNED, run_id, name))
     await bench.desk.ask(Submit(run_id=run_id, spec=spec), PERSON)
     placed = await bench.store.seen_at()
-    bench.store.expect(lambda: seen(bench, CALLED, run_id))
+    bench.store.expect(lambda: seen(bench, CALLED, run_id, name))
     called = await bench.store.seen_at()
     bench.store.expect(lambda: seen(bench, ENDED, run_id))
     await bench.store.seen_at()
@@ -93,19 +92,6 @@ def _in_a_row(spec: RunSpec) -> RunSpec:
     second = replace(first, name="next", needs=(first.name,))
     config = replace(spec.configs[0], reuse=Reuse.SAME_RUN, limit=1)
     return replace(spec, tasks=(first, second), configs=(config, *spec.configs[1:]))
-
-
-async def _next_request(bench: Bench, spec: RunSpec) -> float:
-    """Return the seconds from dispatch of the second task of a run to its first model request."""
-    run_id = RunId(bench.desk.world.new_id("r"))
-    bench.store.expect(lambda: seen(bench, NEXT_ASSIGNED, run_id))
-    await bench.desk.ask(Submit(run_id=run_id, spec=spec), PERSON)
-    placed = await bench.store.seen_at()
-    bench.store.expect(lambda: seen(bench, NEXT_CALLED, run_id))
-    called = await bench.store.seen_at()
-    bench.store.expect(lambda: seen(bench, ENDED, run_id))
-    await bench.store.seen_at()
-    return called - placed
 
 
 async def _scale(bench: Bench, spec: RunSpec, wanted: int | None) -> None:

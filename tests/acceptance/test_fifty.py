@@ -31,6 +31,7 @@ rules:
   - when: {task: "*"}
     turns:
       - tools: [{Write: {file_path: "{{ cwd }}/{{ task }}.txt", content: "x\\n"}}]
+      # A tool that takes its time and says nothing, so that all of them are at work at once.
       - tools: [{Bash: {command: "python3 -c 'import time; time.sleep(75)'", timeout: 600000}}]
         delay: 20s
       - {say: "This answer comes slowly, letter by letter, and takes its time all the same.", drip: 3s}

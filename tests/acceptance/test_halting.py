@@ -20,6 +20,7 @@ REHEARSAL = """\
 rules:
   - when: {task: tool, prompt: "takes its time"}
     turns:
+      # A tool in the middle of which everything is halted; it is broken off, not waited for.
       - tools: [{Bash: {command: "echo 1 > tool.txt; python3 -c 'import time; time.sleep(40)'"}}]
       - {say: "Done."}
   - when: {task: model, prompt: "Wait for"}

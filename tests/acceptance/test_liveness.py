@@ -26,6 +26,7 @@ rules:
     turns: [{tools: [{Write: {file_path: "{{ cwd }}/one.txt", content: "x\\n"}}]}, {say: "Wrote it."}]
   - when: {task: one}
     turns:
+      # A tool in the middle of which the program is stopped by a signal.
       - tools: [{Bash: {command: "python3 -c 'import time; time.sleep(4)'"}}]
       - tools: [{Write: {file_path: "{{ cwd }}/one.txt", content: "x\\n"}}]
       - {say: "Wrote it."}

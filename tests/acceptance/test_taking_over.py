@@ -29,6 +29,7 @@ REHEARSAL = """\
 rules:
   - when: {prompt: "^Write hello"}
     turns:
+      # A tool in the middle of which a person takes over; it is broken off, not waited for.
       - {say: "I look around first.", tools: [{Bash: {command: "python3 -c 'import time; time.sleep(600)'"}}]}
   - when: {prompt: "A person had taken"}
     turns:

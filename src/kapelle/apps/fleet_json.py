@@ -4,7 +4,7 @@ from typing import Any
 
 from kapelle.apps.agents import agent_json
 from kapelle.apps.fleet import AgentStand, Fleet, RunStand, Waiting, share
-from kapelle.apps.health import agent_health_json, alert_json
+from kapelle.apps.health import agent_health_json, alert_json, system_json
 from kapelle.apps.inbox import item_json
 from kapelle.apps.proving import Queued
 from kapelle.apps.usage import line_json, total
@@ -46,21 +46,12 @@ def fleet_json(found: Fleet) -> dict[str, Any]:
 
 
 def _host_json(found: Fleet) -> dict[str, Any]:
-    system, measure = found.system, found.system.measure
     return {
         "name": found.host,
         "slots": found.slots,
         "agents": len(found.agents),
         "spares": len(found.spares),
-        "cpus": measure.cpus,
-        "load": round(measure.load, 2),
-        "memory": measure.memory,
-        "memory_free": measure.memory_free,
-        "disk": measure.disk,
-        "disk_free": measure.disk_free,
-        "store": system.store,
-        "gateway": system.gateway,
-        "lead_age_s": None if system.lead_age is None else round(system.lead_age.total_seconds(), 3),
+        **system_json(found.system),
     }
 
 

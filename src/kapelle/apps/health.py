@@ -203,7 +203,7 @@ def agent_health_json(found: AgentHealth) -> dict[str, Any]:
 
 def health_json(found: Health, system: SystemHealth) -> dict[str, Any]:
     """Return all of it as JSON."""
-    work, measure = found.work, system.measure
+    work = found.work
     return {
         "agents": [agent_health_json(agent) for agent in found.agents],
         "alerts": [alert_json(alert) for alert in found.alerts],
@@ -217,17 +217,23 @@ def health_json(found: Health, system: SystemHealth) -> dict[str, Any]:
             "attempts": work.tries,
             "failed_attempts": work.failed_tries,
         },
-        "system": {
-            "load": round(measure.load, 2),
-            "cpus": measure.cpus,
-            "memory": measure.memory,
-            "memory_free": measure.memory_free,
-            "disk": measure.disk,
-            "disk_free": measure.disk_free,
-            "store": system.store,
-            "gateway": system.gateway,
-            "lead_age_s": None if system.lead_age is None else round(system.lead_age.total_seconds(), 3),
-        },
+        "system": system_json(system),
+    }
+
+
+def system_json(system: SystemHealth) -> dict[str, Any]:
+    """Return how a machine does as JSON."""
+    measure = system.measure
+    return {
+        "load": round(measure.load, 2),
+        "cpus": measure.cpus,
+        "memory": measure.memory,
+        "memory_free": measure.memory_free,
+        "disk": measure.disk,
+        "disk_free": measure.disk_free,
+        "store": system.store,
+        "gateway": system.gateway,
+        "lead_age_s": None if system.lead_age is None else round(system.lead_age.total_seconds(), 3),
     }
 
 
