@@ -11,7 +11,7 @@ from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.charts import page
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.output import count_tokens, money, out, print_json
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.cli.times import moment
@@ -57,7 +57,7 @@ async def _report(
     *,
     as_json: bool,
 ) -> None:
-    async with compose.open_reader(configuration(folder)) as reader:
+    async with compose.open_reader(valid_configuration(folder)) as reader:
         now = reader.clock.now()
         since, until = _within(times, now)
         run_id = (await reader.find_run(which)).run.run_id if which is not None else None

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from kapelle.apps import compose
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.output import count_tokens, money, out, print_json
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.cli.times import moment
@@ -53,7 +53,7 @@ async def _usage(
     as_json: bool,
     separated: bool,
 ) -> None:
-    found = configuration(folder)
+    found = valid_configuration(folder)
     async with compose.open_reader(found) as reader:
         since, until = (moment(text, reader.clock.now()) for text in times)
         run_id = (await reader.find_run(which)).run.run_id if which is not None else None

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.output import out, print_json
 from kapelle.apps.cli.top.plain import print_fleet
 from kapelle.apps.cli.top.watching import look_once
@@ -23,7 +23,7 @@ def top(
 
     Keys: a attach, f freeze or thaw, s say, x stop, i or Enter answer, h halt or unhalt, / filter, ? help, q quit.
     """
-    found = configuration(repository)
+    found = valid_configuration(repository)
     if json or once or not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         _print(go(look_once(found)), as_json=json)
         return
