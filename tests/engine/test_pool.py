@@ -508,3 +508,27 @@ async def test_work_in_what_an_older_store_takes_for_a_spare_is_kept(here: Small
     await leader.die()
     await here.lead()
     assert any("precious.py" in here.repository.files(commit) for commit in here.kept.values())
+
+
+async def test_what_replaces_a_spare_begins_a_conversation_of_its_own(here: SmallWorld) -> None:
+    """The spare had begun one already, and no program begins one that there is."""
+    leader = await begun(here, spec("a", config=warm(1)))
+    await leader.step("pool", "dispatch")
+    await leader.die()
+    here.host.plays("a", writes({"a.py": "1"}))
+    later = await here.lead()
+    await later.run()
+    assert (await here.task("a")).state is TaskState.COMPLETED
+    (process,) = here.host.of_task("a")
+    assert (await here.attempts("a"))[0].conversation_id == process.conversation_id
+
+
+async def test_a_spare_that_ends_just_when_it_is_given_is_replaced_without_a_crash(here: SmallWorld) -> None:
+    here.host.plays("a", writes({"a.py": "1"}))
+    leader = await begun(here, spec("a", config=warm(1)))
+    await leader.step("pool", "dispatch")
+    processes(here)[0].exit(1)
+    await leader.run()
+    assert (await here.task("a")).state is TaskState.COMPLETED
+    assert [attempt.crashes for attempt in await here.attempts("a")] == [0]
+    assert len(here.host.of_task("a")) == 1

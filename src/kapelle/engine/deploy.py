@@ -61,6 +61,8 @@ class Deployed:
     """The files that were changed already, for a conversation that takes over."""
     folder: str = ""
     """Where its spool is."""
+    conversation_id: str = ""
+    """Its conversation, where that is not the one that was asked for."""
 
 
 async def deploy(world: World, order: Deployment) -> Deployed | str:

@@ -172,7 +172,10 @@ async def take_on(world: World, order: Deployment) -> Deployed | str:
     # A folder of its own: what the other has written, or one that an earlier leader had started, is not read as this one's.
     fresh = replace(agent, process=None, folder=f"{agent.folder}-{world.term}")
     workspace = replace(row, base=moved.base, ready=True)
-    return await reuse.start(world, replace(order, agent=fresh, workspace=workspace))
+    # And a conversation of its own: the other had begun its one, and no program begins one that there is already.
+    attempt = replace(order.attempt, conversation_id=world.chance.uuid())
+    started = await reuse.start(world, replace(order, agent=fresh, attempt=attempt, workspace=workspace))
+    return started if isinstance(started, str) else replace(started, conversation_id=attempt.conversation_id)
 
 
 async def _discard(world: World, order: Deployment) -> None:
