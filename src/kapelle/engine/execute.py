@@ -257,8 +257,8 @@ class ExecuteStage:
         prompts = tx.attempts.prompts(attempt.attempt_id)
         resume = any(prompt.state in {PromptState.TAKEN, PromptState.ANSWERED} for prompt in prompts)
         if agent.process is None and not resume:
-            # A program that was ended in its first model call has begun a conversation, and has not said so yet. No other begins
-            # one that there is already.
+            # A program that was ended in its first model call has begun a conversation, and has not said so yet. No other
+            # begins one that there is already.
             attempt = replace(attempt, conversation_id=self._world.chance.uuid())
             tx.attempts.put(attempt)
         first = next((prompt for prompt in prompts if prompt.state is PromptState.PENDING), None)

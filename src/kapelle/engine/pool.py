@@ -25,7 +25,7 @@ from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.demands import SETTLING
 from kapelle.engine.deploy import Deployed
 from kapelle.engine.due import WORD
-from kapelle.engine.reuse import Begun, allowance
+from kapelle.engine.reuse import Begun, allowance, resting
 from kapelle.engine.rooms import free_ports
 from kapelle.engine.world import World
 
@@ -162,7 +162,8 @@ class PoolStage:
         if spare.ready_at is not None and tx.now - spare.ready_at >= spare.config.pool.idle:
             return "nobody needed it for a while"
         at_work = sum(agent.run_id == run.run_id for agent in tx.agents.live())
-        return "" if run.unfinished > at_work else "nothing asks for it any more"
+        before = [other.agent_id for other in resting(tx, run.run_id)].index(spare.agent_id)
+        return "" if run.unfinished > at_work + before else "nothing asks for it any more"
 
     def _asked(self, tx: Tx) -> dict[str, Kind]:
         """Return the kinds of agents of which there should be spares, or might."""

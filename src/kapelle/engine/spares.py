@@ -162,6 +162,8 @@ async def take_on(world: World, order: Deployment) -> Deployed | str:
         return moved
     env = reuse.marked(dict(environment(world, order.run, order.task, order.workspace)), order.attempt.attempt_id)
     try:
+        # In this order: the limit is told anew, whatever was left of the one before.
+        await world.host.start_clock(agent.folder)
         await world.host.bound(agent.process, agent.folder, order.task.spec.timeout)
         listens = await world.host.write(agent.process, order.driver.codec().assign(env))
     except HostFailed:
@@ -203,7 +205,7 @@ async def end(world: World, order: Deployment) -> None:
     await cleared(world, box_of(order, home))
     await take_back(world, order.run.spec.configs[0], agent)
     await world.workspaces.remove(row.path, row.repository)
-    for litter in (home, agent.folder, folders.setup(row.workspace_id)):
+    for litter in (home, agent.folder, folders.setup(row.workspace_id), folders.checks(row.workspace_id)):
         await world.workspaces.remove(litter, None)
     world.secrets.forget(order.attempt.attempt_id)
 
