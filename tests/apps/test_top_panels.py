@@ -120,7 +120,10 @@ def test_a_halt_and_a_question_are_told() -> None:
     assert said == ["i-1", "api", "Bash: rm -r \\x1b[31m", "", "5m00s, then deny", "allow deny always"]
 
 
-@pytest.mark.parametrize(("spent", "drawn", "note"), [(1.0, "██░░░░░░░░  20%", ""), (5.5, "██████████ 110%", "spent")])
+@pytest.mark.parametrize(
+    ("spent", "drawn", "note"),
+    [(1.0, "██░░░░░░░░  20%", ""), (5.5, "██████████ 110%", "spent"), (750.0, "██████████ 150x", "spent")],
+)
 def test_how_full_a_budget_is(spent: float, drawn: str, note: str) -> None:
     budget = Budget(key="run:r-1", name="run shop", allowance=Allowance(usd=5.0))
     level = Level(budget=budget, resource=Resource.USD, limit=5.0, spent=spent)
