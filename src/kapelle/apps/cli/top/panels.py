@@ -234,8 +234,10 @@ def spend(fleet: Fleet) -> Panel:
         cell(unpaid(sums.today), "dim"),
     )
     rows = [Row(key="today", cells=first), *(_level(level) for level in sums.levels), *(_run(stand) for stand in sums.runs)]
-    full = sum(share(level) >= WARNING for level in sums.levels)
-    parts = [f"{money(today.cost_usd)} today", f"{counted(full, 'budget')} nearly spent" if full else ""]
+    full = sum(share(level) >= 1 for level in sums.levels)
+    nearly = sum(share(level) >= WARNING for level in sums.levels) - full
+    budgets = [(full, "spent"), (nearly, "nearly spent")]
+    parts = [f"{money(today.cost_usd)} today", *(f"{counted(count, 'budget')} {how}" for count, how in budgets if count)]
     return Panel(title=_title("SPEND", parts), fields=SPEND, rows=tuple(rows), nothing="nothing was spent")
 
 
