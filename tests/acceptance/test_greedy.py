@@ -1,4 +1,4 @@
-"""Greedy agents, through the real CLI: they take all processes, memory and disk that they can, or stay when they are done."""
+"""Greedy agents and checks, through the real CLI: they take what processes, memory and disk they can, or stay for good."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from kapelle.testing.places import Place
 
 SOAKED = [pytest.param(name, marks=pytest.mark.soak) for name in ("podman", "docker")]
 """Containers are tried with everything else; `make soak` tries this in them, too."""
+NAMES = ("forks", "memory", "disk", "stays")
 AGENTS = """\
 limits: {memory: 700MB, pids: 150, disk: 40MB, files: 512}
 agents: {coder: {program: claude, tools: {allow: [Bash]}}}
@@ -20,6 +21,16 @@ name: greedy
 defaults: {agent: coder, max_attempts: 1}
 tasks: {forks: {prompt: forks}, memory: {prompt: memory}, disk: {prompt: disk}, stays: {prompt: stays}}
 """
+CHECKING = """\
+limits: {memory: 700MB, pids: 150, disk: 40MB, files: 512}
+agents: {writer: {program: command}}
+gates:
+""" + "".join(f'  {name}: {{rounds: 0, checks: [{{name: {name}, run: "python3 {name}.py"}}]}}\n' for name in NAMES)
+CHECKED = """\
+name: greedy
+defaults: {agent: writer, max_attempts: 1}
+tasks:
+""" + "".join(f"  {name}: {{prompt: 'echo 1 > written-{name}.txt', gate: {name}}}\n" for name in NAMES)
 SCRIPTS = {
     "forks": """
         import os
@@ -78,11 +89,7 @@ def test_what_agents_take_is_bounded_told_and_gone_when_it_is_over(
         request.getfixturevalue(sandbox)
         sandbox = "container"
     seconds = f"{600 + hash(str(tmp_path)) % 1000}.25"
-    for name, script in SCRIPTS.items():
-        (place.repository / f"{name}.py").write_text(dedent(script).replace("SECONDS", seconds))
-    (place.repository / ".kapelle" / "agents.yml").write_text(f"sandbox: {sandbox}\n{AGENTS}")
-    place.git("add", "-A")
-    place.git("commit", "-qm", "greedy")
+    prepare(place, seconds, f"sandbox: {sandbox}\n{AGENTS}")
     place.write("flow.yml", FLOW)
     place.write("rehearsal.yml", REHEARSAL)
 
@@ -112,6 +119,51 @@ def test_what_agents_take_is_bounded_told_and_gone_when_it_is_over(
     assert not list(place.home.glob("workspaces/*/*.bin"))
     assert [found.pid for found in psutil.process_iter() if seconds in _command(found)] == []
     assert place.processes() == []
+
+
+@pytest.mark.usefixtures("bubblewrap")
+@pytest.mark.parametrize("sandbox", ["bubblewrap", *SOAKED])
+def test_what_checks_take_is_bounded_and_told_and_gone_when_they_are_over(
+    place: Place, sandbox: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if sandbox in {"podman", "docker"}:
+        request.getfixturevalue(sandbox)
+        sandbox = "container"
+    seconds = f"{600 + hash(str(tmp_path)) % 1000}.75"
+    prepare(place, seconds, f"sandbox: {sandbox}\n{CHECKING}")
+    place.write("flow.yml", CHECKED)
+
+    answer = place.run("run", "../flow.yml", "--json")
+
+    assert answer.code == 1, answer.out + answer.err
+    tasks = {task["name"]: task for task in answer.json["tasks"]}
+    # What a check takes too much of, it fails by; one that survives that, or leaves somebody behind, ended well.
+    assert {name: task["state"] for name, task in tasks.items()} == {
+        "forks": "completed",
+        "memory": "completed",
+        "disk": "failed",
+        "stays": "completed",
+    }
+    said = [json.loads(line) for line in place.run("events", "--json").out.splitlines()]
+    met = {event["check"]: event["limit"] for event in said if event["kind"] == "check.ended" and event["where"] == "workspace"}
+    assert met == {
+        "forks": "it could not start further processes: it may have 150 at once",
+        "memory": "it used more than the 700 MB of memory that it may",
+        "disk": "it wrote more than the 40 MB on disk that it may",
+        "stays": "",
+    }
+    assert "it wrote more than the 40 MB on disk that it may" in tasks["disk"]["failure"]["message"]
+    assert [found.pid for found in psutil.process_iter() if seconds in _command(found)] == []
+    assert place.processes() == []
+
+
+def prepare(place: Place, seconds: str, agents: str) -> None:
+    """Lay the scripts and *agents* into the repository; who stays sleeps for so many *seconds*, to be told by."""
+    for name, script in SCRIPTS.items():
+        (place.repository / f"{name}.py").write_text(dedent(script).replace("SECONDS", seconds))
+    (place.repository / ".kapelle" / "agents.yml").write_text(agents)
+    place.git("add", "-A")
+    place.git("commit", "-qm", "greedy")
 
 
 def _command(process: psutil.Process) -> list[str]:

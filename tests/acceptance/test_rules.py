@@ -343,9 +343,12 @@ def test_an_agent_does_not_answer_its_own_question(place: Place) -> None:
     assert len([event for event in found if event["kind"] == "warden.refused"]) == 2
 
 
-@pytest.mark.usefixtures("bubblewrap")
-def test_in_a_sandbox_neither_the_store_nor_a_person_s_command_is_in_reach(place: Place) -> None:
-    found = evil(place, "bubblewrap", "all")
+@pytest.mark.parametrize("sandbox", WITH_SOAK[1:])
+def test_in_a_sandbox_neither_the_store_nor_a_person_s_command_is_in_reach(
+    place: Place, sandbox: str, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue(FIXTURES[sandbox])
+    found = evil(place, sandbox, "all")
 
     assert "asked.txt" not in place.git("ls-tree", "--name-only", "main")
     assert [event["kind"] for event in found if event["kind"].startswith("question.")] == ["question.asked", "question.expired"]
@@ -353,6 +356,55 @@ def test_in_a_sandbox_neither_the_store_nor_a_person_s_command_is_in_reach(place
     assert "store failed" in tried
     # Of all sockets only its own is there, and that takes questions alone.
     assert len([event for event in found if event["kind"] == "warden.refused"]) == 2
+
+
+TALKS = """\
+import json, os, pathlib, socket, sys
+while not os.path.exists("go"):
+    pass
+spoken = 0
+for place in pathlib.Path(sys.argv[1]).glob("agents/*/warden"):
+    for said in ({"verdict": "allow"}, {"token": "x", "call_id": "1", "tool": "Bash", "command": "ls"}):
+        with socket.socket(socket.AF_UNIX) as warden:
+            os.chdir(place)
+            warden.settimeout(20)
+            warden.connect("ask")
+            warden.sendall(json.dumps(said).encode() + b"\\n")
+            print(json.loads(warden.recv(1000))["verdict"], flush=True)
+    spoken += 1
+print(spoken, "wardens")
+"""
+
+
+@pytest.mark.usefixtures("bubblewrap")
+@pytest.mark.parametrize("sandbox", ["process", "bubblewrap"])
+def test_who_speaks_at_the_socket_of_another_agent_is_refused_where_it_is_in_reach(place: Place, sandbox: str) -> None:
+    (place.repository / "talks.py").write_text(TALKS)
+    (place.repository / ".gitignore").write_text("go\n")
+    prepare(place, "touch asked.txt", sandbox=sandbox, rules=ASKING)
+    place.write("flow.yml", FLOW.replace("one: {prompt: Work}", "one: {prompt: Work}, two: {prompt: Talk, gate: none}"))
+    rules = json.loads((place.repository.parent / "rehearsal.yml").read_text())["rules"]
+    talk = {"tools": [{"Bash": {"command": f"python3 talks.py {place.home} > said.txt 2>&1"}}]}
+    rules.append({"when": {"prompt": "Talk"}, "turns": [talk, {"say": "Done."}]})
+    place.write("rehearsal.yml", json.dumps({"rules": rules}))
+    with running(place) as leader:
+        until(leader, "asks: Bash: touch asked.txt")
+        for workspace in (place.home / "workspaces").iterdir():
+            (workspace / "go").touch()
+        until(leader, "two: completed")
+        # Nothing that was said there has answered it.
+        (item,) = inbox(place)
+        assert place.run("answer", item["id"], "deny").code == 0
+        leader.communicate()
+        assert leader.returncode == 0
+    assert "asked.txt" not in place.git("ls-tree", "--name-only", "main")
+    agents = {event["task_id"]: event["agent_id"] for event in events(place, "agent.deployed")}
+    asking = agents[events(place, "question.asked")[0]["task_id"]]
+    refused = [event["agent_id"] for event in events(place, "warden.refused")]
+    (own,) = set(agents.values()) - {asking}
+    reached = {"process": 2, "bubblewrap": 1}[sandbox]
+    assert place.git("show", "main:said.txt").splitlines() == ["deny"] * 2 * reached + [f"{reached} wardens"]
+    assert (refused.count(asking), refused.count(own)) == (2 * (reached - 1), 2)
 
 
 def test_a_rule_tells_an_agent_that_it_may_not_answer(place: Place) -> None:
