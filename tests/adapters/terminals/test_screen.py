@@ -46,7 +46,7 @@ print("4711 1", "3" if os.path.exists("buried") else "")
 
 
 def test_the_exit_code_is_waited_for_where_tmux_has_missed_the_end_of_a_process(tmp_path: Path) -> None:
-    """It sees that the terminal was closed; on a busy machine it may not see that the process is over, until it is told again."""
+    """It sees that the terminal was closed; that the process is over it may not see until it is told again."""
     tmux = tmp_path / "tmux"
     tmux.write_text(SLOW_TMUX.format(python=sys.executable), encoding="utf-8")
     tmux.chmod(0o700)

@@ -244,7 +244,7 @@ class Runner:
         return KILLED if number else self._unburied(now)
 
     def _unburied(self, now: float) -> int | None:
-        """Have tmux look again: it has seen that the terminal was closed, and not yet, or on a busy machine never, who ended how."""
+        """Have tmux look again: it saw the terminal closed, and not yet (on a busy machine never) how the program ended."""
         self._closed_at = self._closed_at or now
         if now - self._closed_at > START:
             return KILLED
