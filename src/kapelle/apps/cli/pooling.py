@@ -22,8 +22,8 @@ from kapelle.core.requests import Deploy, Scale
 from kapelle.engine.scaling import NONE_BEFOREHAND
 
 COLUMNS = (
-    Column(name="AGENT"),
-    Column(name="PROJECT"),
+    Column(name="AGENT", folds=True),
+    Column(name="PROJECT", folds=True),
     Column(name="AT WORK", right=True),
     Column(name="READY", right=True),
     Column(name="STARTING", right=True),

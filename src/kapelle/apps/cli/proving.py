@@ -74,8 +74,8 @@ def verify_commit(
 
 
 async def _queue(folder: Path | None, *, as_json: bool) -> None:
-    async with compose.open_desk(valid_configuration(folder), make=False) as desk:
-        found = await desk.world.store.read(queues)
+    async with compose.open_reader(valid_configuration(folder)) as reader:
+        found = await reader.store.read(queues)
     if as_json:
         print_json([queue_json(entry) for entry in found])
         return

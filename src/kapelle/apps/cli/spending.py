@@ -17,6 +17,7 @@ from kapelle.apps.usage import Line, as_csv, line_json, total, unpaid
 from kapelle.apps.usage import usage as found_usage
 from kapelle.apps.views import spend_json
 from kapelle.core.budget import Grouping
+from kapelle.core.durations import format_duration
 from kapelle.core.errors import UsageError
 
 Times = tuple[str | None, str | None]
@@ -80,7 +81,7 @@ def _print(lines: list[Line], by: Grouping) -> None:
     spent = total(lines)
     tokens = f"{count_tokens(spent.usage.total - spent.usage.cache_read_tokens)} tokens"
     cached = f"{count_tokens(spent.usage.cache_read_tokens)} cached"
-    took = timedelta(seconds=round(sum(line.seconds for line in lines)))
+    took = format_duration(timedelta(seconds=sum(line.seconds for line in lines)))
     console.print(
         Text(f"{spent.calls} calls · {tokens} · {cached} · {money(spent.cost_usd)} · {took} of model time", style="bold")
     )

@@ -7,6 +7,7 @@ import typer
 
 from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.top.leaving import end_at_once
 from kapelle.apps.cli.top.plain import print_fleet
 from kapelle.apps.cli.top.watching import look_once
 from kapelle.apps.fleet import Fleet
@@ -29,7 +30,9 @@ def top(
         return
     from kapelle.apps.cli.top.screen import show
 
-    go(show(found, repository))
+    acting = go(show(found, repository))
+    if acting.at_work:
+        end_at_once(acting.undone)
 
 
 def _print(found: Fleet, *, as_json: bool) -> None:
