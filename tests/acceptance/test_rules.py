@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,8 +83,8 @@ def test_a_rule_about_reading_is_asked_about_before_it_is_read(place: Place) -> 
 
 
 @contextmanager
-def running(place: Place) -> Iterator["subprocess.Popen[str]"]:
-    leader = place.start("run", "../flow.yml", "--rehearse", "../rehearsal.yml")
+def running(place: Place, env: Mapping[str, str] | None = None) -> Iterator["subprocess.Popen[str]"]:
+    leader = place.start("run", "../flow.yml", "--rehearse", "../rehearsal.yml", env=env)
     try:
         yield leader
     finally:
@@ -296,6 +296,7 @@ attempt("detached", detached)
 attempt("sockets", sockets)
 if clean == "all":
     attempt("store", store)
+print("all was tried", flush=True)
 """
 
 
@@ -303,11 +304,18 @@ def evil(place: Place, sandbox: str, tries: str) -> list[dict[str, Any]]:
     """Let an agent ask for something, and try to answer that itself in the meantime; return the events of it."""
     (place.repository / "evil.py").write_text(EVIL)
     command = f"python3 -u evil.py {place.home} {place.repository} {tries} > evil.txt 2>&1 &"
-    prepare(place, command, "touch asked.txt", sandbox=sandbox, rules=f"{ASKING}, deadline: 12s")
+    prepare(place, command, "touch asked.txt", sandbox=sandbox, rules=ASKING)
     # Kapelle is installed where the agent looks for Python.
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    answer = place.run("run", "../flow.yml", "--rehearse", "../rehearsal.yml", "--json", env={"PATH": path})
-    assert answer.code == 0, answer.out + answer.err
+    with running(place, env={"PATH": path}) as leader:
+        until(leader, "asks: Bash: touch asked.txt")
+        (said,) = (workspace / "evil.txt" for workspace in (place.home / "workspaces").iterdir())
+        while "all was tried" not in said.read_text():
+            assert leader.poll() is None
+        (item,) = inbox(place)
+        assert place.run("answer", item["id"], "deny").code == 0
+        leader.communicate()
+        assert leader.returncode == 0
     return events(place)
 
 
@@ -338,8 +346,9 @@ def test_an_agent_does_not_answer_its_own_question(place: Place) -> None:
     if groups:
         assert [event["kind"] for event in found if event["kind"].startswith("question.")] == [
             "question.asked",
-            "question.expired",
+            "question.answered",
         ]
+        assert [event["answer"] for event in found if event["kind"] == "question.answered"] == ["deny"]
     assert len([event for event in found if event["kind"] == "warden.refused"]) == 2
 
 
@@ -351,7 +360,10 @@ def test_in_a_sandbox_neither_the_store_nor_a_person_s_command_is_in_reach(
     found = evil(place, sandbox, "all")
 
     assert "asked.txt" not in place.git("ls-tree", "--name-only", "main")
-    assert [event["kind"] for event in found if event["kind"].startswith("question.")] == ["question.asked", "question.expired"]
+    assert [event["kind"] for event in found if event["kind"].startswith("question.")] == [
+        "question.asked",
+        "question.answered",
+    ]
     tried = place.git("show", "main:evil.txt")
     assert "store failed" in tried
     # Of all sockets only its own is there, and that takes questions alone.

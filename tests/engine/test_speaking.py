@@ -9,9 +9,9 @@ from kapelle.core.attempt import PromptState
 from kapelle.core.conversation import Trouble
 from kapelle.core.events import PromptSent
 from kapelle.core.ids import PromptId, RequestId
-from kapelle.core.requests import Request, Resume
+from kapelle.core.requests import Cancel, Request, Resume
 from kapelle.core.steering import HandBack, Send, StopAgent, TakeOver
-from kapelle.core.steering_events import PromptQueued
+from kapelle.core.steering_events import PromptCarriedOver, PromptQueued, PromptUnheard
 from kapelle.core.task import TaskState
 from kapelle.testing.factories import run_spec, task
 from kapelle.testing.mischief import does_well
@@ -43,6 +43,31 @@ async def test_it_is_heard_when_the_turn_is_over_and_before_the_work_is_checked(
     assert (await here.task()).state is TaskState.COMPLETED
     assert [event.sender for event in await here.events(PromptSent)] == ["", "you"]
     assert [event.length for event in await here.events(PromptQueued)] == [8]
+
+
+async def test_what_an_attempt_did_not_hear_is_said_in_the_next(here: SmallWorld) -> None:
+    leader, found = await at_work(here, max_attempts=2)
+    await here.ask(words(found, "use tabs"))
+    await leader.run()
+    here.process().time_out()
+    here.host.otherwise = lambda process, _: does_well(process)
+    await leader.run_out()
+    assert [attempt.number for attempt in await here.attempts()] == [1, 2]
+    assert [event.sender for event in await here.events(PromptSent)][-2:] == ["", "you"]
+    assert [prompt.text for prompt in here.process().prompts] == ["do api", "use tabs"]
+    assert len(await here.events(PromptCarriedOver)) == 1
+
+
+async def test_what_nobody_heard_before_the_end_is_told(here: SmallWorld) -> None:
+    leader, found = await at_work(here, max_attempts=1)
+    await here.ask(words(found, "use tabs"))
+    await leader.run()
+    await here.ask(Cancel(run_id=found.run_id, task_id=found.task_id))
+    await leader.run_out()
+    assert (await here.task()).state is TaskState.CANCELLED
+    (unheard,) = await here.events(PromptUnheard)
+    assert (unheard.prompt_id, unheard.principal, unheard.length) == ("p-1", "you", 8)
+    assert [prompt.state for prompt in await here.prompts()][-1] is PromptState.DROPPED
 
 
 async def test_asked_twice_it_is_said_once(here: SmallWorld) -> None:

@@ -63,6 +63,30 @@ class PromptQueued(Event):
 
 
 @frozen
+class PromptCarriedOver(Event):
+    """What a person had to say was not heard in an attempt that has ended; the next one hears it, after its own prompt."""
+
+    kind: ClassVar[str] = "prompt.carried_over"
+    before: PromptId
+    """The prompt that was not said."""
+    prompt_id: PromptId
+    principal: str
+    length: int
+    """Characters."""
+
+
+@frozen
+class PromptUnheard(Event):
+    """What a person had to say to an agent was heard by nobody: its task ended before."""
+
+    kind: ClassVar[str] = "prompt.unheard"
+    prompt_id: PromptId
+    principal: str
+    length: int
+    """Characters."""
+
+
+@frozen
 class TerminalFailed(Event):
     """An agent was to have a session in which people see it, and has none; it goes on without."""
 

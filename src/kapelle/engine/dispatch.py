@@ -27,6 +27,7 @@ from kapelle.engine.handing import BY_HAND
 from kapelle.engine.scope import scope_of
 from kapelle.engine.spares import give
 from kapelle.engine.spending import Spending
+from kapelle.engine.words import carry_over
 from kapelle.engine.world import World
 
 LOOK = timedelta(seconds=5)
@@ -129,6 +130,7 @@ class DispatchStage:
         self._count_start(tx, candidate, attempt)
         prompt_id = PromptId(self._world.chance.uuid())
         tx.attempts.put_prompt(PromptRecord(prompt_id=prompt_id, attempt_id=attempt.attempt_id, round=0, text=text))
+        carry_over(self._world, tx, candidate.task, attempt)
         self._deploy(tx, placement.host, candidate.task, attempt, spare)
         if spare is not None:
             give(tx, spare, candidate.run, candidate.task)

@@ -15,6 +15,7 @@ from kapelle.core.run import Run, RunState
 from kapelle.core.shapes import without_shapes
 from kapelle.core.store import Tx, View
 from kapelle.core.task import MEETS_A_NEED, TERMINAL, Failure, OnFailure, Task, TaskState, Wait, advance
+from kapelle.engine.words import say_unheard
 
 
 def run_of(tx: View, task: Task) -> Run:
@@ -68,6 +69,7 @@ def finish(tx: Tx, task: Task, to: TaskState, *, failure: Failure | None = None,
             continue
         ended = replace(advance(fresh, state, tx.now), failure=why)
         tx.tasks.put(ended)
+        say_unheard(tx, ended)
         tx.log(moved_event(ended, fresh.state, remark))
         run = run_of(tx, ended)
         _withdraw(tx, ended)

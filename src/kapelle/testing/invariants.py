@@ -24,7 +24,6 @@ from kapelle.core.budget import Resource, Spend
 from kapelle.core.event import Event
 from kapelle.core.events import (
     MOVED,
-    AttemptEnded,
     AttemptStarted,
     ChangeMerged,
     ChangeQueued,
@@ -52,7 +51,7 @@ from kapelle.core.liveness_events import (
 from kapelle.core.merge import Change, Integration
 from kapelle.core.run import RUN_TERMINAL, Run
 from kapelle.core.spent import SpentBudget, SpentState
-from kapelle.core.steering_events import PromptQueued, TaskPaused, TaskResumed
+from kapelle.core.steering_events import PromptCarriedOver, PromptQueued, PromptUnheard, TaskPaused, TaskResumed
 from kapelle.core.store import View
 from kapelle.core.task import MEETS_A_NEED, TASK_TRANSITIONS, TERMINAL, OnFailure, Task, TaskState
 from kapelle.engine.holds import opening_of
@@ -200,15 +199,18 @@ class Watch:
         return found
 
     def _said(self, task_id: TaskId, event: Event, name: str) -> list[str]:
-        """Look whether everything that a person had to say was said before a task was completed."""
+        """Look whether everything that a person had to say was said before a task ended, or told to be unheard."""
         left = self._unsaid.setdefault(task_id, set())
         if isinstance(event, PromptQueued):
             left.add(event.prompt_id)
-        if isinstance(event, PromptSent):
+        if isinstance(event, PromptSent | PromptUnheard):
             left.discard(event.prompt_id)
-        if isinstance(event, AttemptEnded):
-            left.clear()
-        lost = isinstance(event, TaskMoved) and STATES[type(event)] is TaskState.COMPLETED and left
+        if isinstance(event, PromptCarriedOver):
+            if event.before not in left:
+                return [f"what was said to {name}, or by nobody, was carried over"]
+            left.remove(event.before)
+            left.add(event.prompt_id)
+        lost = isinstance(event, TaskMoved) and STATES[type(event)] in TERMINAL and left
         return [f"what a person had to say to {name} was never said"] if lost else []
 
     def _once(self, event: AnyAnswer, name: str) -> list[str]:

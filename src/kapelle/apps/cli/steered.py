@@ -8,7 +8,9 @@ from kapelle.core.steering_events import (
     AgentThawed,
     ConversationHandedBack,
     ConversationTakenOver,
+    PromptCarriedOver,
     PromptQueued,
+    PromptUnheard,
     TaskPaused,
     TaskResumed,
     TerminalFailed,
@@ -32,6 +34,10 @@ def steered(event: Event) -> str | None:
             return f"its agent {agent_id} was stopped by {principal}{', at once' if at_once else ''}"
         case PromptQueued(principal=principal, length=length):
             return f"{principal} has something to say to its agent ({length} characters)"
+        case PromptCarriedOver(principal=principal, length=length):
+            return f"what {principal} had to say waits for its next agent ({length} characters)"
+        case PromptUnheard(principal=principal, length=length):
+            return f"nobody heard what {principal} had to say ({length} characters): it ended before"
         case TerminalFailed(reason=reason):
             return f"its terminal could not be opened: {reason.splitlines()[0]}"
         case ConversationTakenOver(principal=principal):
