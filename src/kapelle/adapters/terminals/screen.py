@@ -127,6 +127,11 @@ class Runner:
         self._offset = 0
         self._inode = 0
         self._rest = b""
+        self._asked_to_end = False
+
+    def ask_to_end(self, *_: object) -> None:
+        """Take a signal in: the session ends in order, so that whoever looks at it has their terminal back."""
+        self._asked_to_end = True
 
     def run(self) -> int:
         """Show the program until it ends; return its exit code."""
@@ -176,6 +181,8 @@ class Runner:
     # --- What is asked ---
 
     def _do(self) -> None:
+        if self._asked_to_end:
+            self._end()
         for asked in [entry for entry in self._todo if "prompt" not in entry]:
             self._todo.remove(asked)
             if asked.get("interrupt"):
@@ -368,7 +375,7 @@ def say(**line: Any) -> None:
 
 
 if __name__ == "__main__":
-    # Whoever asks it to end ends its program, too: the shim sees to the rest.
     with open(sys.argv[1], encoding="utf-8") as stream:
         runner = Runner(json.load(stream), sys.argv[2:])
+    signal.signal(signal.SIGTERM, runner.ask_to_end)
     sys.exit(runner.run())
