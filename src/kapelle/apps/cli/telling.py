@@ -71,13 +71,18 @@ LONGEST = 160
 Words = Callable[[Event], str | None]
 
 
-def line_of(event: Event, names: Mapping[str, str], *, whole: bool = False, prompts: bool = False) -> Iterator[str]:
-    """Yield the lines that tell of *event*; none when it is too small to tell. *whole* adds what agents and checks said."""
+def line_of(
+    event: Event, names: Mapping[str, str], *, whole: bool = False, prompts: bool = False, again: bool = False
+) -> Iterator[str]:
+    """Yield the lines that tell of *event*; none when it is too small to tell. *whole* adds what agents and checks said.
+
+    *again*: the same prompt was sent before, to a process that ended and had not read it.
+    """
     name = names.get(event.task_id, event.task_id) if event.task_id is not None else None
     lead = f"{shown(name)}: " if name else ""
     text = _told(event)
     # What is told in one line stays in it, whatever the names and words in it are.
-    text = shown(text) if text is not None else (_said(event, prompts=prompts) if whole else None)
+    text = shown(text) if text is not None else (_said(event, prompts=prompts, again=again) if whole else None)
     if whole and text is not None and isinstance(event, CheckEnded) and event.tail:
         text = f"{text}\n{event.tail.strip()}"
     if text is None:
@@ -291,10 +296,12 @@ def _pooled(event: Event) -> str | None:
             return None
 
 
-def _said(event: Event, *, prompts: bool) -> str | None:
+def _said(event: Event, *, prompts: bool, again: bool) -> str | None:
     match event:
         case PromptSent(text=text, round=round_, sender=sender):
             whose = f"{sender} says" if sender else "prompt"
+            if again:
+                return f"{whose} (round {round_}): handed over once more, nobody had read it: {_first(text)}"
             return f"{whose} (round {round_}):\n{text}" if prompts else f"{whose} (round {round_}): {_first(text)}"
         case AgentSaid(text=text):
             return f"  | {text}"
