@@ -24,11 +24,14 @@ from bench.places import environment, git, kapelle, repository
 from kapelle.adapters.drivers.claude.driver import find_claude
 
 SIZES = (1, 4, 8)
+REUSED = 8
+"""How many tasks are also done with as many agents as Kapelle chooses for the machine, each for one task after the other."""
 TOOLS = "Read,Write,Bash(cat *)"
+AGENTS = ".kapelle/agents.yml"
 FILES = {
     "notes.txt": "A sample.\n",
-    ".kapelle/agents.yml": """\
-agents: {coder: {program: claude, tools: {allow: [Read, Write, "Bash(cat *)"]}}}
+    AGENTS: """\
+agents: {coder: {program: claude, reuse: REUSE, tools: {allow: [Read, Write, "Bash(cat *)"]}}}
 gates: {check: {checks: [{name: "true", run: "true"}]}}
 """,
 }
@@ -63,7 +66,10 @@ async def measure(*, small: bool = False) -> Figures:
     for size in SIZES[:1] if small else SIZES:
         with tempfile.TemporaryDirectory(prefix="kapelle-bench-") as place:
             folder = Path(place)
-            bare, ours = _bare(folder, size), _kapelle(folder, size)
+            bare, ours = _bare(folder, size), _kapelle(folder / "ours", size, slots=size)
+            if size == REUSED:
+                fewer, again = _kapelle(folder / "fewer", size), _kapelle(folder / "again", size, reuse="same-run")
+                found |= _compared(f"n{size}_own_slots", fewer, bare) | _compared(f"n{size}_reuse", again, bare)
         found |= {f"bare_s_n{size}": bare.wall, f"kapelle_s_n{size}": ours.wall, f"wall_ratio_n{size}": ours.wall / bare.wall}
         found |= {
             f"bare_cpu_s_n{size}": bare.cpu,
@@ -71,6 +77,10 @@ async def measure(*, small: bool = False) -> Figures:
             f"cpu_ratio_n{size}": ours.cpu / bare.cpu,
         }
     return found
+
+
+def _compared(name: str, ours: Cost, bare: Cost) -> dict[str, float | str]:
+    return {f"wall_ratio_{name}": ours.wall / bare.wall, f"cpu_ratio_{name}": ours.cpu / bare.cpu}
 
 
 @contextlib.contextmanager
@@ -82,13 +92,15 @@ def _timed(found: list[Cost]) -> Generator[None]:
     found.append(Cost(wall=time.perf_counter() - begun, cpu=cpu))
 
 
-def _kapelle(folder: Path, size: int) -> Cost:
-    where = repository(folder / "repository", FILES)
+def _kapelle(folder: Path, size: int, *, slots: int | None = None, reuse: str = "never") -> Cost:
+    """Time Kapelle with so many *slots*, or as many as it chooses for this machine."""
+    where = repository(folder / "repository", {**FILES, AGENTS: FILES[AGENTS].replace("REUSE", reuse)})
     tasks = "\n".join(f'  t{number}: {{prompt: "{PROMPT}"}}' for number in range(size))
     (folder / "flow.yml").write_text(f"name: overhead\ndefaults: {{agent: coder, gate: check}}\ntasks:\n{tasks}\n")
     (folder / "rehearsal.yml").write_text(REHEARSAL)
     # What it is compared with is in no sandbox; what one adds is a benchmark of its own.
-    env = environment(folder / "home", KAPELLE_SLOTS=str(size), KAPELLE_SANDBOX="process", HOME=str(folder), TMPDIR=str(folder))
+    chosen = {"KAPELLE_SLOTS": str(slots)} if slots else {}
+    env = environment(folder / "home", **chosen, KAPELLE_SANDBOX="process", HOME=str(folder), TMPDIR=str(folder))
     found: list[Cost] = []
     with _timed(found):
         kapelle(where, env, ["run", "../flow.yml", "--rehearse", "../rehearsal.yml"])

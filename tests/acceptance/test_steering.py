@@ -125,3 +125,16 @@ def test_stop_all_asks_first_and_pauses_what_is_open(stage: tuple[Place, "subpro
     until(leader, "waits for paused")
     assert place.run("show", "steered", "--json").json["paused"] is True
     assert place.run("agents").out == "No agent is at work.\n"
+
+
+def test_what_begins_with_a_slash_is_said_to_the_model_and_is_no_command_to_the_cli(place: Place) -> None:
+    prompts = ("/help", "/clear", "/model haiku")
+    tasks = "".join(f"  t{number}: {{prompt: {prompt}, reads_only: true}}\n" for number, prompt in enumerate(prompts))
+    place.write("flow.yml", f"name: slashes\ndefaults: {{agent: coder, gate: none}}\ntasks:\n{tasks}")
+    place.write("said.yml", 'rules: []\notherwise: {say: "heard {{ prompt }}"}\n')
+
+    answer = place.run("run", "../flow.yml", "--rehearse", "../said.yml")
+
+    assert answer.code == 0, answer.out + answer.err
+    for number, prompt in enumerate(prompts):
+        assert f"heard {prompt}" in place.run("logs", f"t{number}").out

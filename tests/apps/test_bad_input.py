@@ -138,7 +138,7 @@ def test_a_wrong_workflow_file_is_told_with_its_place(place: Place, text: str, s
     assert answer.code == 2, answer.err[:2000]
     assert said in answer.err
     assert "workflow.yml:" in answer.err
-    assert "nothing was submitted" in answer.err
+    assert "nothing was done" in answer.err
     assert "Traceback" not in answer.err
     assert len(answer.err) < 10_000
     assert place.runs() == 0

@@ -129,7 +129,7 @@ def test_what_was_spent_is_told_by_whatever_is_asked_for(spent: Place) -> None:
 
 def test_a_table_says_what_a_subscription_pays(spent: Place) -> None:
     said = spent.run("usage", "--by", "model").out
-    assert "3 calls · 69 tokens · 300 cached · $3.50 · 0:00:04 of model time" in said
+    assert "3 calls · 69 tokens · 300 cached · $3.50 · 4.5s of model time" in said
     assert "$0.50 of it is notional: a subscription pays, whatever the calls would cost" in said
     assert spent.run("usage", "--until", "2020-01-01").out == "Nothing was spent.\n"
 

@@ -54,8 +54,8 @@ async def test_every_rule_that_holds_a_task_up_is_told_with_its_numbers(here: Sm
     await leader.run()
     found = await explained(here, "b")
     assert _reasons(found) == [
-        ("run", "1 agents of this run are live, its limit"),
-        ("project", "1 agents of the project  are live, its limit"),
+        ("run", "1 agent of this run is live, its limit"),
+        ("project", "1 agent of the project  is live, its limit"),
         ("slots", "all 1 slots of local are taken"),
     ]
     assert found.reasons[2].changes == "when one of these agents ends: a"
@@ -163,7 +163,7 @@ async def test_where_a_task_went_is_told_with_what_there_was_to_choose_from(here
     later = first if first.config == "versatile" else second
     assert [(each.config, each.refusal) for each in later.considered] == [
         ("versatile", ""),
-        ("tester", "1 agents of the kind tester are live, its limit"),
+        ("tester", "1 agent of the kind tester is live, its limit"),
     ]
     assert [attempt.config for attempt in await here.attempts("a")] == [first.config]
 

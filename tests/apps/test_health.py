@@ -59,9 +59,9 @@ def test_status_tells_what_agents_do_and_how_the_machine_does(place: Place) -> N
     [
         ({"doing": "Bash make"}, "works: Bash make"),
         ({}, "works"),
-        ({"condition": Condition.BLOCKED, "grade": Grade.NOTE}, "does nothing since 5m00s (silent)"),
-        ({"condition": Condition.LOOPING, "grade": Grade.NUDGE}, "does the same again and again since 5m00s (silent); told"),
-        ({"condition": Condition.WAITING, "reasons": ()}, "waits for a person since 5m00s"),
+        ({"condition": Condition.BLOCKED, "grade": Grade.NOTE}, "does nothing for 5m00s (silent)"),
+        ({"condition": Condition.LOOPING, "grade": Grade.NUDGE}, "does the same again and again for 5m00s (silent); told"),
+        ({"condition": Condition.WAITING, "reasons": ()}, "waits for a person for 5m00s"),
     ],
 )
 def test_what_an_agent_does_is_said_in_words(changes: dict[str, object], words: str) -> None:

@@ -1,6 +1,7 @@
 """`kapelle report`: what it counts, as text, as JSON and as a page."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -101,29 +102,34 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
+EXAMPLE = Summary(
+    title="<script>alert(1)</script>\x1b[31m",
+    since=NOON,
+    until=NOON + timedelta(days=1),
+    runs=1,
+    ended={TaskState.COMPLETED: 3, TaskState.FAILED: 1},
+    open=0,
+    hours=1.0,
+    typical=timedelta(minutes=3),
+    late=timedelta(minutes=5),
+    stages=dict.fromkeys(STAGES, timedelta(minutes=1)),
+    tries=4,
+    failed_tries={"gate_failed": 1},
+    gate_returns=1,
+    merge_returns=0,
+    helped={},
+    alerts=0,
+    spend=Spend(cost_usd=2.5, calls=7),
+    days=(
+        Day(day=date(2026, 3, 1), completed=3, failed=1, cost_usd=2.5, typical=timedelta(minutes=3)),
+        Day(day=date(2026, 3, 2)),
+    ),
+    unpaid="$2.50 of it was rehearsed: nothing was paid",
+)
+
+
 def test_a_page_is_whole_needs_nothing_else_and_believes_no_name() -> None:
-    day = Day(day=date(2026, 3, 1), completed=3, failed=1, cost_usd=2.5, typical=timedelta(minutes=3))
-    found = Summary(
-        title="<script>alert(1)</script>\x1b[31m",
-        since=NOON,
-        until=NOON + timedelta(days=1),
-        runs=1,
-        ended={TaskState.COMPLETED: 3, TaskState.FAILED: 1},
-        open=0,
-        hours=1.0,
-        typical=timedelta(minutes=3),
-        late=timedelta(minutes=5),
-        stages=dict.fromkeys(STAGES, timedelta(minutes=1)),
-        tries=4,
-        failed_tries={"gate_failed": 1},
-        gate_returns=1,
-        merge_returns=0,
-        helped={},
-        alerts=0,
-        spend=Spend(cost_usd=2.5, calls=7),
-        days=(day, Day(day=date(2026, 3, 2))),
-    )
-    text = page(found, NOON)
+    text = page(EXAMPLE, NOON)
     tags = Tags()
     tags.feed(text)
     assert tags.open == []
@@ -133,3 +139,11 @@ def test_a_page_is_whole_needs_nothing_else_and_believes_no_name() -> None:
     assert {"svg", "rect", "table"} <= tags.seen
     assert "prefers-color-scheme: dark" in text
     assert re.search(r"<title>2026-03-01: 3</title>", text)
+    assert "7 model calls; $2.50 of it was rehearsed" in text
+    scales = [re.findall(r'text-anchor="end">([^<]+)<', chart) for chart in text.split("<section>")]
+    assert scales[2:5] == [["0", "2", "4"], ["$0.00", "$1.25", "$2.50"], ["0s", "1.5m", "3m"]]
+
+
+def test_half_of_an_odd_number_of_tasks_is_not_told() -> None:
+    found = replace(EXAMPLE, days=(Day(day=date(2026, 3, 1), completed=5),))
+    assert re.findall(r'text-anchor="end">([^<]+)<', page(found, NOON).split("<section>")[2]) == ["0", "5"]

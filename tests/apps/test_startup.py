@@ -47,12 +47,13 @@ def test_the_version_is_the_same_whichever_way_it_is_asked_for(command: list[str
     assert done.stdout == f"kapelle {version('kapelle')}\n"
 
 
-def test_looking_at_what_runs_loads_no_engine(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("command", "said"), [("status", "nobody leads"), ("queue", "Nothing is in a merge queue.")])
+def test_looking_at_what_runs_loads_no_engine(tmp_path: Path, command: str, said: str) -> None:
     (tmp_path / ".kapelle").mkdir()
     (tmp_path / ".kapelle" / "agents.yml").write_text("agents: {script: {program: command}}\n", encoding="utf-8")
     loaded(tmp_path, "submit", "-p", "true", "--agent", "script")  # makes the store
-    printed, modules = loaded(tmp_path, "status")
-    assert "nobody leads" in printed
+    printed, modules = loaded(tmp_path, command)
+    assert said in printed
     assert modules.isdisjoint(
         {"textual", "kapelle.engine", "kapelle.adapters.gateway", "sqlalchemy", "jinja2", "jsonschema", "uvicorn"}
     )

@@ -6,8 +6,10 @@ from collections import Counter
 from io import StringIO
 
 import pytest
+from rich.cells import cell_len
 from rich.text import Text
 
+from kapelle.apps.cli import pooling
 from kapelle.apps.cli.output import Plain
 from kapelle.apps.cli.tables import Column, print_hanging, print_table
 from kapelle.testing.places import Place
@@ -105,3 +107,12 @@ def test_a_terminal_tells_what_a_person_must_approve_and_how_much_there_is(place
         assert place.run("answer", "two", "allow").code == 0
         read(ours, "2/2 tasks")
         assert process.wait(timeout=30) == 0
+
+
+def test_a_pool_with_long_names_is_still_a_table() -> None:
+    row = ("reviewer-with-a-rather-long-name", "shop", "1", "1", "0", "1", "warm 1")
+    stream = StringIO()
+    print_table(Plain(file=stream, width=80, color_system=None), pooling.COLUMNS, [row])
+    lines = stream.getvalue().splitlines()
+    assert lines[0].split()[:2] == ["AGENT", "PROJECT"]
+    assert all(cell_len(line) <= 80 for line in lines)

@@ -74,7 +74,7 @@ def test_a_variable_is_named_as_the_origin_of_what_it_gave(place: Place) -> None
     agents = "sandbox: process\nagents: {one: {program: command}}\n"
     assert validate(place, agents, KAPELLE_SANDBOX="bublewrap") == (
         "environment KAPELLE_SANDBOX: there is no sandbox bublewrap\n    → write bubblewrap\n"
-        "1 mistake; nothing was submitted. [KAP-101]\n"
+        "1 mistake; nothing was done. [KAP-101]\n"
     )
     place.write("flow.yml", "name: flow\ntasks: {one: {agent: one, prompt: 'true'}}\n")
     said = place.run("run", "../flow.yml", env={"KAPELLE_TARGET": "nobranch"})

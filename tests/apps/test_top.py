@@ -1,9 +1,14 @@
 """`kapelle top`: what is on the screen, what its keys do, and that it goes on whatever happens to the store and the leader."""
 
+import os
+import pty
+import select
+import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -227,6 +232,86 @@ async def test_help_says_what_the_keys_do(fleet: Place) -> None:
         assert not isinstance(shown.app.screen, Help)
         await shown.press("q")
         assert shown.app._exit
+
+
+def test_whoever_leaves_does_not_wait_for_a_store_that_is_held(fleet: Place) -> None:
+    """Python itself would wait for the thread that asks, and that one for as long as SQLite is told to: a minute."""
+    fleet.run("submit", "../flow.yml")
+    mine, its = pty.openpty()
+    argv = [sys.executable, "-m", "kapelle", "top"]
+    env = {**fleet.environment, "TERM": "xterm-256color"}
+    with closing(sqlite3.connect(fleet.home / "store.db", isolation_level=None)) as holder:
+        with subprocess.Popen(argv, cwd=fleet.repository, env=env, stdin=its, stdout=its, stderr=its) as top:
+            try:
+                seen = reads(mine, b"third")
+                holder.execute("BEGIN IMMEDIATE")
+                os.write(mine, b"h")
+                seen += reads(mine, b"Halt everything?")
+                os.write(mine, b"y")
+                # A key of its own: right behind the other it would go to a dialog that is being closed.
+                seen += reads(mine, b"QUEUE")
+                os.write(mine, b"q")
+                seen = reads(mine, b"1 thing that you asked for has no answer yet")
+                assert top.wait(timeout=30) == 1
+            finally:
+                top.kill()
+        holder.execute("ROLLBACK")
+    os.close(mine)
+    os.close(its)
+    assert "halt" not in {item["kind"] for item in fleet.run("status", "--json").json["inbox"]}
+
+
+def reads(terminal: int, text: bytes) -> bytes:
+    """Read from a terminal until *text* has come."""
+    seen = b""
+    while text not in seen:
+        assert select.select([terminal], [], [], 30)[0], seen[-2000:]
+        seen += os.read(terminal, 65536)
+    return seen
+
+
+async def test_a_key_before_anything_was_seen_says_so(fleet: Place) -> None:
+    async with screen(fleet) as shown:
+        for key in ("i", "f", "h"):
+            shown.app.fleet = None
+            await shown.press(key)
+            assert "Nothing was seen yet" in shown.text()
+            assert len(shown.app.screen_stack) == 1
+
+
+async def test_the_lines_of_the_help_stand_under_each_other(fleet: Place) -> None:
+    async with screen(fleet, width=60, height=40) as shown:
+        await shown.press("question_mark")
+        lines = [line.split("│")[1] for line in shown.text().splitlines() if line.count("│") == 2]
+        begin = next(line for line in lines if "hold the chosen" in line).index("hold")
+        # Only the last line, with the keys of the help itself, begins further left.
+        assert {line[:begin].strip() for line in lines[:-1]} >= {"a", "Tab", ""}
+        assert all(len(line[:begin].strip()) <= len("Tab") for line in lines[:-1])
+
+
+async def test_what_is_told_can_be_seen(fleet: Place, led: "subprocess.Popen[str]") -> None:  # noqa: ARG001
+    """Who reads that an agent is frozen, and presses the key again at once, lets it go on."""
+    async with screen(fleet) as shown:
+        await shown.until("AGENTS  2 of")
+        await shown.press("f")
+        assert "held still by person:" in await shown.until("Frozen ")
+        await shown.press("f")
+        assert "held still by person:" not in await shown.until("Thawed ")
+
+
+async def test_what_nobody_foresaw_ends_the_screen_and_is_told_once(fleet: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken() -> None:
+        raise ValueError("a defect in a thread")
+
+    async def break_it() -> None:
+        async with screen(fleet) as shown:
+            await shown.until("nobody leads")
+            shown.app.acting.begin(broken)
+            await shown.until(lambda: shown.app.defect is not None)
+
+    with pytest.raises(ValueError, match="a defect in a thread"):
+        await break_it()
+    assert "defect" not in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("key", ["a", "f", "s", "x", "i", "enter", "tab", "down"])

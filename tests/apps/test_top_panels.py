@@ -120,10 +120,15 @@ def test_a_halt_and_a_question_are_told() -> None:
     assert said == ["i-1", "api", "Bash: rm -r \\x1b[31m", "", "5m00s, then deny", "allow deny always"]
 
 
-@pytest.mark.parametrize(("spent", "drawn", "note"), [(1.0, "██░░░░░░░░  20%", ""), (5.5, "██████████ 110%", "spent")])
+@pytest.mark.parametrize(
+    ("spent", "drawn", "note"),
+    [(1.0, "██░░░░░░░░  20%", ""), (5.5, "██████████ 110%", "spent"), (750.0, "██████████ 150x", "spent")],
+)
 def test_how_full_a_budget_is(spent: float, drawn: str, note: str) -> None:
     budget = Budget(key="run:r-1", name="run shop", allowance=Allowance(usd=5.0))
     level = Level(budget=budget, resource=Resource.USD, limit=5.0, spent=spent)
-    row = panels.spend(a_fleet(sums=Sums(levels=(level,)))).rows[1]
+    shown = panels.spend(a_fleet(sums=Sums(levels=(level,))))
+    assert shown.title == "SPEND  $0.00 today" + (" · 1 budget spent" if note else "")
+    row = shown.rows[1]
     assert [each.plain for each in row.cells] == ["budget of run shop", f"${spent:.2f} of $5.00", drawn, "", "", note]
     assert share(level) == spent / 5

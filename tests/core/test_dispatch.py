@@ -73,7 +73,7 @@ def test_the_limit_of_a_config_leaves_room_for_other_configs() -> None:
     demands = [_demand("a", 1, config_limit=1), _demand("b", 2, config_limit=1), _demand("c", 3, config="reviewer")]
     placed, waiting = place(demands, _room(9))
     assert [each.task_id for each in placed] == ["a", "c"]
-    assert waiting[0].detail == "1 agents of the kind dev are live, its limit"
+    assert waiting[0].detail == "1 agent of the kind dev is live, its limit"
 
 
 def test_what_is_planned_counts_for_what_comes_after() -> None:
@@ -202,7 +202,7 @@ def test_what_was_considered_is_told_with_scores_and_reasons() -> None:
     (placed,), _ = place([_demand("a", choices=choices)], _room(2, live_by={Group(Of.CONFIG, "coder"): 1}))
     assert [(each.config, each.score, each.refusal) for each in placed.considered] == [
         ("tester", 0.0, ""),
-        ("coder", None, "1 agents of the kind coder are live, its limit"),
+        ("coder", None, "1 agent of the kind coder is live, its limit"),
     ]
 
 
@@ -240,7 +240,7 @@ def test_the_limit_of_a_model_holds_for_all_configs_with_it() -> None:
         Choice(config=name, groups=(Group(Of.CONFIG, name), model), limits=((model, 1),)) for name in ("coder", "tester")
     ]
     placed, waiting = place([_demand(each.config, choices=(each,)) for each in choices], _room(9))
-    assert (len(placed), waiting[0].detail) == (1, "1 agents of the model opus are live, its limit")
+    assert (len(placed), waiting[0].detail) == (1, "1 agent of the model opus is live, its limit")
 
 
 def test_an_account_that_has_just_come_back_starts_one_at_a_time() -> None:

@@ -89,7 +89,7 @@ async def test_a_run_has_no_more_agents_than_its_limit(here: SmallWorld) -> None
     assert max(at_work(here)) == "other"
     assert len(at_work(here)) == 2
     details = {found.detail for found in (await here.tasks()).values()}
-    assert details == {"", "1 agents of this run are live, its limit"}
+    assert details == {"", "1 agent of this run is live, its limit"}
 
 
 async def test_a_kind_of_agent_has_no_more_of_them_than_its_limit(here: SmallWorld) -> None:
@@ -99,7 +99,7 @@ async def test_a_kind_of_agent_has_no_more_of_them_than_its_limit(here: SmallWor
     await leader.run()
     assert len(at_work(here)) == 1
     details = {found.detail for found in (await here.tasks()).values()}
-    assert details == {"", "1 agents of the kind coder are live, its limit"}
+    assert details == {"", "1 agent of the kind coder is live, its limit"}
 
 
 async def test_no_task_starts_before_its_needs_are_met(here: SmallWorld) -> None:

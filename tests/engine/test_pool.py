@@ -7,6 +7,8 @@ import pytest
 from kapelle.core.agent import AgentConfig, AgentState, PoolRules
 from kapelle.core.conversation import Trouble
 from kapelle.core.events import AgentAdopted, AgentDeployed, WorkspacePrepared
+from kapelle.core.hours import WorkingHours, parse_window
+from kapelle.core.ids import RunId
 from kapelle.core.pool import Spare, SpareState, make_of
 from kapelle.core.pool_events import PoolScaled, SpareEnded, SpareFailed, SpareGiven, SpareReady, TaskAssigned
 from kapelle.core.ports import Measure
@@ -508,3 +510,104 @@ async def test_work_in_what_an_older_store_takes_for_a_spare_is_kept(here: Small
     await leader.die()
     await here.lead()
     assert any("precious.py" in here.repository.files(commit) for commit in here.kept.values())
+
+
+async def test_what_replaces_a_spare_begins_a_conversation_of_its_own(here: SmallWorld) -> None:
+    """The spare had begun one already, and no program begins one that there is."""
+    leader = await begun(here, spec("a", config=warm(1)))
+    await leader.step("pool", "dispatch")
+    await leader.die()
+    here.host.plays("a", writes({"a.py": "1"}))
+    later = await here.lead()
+    await later.run()
+    assert (await here.task("a")).state is TaskState.COMPLETED
+    (process,) = here.host.of_task("a")
+    assert (await here.attempts("a"))[0].conversation_id == process.conversation_id
+
+
+async def test_a_spare_that_ends_just_when_it_is_given_is_replaced_without_a_crash(here: SmallWorld) -> None:
+    here.host.plays("a", writes({"a.py": "1"}))
+    leader = await begun(here, spec("a", config=warm(1)))
+    await leader.step("pool", "dispatch")
+    processes(here)[0].exit(1)
+    await leader.run()
+    assert (await here.task("a")).state is TaskState.COMPLETED
+    assert [attempt.crashes for attempt in await here.attempts("a")] == [0]
+    assert len(here.host.of_task("a")) == 1
+
+
+async def test_what_set_up_said_for_nobody_is_not_kept(here: SmallWorld) -> None:
+    """Neither of a spare that was ended nor of one that was given to a task."""
+    here.host.commands["install"] = lambda _: None
+    here.host.otherwise = lambda process, _: writes({f"{process.task}.py": "1"})(process, "")
+    leader = await begun(here, spec("a", config=warm(1), workspace=WorkspaceRules(setup=("install",))))
+    await leader.step("pool")
+    first = [spare.workspace_id for spare in await spares(here)]
+    await leader.run()
+    second = [spare.workspace_id for spare in await spares(here)]
+    here.clock.move(timedelta(minutes=10))
+    await leader.run()
+    assert await spares(here) == []
+    for workspace_id in (*first, *second):
+        assert here.ports.folders.log(RunId("pool"), "", f"{workspace_id}-setup-0") in here.git.removed
+
+
+async def test_a_workspace_that_takes_long_to_make_is_no_fault_of_its_program(here: SmallWorld) -> None:
+    """A large repository, or many at once: its time to begin a conversation begins with the program."""
+    here.points.hold("start")
+    leader = await begun(here, spec("a", config=warm(1)))
+    here.clock.move(PATIENCE)
+    here.points.hold("write")
+    here.points.release("start")
+    await leader.step("pool", "pool")
+    here.points.release("write")
+    await leader.step("pool", "pool", "pool")
+    assert await here.events(SpareFailed) == []
+    assert [spare.state for spare in await spares(here)] == [SpareState.READY]
+
+
+async def test_few_are_started_at_once(here: SmallWorld) -> None:
+    here.host.measured = Measure(memory=1 << 40, memory_free=1 << 40, cpus=1.0)
+    here.set(slots=5)
+    here.points.hold("start")
+    leader = await begun(here, spec("a", config=warm(5)))
+    await leader.step("pool")
+    assert len(await spares(here)) == 2
+    here.points.release("start")
+    for _ in range(8):
+        await leader.step("pool")
+    assert [spare.state for spare in await spares(here)] == [SpareState.READY] * 5
+
+
+@pytest.mark.parametrize(("slots", "limit"), [(2, None), (8, 2)])
+async def test_no_more_wait_than_may_ever_be_at_work_at_once(here: SmallWorld, slots: int, limit: int | None) -> None:
+    here.set(slots=slots)
+    leader = await begun(here, spec("a", config=replace(warm(5), limit=limit)))
+    await leader.step("pool", "pool")
+    assert len(await spares(here)) == 2
+
+
+async def test_outside_of_the_working_hours_nobody_stands_ready(here: SmallWorld) -> None:
+    begins = here.clock.now() + timedelta(hours=2)
+    hours = WorkingHours(windows=(parse_window(f"daily {begins:%H:%M}-{begins + timedelta(hours=8):%H:%M}"),))
+    await here.submit(spec("a", config=warm(1), hours=hours))
+    leader = await here.lead()
+    await leader.run()
+    assert await spares(here) == []
+    here.clock.move(timedelta(hours=2))
+    await leader.run()
+    assert len(await spares(here)) == 1
+
+
+async def test_what_fails_again_and_again_is_tried_more_and_more_seldom(here: SmallWorld) -> None:
+    here.host.commands["install"] = lambda _: "no network"
+    made_by = replace(made(), workspace=WorkspaceRules(setup=("install",)))
+    leader = await here.lead()
+    await here.ask(Scale(project="", config="coder", wanted=1, spec=made_by))
+    await leader.run()
+    tried = [len(await here.events(SpareFailed))]
+    for _ in range(6):
+        here.clock.move(AGAIN)
+        await leader.run()
+        tried.append(len(await here.events(SpareFailed)))
+    assert tried == [1, 2, 2, 3, 3, 3, 3]

@@ -9,8 +9,8 @@ from kapelle.core.attempt import Outcome
 from kapelle.core.events import AgentDeployed, SnapshotKept
 from kapelle.core.ids import RunId
 from kapelle.core.pool import Spare, SpareState
-from kapelle.core.pool_events import AgentCleared, SpareEnded, SpareGiven
-from kapelle.core.requests import Halt, Pause, Unhalt
+from kapelle.core.pool_events import AgentCleared, AgentWorn, SpareEnded, SpareGiven
+from kapelle.core.requests import Approve, Cancel, Halt, Pause, Unhalt
 from kapelle.core.run import Limits, RunSpec, WorkspaceRules
 from kapelle.core.task import Priority, TaskState
 from kapelle.engine.reuse import PATIENCE
@@ -40,6 +40,11 @@ def goes_deaf(process: ScriptedProcess, text: str) -> None:
 
 async def spares(here: SmallWorld) -> list[Spare]:
     return await here.store.read(lambda view: list(view.spares.all()))
+
+
+async def approve(here: SmallWorld, name: str) -> None:
+    found = await here.task(name)
+    await here.ask(Approve(run_id=found.run_id, task_id=found.task_id))
 
 
 async def ended(here: SmallWorld) -> set[TaskState]:
@@ -131,6 +136,7 @@ async def test_what_has_left_a_process_behind_ends_with_it(here: SmallWorld) -> 
     assert await ended(here) == {TaskState.COMPLETED}
     assert here.host.processes[0].cleared == 0
     assert here.host.live() == []
+    assert [event.reason for event in await here.events(AgentWorn)] == ["something that it started is at work still"]
 
 
 async def test_what_does_not_begin_a_new_conversation_ends_after_a_while(here: SmallWorld) -> None:
@@ -145,6 +151,7 @@ async def test_what_does_not_begin_a_new_conversation_ends_after_a_while(here: S
     assert await ended(here) == {TaskState.COMPLETED}
     assert [process.task for process in here.host.processes] == ["a", "b"]
     assert not [ref for ref in here.repository.refs if "/kept/" in ref]
+    assert [event.reason for event in await here.events(AgentWorn)] == ["its program did not begin a new conversation"]
 
 
 async def test_a_leader_that_dies_meanwhile_leaves_nothing(here: SmallWorld) -> None:
@@ -224,6 +231,7 @@ async def test_where_something_is_not_merged_the_workspace_is_kept_and_not_used_
     assert await ended(here) == {TaskState.COMPLETED}
     assert len(here.host.processes) == 2
     assert "late.py" not in here.host.processes[1].directory.files
+    assert [event.reason for event in await here.events(AgentWorn)] == ["something in its workspace was not merged"]
 
 
 async def test_without_the_setting_each_task_has_a_program_of_its_own(here: SmallWorld) -> None:
@@ -259,3 +267,68 @@ async def test_a_crash_in_a_later_task_resumes_that_one_s_conversation(here: Sma
     assert second.conversation_id == f"{first.launch.argv[2]}/1"
     attempt_a, attempt_b = (await here.attempts("a"))[0], (await here.attempts("b"))[0]
     assert attempt_b.home == attempt_a.attempt_id
+
+
+async def test_no_more_of_them_wait_than_there_are_tasks_left(here: SmallWorld) -> None:
+    """Five are done at once, and one task is left: four programs are not kept for it."""
+    here.host.otherwise = does
+    names = ("a", "b", "c", "d", "e")
+    last = task("last", needs=names, approval=True)
+    await here.submit(run_spec(*(task(name) for name in names), last, configs=(AGAIN,)))
+    leader = await here.lead()
+    await leader.run()
+    assert len(here.host.processes) == len(names)
+    assert len(await spares(here)) == len(here.host.live()) == 1
+
+
+async def test_of_those_that_wait_already_what_is_too_many_ends(here: SmallWorld) -> None:
+    here.host.otherwise = does
+    later = [task(name, needs=("a", "b"), approval=True) for name in ("c", "d")]
+    run_id = await here.submit(run_spec(task("a"), task("b"), *later, configs=(AGAIN,)))
+    leader = await here.lead()
+    await leader.run()
+    assert len(await spares(here)) == 2
+    await here.ask(Cancel(run_id=run_id, task_id=(await here.task("d")).task_id))
+    await leader.run()
+    assert len(await spares(here)) == len(here.host.live()) == 1
+
+
+async def test_one_that_waits_has_no_time_limit_until_it_has_a_task(here: SmallWorld) -> None:
+    here.host.otherwise = does
+    await here.submit(run_spec(task("a"), task("b", needs=("a",), approval=True), configs=(AGAIN,)))
+    leader = await here.lead()
+    await leader.run()
+    (spare,) = await spares(here)
+    assert here.host.stopped_clocks == {spare.folder}
+    here.host.plays("b", lambda _process, _text: None)
+    await approve(here, "b")
+    await leader.run()
+    assert here.host.processes[0].task == "b"
+    assert here.host.stopped_clocks == set()
+
+
+async def test_what_checks_kept_for_themselves_is_gone_with_their_task(here: SmallWorld) -> None:
+    here.host.otherwise = does
+    await here.submit(run_spec(task("a"), task("b", needs=("a",), approval=True), configs=(AGAIN,)))
+    leader = await here.lead()
+    await leader.run()
+    (spare,) = await spares(here)
+    assert here.ports.folders.checks(spare.workspace_id) in here.git.removed
+
+
+async def test_one_that_had_a_task_of_the_run_goes_before_those_that_anybody_can_use(here: SmallWorld) -> None:
+    here.host.otherwise = does
+    here.host.plays("a", lambda _process, _text: None)
+    config = replace(AGAIN, pool=PoolRules(warm=1))
+    await here.submit(run_spec(task("a"), task("b", needs=("a",), approval=True), task("c", needs=("b",)), configs=(config,)))
+    leader = await here.lead()
+    await leader.run()
+    here.clock.move(timedelta(seconds=5))
+    (process,) = here.host.of_task("a")
+    does(process, "")
+    await leader.run()
+    mine = [spare.agent_id for spare in await spares(here) if spare.run_id is not None]
+    assert len(mine) == 1
+    await approve(here, "b")
+    await leader.run()
+    assert [event.agent_id for event in await here.events(SpareGiven, "b")] == mine

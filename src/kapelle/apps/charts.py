@@ -102,7 +102,8 @@ def _facts(found: Summary) -> Iterator[str]:
     yield _fact(
         "sent back", str(found.gate_returns + found.merge_returns), f"{found.gate_returns} by checks, the rest by merges"
     )
-    yield _fact("cost", f"${found.spend.cost_usd:.2f}", f"{_count(found.spend.calls, 'model call')}")
+    calls = _count(found.spend.calls, "model call")
+    yield _fact("cost", f"${found.spend.cost_usd:.2f}", "; ".join(part for part in (calls, found.unpaid) if part))
     alerts = f"; {_count(found.alerts, 'alert')}" if found.alerts else ""
     yield _fact("stuck agents", str(found.helped.get("noted", 0)), f"{helped}{alerts}")
 
@@ -119,7 +120,7 @@ def _charts(found: Summary) -> Iterator[str]:
     tasks = [[day.completed, day.failed, day.other] for day in found.days]
     key = _key([("--good", "completed"), ("--bad", "failed"), ("--other", "other")])
     days = found.days
-    yield _card("Tasks by day", _bars(days, tasks, ["--good", "--bad", "--other"], lambda value: f"{value:.0f}"), key)
+    yield _card("Tasks by day", _bars(days, tasks, ["--good", "--bad", "--other"], _whole), key)
     yield _card("Cost by day", _bars(days, [[day.cost_usd] for day in days], ["--cost"], _dollars), "")
     typical = [[day.typical.total_seconds() if day.typical is not None else 0.0] for day in days]
     took = _bars(days, typical, ["--time"], _short)
@@ -132,9 +133,13 @@ def _dollars(usd: float) -> str:
 
 def _short(seconds: float) -> str:
     minute, hour = 60, 3600
-    if seconds < minute:
-        return f"{seconds:.0f}s"
-    return f"{seconds / minute:.0f}m" if seconds < hour else f"{seconds / hour:.1f}h"
+    value, unit = (seconds, "s") if seconds < minute else (seconds / minute, "m") if seconds < hour else (seconds / hour, "h")
+    return f"{value:.1f}".removesuffix(".0") + unit
+
+
+def _whole(count: float) -> str:
+    """Return what is only counted whole; nothing for the half of an odd number, which would be told wrongly."""
+    return f"{count:.0f}" if count == round(count) else ""
 
 
 def _card(title: str, chart: str, key: str) -> str:
@@ -196,9 +201,8 @@ def _scale(most: float, high: int, told: Callable[[float], str]) -> Iterator[str
     for share in (0.0, 0.5, 1.0):
         y = TOP + high * (1 - share)
         yield f'<line x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        # A half of something that is only counted whole would be told wrongly.
         text = told(most * share)
-        if share in {0.0, 1.0} or text not in {told(0.0), told(most)}:
+        if share in {0.0, 1.0} or text not in {"", told(0.0), told(most)}:
             yield f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{escape(text)}</text>'
 
 

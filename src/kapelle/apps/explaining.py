@@ -16,6 +16,7 @@ from kapelle.core.frozen import frozen
 from kapelle.core.halt import told as halt_told
 from kapelle.core.ids import TaskId
 from kapelle.core.placing import Choice, Considered, Group, HostRoom, Refusal, Tally
+from kapelle.core.plain_text import counted
 from kapelle.core.question import ASKS
 from kapelle.core.run import Run
 from kapelle.core.store import View
@@ -261,7 +262,7 @@ def _why(first: Task, other: Demand, task: Task, mine: Demand, room: Room) -> st
         if group != its:
             has, have = live(group), live(its)
             if has < have:
-                return f"its {what} has {has} live agents, this one's {have}"
+                return f"its {what} has {counted(has, 'live agent')}, this one's {have}"
             return f"its {what} has the earlier turn: {_earlier(first, task)}"
     if other.rank > mine.rank:
         return "it touches no file that live agents write"

@@ -1,5 +1,6 @@
 """Health, as told: how each agent stands, how the machine does, and how the work goes."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from kapelle.apps import compose
 from kapelle.apps.settings import Configuration
-from kapelle.core.attempt import COUNTS
+from kapelle.core.attempt import COUNTS, Outcome
 from kapelle.core.durations import format_duration
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
@@ -17,7 +18,7 @@ from kapelle.core.ports import Measure
 from kapelle.core.sizes import format_size
 from kapelle.core.standings import Alert
 from kapelle.core.store import View
-from kapelle.core.task import TERMINAL, TaskState
+from kapelle.core.task import TERMINAL, TaskState, Wait
 
 DONE_FOR: dict[Grade, str] = {
     Grade.NONE: "",
@@ -54,7 +55,7 @@ class AgentHealth:
             return f"{told}: {self.doing}" if self.doing else told
         done = f"; {DONE_FOR[self.grade]}" if self.grade.height > Grade.NOTE.height else ""
         why = f" ({self.reasons[0]})" if self.reasons else ""
-        return f"{told} since {format_duration(max(now - self.since, timedelta(0)))}{why}{done}"
+        return f"{told} for {format_duration(max(now - self.since, timedelta(0)))}{why}{done}"
 
 
 @frozen
@@ -117,25 +118,29 @@ def _agent(view: View, row: Standing) -> AgentHealth:
 def health(view: View, now: datetime, *, led: bool = True) -> Health:
     """Return how it goes. When it is not *led*, nobody looks: of agents and alerts nothing is known but what was."""
     runs = view.runs.open()
-    tasks = [task for run in runs for task in view.tasks.of_run(run.run_id)]
-    attempts = [attempt for task in tasks if task.started_at is not None for attempt in view.attempts.of_task(task.task_id)]
+    tasks = sum((Counter(view.runs.counts(run.run_id)) for run in runs), Counter[tuple[TaskState, Wait | None]]())
+    tries = sum((Counter(view.attempts.outcomes(run.run_id)) for run in runs), Counter[Outcome | None]())
     ready = [task for run in runs if not run.paused for task in view.tasks.due_of_run(run.run_id, now, 1)]
     since = [max(task.submitted_at, task.due_at or task.submitted_at) for task in ready]
-    states = [task.state for task in tasks]
-    at_work = sum(task.state not in {*TERMINAL, TaskState.PENDING} and task.waits_for is None for task in tasks)
+    unended = {key: count for key, count in tasks.items() if key[0] not in TERMINAL}
+    at_work = sum(count for (state, wait), count in unended.items() if state is not TaskState.PENDING and wait is None)
     return Health(
         agents=agents_health(view) if led else (),
         alerts=tuple(view.standings.alerts()) if led else (),
         work=WorkHealth(
-            completed=states.count(TaskState.COMPLETED),
-            failed=states.count(TaskState.FAILED),
+            completed=_ended(tasks, TaskState.COMPLETED),
+            failed=_ended(tasks, TaskState.FAILED),
             at_work=at_work,
-            waiting=sum(state not in TERMINAL for state in states) - at_work,
+            waiting=sum(unended.values()) - at_work,
             queue_age=max((now - moment for moment in since), default=timedelta(0)),
-            tries=len(attempts),
-            failed_tries=sum(attempt.outcome in COUNTS for attempt in attempts),
+            tries=tries.total(),
+            failed_tries=sum(count for outcome, count in tries.items() if outcome in COUNTS),
         ),
     )
+
+
+def _ended(tasks: Counter[tuple[TaskState, Wait | None]], how: TaskState) -> int:
+    return sum(count for (state, _), count in tasks.items() if state is how)
 
 
 @frozen

@@ -4,10 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kapelle.apps.delivering import HeldUp, held_up
-from kapelle.apps.desk import Desk
 from kapelle.core.attempt import Attempt
 from kapelle.core.errors import KapelleError, NotFound
 from kapelle.core.events import GatePassed
@@ -17,7 +16,9 @@ from kapelle.core.merge import Change, ChangeState, Integration, order
 from kapelle.core.run import Run
 from kapelle.core.store import View
 from kapelle.core.task import Task
-from kapelle.engine.verify import gate_again
+
+if TYPE_CHECKING:
+    from kapelle.apps.desk import Desk
 
 RECENT = 10
 """Merged changes of an open run that are shown with the queue."""
@@ -60,23 +61,24 @@ class TargetQueue:
 
 def queues(view: View) -> list[TargetQueue]:
     """Return the queue of every target for which something waits or an open run has merged."""
-    tasks = {task.task_id: (run, task) for run in view.runs.open() for task in view.tasks.of_run(run.run_id)}
-    changes = [change for task_id in tasks for change in view.changes.of_task(task_id)]
+    runs = {run.run_id: run for run in view.runs.open()}
+    waiting = [change for change in view.changes.queued() if change.run_id in runs]
+    merged = [change for run_id in runs for change in view.changes.merged(run_id, RECENT)]
+    merged.sort(key=lambda change: str(change.ended_at))
     integrations = view.changes.integrations()
     found: list[TargetQueue] = []
-    for repository, target in dict.fromkeys((change.repository, change.target) for change in changes):
-        own = [change for change in changes if (change.repository, change.target) == (repository, target)]
-        merged = sorted((change for change in own if change.ended_at is not None), key=lambda change: str(change.ended_at))
+    for place in dict.fromkeys((change.repository, change.target) for change in (*waiting, *merged)):
+        repository, target = place
+        own = order([change for change in waiting if (change.repository, change.target) == place])
+        last = [change for change in merged if (change.repository, change.target) == place][-RECENT:]
         found.append(
             TargetQueue(
                 repository=repository,
                 target=target,
-                queued=tuple(_queued(view, change, tasks[change.task_id]) for change in order(own)),
-                merged=tuple(
-                    _queued(view, change, tasks[change.task_id]) for change in merged if change.state is ChangeState.MERGED
-                )[-RECENT:],
-                held=tuple(held_up(view, [run for run in view.runs.open() if _goes_to(run, repository, target)])),
-                integrations=tuple(entry for entry in integrations if (entry.repository, entry.target) == (repository, target)),
+                queued=tuple(_queued(view, change, runs[change.run_id]) for change in own),
+                merged=tuple(_queued(view, change, runs[change.run_id]) for change in last),
+                held=tuple(held_up(view, [run for run in runs.values() if _goes_to(run, repository, target)])),
+                integrations=tuple(entry for entry in integrations if (entry.repository, entry.target) == place),
             )
         )
     return found
@@ -92,10 +94,13 @@ def merging(view: View) -> list[Queued]:
     return found
 
 
-def _queued(view: View, change: Change, place: tuple[Run, Task]) -> Queued:
+def _queued(view: View, change: Change, run: Run) -> Queued:
     key = change.proof or change.receipt
     receipt = view.changes.receipt(key) if key is not None else None
-    return Queued(change=change, task=place[1], run=place[0], receipt=receipt)
+    task = view.tasks.get(change.task_id)
+    if task is None:
+        raise NotFound(f"the task {change.task_id} of a change is not in the store")
+    return Queued(change=change, task=task, run=run, receipt=receipt)
 
 
 def _goes_to(run: Run, repository: str, target: str) -> bool:
@@ -288,7 +293,7 @@ class Verified:
         return self.verdict in {ProofState.HOLDS, ProofState.TREE_ONLY}
 
 
-async def verify(desk: Desk, repository: str, name: str, *, run_gates: bool) -> Verified:
+async def verify(desk: "Desk", repository: str, name: str, *, run_gates: bool) -> Verified:
     """Look again whether everything that is kept about the commit *name* is true; *run_gates* runs its gates once more.
 
     Raises:
@@ -347,7 +352,10 @@ def _look_at(receipt: Receipt) -> list[Point]:
     return points
 
 
-async def _again(desk: Desk, commit: str, changes: Sequence[Change]) -> list[Point]:
+async def _again(desk: "Desk", commit: str, changes: Sequence[Change]) -> list[Point]:
+    # Loaded for this alone: whoever only looks at a queue needs nothing of the engine's.
+    from kapelle.engine.verify import gate_again
+
     gates: dict[tuple[Gate, str], Run] = {}
     for change in changes:
         run, task = await desk.world.store.read(

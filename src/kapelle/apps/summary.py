@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from statistics import median
 from typing import Any
 
+from kapelle.apps.usage import unpaid, usage
 from kapelle.core.attempt import COUNTS
 from kapelle.core.budget import Grouping, Spend
 from kapelle.core.events import MOVED, AttemptEnded, Entry, TaskMoved, TaskSubmitted
@@ -92,6 +93,8 @@ class Summary:
     alerts: int
     spend: Spend
     days: tuple[Day, ...]
+    unpaid: str = ""
+    """Which of the money was not paid, in words."""
     more: bool = False
     """Whether there were more runs than are counted."""
 
@@ -181,6 +184,7 @@ def summary(
         helped=dict(count.helped),
         alerts=count.alerts,
         spend=sum((used.spend for used in spent), Spend()),
+        unpaid=unpaid(usage(view, Grouping.ACCOUNT, since=count.since, until=count.until, run_id=run_id)),
         days=tuple(_days(count, costs)),
         more=run_id is None and len(overviews) == MOST_RUNS,
     )
@@ -293,7 +297,7 @@ def _days(count: _Count, costs: Mapping[date, float]) -> Iterator[Day]:
 
 def summary_json(found: Summary) -> dict[str, Any]:
     """Return a summary as JSON: times in ISO 8601, durations in seconds."""
-    usage = found.spend.usage
+    tokens = found.spend.usage.total
     return {
         "title": found.title,
         "since": found.since.isoformat(),
@@ -313,7 +317,8 @@ def summary_json(found: Summary) -> dict[str, Any]:
         "stuck_agents": dict(found.helped),
         "alerts": found.alerts,
         "cost_usd": round(found.spend.cost_usd, 6),
-        "tokens": usage.total,
+        "unpaid": found.unpaid or None,
+        "tokens": tokens,
         "model_calls": found.spend.calls,
         "days": [
             {

@@ -80,7 +80,7 @@ class FileInvalid(UsageError):
 
     code = "KAP-101"
     cause = "A workflow, configuration or rehearsal file does not say what it must."
-    remedy = "Mend the places that are listed; nothing was submitted."
+    remedy = "Mend the places that are listed; nothing was done."
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         self.mistakes: Sequence[Mistake] = tuple(mistakes)

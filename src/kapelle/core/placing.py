@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from kapelle.core.frozen import frozen
+from kapelle.core.plain_text import counted
 from kapelle.core.sizes import format_size
 from kapelle.core.task import Wait
 
@@ -106,17 +107,18 @@ class Considered:
 
 
 _WORDS = {
-    Of.RUN: "{} agents of this run are live, its limit",
-    Of.PROJECT: "{} agents of the project {} are live, its limit",
-    Of.CONFIG: "{} agents of the kind {} are live, its limit",
-    Of.MODEL: "{} agents of the model {} are live, its limit",
-    Of.ACCOUNT: "{} agents of the account {} are live, its limit",
+    Of.RUN: "of this run",
+    Of.PROJECT: "of the project {}",
+    Of.CONFIG: "of the kind {}",
+    Of.MODEL: "of the model {}",
+    Of.ACCOUNT: "of the account {}",
 }
 
 
 def at_limit(group: Group, most: int) -> Refusal:
     """Return the refusal for a group that is at its limit."""
-    return Refusal(wait=Wait.CAPACITY, rule=group.of.value, detail=_WORDS[group.of].format(most, group.name))
+    whose, are = _WORDS[group.of].format(group.name), "is" if most == 1 else "are"
+    return Refusal(wait=Wait.CAPACITY, rule=group.of.value, detail=f"{counted(most, 'agent')} {whose} {are} live, its limit")
 
 
 @frozen

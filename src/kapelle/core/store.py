@@ -5,14 +5,14 @@
 again after a crash before its commit, so it does nothing but read, decide and write through its ``Tx``.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent
 from kapelle.core.agent_finding import AgentFinding
-from kapelle.core.attempt import Attempt, PromptRecord
+from kapelle.core.attempt import Attempt, Outcome, PromptRecord
 from kapelle.core.brakes import BrakeTable
 from kapelle.core.budget import Grouping, Spend, Used
 from kapelle.core.calls import ModelCall
@@ -110,6 +110,10 @@ class RunTable(Protocol):
 
     def overviews(self, run_ids: Sequence[RunId] | None = None, limit: int = 50) -> Sequence[Overview]:
         """Return runs with their counts, the newest first; of *run_ids* when given."""
+        ...
+
+    def counts(self, run_id: RunId) -> Mapping[tuple[TaskState, Wait | None], int]:
+        """Return how many tasks of the run are in each state and wait for what; only for what there is."""
         ...
 
     def find(self, prefix: str) -> Sequence[RunId]:
@@ -215,6 +219,10 @@ class AttemptTable(Protocol):
         """Return the task's attempts, the first first."""
         ...
 
+    def outcomes(self, run_id: RunId) -> Mapping[Outcome | None, int]:
+        """Return how many attempts at the run's tasks ended how; None stands for those that are open."""
+        ...
+
     def without_agent(self) -> Sequence[Attempt]:
         """Return open attempts of running tasks for which no agent is live."""
         ...
@@ -281,6 +289,10 @@ class ChangeTable(Protocol):
 
     def of_task(self, task_id: TaskId) -> Sequence[Change]:
         """Return the task's changes, the first first."""
+        ...
+
+    def merged(self, run_id: RunId, limit: int) -> Sequence[Change]:
+        """Return the run's merged changes, the last merged first."""
         ...
 
     def merged_as(self, commit: str) -> Sequence[Change]:

@@ -9,6 +9,7 @@ from kapelle.core.errors import HostFailed, WorkspaceFailed
 from kapelle.core.frozen import frozen
 from kapelle.core.gateway import Ticket
 from kapelle.core.git import WorkspaceOrder
+from kapelle.core.ids import RunId, TaskId, WorkspaceId
 from kapelle.core.isolation import Mount, MountKind
 from kapelle.core.merge import Integration, undelivered
 from kapelle.core.ports import AgentOrder, Codec, Driver, Launch, ModelAccess
@@ -61,6 +62,8 @@ class Deployed:
     """The files that were changed already, for a conversation that takes over."""
     folder: str = ""
     """Where its spool is."""
+    conversation_id: str = ""
+    """Its conversation, where that is not the one that was asked for."""
 
 
 async def deploy(world: World, order: Deployment) -> Deployed | str:
@@ -221,6 +224,11 @@ def command_box(run: Run, task: Task | None, workspace: WorkspaceRow, key: str, 
     )
 
 
+def set_up_log(world: World, run_id: RunId, task_id: TaskId | str, workspace_id: WorkspaceId, index: int) -> str:
+    """Return the path of what the set-up command with that *index* says."""
+    return world.folders.log(run_id, task_id, f"{workspace_id}-setup-{index}")
+
+
 async def set_up(world: World, run: Run, task: Task | None, workspace: WorkspaceRow) -> str | None:
     """Run the set-up commands in a new workspace of a repository; return what failed, in words, or None."""
     if workspace.repository is None:
@@ -233,7 +241,7 @@ async def set_up(world: World, run: Run, task: Task | None, workspace: Workspace
             env=environment(world, run, task, workspace),
             limit=world.settings.setup_timeout,
         )
-        output = world.folders.log(run.run_id, task.task_id if task else "gate", f"{workspace.workspace_id}-setup-{index}")
+        output = set_up_log(world, run.run_id, task.task_id if task else "gate", workspace.workspace_id, index)
         box = command_box(run, task, workspace, f"{workspace.workspace_id}-setup", folder)
         result, limit = await run_boxed(world, box, launch, output)
         if result.exit_code != 0:

@@ -134,13 +134,17 @@ class DispatchStage:
             give(tx, spare, candidate.run, candidate.task)
 
     def _spare(self, tx: Tx, candidate: Candidate, config: str) -> Spare | None:
-        """Return the spare that has waited longest for a task like this one; None where there is none."""
+        """Return the spare that has waited longest for a task like this one; None where there is none.
+
+        One that had a task of the same run goes first: nobody else has any use for it.
+        """
         there = [spare for spare in tx.spares.all() if spare.state is SpareState.READY and spare.term == tx.term]
         spec = candidate.run.spec
         make = make_of(spec, config) if there and suits(candidate.task.spec, spec.upstream) else None
         if make is None:
             return None
         fit, run_id = fit_of(make), candidate.run.run_id
+        there.sort(key=lambda spare: spare.run_id is None)
         return next((spare for spare in there if fits(spare, fit, run_id, candidate.task.spec)), None)
 
     def _count_start(self, tx: Tx, candidate: Candidate, attempt: Attempt) -> None:

@@ -258,6 +258,11 @@ class ExecuteStage:
             tx.attempts.put(attempt)
         prompts = tx.attempts.prompts(attempt.attempt_id)
         resume = any(prompt.state in {PromptState.TAKEN, PromptState.ANSWERED} for prompt in prompts)
+        if agent.process is None and not resume:
+            # A program that was ended in its first model call has begun a conversation, and has not said so yet. No other
+            # begins one that there is already.
+            attempt = replace(attempt, conversation_id=self._world.chance.uuid())
+            tx.attempts.put(attempt)
         first = next((prompt for prompt in prompts if prompt.state is PromptState.PENDING), None)
         integration = None
         if workspace.repository is not None and run.spec.target is not None:
@@ -365,6 +370,8 @@ class ExecuteStage:
             tx.agents.put_workspace(replace(order.workspace, base=deployed.base, ready=True))
             started = replace(agent, process=deployed.process, folder=deployed.folder)
             tx.agents.put(agents.move(started, AgentState.ACTIVE, tx.now))
+            if deployed.conversation_id and (attempt := tx.attempts.get(order.attempt.attempt_id)) is not None:
+                tx.attempts.put(replace(attempt, conversation_id=deployed.conversation_id))
             run_id, task_id = task.run_id, task.task_id
             if not order.workspace.ready:
                 tx.log(WorkspacePrepared(run_id=run_id, task_id=task_id, path=order.workspace.path, base=deployed.base or ""))

@@ -4,37 +4,47 @@ How many there should be is said in ``core.pool``. Dispatch gives them to tasks.
 what is left of those before it (``recover``), and on a planned exit the pool is emptied.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 
+from kapelle.core.account import account_of
 from kapelle.core.agent import AgentConfig, PoolRules
 from kapelle.core.errors import KapelleError
 from kapelle.core.frozen import frozen
-from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId, WorkspaceId
+from kapelle.core.ids import AccountId, AgentId, AttemptId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Integration
 from kapelle.core.pool import LASTING, Spare, SpareState, Stock, asked_for, fit_of, key_of, make_of, plan, suits
 from kapelle.core.pool_events import SpareEnded, SpareFailed, SpareReady
 from kapelle.core.ports import Measure
 from kapelle.core.run import Run, RunSpec, RunState
 from kapelle.core.store import Tx
-from kapelle.core.task import Task, TaskState, Wait
+from kapelle.core.task import Task, TaskSpec, TaskState, Wait
 from kapelle.engine import spares
 from kapelle.engine.acts import Acts, Finding
 from kapelle.engine.demands import SETTLING
 from kapelle.engine.deploy import Deployed
 from kapelle.engine.due import WORD
-from kapelle.engine.reuse import Begun, allowance
+from kapelle.engine.ending import begins_after
+from kapelle.engine.holds import brakes_of
+from kapelle.engine.reuse import PATIENCE, Begun, resting
 from kapelle.engine.rooms import free_ports
 from kapelle.engine.world import World
 
 AGAIN = timedelta(seconds=60)
-"""How long none of a kind is tried again after one could not be started."""
+"""How long none of a kind is tried again after one could not be started; each time after that, twice as long."""
+LONGEST = timedelta(hours=1)
+"""How long that is at most."""
+AT_ONCE = 2
+"""How many are started at once for each processor: more would only take longer, and so would the agents of tasks."""
 NEARLY = (TaskState.VALIDATING, TaskState.MERGING)
 """What is done in a moment, and lets others begin."""
 LOOK = timedelta(seconds=10)
 """How often it is looked whether somebody else has moved the target."""
+NOTHING = TaskSpec(name=spares.NO_TASK)
+"""A task that asks for nothing."""
 FEW = 200
 """How many tasks are looked at to see what waits and what comes."""
 
@@ -80,6 +90,12 @@ class PoolStage:
         """Since when there are more spares of a fit than are asked for."""
         self._not_before: dict[str, datetime] = {}
         """When a kind may be tried again of which one could not be started."""
+        self._failures: Counter[str] = Counter()
+        """How often in a row one of a kind could not be started."""
+        self._begun: dict[AgentId, datetime] = {}
+        """Since when the programs run of those that are starting."""
+        self._opens: datetime | None = None
+        """When the next run may go on by itself that nobody may work for now."""
         self._needed = False
         """Whether any kind is asked for, so that the host is measured."""
         self._measure: Measure | None = None
@@ -117,8 +133,13 @@ class PoolStage:
     # --- How many ---
 
     def _plan(self, tx: Tx) -> datetime | None:
-        self._halted = tx.brakes.halt() is not None
+        self._brakes = brakes_of(tx, tx.now)
+        self._halted = self._brakes.halt is not None
+        starting = {spare.agent_id for spare in tx.spares.all() if spare.state is SpareState.STARTING}
+        self._begun = {agent_id: since for agent_id, since in self._begun.items() if agent_id in starting}
         for spare in tx.spares.all():
+            if spare.state is SpareState.READY and spare.ready_at is not None and tx.now - spare.ready_at >= AGAIN:
+                self._failures.pop(spare.fit, None)
             if spare.state is SpareState.STARTING and spare.process is not None and self._ready_by(spare) <= tx.now:
                 self._failed(tx, spare, "its program did not begin a conversation")
             elif spare.run_id is not None and spare.state is not SpareState.ENDING and (why := self._no_more(tx, spare)):
@@ -127,15 +148,18 @@ class PoolStage:
         there = [spare for spare in tx.spares.all() if spare.state is not SpareState.ENDING and spare.run_id is None]
         kinds = {} if self._leaving or self._halted else self._asked(tx)
         self._needed = bool(kinds)
+        self._not_before = {fit: until for fit, until in self._not_before.items() if until > tx.now}
         if not there and not kinds:
             return self._next(tx, ())
         stocks = self._stocks(tx, kinds, there)
         planned = plan(stocks, self._carry(tx, kinds, there), tx.now)
+        room = self._at_once() - len(starting)
         for fit, kind in kinds.items():
             if self._not_before.get(fit, tx.now) > tx.now:
                 continue
-            for _ in range(planned[fit] - sum(spare.fit == fit for spare in there)):
+            for _ in range(min(planned[fit] - sum(spare.fit == fit for spare in there), room)):
                 tx.spares.put(self._new(tx, kind))
+                room -= 1
         for stock in stocks:
             of_it = [spare for spare in there if spare.fit == stock.fit]
             # Those that are not ready yet go first, and of the others the youngest.
@@ -149,8 +173,12 @@ class PoolStage:
             return "everything is halted"
         return "whoever leads ends" if self._leaving else "nothing asks for it any more"
 
+    def _at_once(self) -> int:
+        return max(1, round(self._measure.cpus * AT_ONCE)) if self._measure is not None else 0
+
     def _ready_by(self, spare: Spare) -> datetime:
-        return spare.created_at + allowance(self._world, spare.make)
+        """Return when the program of *spare* must have begun a conversation; its workspace may have taken long to make."""
+        return self._begun.get(spare.agent_id, spare.created_at) + PATIENCE
 
     def _no_more(self, tx: Tx, spare: Spare) -> str:
         """Return why a spare that had a task is not needed any more; empty while it is."""
@@ -162,7 +190,8 @@ class PoolStage:
         if spare.ready_at is not None and tx.now - spare.ready_at >= spare.config.pool.idle:
             return "nobody needed it for a while"
         at_work = sum(agent.run_id == run.run_id for agent in tx.agents.live())
-        return "" if run.unfinished > at_work else "nothing asks for it any more"
+        before = [other.agent_id for other in resting(tx, run.run_id)].index(spare.agent_id)
+        return "" if run.unfinished > at_work + before else "nothing asks for it any more"
 
     def _asked(self, tx: Tx) -> dict[str, Kind]:
         """Return the kinds of agents of which there should be spares, or might."""
@@ -170,18 +199,28 @@ class PoolStage:
         wanted = {(pool.project, pool.config): pool for pool in tx.spares.standing()}
         runs = tx.runs.open()
         self._kinds = {run.run_id: self._kinds[run.run_id] for run in runs if run.run_id in self._kinds}
+        shut = {row.account_id for row in tx.accounts.not_open() if row.shut}
+        self._opens = None
         for run in runs:
-            if run.paused:
+            if run.paused or self._held(run, shut):
                 continue
             for kind in self._of_run(run):
                 pool = wanted.get((run.spec.project, kind.make.configs[0].name))
-                if pool is not None or kind.rules != PoolRules():
+                if pool is not None or kind.make.configs[0].pool != PoolRules():
                     found[kind.fit] = kind._replace(wanted=None if pool is None else pool.wanted)
         named = {(kind.make.project, kind.make.configs[0].name) for kind in found.values()}
         for key, pool in wanted.items():
             if key not in named and (kind := self._kind(pool.spec, pool.config)) is not None:
                 found[kind.fit] = kind._replace(wanted=pool.wanted)
         return found
+
+    def _held(self, run: Run, shut: Collection[AccountId]) -> bool:
+        """Say whether nobody may work for *run* now: a budget of it is spent, it is not the hour, or its account is shut."""
+        task = Task(task_id=TaskId(""), run_id=run.run_id, spec=NOTHING, rank=0.0, submitted_at=run.submitted_at)
+        hold = self._brakes.of(run, task, calls=True)
+        if hold is not None and hold.until is not None:
+            self._opens = hold.until if self._opens is None else min(self._opens, hold.until)
+        return hold is not None or account_of(run.spec.upstream).account_id in shut
 
     def _of_run(self, run: Run) -> tuple[Kind, ...]:
         if run.run_id not in self._kinds:
@@ -194,7 +233,11 @@ class PoolStage:
         make = make_of(spec, config)
         if make is None or not self._world.driver(make.configs[0].program).capabilities.warm:
             return None
-        return Kind(make, fit_of(make), make.configs[0].pool, None)
+        its = make.configs[0]
+        # More than may ever be at work at once would wait for nothing.
+        most = self._world.settings.slots if its.limit is None else min(its.limit, self._world.settings.slots)
+        rules = replace(its.pool, warm=min(its.pool.warm, most), least=min(its.pool.least, most))
+        return Kind(make, fit_of(make), rules, None)
 
     def _stocks(self, tx: Tx, kinds: Mapping[str, Kind], there: Sequence[Spare]) -> list[Stock]:
         follow = {fit for fit, kind in kinds.items() if kind.wanted is None and kind.rules.most is not None}
@@ -247,7 +290,9 @@ class PoolStage:
         for state in NEARLY:
             for nearly in tx.tasks.in_state(state, FEW):
                 for task in tx.tasks.needed_by(nearly.task_id):
-                    if task.state is TaskState.PENDING and task.unmet == 1:
+                    # One that a person has to let go on first may wait for long.
+                    next_up = task.unmet == 1 and begins_after(replace(task, unmet=0)) is None
+                    if task.state is TaskState.PENDING and next_up:
                         coming[task.task_id] = task
         return waiting, list(coming.values())
 
@@ -273,13 +318,15 @@ class PoolStage:
         moments = [stock.quiet_since + stock.rules.idle for stock in stocks if stock.quiet_since is not None]
         moments += [since + LASTING for since in self._since.values()]
         moments += self._not_before.values()
+        if self._opens is not None:
+            moments.append(self._opens)
         if any(asked_for(stock) > stock.spares for stock in stocks):
             # Nobody tells when other programs give memory back.
             moments.append(tx.now + LOOK)
         for spare in tx.spares.all():
             if spare.run_id is not None and spare.ready_at is not None:
                 moments.append(spare.ready_at + spare.config.pool.idle)
-            elif spare.state is SpareState.STARTING:
+            elif spare.agent_id in self._begun:
                 moments.append(self._ready_by(spare))
             elif spare.looked_at is not None:
                 moments.append(spare.looked_at + LOOK)
@@ -389,14 +436,15 @@ class PoolStage:
 
         return write
 
-    @staticmethod
-    def _started(tx: Tx, known: Spare) -> None:
+    def _started(self, tx: Tx, known: Spare) -> None:
         current = tx.spares.get(known.agent_id)
         if current is not None:
+            self._begun[known.agent_id] = tx.now
             tx.spares.put(replace(current, process=known.process, base=known.base))
 
     def _failed(self, tx: Tx, spare: Spare, problem: str) -> None:
-        self._not_before[spare.fit] = tx.now + AGAIN
+        self._not_before[spare.fit] = tx.now + min(AGAIN * 2 ** min(self._failures[spare.fit], 10), LONGEST)
+        self._failures[spare.fit] += 1
         tx.spares.put(replace(spare, state=SpareState.ENDING, reason="it could not be started"))
         tx.log(SpareFailed(config=spare.config.name, reason=problem))
 

@@ -16,7 +16,7 @@ from kapelle.core.errors import HostFailed, KapelleError
 from kapelle.core.events import AgentUsedTool
 from kapelle.core.frozen import frozen
 from kapelle.core.hiding import NOTHING
-from kapelle.core.ids import AgentId, AttemptId, PromptId
+from kapelle.core.ids import AgentId, AttemptId, PromptId, RunId
 from kapelle.core.merge import ChangeState
 from kapelle.core.pool import Spare, SpareState, fit_of, make_of, suits
 from kapelle.core.pool_events import AgentCleared, AgentWorn
@@ -68,6 +68,8 @@ class _Fresh:
     base: str
     begun: Begun | None = None
     """None: its workspace is, and its program is not."""
+    problem: str = ""
+    """Why not, in words."""
     attempt_id: AttemptId = AttemptId("")
     looked_at: datetime | None = None
 
@@ -81,7 +83,7 @@ class Again:
     def __init__(self, world: World, acts: Acts) -> None:
         self._world = world
         self._acts = acts
-        self._due: dict[AgentId, datetime] = {}
+        self._due: dict[AgentId, tuple[datetime, Agent]] = {}
         """Until when each of those that are made as new must have come to it."""
         self._tried: set[AttemptId] = set()
         """For which of their tasks that was tried: whatever came of it, it is tried once."""
@@ -96,7 +98,10 @@ class Again:
 
     def _rest(self, tx: Tx, order: Deployment, turns: Turns, brakes: Brakes) -> Rest | None:
         agent, task, attempt, run = order.agent, order.task, order.attempt, order.run
-        if turns.leaving or agent.state is not AgentState.ACTIVE or agent.agent_id in turns.adopted:
+        if agent.state is not AgentState.ACTIVE:
+            self._tried.discard(attempt.attempt_id)
+            return None
+        if turns.leaving or agent.agent_id in turns.adopted:
             return None
         braked = brakes.halt is not None or brakes.of(run, task, calls=True) is not None
         if braked or not goes_on(run, task, attempt, order.driver) or not may_rest(tx, agent, task, attempt, run):
@@ -108,33 +113,55 @@ class Again:
         if attempt.attempt_id in self._tried:
             return None
         renewal = renewal_of(tx, order)
-        return None if renewal is None else Rest(renew=(renewal,))
+        if isinstance(renewal, str):
+            tx.log(worn(agent, renewal))
+        return Rest(renew=(renewal,)) if isinstance(renewal, Renewal) else None
 
     def start(self, renewal: Renewal) -> None:
         """Begin to make an agent as new."""
         agent_id = renewal.order.agent.agent_id
         self._tried.add(renewal.order.attempt.attempt_id)
-        self._due[agent_id] = self._world.clock.now() + allowance(self._world, renewal.order.run.spec)
+        due = self._world.clock.now() + allowance(self._world, renewal.order.run.spec)
+        self._due[agent_id] = (due, renewal.order.agent)
         # What it says from now on is not about its task.
         self._acts.cancel_all(lambda key: key == ("watch", agent_id))
         self._acts.start(("renew", agent_id), self._renew(renewal))
 
     def next(self, now: datetime) -> datetime | None:
         """Give up those that have not come to it by *now*; return when the next of them must have."""
-        for agent_id, due in list(self._due.items()):
+        for agent_id, (due, agent) in list(self._due.items()):
             if not self._acts.busy(("renew", agent_id)):
                 del self._due[agent_id]
             elif due <= now:
+                del self._due[agent_id]
+                why = worn(agent, DEAF)
+                self._acts.report(lambda tx, why=why: tx.log(why))
                 self._acts.cancel_all(lambda key, late=("renew", agent_id): key == late)
-        return min(self._due.values(), default=None)
+        return min((due for due, _ in self._due.values()), default=None)
 
     async def _renew(self, renewal: Renewal) -> Finding | None:
+        order = renewal.order
         try:
-            return await renew(self._world, renewal)
+            finding = await renew(self._world, renewal)
         except KapelleError as error:
-            agent = renewal.order.agent
-            why = AgentWorn(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent.agent_id, reason=error.in_full)
+            why = worn(order.agent, error.in_full)
             return lambda tx: tx.log(why)
+
+        def write(tx: Tx) -> None:
+            finding(tx)
+            now = tx.agents.get(order.agent.agent_id)
+            if now is None or now.state is AgentState.STOPPED:
+                self._tried.discard(order.attempt.attempt_id)
+
+        return write
+
+
+DEAF = "its program did not begin a new conversation"
+
+
+def worn(agent: Agent, reason: str) -> AgentWorn:
+    """Return what tells why *agent* ends with its task."""
+    return AgentWorn(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent.agent_id, reason=reason)
 
 
 def goes_on(run: Run, task: Task, attempt: Attempt, driver: Driver) -> bool:
@@ -166,23 +193,32 @@ def may_rest(tx: Tx, agent: Agent, task: Task, attempt: Attempt, run: Run) -> bo
     return run.unfinished - (1 if merging else 0) > others
 
 
-def renewal_of(tx: Tx, order: Deployment) -> Renewal | None:
-    """Return what is to be done so that the agent of *order*, whose task is merged, can go on; None where nothing needs it."""
+def resting(tx: Tx, run_id: RunId) -> list[Spare]:
+    """Return the agents of a run that are through with a task and wait for another, the longest first."""
+    return [spare for spare in tx.spares.all() if spare.run_id == run_id and spare.state is not SpareState.ENDING]
+
+
+def renewal_of(tx: Tx, order: Deployment) -> Renewal | str | None:
+    """Return what is to be done so that the agent of *order*, whose task is merged, can go on, or why it cannot, in words.
+
+    None where nothing needs it.
+    """
     task, run, config = order.task, order.run, order.run.spec.config(order.attempt.config)
     tree = next((entry.tree for entry in tx.changes.of_task(task.task_id) if entry.state is ChangeState.MERGED), None)
-    waiting = (
+    waiting = sum(
         other.state is TaskState.PENDING and config.name in other.spec.choices and suits(other.spec, run.spec.upstream)
         for other in tx.tasks.of_run(run.run_id)
     )
-    if not any(waiting):
+    if waiting <= sum(spare.config.name == config.name for spare in resting(tx, run.run_id)):
         return None
     repository, target = order.workspace.repository, run.spec.target
     if repository is not None and target is not None:
         order = replace(order, integration=tx.changes.integration(repository, target, run.line))
     lasting = order.driver.capabilities.lasting
     used = tx.events_of_task(run.run_id, task.task_id, AgentUsedTool.kind, TOOLS) if lasting else ()
-    if any(isinstance(entry.event, AgentUsedTool) and entry.event.tool in lasting for entry in used):
-        return None
+    tools = (entry.event.tool for entry in used if isinstance(entry.event, AgentUsedTool))
+    if lasts := next((tool for tool in tools if tool in lasting), None):
+        return f"what it does with {lasts} would go on in its next conversation"
     return Renewal(order=order, tree=tree)
 
 
@@ -227,14 +263,20 @@ async def renew(world: World, renewal: Renewal) -> Finding:
         KapelleError: its workspace cannot be made as new.
     """
     begun, order = world.clock.now(), renewal.order
-    fresh = await _fresh(world, renewal)
+    found = await _fresh(world, renewal)
     attempt_id = AttemptId(world.new_id("a"))
 
     def write(tx: Tx) -> None:
         agent, run = tx.agents.get(order.agent.agent_id), tx.runs.get(order.run.run_id)
         task = tx.tasks.get(order.task.task_id)
-        if agent is None or run is None or task is None or fresh is None or agent.term != tx.term:
+        if agent is None or run is None or task is None or agent.term != tx.term:
             return
+        if isinstance(found, str):
+            tx.log(worn(agent, found))
+            return
+        fresh = found
+        if fresh.problem:
+            tx.log(worn(agent, fresh.problem))
         ready = fresh.begun is not None and agent.state is AgentState.ACTIVE
         if ready and may_rest(tx, agent, task, order.attempt, run):
             _to_spare(tx, order, agent, replace(fresh, attempt_id=attempt_id, looked_at=begun))
@@ -282,29 +324,38 @@ def _to_spare(tx: Tx, order: Deployment, agent: Agent, fresh: _Fresh) -> None:
     tx.log(AgentCleared(run_id=run.run_id, task_id=agent.task_id, agent_id=agent.agent_id, config=agent.config))
 
 
-async def _fresh(world: World, renewal: Renewal) -> _Fresh | None:
-    """Make an agent as new; None when nothing was changed, since it cannot be."""
+async def _fresh(world: World, renewal: Renewal) -> _Fresh | str:
+    """Make an agent as new; when nothing was changed, since it cannot be, return why, in words."""
     order = renewal.order
     row, attempt = order.workspace, order.attempt
-    if row.repository is None or await world.host.at_work_for(world.mark, attempt.attempt_id):
-        # What it has left behind ends with it, and with nobody else's task.
-        return None
+    if row.repository is None:
+        return "it has no workspace of a repository"
+    if await world.host.at_work_for(world.mark, attempt.attempt_id):
+        # It ends with its agent, and with nobody else's task.
+        return "something that it started is at work still"
     ref = f"refs/kapelle/{world.store.store_id}/kept/{order.task.task_id}/{attempt.number}"
     commit = await world.workspaces.snapshot(row.path, row.repository, ref, NOTHING)
     if commit is not None:
         merged = renewal.tree or await world.repositories.tree(row.repository, row.base or "HEAD")
         if await world.repositories.tree(row.repository, commit) != merged:
-            # Something was not merged: it is kept by whoever clears the workspace away.
-            return None
+            # It is kept by whoever clears the workspace away.
+            return "something in its workspace was not merged"
         await world.repositories.delete_ref(row.repository, ref)
     base = await base_of(world, order)
     if base is None:
-        return None
+        return "it has no branch to begin at"
     await world.workspaces.put(row.path, row.repository, base, bare=True)
-    if order.agent.process is None or await set_up(world, order.run, order.task, row) is not None:
-        return _Fresh(base=base)
+    # What its checks kept for themselves was theirs, and made by what it wrote.
+    await world.workspaces.remove(world.folders.checks(row.workspace_id), None)
+    problem = await set_up(world, order.run, order.task, row)
+    if order.agent.process is None or problem is not None:
+        return _Fresh(base=base, problem=problem or "it has no program")
     begun = Begun(conversation_id=attempt.conversation_id, offset=order.agent.offset)
     anew = await begin_anew(world, order.driver, order.agent.process, order.agent.folder, begun)
+    if anew is None:
+        return _Fresh(base=base, problem=DEAF)
+    # Until it has another task it has no limit: how long it waits is bounded by whoever leads.
+    await world.host.stop_clock(order.agent.folder)
     return _Fresh(base=base, begun=anew)
 
 

@@ -17,7 +17,7 @@ from kapelle.core.store import Tx, WorkspaceRow
 from kapelle.core.task import Task, TaskSpec
 from kapelle.engine import reuse
 from kapelle.engine.boxing import cleared
-from kapelle.engine.deploy import Deployed, Deployment, base_of, box_of, deploy, environment, set_up
+from kapelle.engine.deploy import Deployed, Deployment, base_of, box_of, deploy, environment, set_up, set_up_log
 from kapelle.engine.reuse import Begun
 from kapelle.engine.secrets import revoke, take_back
 from kapelle.engine.tickets import model_access, ticket_of
@@ -26,6 +26,8 @@ from kapelle.engine.world import World
 
 POOL = RunId("pool")
 """In the place of a run, for what has none yet."""
+NOBODY = TaskId("")
+"""In the place of a task."""
 NO_TASK = "spare"
 """What its program is told that its task is called, until it has one."""
 
@@ -55,7 +57,7 @@ def deployment_of(world: World, spare: Spare, base_url: str, integration: Integr
     """Return how *spare* is started: as the agent of a task would be that says nothing."""
     now = spare.created_at
     run = Run(run_id=POOL, spec=spare.make, submitted_at=now)
-    task = Task(task_id=TaskId(""), run_id=POOL, spec=TaskSpec(name=NO_TASK), rank=0.0, submitted_at=now)
+    task = Task(task_id=NOBODY, run_id=POOL, spec=TaskSpec(name=NO_TASK), rank=0.0, submitted_at=now)
     attempt = Attempt(
         attempt_id=spare.attempt_id,
         task_id=task.task_id,
@@ -89,7 +91,7 @@ def _agent(spare: Spare, now: datetime) -> Agent:
     return Agent(
         agent_id=spare.agent_id,
         run_id=POOL,
-        task_id=TaskId(""),
+        task_id=NOBODY,
         attempt_id=spare.attempt_id,
         term=spare.term,
         config=spare.config.name,
@@ -162,17 +164,23 @@ async def take_on(world: World, order: Deployment) -> Deployed | str:
         return moved
     env = reuse.marked(dict(environment(world, order.run, order.task, order.workspace)), order.attempt.attempt_id)
     try:
+        # In this order: the limit is told anew, whatever was left of the one before.
+        await world.host.start_clock(agent.folder)
         await world.host.bound(agent.process, agent.folder, order.task.spec.timeout)
         listens = await world.host.write(agent.process, order.driver.codec().assign(env))
     except HostFailed:
         listens = False
     if listens:
+        await _forget_set_up(world, order)
         return Deployed(process=agent.process, base=moved.base, folder=agent.folder)
     await _discard(world, order)
     # A folder of its own: what the other has written, or one that an earlier leader had started, is not read as this one's.
     fresh = replace(agent, process=None, folder=f"{agent.folder}-{world.term}")
     workspace = replace(row, base=moved.base, ready=True)
-    return await reuse.start(world, replace(order, agent=fresh, workspace=workspace))
+    # And a conversation of its own: the other had begun its one, and no program begins one that there is already.
+    attempt = replace(order.attempt, conversation_id=world.chance.uuid())
+    started = await reuse.start(world, replace(order, agent=fresh, attempt=attempt, workspace=workspace))
+    return started if isinstance(started, str) else replace(started, conversation_id=attempt.conversation_id)
 
 
 async def _discard(world: World, order: Deployment) -> None:
@@ -200,9 +208,17 @@ async def end(world: World, order: Deployment) -> None:
     await cleared(world, box_of(order, home))
     await take_back(world, order.run.spec.configs[0], agent)
     await world.workspaces.remove(row.path, row.repository)
-    for litter in (home, agent.folder, folders.setup(row.workspace_id)):
+    for litter in (home, agent.folder, folders.setup(row.workspace_id), folders.checks(row.workspace_id)):
         await world.workspaces.remove(litter, None)
+    await _forget_set_up(world, order)
     world.secrets.forget(order.attempt.attempt_id)
+
+
+async def _forget_set_up(world: World, order: Deployment) -> None:
+    """Remove what set-up commands said in the workspace of a spare: they ran for nobody's task, and nobody looks for it."""
+    for index, _ in enumerate(order.run.spec.workspace.setup):
+        log = set_up_log(world, POOL, NOBODY, order.workspace.workspace_id, index)
+        await world.workspaces.remove(log, None)
 
 
 def merged(tx: Tx, spare: Spare, line: str = "") -> Integration | None:

@@ -173,6 +173,8 @@ class MemoryGit:
     def __init__(self) -> None:
         self.repositories: dict[str, MemoryRepository] = {}
         self.directories: dict[str, MemoryDirectory] = {}
+        self.removed: list[str] = []
+        """What was removed, the first first, whether or not it was there."""
 
     def init(self, root: str, files: Mapping[str, str]) -> MemoryRepository:
         """Make a repository at *root* whose first commit, on main, holds *files*."""

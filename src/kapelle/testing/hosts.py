@@ -70,6 +70,8 @@ class ScriptedProcess:
         """How many of its processes wait for a disk."""
         self.cpu = 0.0
         """Seconds of processor time that it has used."""
+        self.says_late = False
+        """Set it, and it never says that it has read a prompt."""
         self.obeys = True
         """Whether it breaks its turn off when it is told to."""
         self.cleared = 0
@@ -180,7 +182,8 @@ class ScriptedProcess:
         """Read a prompt: the turn begins."""
         self.prompts.append(prompt)
         self.in_turn = True
-        self.emit(taken=prompt.prompt_id)
+        if not self.says_late:
+            self.emit(taken=prompt.prompt_id)
 
     def close_input(self) -> None:
         """See the end of the input: an idle program ends then, another after its turn, and one that reads nothing never."""
@@ -224,6 +227,8 @@ class ScriptedHost:
         self._scripts: defaultdict[str, list[Script]] = defaultdict(list)
         self._starts: defaultdict[str, list[Start]] = defaultdict(list)
         self._spools: dict[str, bytearray] = {}
+        self._begun: set[str] = set()
+        """The conversations of which something was written down: a program begins none of them a second time."""
         self._waiting: dict[asyncio.Task[object], tuple[ScriptedProcess, int]] = {}
 
     async def measure(self, path: str = "") -> Measure:  # noqa: ARG002  # as the port has it
@@ -304,6 +309,9 @@ class ScriptedHost:
             ref = ProcessRef(boot_id=BOOT, pid=1000 + number, started=str(number))
             process = ScriptedProcess(ref, launch, self._spools.setdefault(folder, bytearray()), directory)
             self.processes.append(process)
+            if process.conversation_id in self._begun and not process.resumed:
+                process.exit(1)
+                return ref
             process.emit(started=process.conversation_id)
             if self._starts[process.task]:
                 self._starts[process.task].pop(0)(process)
@@ -316,6 +324,7 @@ class ScriptedHost:
         if process.deaf or process.stopped:
             process.unread.append(prompt)
             return
+        self._begun.add(process.conversation_id)
         process.take(prompt)
         left = self._scripts[process.task]
         (left.pop(0) if left else self.otherwise)(process, prompt.text)
@@ -358,6 +367,7 @@ class ScriptedHost:
                     self._prompted(found, Read(prompt_id=given["prompt"], text=given["text"]))
                 elif "clear" in given:
                     found.clear(given["clear"])
+                    self._begun.add(found.conversation_id)
                 elif "interrupt" in given:
                     found.break_off()
             return True

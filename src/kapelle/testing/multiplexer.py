@@ -1,10 +1,14 @@
 """A terminal of a person's own, for tests: tmux, whose screen can be read as text."""
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 PATIENCE = 60.0
 """Seconds that something may take to be on the screen."""
@@ -27,6 +31,22 @@ class Window:
         """Return what is on the screen, without what is blank at the ends of its lines and below them."""
         lines = self.do("capture-pane", "-p", "-t", "window").splitlines()
         return "\n".join(line.rstrip() for line in lines).rstrip()
+
+    def ended(self) -> str:
+        """Wait until the command has ended; return what is on the screen then.
+
+        Raises:
+            AssertionError: it never does.
+        """
+        server, pid = (int(number) for number in self.do("display-message", "-p", "#{pid} #{pane_pid}").split())
+        deadline = time.monotonic() + PATIENCE
+        while not _over(pid):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"it does not end:\n{self.text()}")
+            time.sleep(0.05)
+        # tmux 3.3 may miss the end of a child on a busy machine, and leave it unburied: a second word makes it look.
+        os.kill(server, signal.SIGCHLD)
+        return self.until("Pane is dead")
 
     def keys(self, *keys: str) -> None:
         """Press keys, as tmux names them; a text is typed."""
@@ -51,6 +71,13 @@ class Window:
             # A screen tells nobody when it changes.
             time.sleep(0.05)
         return seen
+
+
+def _over(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @contextmanager

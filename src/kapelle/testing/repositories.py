@@ -253,6 +253,7 @@ class MemoryWorkspaces:
         """See the port."""
         async with self._points.passing("remove"):
             self._git.directories.pop(path, None)
+            self._git.removed.append(path)
 
     async def set_aside(self, path: str, folder: str) -> str:
         """See the port."""

@@ -383,7 +383,14 @@ def test_a_prompt_is_one_line_that_holds_its_id_and_its_text(text: str) -> None:
     content = json.loads(data)
     assert (content["type"], content["uuid"]) == ("user", UUID)
     (block,) = content["message"]["content"]
-    assert block == {"type": "text", "text": text.encode(errors="replace").decode()}
+    before = "\n" if text.startswith("/") else ""
+    assert block == {"type": "text", "text": before + text.encode(errors="replace").decode()}
+
+
+@pytest.mark.parametrize("text", ["/help", "/model haiku", "/clear", "/"])
+def test_no_prompt_is_a_command_to_the_cli(text: str) -> None:
+    data = ClaudeCodec().prompt(Prompt(prompt_id=PromptId(UUID), text=text))
+    assert json.loads(data)["message"]["content"] == [{"type": "text", "text": f"\n{text}"}]
 
 
 @pytest.mark.parametrize(("method", "subtype"), [("interrupt", "interrupt"), ("goodbye", "end_session")])

@@ -8,6 +8,7 @@ Five lines of POSIX shell would do for the code alone. What else it does, and wh
   job was terminated.
 - A clock that is stopped (the process stands still, and may not lose its time by that) is a file; how long it was, so many
   seconds in another one. The watchdog looks when its time is over, and not before: it costs nothing while nobody stops clocks.
+  What it waits for a clock to go on is part of that time, and not waited for once more.
 - What holds for the program alone is set by the process that becomes it: the shim and its watchdog are outside of its control
   group, so that neither its memory nor the number of its processes is theirs. What cannot be set is no reason to start without.
   Nothing is written but what control groups are joined by: any other file, given by mistake, would be emptied.
@@ -55,7 +56,7 @@ exec </dev/null 2>/dev/null 3<&-
   PATH=$tools sleep "$limit"
   slept=0
   while :; do
-    while [ -e "$folder/clock-stopped" ]; do PATH=$tools sleep 1; done
+    while [ -e "$folder/clock-stopped" ]; do PATH=$tools sleep 1; slept=$((slept + 1)); done
     more=0
     [ ! -e "$folder/clock-more" ] || read -r more < "$folder/clock-more"
     [ "$more" -gt "$slept" ] || break

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Generic
 
-from sqlalchemy import Table, bindparam, select
+from sqlalchemy import BindParameter, Select, Table, bindparam, func, literal_column, select
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
-from kapelle.adapters.store import rows
+from kapelle.adapters.store import rows, schema
 from kapelle.adapters.store.computed import zero
 from kapelle.adapters.store.rows import Apart, Convert, Layout, R, Text
 
@@ -108,3 +108,13 @@ def insert_into(table: Table, dialect: Dialect) -> Any:
     from sqlalchemy.dialects import sqlite
 
     return sqlite.insert(table)
+
+
+def worked_since() -> Select[Any]:
+    """Return a query for how long agents worked that ended after a time."""
+    agents = schema.agents
+    since: BindParameter[Any] = bindparam("since")
+    began = func.max(agents.c.created_at, since)
+    # Who stood still before *since* and worked on after it may have rested for longer than there is left.
+    worked = func.max(agents.c.stopped_at - began - agents.c.rested, literal_column("0"))
+    return select(func.coalesce(func.sum(worked), 0)).where(agents.c.stopped_at > since)

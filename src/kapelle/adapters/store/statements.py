@@ -27,7 +27,7 @@ from sqlalchemy.engine import Dialect
 
 from kapelle.adapters.store import schema
 from kapelle.adapters.store.calls import COLUMNS
-from kapelle.adapters.store.clauses import Mapper, Statement, insert_into
+from kapelle.adapters.store.clauses import Mapper, Statement, insert_into, worked_since
 from kapelle.adapters.store.computed import run_account, run_project, task_name, unapproved, zero
 from kapelle.adapters.store.rows import ESCAPE, LONGEST_BODY
 from kapelle.core.account import Account
@@ -74,7 +74,10 @@ class RunStatements:
         newest_first = by_name.order_by(runs.c.submitted_at.desc(), runs.c.run_id).limit(bindparam("limit"))
         self.named = Statement(newest_first, dialect)
         self.counts = Statement(
-            select(tasks.c.state, func.count()).where(tasks.c.run_id == bindparam("run_id")).group_by(tasks.c.state), dialect
+            select(tasks.c.state, tasks.c.waits_for, func.count())
+            .where(tasks.c.run_id == bindparam("run_id"))
+            .group_by(tasks.c.state, tasks.c.waits_for),
+            dialect,
         )
         self.hold = Statement(
             update(tasks).where(tasks.c.run_id == bindparam("of_run")).values(held=bindparam("to_held")), dialect
@@ -214,6 +217,9 @@ class AttemptStatements:
         self.of_task = Statement(
             select(*columns).where(attempts.c.task_id == bindparam("task_id")).order_by(attempts.c.number), dialect
         )
+        of_run = select(attempts.c.outcome, func.count()).join(tasks, tasks.c.task_id == attempts.c.task_id)
+        ends = of_run.where(tasks.c.run_id == bindparam("run_id")).group_by(attempts.c.outcome)
+        self.outcomes = Statement(ends, dialect)
         agent_live = exists().where(and_(agents.c.attempt_id == attempts.c.attempt_id, text("agents.stopped_at IS NULL")))
         self.without_agent = Statement(
             select(*columns)
@@ -228,15 +234,6 @@ class AttemptStatements:
             select(*self.prompt_rows.columns).where(prompts.c.attempt_id == bindparam("attempt_id")).order_by(prompts.c.seq),
             dialect,
         )
-
-
-def _worked_since() -> Select[Any]:
-    agents = schema.agents
-    since: BindParameter[Any] = bindparam("since")
-    began = func.max(agents.c.created_at, since)
-    # Who stood still before *since* and worked on after it may have rested for longer than there is left.
-    worked = func.max(agents.c.stopped_at - began - agents.c.rested, literal_column("0"))
-    return select(func.coalesce(func.sum(worked), 0)).where(agents.c.stopped_at > since)
 
 
 class AgentStatements:
@@ -262,9 +259,9 @@ class AgentStatements:
             .group_by(agents.c.task_id),
             dialect,
         )
-        self.worked_since = Statement(_worked_since(), dialect)
+        self.worked_since = Statement(worked_since(), dialect)
         runs = schema.runs
-        by_all = _worked_since().join(runs, runs.c.run_id == agents.c.run_id)
+        by_all = worked_since().join(runs, runs.c.run_id == agents.c.run_id)
         self.worked_of_project = Statement(by_all.where(runs.c.project == bindparam("whose")), dialect)
         self.worked_of_account = Statement(by_all.where(runs.c.account_id == bindparam("whose")), dialect)
         self.workspaces = Statement(select(*self.workspace_rows.columns), dialect)
@@ -366,6 +363,10 @@ class ChangeStatements:
             .order_by(changes.c.ready_at, changes.c.change_id),
             dialect,
         )
+        of_run = select(*self.rows.columns).join(schema.tasks, schema.tasks.c.task_id == changes.c.task_id)
+        merged = of_run.where(schema.tasks.c.run_id == bindparam("run_id"), changes.c.state == literal_column("'merged'"))
+        newest = merged.order_by(changes.c.ended_at.desc(), changes.c.change_id.desc()).limit(bindparam("limit"))
+        self.merged = Statement(newest, dialect)
         receipts = schema.receipts
         self.receipts_of = Statement(
             select(*self.receipt_rows.columns)

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -18,7 +18,7 @@ from kapelle.adapters.store.rows import EPOCH, ESCAPE, LONGEST_BODY, from_micros
 from kapelle.adapters.store.standing_tables import SqlStandings
 from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
-from kapelle.core.attempt import Attempt, PromptRecord
+from kapelle.core.attempt import Attempt, Outcome, PromptRecord
 from kapelle.core.budget import Spend
 from kapelle.core.gate import Receipt
 from kapelle.core.ids import (
@@ -141,9 +141,16 @@ class SqlRuns(_Part):
         return [self._overview(run) for run in runs]
 
     def _overview(self, run: Run) -> Overview:
-        counts = tuple((TaskState(state), count) for state, count in self._all.runs.counts.run(self._at, run_id=run.run_id))
+        counts: dict[TaskState, int] = {}
+        for (state, _), count in self.counts(run.run_id).items():
+            counts[state] = counts.get(state, 0) + count
         spend = spend_of(self._all.runs.spend.run(self._at, run_id=run.run_id)[0])
-        return Overview(run=run, counts=counts, spend=spend)
+        return Overview(run=run, counts=tuple(counts.items()), spend=spend)
+
+    def counts(self, run_id: RunId) -> Mapping[tuple[TaskState, Wait | None], int]:
+        self._kept.tasks.flush()
+        rows = self._all.runs.counts.run(self._at, run_id=run_id)
+        return {(TaskState(state), Wait(wait) if wait is not None else None): count for state, wait, count in rows}
 
     def find(self, prefix: str) -> Sequence[RunId]:
         return [RunId(row[0]) for row in self._all.runs.like.run(self._at, pattern=_pattern(prefix))]
@@ -240,6 +247,11 @@ class SqlAttempts(_Part):
     def of_task(self, task_id: TaskId) -> Sequence[Attempt]:
         self._kept.attempts.flush()
         return self._kept.attempts.load(self._all.attempts.of_task.run(self._at, task_id=task_id))
+
+    def outcomes(self, run_id: RunId) -> Mapping[Outcome | None, int]:
+        self._kept.flush()
+        rows = self._all.attempts.outcomes.run(self._at, run_id=run_id)
+        return {Outcome(outcome) if outcome is not None else None: count for outcome, count in rows}
 
     def without_agent(self) -> Sequence[Attempt]:
         self._kept.flush()
@@ -373,6 +385,10 @@ class SqlChanges(_Part):
 
     def of_task(self, task_id: TaskId) -> Sequence[Change]:
         return [self._all.changes.rows.load(self._at, row) for row in self._all.changes.of_task.run(self._at, task_id=task_id)]
+
+    def merged(self, run_id: RunId, limit: int) -> Sequence[Change]:
+        rows = self._all.changes.merged.run(self._at, run_id=run_id, limit=limit)
+        return [self._all.changes.rows.load(self._at, row) for row in rows]
 
     def merged_as(self, commit: str) -> Sequence[Change]:
         return [self._all.changes.rows.load(self._at, row) for row in self._all.changes.merged_as.run(self._at, commit=commit)]

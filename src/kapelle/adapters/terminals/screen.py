@@ -46,6 +46,8 @@ LONGEST = 1 << 22
 """Bytes of a conversation that are read at once."""
 HOOK = 1 << 26
 """Bytes of what a hook was told: all that a tool was given, and all that it gave."""
+KILLED = 129
+"""The exit code that is told of a program which has none of its own."""
 ALIVE = 5.0
 """Seconds after which tmux is asked whether a program lives that seems to: another may have its number by now."""
 NO_KEYS = {number: "\ufffd" for number in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(number) not in "\t\n\r"}
@@ -124,6 +126,7 @@ class Runner:
         self._pid = 0
         """The program in the pane; 0 as long as nobody knows."""
         self._asked_at = 0.0
+        self._closed_at = 0.0
         self._offset = 0
         self._inode = 0
         self._rest = b""
@@ -235,15 +238,26 @@ class Runner:
         if now - self._asked_at < ALIVE and there(self._pid):
             return None
         self._asked_at = now
-        facts = "#{pane_pid} #{pane_dead} #{pane_dead_status}"
+        facts = "#{pane_pid} #{pane_dead} #{pane_dead_status} #{pane_dead_signal}"
         code, said = self._tmux.do("display-message", "-p", "-t", self._name, facts)
         if code != 0:
             return 1
-        pid, dead, status = (*said.split(" "), "", "", "")[:3]
+        pid, dead, status, number = (*said.split(" "), "", "", "", "")[:4]
         self._pid = int(pid) if pid.isdecimal() else 0
         if dead != "1":
             return None
-        return int(status) if status.isdecimal() else 129
+        if status.isdecimal():
+            return int(status)
+        return KILLED if number else self._unburied(now)
+
+    def _unburied(self, now: float) -> int | None:
+        """Have tmux look again: it saw the terminal closed, and not yet (on a busy machine never) how the program ended."""
+        self._closed_at = self._closed_at or now
+        if now - self._closed_at > START:
+            return KILLED
+        self._asked_at = 0.0
+        self._tmux.server.send_signal(signal.SIGCHLD)
+        return None
 
     # --- What happened ---
 

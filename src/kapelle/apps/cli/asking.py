@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kapelle.apps import compose
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.output import out, print_json, print_nobody_leads
 from kapelle.apps.principal import principal
 from kapelle.apps.reader import Found
@@ -70,7 +70,7 @@ def reject(
 async def _ask(
     which: str, body: Callable[[Found], Body], done: str, *, run: bool = False, repository: Path | None, as_json: bool
 ) -> None:
-    async with compose.open_desk(configuration(repository), make=False) as desk:
+    async with compose.open_desk(valid_configuration(repository), make=False) as desk:
         found = await (desk.find_run(which) if run else desk.find(which))
         await desk.ask(body(found), principal(desk.world.store.store_id))
         name = found.task.name if found.task is not None else found.run.spec.name

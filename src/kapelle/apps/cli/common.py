@@ -8,8 +8,9 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from kapelle.apps.cli.output import print_disregarded
 from kapelle.apps.settings import Configuration, load
-from kapelle.core.errors import UsageError
+from kapelle.core.errors import Mistake, UsageError
 
 T = TypeVar("T")
 LONGEST_SHOWN = 300
@@ -26,6 +27,19 @@ Folder = Annotated[
 def configuration(folder: Path | None, **given: Any) -> Configuration:
     """Return the configuration for *folder* (default: the current directory)."""
     return load(directory(folder), given=given)
+
+
+def valid_configuration(folder: Path | None) -> Configuration:
+    """Return what is valid of the configuration for *folder*, for commands that only look or steer.
+
+    A file that somebody is just editing must not keep people from what runs: one with mistakes counts for nothing, and that
+    is said on standard error. What agents work by was fixed when their run was submitted.
+    """
+    wrong: list[Mistake] = []
+    found = load(directory(folder), wrong=wrong)
+    if wrong:
+        print_disregarded(wrong)
+    return found
 
 
 def directory(folder: Path | None) -> Path:

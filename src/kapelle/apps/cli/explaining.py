@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kapelle.apps import compose
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.output import out, print_json, state_text
 from kapelle.apps.cli.tables import Column, print_hanging, print_table
 from kapelle.apps.explaining import Decision, Explanation, around_of, explain, explanation_json, facts, score_text
@@ -38,7 +38,7 @@ def explain_task(
 
 
 async def _explain(folder: Path | None, which: str, *, as_json: bool) -> None:
-    found = configuration(folder)
+    found = valid_configuration(folder)
     async with compose.open_reader(found) as reader:
         named = await reader.find(which)
         task = named.task

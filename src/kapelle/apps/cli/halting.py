@@ -7,7 +7,7 @@ import typer
 
 from kapelle.apps import compose
 from kapelle.apps import steering as asks
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.output import out, print_json, print_nobody_leads
 from kapelle.core.plain_text import counted
 
@@ -30,7 +30,7 @@ def unhalt(*, reason: Why = "", repository: Folder = None, json: Json = False) -
 
 async def _halt(folder: Path | None, reason: str, *, as_json: bool) -> None:
     # An off switch holds for whatever comes, also where nothing was ever submitted.
-    async with compose.open_desk(configuration(folder)) as desk:
+    async with compose.open_desk(valid_configuration(folder)) as desk:
         await asks.halt(desk, reason)
         led = await desk.leader() is not None
     if as_json:
@@ -42,7 +42,7 @@ async def _halt(folder: Path | None, reason: str, *, as_json: bool) -> None:
 
 
 async def _unhalt(folder: Path | None, reason: str, *, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder), make=False) as desk:
+    async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         await asks.unhalt(desk, reason)
         led = await desk.leader() is not None
         left = await desk.world.store.read(lambda view: len(view.runs.open()))

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps import steering as asks
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.output import out, print_json, print_nobody_leads
 from kapelle.apps.cli.standing import print_alerts
 from kapelle.apps.cli.tables import Column, print_table
@@ -80,7 +80,7 @@ def answer(
 
 
 async def _inbox(folder: Path | None, *, as_json: bool) -> None:
-    async with compose.open_reader(configuration(folder)) as reader:
+    async with compose.open_reader(valid_configuration(folder)) as reader:
         items = await reader.store.read(look)
         led = await reader.leader() is not None
         alerts = await reader.store.read(lambda view: view.standings.alerts()) if led else ()
@@ -123,7 +123,7 @@ def _row(item: Item, now: datetime) -> tuple[str | Text, ...]:
 
 
 async def _answer(folder: Path | None, which: str, said: Said, reason: str, amount: str, *, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder), make=False) as desk:
+    async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         item = await asks.answer(desk, which, said, reason=reason, amount=amount)
         led = await desk.leader() is not None
     if as_json:

@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from kapelle.apps import compose
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, configuration, go, valid_configuration
 from kapelle.apps.cli.output import out, print_json
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.desk import Desk
@@ -81,7 +81,7 @@ async def _repository(desk: Desk, root: Path) -> str | None:
 
 
 async def _recover(folder: Path | None, which: str | None, branch: str | None, *, as_json: bool) -> None:
-    found = configuration(folder)
+    found = valid_configuration(folder)
     async with compose.open_desk(found, make=False) as desk:
         root = (await desk.world.repositories.inspect(str(found.root))).root
         if which is None:

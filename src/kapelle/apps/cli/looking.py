@@ -13,7 +13,7 @@ from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.agents import found_agent
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.output import count_tokens, money, out, print_held_up, print_json, print_report, state_text
 from kapelle.apps.cli.standing import print_health
 from kapelle.apps.cli.tables import Column, print_hanging, print_table
@@ -90,7 +90,7 @@ def events(
 
 
 async def _status(folder: Path | None, *, as_json: bool) -> None:
-    found = configuration(folder)
+    found = valid_configuration(folder)
     async with compose.open_reader(found) as reader:
         lead = await reader.leader()
         overviews = await reader.store.read(lambda view: view.runs.overviews([run.run_id for run in view.runs.open()]))
@@ -217,7 +217,7 @@ def _print_overviews(console: Console, overviews: Sequence[Overview], now: datet
 
 
 async def _list(folder: Path | None, limit: int, *, as_json: bool) -> None:
-    async with compose.open_reader(configuration(folder)) as reader:
+    async with compose.open_reader(valid_configuration(folder)) as reader:
         overviews = await reader.store.read(lambda view: view.runs.overviews(limit=limit))
         if as_json:
             print_json([_overview_json(entry) for entry in overviews])
@@ -228,7 +228,7 @@ async def _list(folder: Path | None, limit: int, *, as_json: bool) -> None:
 
 
 async def _show(folder: Path | None, which: str, *, as_json: bool) -> None:
-    async with compose.open_reader(configuration(folder)) as reader:
+    async with compose.open_reader(valid_configuration(folder)) as reader:
         found = await reader.find(which)
         report = await reader.store.read(lambda view: run_report(view, found.run.run_id))
         if report is None:
@@ -289,7 +289,7 @@ def _print_task(entry: TaskReport, found: Found, now: datetime) -> None:
 
 
 async def _logs(folder: Path | None, which: str, *, prompts: bool, follow: bool, as_json: bool) -> None:
-    await tell_logs(configuration(folder), which, prompts=prompts, follow=follow, as_json=as_json)
+    await tell_logs(valid_configuration(folder), which, prompts=prompts, follow=follow, as_json=as_json)
 
 
 async def tell_logs(
@@ -337,7 +337,7 @@ def _entries(reader: Reader, found: Found | None, after: int, *, follow: bool) -
 
 
 async def _events(folder: Path | None, which: str | None, *, after: int, follow: bool, as_json: bool) -> None:
-    async with compose.open_reader(configuration(folder)) as reader:
+    async with compose.open_reader(valid_configuration(folder)) as reader:
         # A task stands for its run here.
         found = Found(run=(await reader.find_run(which)).run) if which is not None else None
         names = await _names(reader, found.run.run_id if found is not None else None)

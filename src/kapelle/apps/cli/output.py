@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import PurePath
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -15,7 +16,7 @@ from kapelle.apps.delivering import HeldUp
 from kapelle.apps.views import RunReport, TaskReport, done_text, sandbox_text
 from kapelle.core.account import told
 from kapelle.core.durations import format_duration
-from kapelle.core.errors import FileInvalid, KapelleError
+from kapelle.core.errors import FileInvalid, KapelleError, Mistake
 from kapelle.core.plain_text import shown, shown_block, shown_json
 from kapelle.core.run import RunState
 from kapelle.core.task import TaskState
@@ -119,10 +120,21 @@ def print_error(error: KapelleError, *, as_json: bool) -> None:
             console.print(Text.assemble((f"{shown(mistake.place)}: ", "bold"), shown_block(mistake.message)))
             console.print(Text(f"    → {shown_block(mistake.advice)}", style="green"))
         count = len(error.mistakes)
-        console.print(Text(f"{count} mistake{'s' if count != 1 else ''}; nothing was submitted. [{error.code}]", style="red"))
+        console.print(Text(f"{count} mistake{'s' if count != 1 else ''}; nothing was done. [{error.code}]", style="red"))
         return
     console.print(Text.assemble(("Error: ", "bold red"), shown_block(str(error)), (f"  [{error.code}]", "dim")))
     console.print(Text(f"  → {shown_block(error.advice)}", style="green"))
+
+
+def print_disregarded(mistakes: Sequence[Mistake]) -> None:
+    """Say on standard error which files count for nothing, and why."""
+    console = err()
+    for file in dict.fromkeys(mistake.file for mistake in mistakes):
+        first, *more = (mistake for mistake in mistakes if mistake.file == file)
+        console.print(Text.assemble((f"{shown(first.place)}: ", "bold"), shown_block(first.message), style="yellow"))
+        console.print(Text(f"    → {shown_block(first.advice)}", style="green"))
+        besides = f" ({len(more)} further mistake{'s' if len(more) != 1 else ''}: kapelle doctor)" if more else ""
+        console.print(Text(f"Until that is mended, {PurePath(file).name} counts for nothing here{besides}.", style="yellow"))
 
 
 def count_tokens(number: int) -> str:

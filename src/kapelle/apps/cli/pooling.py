@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kapelle.apps import compose
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, configuration, go, valid_configuration
 from kapelle.apps.cli.output import err, out, print_json
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.desk import Desk
@@ -22,8 +22,8 @@ from kapelle.core.requests import Deploy, Scale
 from kapelle.engine.scaling import NONE_BEFOREHAND
 
 COLUMNS = (
-    Column(name="AGENT"),
-    Column(name="PROJECT"),
+    Column(name="AGENT", folds=True),
+    Column(name="PROJECT", folds=True),
     Column(name="AT WORK", right=True),
     Column(name="READY", right=True),
     Column(name="STARTING", right=True),
@@ -40,7 +40,7 @@ AUTO = "auto"
 
 def pool(*, repository: Folder = None, json: Json = False) -> None:
     """Agents of each kind: how many are at work, how many wait beforehand, how many there should be."""
-    go(_pool(configuration(repository), as_json=json))
+    go(_pool(valid_configuration(repository), as_json=json))
 
 
 def scale(

@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from kapelle.apps import compose
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.output import out, print_held_up, print_json
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.proving import (
@@ -74,8 +74,8 @@ def verify_commit(
 
 
 async def _queue(folder: Path | None, *, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder), make=False) as desk:
-        found = await desk.world.store.read(queues)
+    async with compose.open_reader(valid_configuration(folder)) as reader:
+        found = await reader.store.read(queues)
     if as_json:
         print_json([queue_json(entry) for entry in found])
         return
@@ -114,7 +114,7 @@ def _row(entry: Queued, place: str) -> tuple[str | Text, ...]:
 
 
 async def _receipt(folder: Path | None, which: str, *, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder), make=False) as desk:
+    async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         found = await desk.find(which)
         task = found.task
         if task is None:
@@ -164,7 +164,7 @@ def _print_receipt(receipt: Receipt) -> None:
 
 
 async def _verify(folder: Path | None, name: str, *, run_gates: bool, as_json: bool) -> bool:
-    found = configuration(folder)
+    found = valid_configuration(folder)
     async with compose.open_desk(found, make=False) as desk:
         facts = await desk.world.repositories.inspect(str(found.root))
         looked = await verify(desk, facts.root, name, run_gates=run_gates)

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.charts import page
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.output import count_tokens, money, out, print_json
-from kapelle.apps.cli.tables import Column, print_table
+from kapelle.apps.cli.tables import Column, print_hanging, print_table
 from kapelle.apps.cli.times import moment
 from kapelle.apps.summary import STAGE_WORDS, Day, Summary, summary, summary_json
 from kapelle.core.durations import format_duration
@@ -57,7 +57,7 @@ async def _report(
     *,
     as_json: bool,
 ) -> None:
-    async with compose.open_reader(configuration(folder)) as reader:
+    async with compose.open_reader(valid_configuration(folder)) as reader:
         now = reader.clock.now()
         since, until = _within(times, now)
         run_id = (await reader.find_run(which)).run.run_id if which is not None else None
@@ -98,7 +98,7 @@ def _print(console: Console, found: Summary) -> None:
         console.print("Nothing happened in this time.")
         return
     for name, words in _facts(found):
-        console.print(Text.assemble((f"{name:<14}", "dim"), words))
+        print_hanging(console, Text(f"{name:<14}", style="dim"), shown(words))
     total = sum(found.stages.values(), timedelta(0))
     if total:
         console.print(Text("where the time of tasks went", style="bold"))
@@ -132,6 +132,8 @@ def _facts(found: Summary) -> list[tuple[str, str]]:
         facts.append(("alerts", str(found.alerts)))
     spend = found.spend
     facts.append(("cost", f"{money(spend.cost_usd)} · {count_tokens(spend.usage.total)} tokens · {spend.calls} model calls"))
+    if found.unpaid:
+        facts.append(("", found.unpaid))
     return facts
 
 

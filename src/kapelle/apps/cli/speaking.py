@@ -8,7 +8,7 @@ import typer
 
 from kapelle.apps import compose
 from kapelle.apps.agents import agent_named
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.output import out, print_json, print_nobody_leads
 from kapelle.apps.cli.steering import Which
 from kapelle.apps.steering import speak, task_of
@@ -53,7 +53,7 @@ def said(text: str | None) -> str:
 
 
 async def _send(which: str, text: str, folder: Path | None, *, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder), make=False) as desk:
+    async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         agent = await desk.store.read(lambda view: agent_named(view, which))
         prompt_id = await speak(desk, agent, text)
         task = await desk.store.read(lambda view: task_of(view, agent))

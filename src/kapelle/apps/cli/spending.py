@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from kapelle.apps import compose
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.output import count_tokens, money, out, print_json
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.cli.times import moment
@@ -17,6 +17,7 @@ from kapelle.apps.usage import Line, as_csv, line_json, total, unpaid
 from kapelle.apps.usage import usage as found_usage
 from kapelle.apps.views import spend_json
 from kapelle.core.budget import Grouping
+from kapelle.core.durations import format_duration
 from kapelle.core.errors import UsageError
 
 Times = tuple[str | None, str | None]
@@ -53,7 +54,7 @@ async def _usage(
     as_json: bool,
     separated: bool,
 ) -> None:
-    found = configuration(folder)
+    found = valid_configuration(folder)
     async with compose.open_reader(found) as reader:
         since, until = (moment(text, reader.clock.now()) for text in times)
         run_id = (await reader.find_run(which)).run.run_id if which is not None else None
@@ -80,7 +81,7 @@ def _print(lines: list[Line], by: Grouping) -> None:
     spent = total(lines)
     tokens = f"{count_tokens(spent.usage.total - spent.usage.cache_read_tokens)} tokens"
     cached = f"{count_tokens(spent.usage.cache_read_tokens)} cached"
-    took = timedelta(seconds=round(sum(line.seconds for line in lines)))
+    took = format_duration(timedelta(seconds=sum(line.seconds for line in lines)))
     console.print(
         Text(f"{spent.calls} calls · {tokens} · {cached} · {money(spent.cost_usd)} · {took} of model time", style="bold")
     )

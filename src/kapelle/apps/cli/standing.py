@@ -37,8 +37,8 @@ def print_alerts(console: Console, alerts: Sequence[Alert], now: datetime) -> No
     """Print the bounds that were passed by, and since when."""
     for alert in alerts:
         where = f" of {alert.project}" if alert.project else ""
-        since = format_duration(max(now - alert.raised_at, now - now))
-        told = f"{alert.name}{where}: {alert.told}, since {since}"
+        age = format_duration(max(now - alert.raised_at, now - now))
+        told = f"{alert.name}{where}: {alert.told}, for {age}"
         print_hanging(console, Text("alert ", style="bold red"), shown(told), "red")
 
 
@@ -52,7 +52,7 @@ def _work(work: WorkHealth) -> list[str]:
         return []
     found = [f"{work.at_work} at work", f"{work.waiting} waiting"]
     if work.queue_age.total_seconds() >= 1:
-        found.append(f"the next one for {format_duration(work.queue_age)}")
+        found.append(f"the next one has waited {format_duration(work.queue_age)}")
     if work.success is not None:
         found.append(f"{work.success:.0%} of {work.completed + work.failed} tasks succeeded")
     if work.tries:

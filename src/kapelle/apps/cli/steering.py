@@ -13,7 +13,7 @@ from rich.text import Text
 from kapelle.apps import compose
 from kapelle.apps import steering as asks
 from kapelle.apps.agents import AgentReport, agent_json, agent_named, agents, spare_json
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.output import count_tokens, err, money, out, print_json
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.desk import Desk
@@ -91,7 +91,7 @@ def stop_all(
 
 
 async def _list(folder: Path | None, *, everything: bool, as_json: bool) -> None:
-    async with compose.open_reader(configuration(folder)) as reader:
+    async with compose.open_reader(valid_configuration(folder)) as reader:
         found = await reader.store.read(lambda view: agents(view, everything=everything))
         spares = await reader.store.read(lambda view: view.spares.all())
         now = reader.clock.now()
@@ -123,7 +123,7 @@ def _spare(spare: Spare, now: datetime) -> Sequence[str | Text]:
 
 
 async def _freeze(which: str, folder: Path | None, *, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder), make=False) as desk:
+    async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         agent = await desk.store.read(lambda view: agent_named(view, which))
         await asks.freeze(desk, agent)
         tell(agent, await desk.store.read(lambda view: task_of(view, agent)), "Frozen", as_json=as_json)
@@ -132,7 +132,7 @@ async def _freeze(which: str, folder: Path | None, *, as_json: bool) -> None:
 async def _ask(
     which: str, act: Callable[[Desk, Agent], Awaitable[None]], done: str, folder: Path | None, *, as_json: bool
 ) -> None:
-    async with compose.open_desk(configuration(folder), make=False) as desk:
+    async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         agent = await desk.store.read(lambda view: agent_named(view, which))
         await act(desk, agent)
         tell(agent, await desk.store.read(lambda view: task_of(view, agent)), done, as_json=as_json)
@@ -147,7 +147,7 @@ def tell(agent: Agent, task: str, done: str, *, as_json: bool) -> None:
 
 
 async def _stop_all(folder: Path | None, *, now: bool, yes: bool, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder), make=False) as desk:
+    async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         found = await desk.store.read(lambda view: list(view.agents.live()))
         runs = await desk.store.read(lambda view: [run for run in view.runs.open() if not run.paused])
         if not found and not runs:

@@ -12,7 +12,7 @@ import typer
 
 from kapelle.apps import compose
 from kapelle.apps.agents import agent_named, task_named
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.looking import tell_logs
 from kapelle.apps.cli.output import err, out, print_error, print_json, print_nobody_leads
 from kapelle.apps.cli.showing import show
@@ -74,7 +74,7 @@ def _must_be_a_terminal(*, as_json: bool) -> None:
 async def _attach(which: str, folder: Path | None, *, write: bool, transcript: bool, as_json: bool) -> None:
     if write:
         _must_be_a_terminal(as_json=as_json)
-    async with compose.open_desk(configuration(folder), make=False) as desk:
+    async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         agent = await desk.store.read(lambda view: agent_named(view, which))
         if agent.frozen_by:
             raise NotPossibleNow(f"agent {agent.agent_id} is frozen, and so is its screen", remedy=f"kapelle thaw {which}")
@@ -94,7 +94,7 @@ async def _attach(which: str, folder: Path | None, *, write: bool, transcript: b
     if write:
         err().print("A line that you type is said to it when its turn is over.")
     async with _speaking(folder, agent) if write else nullcontext():
-        await tell_logs(configuration(folder), agent.agent_id, as_json=as_json)
+        await tell_logs(valid_configuration(folder), agent.agent_id, as_json=as_json)
 
 
 @asynccontextmanager
@@ -126,7 +126,7 @@ async def _say_all(folder: Path | None, agent: Agent, lines: asyncio.Queue[str])
     while True:
         line = await lines.get()
         try:
-            async with compose.open_desk(configuration(folder), make=False) as desk:
+            async with compose.open_desk(valid_configuration(folder), make=False) as desk:
                 await speak(desk, agent, line)
         except KapelleError as error:
             print_error(error, as_json=False)
@@ -153,7 +153,7 @@ async def _session(desk: Desk, agent: Agent) -> str | None:
 
 async def _take_over(which: str, folder: Path | None, *, as_json: bool) -> None:
     _must_be_a_terminal(as_json=as_json)
-    async with compose.open_desk(configuration(folder), make=False) as desk:
+    async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         agent = await desk.store.read(lambda view: agent_named(view, which))
         name = await desk.store.read(lambda view: task_of(view, agent))
         await must_lead(desk)
@@ -171,7 +171,7 @@ async def _take_over(which: str, folder: Path | None, *, as_json: bool) -> None:
         # It is somebody else's, who may be there still.
         out().print(f"Left {name}. It is handed back as soon as nobody is there, or by: kapelle handback {name}")
         return
-    async with compose.open_desk(configuration(folder), make=False) as desk:
+    async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         attempt = await desk.store.read(lambda view: view.attempts.get(agent.attempt_id))
         # Where its program was left, it is handed back already.
         if attempt is not None and attempt.held_by:
@@ -215,7 +215,7 @@ async def _screen(desk: Desk, taken: Agent) -> str:
 
 
 async def _hand_back(which: str, folder: Path | None, *, as_json: bool) -> None:
-    async with compose.open_desk(configuration(folder), make=False) as desk:
+    async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         if which.startswith("g-"):
             agent = await desk.store.read(lambda view: agent_named(view, which))
             task = await desk.store.read(lambda view: view.tasks.get(agent.task_id))

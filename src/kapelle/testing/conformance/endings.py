@@ -121,6 +121,22 @@ class EndSuite(HostTests):
         assert ended.timed_out
         assert time.monotonic() - begun >= 3
 
+    async def test_what_waits_for_its_next_task_loses_no_time_and_gains_none(self, stage: Stage) -> None:
+        """Its clock stands still for longer than its limit; then it has the time of the task that comes, and no more."""
+        found = await stage.start(FOR_EVER, stage.lifeline().path, limit=None)
+        await read_until(stage.host, found, b"up\n")
+        await stage.host.bound(found.process, found.folder, timedelta(seconds=1))
+        await stage.host.stop_clock(found.folder)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(8):
+                await read_to_end(stage.host, found)
+        await stage.host.start_clock(found.folder)
+        begun = time.monotonic()
+        await stage.host.bound(found.process, found.folder, timedelta(seconds=2))
+        _, ended = await read_to_end(stage.host, found)
+        assert ended.timed_out
+        assert 2 <= time.monotonic() - begun < 7
+
     async def test_what_was_started_for_an_attempt_is_counted(self, stage: Stage) -> None:
         """By what it carries, wherever it went; what belongs to another attempt or store is not."""
         mine = (("KAPELLE_STORE", f"attempts-{os.getpid()}"), ("KAPELLE_ATTEMPT", "a-1"), ("PATH", "/usr/bin:/bin"))

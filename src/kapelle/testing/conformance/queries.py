@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from kapelle.core.agent import AgentState
-from kapelle.core.attempt import Attempt, PromptRecord, PromptState
+from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState
 from kapelle.core.budget import Spend
 from kapelle.core.ids import PromptId, RunId, TaskId
 from kapelle.core.merge import ChangeState
@@ -371,6 +371,23 @@ class RunSuite(StoreTests):
         assert dict(overview.counts) == expected
         assert overview.spend == Spend(usage=call.usage, cost_usd=0.5, calls=1)
 
+    async def test_tasks_are_counted_by_state_and_by_what_they_wait_for(self, led: Led) -> None:
+        """As they are in the same transaction, too."""
+        run, other = a_run(), a_run()
+        states = [(TaskState.PENDING, Wait.BUDGET), (TaskState.PENDING, None), (TaskState.RUNNING, Wait.APPROVAL)]
+        tasks = [a_task(run, state=state, waits_for=wait) for state, wait in (*states, states[0])]
+        expected = {states[0]: 2, states[1]: 1, states[2]: 1}
+
+        def work(tx: Tx) -> None:
+            tx.tasks.add([*tasks, a_task(other)], [])
+            assert tx.runs.counts(run.run_id) == expected
+            tx.tasks.put(replace(tasks[1], state=TaskState.ASSIGNED))
+
+        await led.do(work)
+        del expected[states[1]]
+        assert await led.read(lambda view: view.runs.counts(run.run_id)) == {**expected, (TaskState.ASSIGNED, None): 1}
+        assert await led.read(lambda view: view.runs.counts(RunId("r-gone"))) == {}
+
     async def test_overviews_show_the_newest_runs_first(self, led: Led) -> None:
         """As many as asked for; ended ones too."""
         runs = [a_run(submitted_at=NOON + number * SECOND, ended_at=NOON) for number in range(4)]
@@ -409,6 +426,35 @@ class WorkSuite(StoreTests):
         await led.do(work)
         found = await led.read(lambda view: view.attempts.of_task(task.task_id))
         assert [attempt.number for attempt in found] == [1, 2, 3]
+
+    async def test_attempts_at_the_tasks_of_a_run_are_counted_by_how_they_ended(self, led: Led) -> None:
+        """Open ones too; of that run alone."""
+        run, other = a_run(), a_run()
+        tasks = [a_task(run), a_task(run)]
+        ended = [an_attempt(task, number=number, outcome=Outcome.NO_WORK, ended_at=NOON) for task in tasks for number in (1, 2)]
+
+        def work(tx: Tx) -> None:
+            strange = a_task(other)
+            tx.tasks.add([*tasks, strange], [])
+            for attempt in (*ended, an_attempt(tasks[0], number=3), an_attempt(strange)):
+                tx.attempts.put(attempt)
+            assert tx.attempts.outcomes(run.run_id) == {Outcome.NO_WORK: 4, None: 1}
+
+        await led.do(work)
+        assert await led.read(lambda view: view.attempts.outcomes(run.run_id)) == {Outcome.NO_WORK: 4, None: 1}
+        assert await led.read(lambda view: view.attempts.outcomes(RunId("r-gone"))) == {}
+
+    async def test_the_last_merged_changes_of_a_run_come_last_first(self, led: Led) -> None:
+        """As many as asked for; neither those that wait nor another run's."""
+        run, other = a_run(), a_run()
+        tasks = [a_task(each) for each in (run, run, run, run, other)]
+        ends = {"state": ChangeState.MERGED}
+        merged = [a_change(an_attempt(task), **ends, ended_at=NOON + at * SECOND) for at, task in enumerate(tasks)]
+        waits = a_change(an_attempt(tasks[0]))
+        await _add(led, *tasks)
+        await led.do(lambda tx: [tx.changes.put(change) for change in (*merged, waits)])
+        assert await led.read(lambda view: list(view.changes.merged(run.run_id, 3))) == merged[3:0:-1]
+        assert await led.read(lambda view: list(view.changes.merged(other.run_id, 3))) == merged[4:]
 
     async def test_the_prompts_of_an_attempt_come_in_the_order_they_were_made(self, led: Led) -> None:
         """A prompt that moved on keeps its place."""

@@ -31,6 +31,8 @@ from kapelle.core.conversation import (
 from kapelle.core.ids import PromptId
 from kapelle.core.ports import Ended
 
+COMMAND = "/"
+"""How a command to the CLI begins: it answers that itself, and the model never hears it."""
 KEPT = 2_000
 ABOUT = 400
 BABBLES = 100
@@ -82,9 +84,8 @@ class ClaudeCodec:
         return found
 
     def prompt(self, prompt: Prompt) -> bytes:
-        content = {"role": "user", "content": [{"type": "text", "text": prompt.text}]}
-        message = {"type": "user", "uuid": prompt.prompt_id, "message": content, "parent_tool_use_id": None}
-        return json.dumps(message, ensure_ascii=False).encode(errors="replace") + b"\n"
+        # Measured (2.1.329): what begins with a slash is a command to the CLI, unless a line stands before it.
+        return _said(prompt.prompt_id, f"\n{prompt.text}" if prompt.text.startswith(COMMAND) else prompt.text)
 
     def assign(self, env: Mapping[str, str]) -> bytes:
         # Undocumented; tools that are started from then on have the variables. See tests/adapters/drivers.
@@ -92,7 +93,7 @@ class ClaudeCodec:
 
     def clear(self, prompt_id: PromptId) -> bytes:
         # As a person would: a new conversation, whose cost counts from nothing. Its servers and its settings stay.
-        return self.prompt(Prompt(prompt_id=prompt_id, text="/clear"))
+        return _said(prompt_id, f"{COMMAND}clear")
 
     def interrupt(self) -> bytes:
         return _control("interrupt")
@@ -240,6 +241,12 @@ def key_of(arguments: Any) -> str:
     """Return what stands for all that a tool is called with."""
     text = json.dumps(arguments, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _said(prompt_id: PromptId, text: str) -> bytes:
+    content = {"role": "user", "content": [{"type": "text", "text": text}]}
+    message = {"type": "user", "uuid": prompt_id, "message": content, "parent_tool_use_id": None}
+    return json.dumps(message, ensure_ascii=False).encode(errors="replace") + b"\n"
 
 
 def _text(content: Any) -> str:

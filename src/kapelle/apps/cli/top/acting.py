@@ -1,6 +1,7 @@
 """What keys ask of the leader: beside the screen, in threads of their own, each at a desk of its own, as a command would."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from threading import Thread
 
@@ -15,7 +16,7 @@ from kapelle.core.agent import Agent
 from kapelle.core.errors import KapelleError
 
 LEAVE = 2.0
-"""Seconds that are waited at the end for what is still being done."""
+"""Seconds that are waited at the end for what is still being done, all together."""
 
 
 class Acting:
@@ -31,8 +32,20 @@ class Acting:
         self._configuration = configuration
         self._tell, self._broken = tell, broken
         self._threads: list[Thread] = []
+        self._acts: list[Thread] = []
+        """Those of the threads that do what somebody asked for."""
 
-    def begin(self, work: Callable[[], None]) -> None:
+    @property
+    def at_work(self) -> bool:
+        """Whether something is being done, or looked at."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    @property
+    def undone(self) -> int:
+        """How many things were asked for that are still being done."""
+        return sum(thread.is_alive() for thread in self._acts)
+
+    def begin(self, work: Callable[[], None]) -> Thread:
         """Do *work* in a thread; what nobody foresaw is handed to whoever has the screen."""
 
         def guarded() -> None:
@@ -44,11 +57,13 @@ class Acting:
         thread = Thread(target=guarded, daemon=True)
         self._threads = [each for each in self._threads if each.is_alive()] + [thread]
         thread.start()
+        return thread
 
     async def leave(self) -> None:
-        """Wait a little for what is being done. What was asked for is done, whether or not anybody waits."""
+        """Wait a little for what is being done."""
+        deadline = time.monotonic() + LEAVE
         for thread in self._threads:
-            await asyncio.to_thread(thread.join, LEAVE)
+            await asyncio.to_thread(thread.join, max(deadline - time.monotonic(), 0))
 
     def steer(self, agent_id: str, done: str, act: Callable[[Desk, Agent], Awaitable[object]]) -> None:
         """Do *act* about an agent; *done* is what is told then."""
@@ -88,4 +103,4 @@ class Acting:
             except KapelleError as error:
                 self._tell(f"{error} → {error.advice}" if error.advice else str(error), True)
 
-        self.begin(work)
+        self._acts = [each for each in self._acts if each.is_alive()] + [self.begin(work)]

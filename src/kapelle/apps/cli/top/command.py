@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from kapelle.apps.cli.common import Folder, Json, configuration, go
+from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.top.leaving import end_at_once
 from kapelle.apps.cli.top.plain import print_fleet
 from kapelle.apps.cli.top.watching import look_once
 from kapelle.apps.fleet import Fleet
@@ -23,13 +24,15 @@ def top(
 
     Keys: a attach, f freeze or thaw, s say, x stop, i or Enter answer, h halt or unhalt, / filter, ? help, q quit.
     """
-    found = configuration(repository)
+    found = valid_configuration(repository)
     if json or once or not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         _print(go(look_once(found)), as_json=json)
         return
     from kapelle.apps.cli.top.screen import show
 
-    go(show(found, repository))
+    acting = go(show(found, repository))
+    if acting.at_work:
+        end_at_once(acting.undone)
 
 
 def _print(found: Fleet, *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar, TypeVar
 
+from rich.table import Table
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
@@ -11,7 +12,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from kapelle.apps.cli.top.fitting import cell
+from kapelle.apps.cli.top.fitting import GAP, cell
 from kapelle.apps.inbox import Item, Said
 from kapelle.core.plain_text import shown
 from kapelle.core.question import AnswerKind
@@ -129,8 +130,11 @@ class Help(Dialog[None]):
     def compose(self) -> ComposeResult:
         """See ``Widget``."""
         with Vertical():
+            lines = Table.grid("key", "meaning", padding=(0, GAP, 0, 0))
+            lines.columns[0].justify, lines.columns[0].style = "right", "bold cyan"
             for key, meaning in self._keys:
-                yield Static(Text.assemble((f"{key:>9}", "bold cyan"), f"  {meaning}"))
+                lines.add_row(key, meaning)
+            yield Static(lines)
             yield Static(_keys(("Esc", "back")))
 
 

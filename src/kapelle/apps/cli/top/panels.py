@@ -17,21 +17,24 @@ from kapelle.core.account import told
 from kapelle.core.budget import WARNING, Level
 from kapelle.core.durations import format_duration
 from kapelle.core.liveness import LADDERS
+from kapelle.core.plain_text import counted
 from kapelle.core.pool import Spare
 from kapelle.core.sizes import format_size
 from kapelle.core.task import TaskState
 
 BAR = 10
+MANY_TIMES = 10
+"""From how much of a budget on it is told how many times it was spent."""
 HIGH = 0.9
 """The share of a host from which on it is told in red."""
 
 AGENTS = (
     Field(name="AGENT", keep=3),
     Field(name="CONFIG", keep=1, least=6),
-    Field(name="TASK", keep=9, least=8),
+    Field(name="TASK", keep=9, least=14),
     Field(name="RUN", keep=2, least=6),
     Field(name="STATE", keep=8),
-    Field(name="DOES", keep=7, least=20),
+    Field(name="DOES", keep=7, least=24),
     Field(name="AGE", keep=6, right=True),
     Field(name="TOKENS", keep=4, right=True),
     Field(name="COST", keep=5, right=True),
@@ -111,11 +114,11 @@ def notes(fleet: Fleet) -> list[Text]:
         found.append(cell(f" HALTED  {fleet.halted.why} ", "bold white on red"))
     gone = sum(not stand.alive for stand in fleet.agents) if fleet.lead is None else 0
     if gone:
-        whose = "1 agent has ended" if gone == 1 else f"{gone} agents have ended"
+        whose = f"{counted(gone, 'agent')} {'has' if gone == 1 else 'have'} ended"
         found.append(cell(f"{whose}, and nobody has looked at what was done: kapelle resume", "yellow"))
     for alert in fleet.alerts:
         where = f" of {alert.project}" if alert.project else ""
-        found.append(cell(f"alert {alert.name}{where}: {alert.told}, since {_age(fleet.at, alert.raised_at)}", "red"))
+        found.append(cell(f"alert {alert.name}{where}: {alert.told}, for {_age(fleet.at, alert.raised_at)}", "red"))
     found += [cell(told(account), "yellow") for account in fleet.accounts]
     return found
 
@@ -231,8 +234,10 @@ def spend(fleet: Fleet) -> Panel:
         cell(unpaid(sums.today), "dim"),
     )
     rows = [Row(key="today", cells=first), *(_level(level) for level in sums.levels), *(_run(stand) for stand in sums.runs)]
-    full = sum(share(level) >= WARNING for level in sums.levels)
-    parts = [f"{money(today.cost_usd)} today", f"{full} budgets nearly spent" if full else ""]
+    full = sum(share(level) >= 1 for level in sums.levels)
+    nearly = sum(share(level) >= WARNING for level in sums.levels) - full
+    budgets = [(full, "spent"), (nearly, "nearly spent")]
+    parts = [f"{money(today.cost_usd)} today", *(f"{counted(count, 'budget')} {how}" for count, how in budgets if count)]
     return Panel(title=_title("SPEND", parts), fields=SPEND, rows=tuple(rows), nothing="nothing was spent")
 
 
@@ -242,12 +247,17 @@ def _level(level: Level) -> Row:
     cells = (
         cell(f"budget of {level.budget.name}"),
         cell(level.told, style),
-        cell(f"{bar(full, BAR)} {full:4.0%}", style or "green"),
+        cell(f"{bar(full, BAR)} {_so_full(full)}", style or "green"),
         cell(""),
         cell(""),
         cell("spent" if full >= 1 else "", style),
     )
     return Row(key=f"{level.budget.key} {level.resource.value}", cells=cells)
+
+
+def _so_full(share: float) -> str:
+    """Say how much of a budget is spent, in four letters as long as anybody wants to know."""
+    return f"{share:4.0%}" if share < MANY_TIMES else f"{share:3.0f}x"
 
 
 def _run(stand: RunStand) -> Row:

@@ -39,6 +39,7 @@ from kapelle.core.ids import AgentId
 from kapelle.core.question import AnswerKind
 from kapelle.core.spent import SpentAnswer
 
+LOOKING = "Nothing was seen yet: wait a moment."
 SILENT = 5
 """Looks without an answer after which it is said that there was none."""
 PARTS = ("head", "hosts", "notes", "agents", "below", "left", "questions", "queue", "right", "spend", "said", "keys")
@@ -85,6 +86,14 @@ class Told(Message):
         self.words, self.bad = words, bad
 
 
+class Broke(Message):
+    """Something came to pass in a thread that nobody foresaw."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
 class Top(App[None]):
     """The screen of the fleet."""
 
@@ -113,6 +122,8 @@ class Top(App[None]):
         run: Callable[..., int] = run_command,
     ) -> None:
         super().__init__()
+        # No traceback with everybody's variables on the screen: whoever has run this tells of the error.
+        self.error_console.quiet = True
         self._configuration, self._folder, self._run_command = configuration, folder, run
         self.fleet: Fleet | None = None
         """What was seen last."""
@@ -120,18 +131,18 @@ class Top(App[None]):
         """What rows must have in them to be shown."""
         self._trouble: KapelleError | None = None
         self._silence = 0
+        """Seconds since the fleet was seen."""
         self._there = False
         """Whether there is anything to draw on: not before everything is mounted, and not at the end."""
-        """Seconds since the fleet was seen."""
         self._watch = Watch(
             configuration,
             tell=lambda fleet: self._post(Looked(fleet)),
             fail=lambda error: self._post(Failed(error)),
         )
-        self._acting = Acting(
+        self.acting = Acting(
             configuration,
             tell=self._acted,
-            broken=self._break,
+            broken=lambda error: self._post(Broke(error)),
         )
 
     # --- Beginning and end ---
@@ -160,7 +171,7 @@ class Top(App[None]):
         self._panel("agents").lines.focus()
         for number in (signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self.exit)
-        self._acting.begin(self._watch.run)
+        self.acting.begin(self._watch.run)
         self.set_interval(EVERY.total_seconds(), self._tick)
 
     async def on_unmount(self) -> None:
@@ -169,26 +180,23 @@ class Top(App[None]):
         self._watch.stop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().remove_signal_handler(number)
-        await self._acting.leave()
+        await self.acting.leave()
 
     def _post(self, message: Message) -> None:
         if self.is_running:
             self.post_message(message)
 
     def _acted(self, words: str, bad: bool) -> None:
-        self._post(Told(words, bad=bad))
-        self._watch.look_now()
+        # Not before it can be seen: whoever reads "frozen" and presses the key once more means to let it go on.
+        self._watch.look_now(lambda: self._post(Told(words, bad=bad)))
 
-    def _break(self, error: Exception) -> None:
-        self.call_later(self._handle_exception, error)
-
-    def _fatal_error(self) -> None:
-        # No traceback with everybody's variables on the screen: whoever has run this tells of the error.
-        self._close_messages_no_wait()
+    @on(Broke)
+    def _broke(self, event: Broke) -> None:
+        raise event.error
 
     @property
     def defect(self) -> Exception | None:
-        """What nobody foresaw, and has ended the screen."""
+        """What nobody foresaw, and has ended the screen. Textual keeps it, and has no public name for it."""
         return self._exception
 
     # --- What is seen ---
@@ -272,7 +280,7 @@ class Top(App[None]):
         """Return the chosen agent; say why there is none."""
         chosen = self._panel("agents").lines.chosen
         if self.fleet is None or chosen is None:
-            self.say("No agent is chosen: none is at work.", bad=True)
+            self.say(LOOKING if self.fleet is None else "No agent is chosen: none is at work.", bad=True)
             return None
         found = next((stand for stand in self.fleet.agents if stand.report.agent.agent_id == chosen), None)
         if found is None:
@@ -284,7 +292,7 @@ class Top(App[None]):
         chosen = self._panel("questions").lines.chosen
         found = next((item for item in self.fleet.items if item.item_id == chosen), None) if self.fleet is not None else None
         if found is None:
-            self.say("Nothing waits for you.", bad=True)
+            self.say(LOOKING if self.fleet is None else "Nothing waits for you.", bad=True)
         return found
 
     # --- What keys do ---
@@ -312,10 +320,10 @@ class Top(App[None]):
             return
         agent, name = stand.report.agent, stand.report.task_name
         if agent.frozen_by:
-            self._acting.steer(agent.agent_id, f"Thawed {name} ({agent.agent_id}).", asks.thaw)
+            self.acting.steer(agent.agent_id, f"Thawed {name} ({agent.agent_id}).", asks.thaw)
         else:
             self.say(f"Holding {name} ({agent.agent_id}) still ...")
-            self._acting.steer(agent.agent_id, f"Frozen {name} ({agent.agent_id}).", asks.freeze)
+            self.acting.steer(agent.agent_id, f"Frozen {name} ({agent.agent_id}).", asks.freeze)
 
     def action_speak(self) -> None:
         """Say a line to the chosen agent."""
@@ -331,7 +339,7 @@ class Top(App[None]):
             async def speak(desk: Desk, agent: Agent) -> None:
                 await asks.speak(desk, agent, text)
 
-            self._acting.steer(agent_id, f"{name} ({agent_id}) hears it next.", speak)
+            self.acting.steer(agent_id, f"{name} ({agent_id}) hears it next.", speak)
 
         self.push_screen(Line(f"What do you say to {name} ({agent_id})? It hears it when its turn is over."), said)
 
@@ -344,7 +352,7 @@ class Top(App[None]):
 
         def confirmed(yes: bool | None) -> None:
             if yes:
-                self._acting.steer(agent_id, f"Stopping {name} ({agent_id}).", asks.stop)
+                self.acting.steer(agent_id, f"Stopping {name} ({agent_id}).", asks.stop)
 
         question = f"Stop {name} ({agent_id})? Its work is kept, and its task waits until `kapelle resume {name}`."
         self.push_screen(Confirm(question), confirmed)
@@ -362,25 +370,28 @@ class Top(App[None]):
             elif answer is AnswerKind.DENY:
                 self.push_screen(Line(f"Why not? {item.name} is told; Enter alone gives no reason."), denied)
             elif answer is not None:
-                self._acting.answer(item, answer)
+                self.acting.answer(item, answer)
 
         def raised(amount: str | None) -> None:
             if amount is not None:
-                self._acting.answer(item, SpentAnswer.RAISE, amount=amount.strip())
+                self.acting.answer(item, SpentAnswer.RAISE, amount=amount.strip())
 
         def denied(reason: str | None) -> None:
             if reason is not None:
-                self._acting.answer(item, AnswerKind.DENY, reason=reason.strip())
+                self.acting.answer(item, AnswerKind.DENY, reason=reason.strip())
 
         self.push_screen(Answer(item), said)
 
     def action_halt(self) -> None:
         """Stop everything, or let everything go on, when the person has said so twice."""
-        halted = self.fleet is not None and self.fleet.halted is not None
+        if self.fleet is None:
+            self.say(LOOKING, bad=True)
+            return
+        halted = self.fleet.halted is not None
 
         def confirmed(yes: bool | None) -> None:
             if yes:
-                self._acting.halt(off=not halted)
+                self.acting.halt(off=not halted)
 
         stop = "Halt everything? No model call passes and no agent works until you let it go on."
         question = "Let everything go on?" if halted else stop
@@ -422,9 +433,10 @@ class Top(App[None]):
         self.action_answer()
 
 
-async def show(configuration: Configuration, folder: Path | None) -> None:
-    """Show the screen until the person leaves it."""
+async def show(configuration: Configuration, folder: Path | None) -> Acting:
+    """Show the screen until the person leaves it; return what did things, which may still be at it."""
     app = Top(configuration, folder)
     await app.run_async()
     if app.defect is not None:
         raise app.defect
+    return app.acting

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from queue import SimpleQueue
 from threading import Event
 
 from kapelle.apps import compose
@@ -79,9 +80,11 @@ class Watch:
         self._tell, self._fail = tell, fail
         self._stopped = False
         self._woken = Event()
+        self._afterwards: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
-    def look_now(self) -> None:
-        """Look without waiting: something was done."""
+    def look_now(self, then: Callable[[], None] = lambda: None) -> None:
+        """Look without waiting: something was done. *then* is called when that was seen, or cannot be."""
+        self._afterwards.put(then)
         self._woken.set()
 
     def stop(self) -> None:
@@ -102,11 +105,19 @@ class Watch:
                 async with compose.open_reader(self._configuration) as reader:
                     # Where there was no store there may be one now; where there was one, a backup may be in its place.
                     while not self._stopped and compose.store_mark(home) == mark:
+                        # What is asked for while this looks may not be in what it sees.
+                        asked = self._afterwards.qsize()
                         self._tell(await looking.look(reader))
+                        self._call(asked)
                         self._wait()
             except KapelleError as error:
                 self._fail(error)
+                self._call(self._afterwards.qsize())
                 self._wait()
+
+    def _call(self, number: int) -> None:
+        for _ in range(number):
+            self._afterwards.get()()
 
     def _wait(self) -> None:
         # Nothing else goes on in this thread.
