@@ -59,7 +59,7 @@ def test_a_budget_that_is_raised_lets_the_task_complete_in_the_same_conversation
 ) -> None:
     (item,) = place.run("inbox", "--json").json
     assert (item["kind"], item["name"], item["answers"]) == ("budget", "task one", ["raise", "stop"])
-    assert item["what"] == "$0.02 of $0.02 is spent; 1 task waits: one"
+    assert item["what"] == "$0.02 of $0.02 spent; 1 task waits: one"
     assert "the budget of task one is spent" in place.run("explain", "one").out
     assert f"kapelle answer {item['id']} raise AMOUNT, or stop" in place.run("status").out
     # Its agent is gone, and its room is another's.

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from kapelle.core.budget import Allowance, Budget, Resource, amount_told
+from kapelle.core.budget import Allowance, Budget, Resource, amounts_told
 from kapelle.core.errors import IllegalTransition
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import RunId, SpentId, TaskId
@@ -85,7 +85,7 @@ class SpentBudget:
     @property
     def amounts(self) -> str:
         """What was spent of what, in words."""
-        return f"{amount_told(self.resource, self.spent)} of {amount_told(self.resource, self.limit)}"
+        return amounts_told(self.resource, self.spent, self.limit)
 
 
 Raises = Mapping[tuple[str, Resource], float]

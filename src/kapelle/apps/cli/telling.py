@@ -6,7 +6,7 @@ from kapelle.apps.cli.steered import steered
 from kapelle.core.account_events import AccountLimited, AccountRefused, AccountRestored
 from kapelle.core.batch_events import BatchBroke, BatchTried, CheckFlaked
 from kapelle.core.brake_events import BudgetAsked, BudgetRaised, BudgetStopped, BudgetWithdrawn, HaltBegun, HaltLifted
-from kapelle.core.budget import Resource, amount_told
+from kapelle.core.budget import Resource, amount_told, amounts_told
 from kapelle.core.events import (
     AgentAnswered,
     AgentSaid,
@@ -136,7 +136,7 @@ def _told(event: Event) -> str | None:
 
 def _of_budget(event: BudgetReached | BudgetWarned) -> str:
     resource = Resource(event.resource)
-    told = f"{amount_told(resource, event.spent)} of {amount_told(resource, event.limit)}"
+    told = amounts_told(resource, event.spent, event.limit)
     share = "" if isinstance(event, BudgetReached) or not event.limit else f"{event.spent / event.limit:.0%} of "
     return f"{share}the budget of {event.budget} is spent ({told})"
 

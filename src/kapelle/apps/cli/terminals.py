@@ -66,21 +66,25 @@ def handback(
     go(_hand_back(which, repository, as_json=json))
 
 
-def _must_be_a_terminal(*, as_json: bool) -> None:
+def _must_be_a_terminal(remedy: str, *, as_json: bool) -> None:
     if as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("this needs a terminal", remedy="Run it in one, without --json; `kapelle logs AGENT -f` needs none.")
+        raise UsageError("this needs a terminal", remedy=f"Run it in one, without --json; {remedy}")
+
+
+TO_LOOK = "`kapelle logs AGENT -f` needs none."
+TO_SPEAK = "`kapelle send AGENT TEXT` needs none."
 
 
 async def _attach(which: str, folder: Path | None, *, write: bool, transcript: bool, as_json: bool) -> None:
     if write:
-        _must_be_a_terminal(as_json=as_json)
+        _must_be_a_terminal(TO_SPEAK, as_json=as_json)
     async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         agent = await desk.store.read(lambda view: agent_named(view, which))
         if agent.frozen_by:
             raise NotPossibleNow(f"agent {agent.agent_id} is frozen, and so is its screen", remedy=f"kapelle thaw {which}")
         place = None if transcript else await _session(desk, agent)
         if place is not None:
-            _must_be_a_terminal(as_json=as_json)
+            _must_be_a_terminal(TO_LOOK, as_json=as_json)
         how = None if place is None else desk.world.terminal.attaching(place, write=write)
     if how is not None:
         show(how)
@@ -134,7 +138,7 @@ async def _say_all(folder: Path | None, agent: Agent, lines: asyncio.Queue[str])
 
 async def _tell_left(folder: Path | None, agent: Agent) -> None:
     """Say why there is nothing to look at any more, where it was not the person who left."""
-    async with compose.open_reader(configuration(folder)) as reader:
+    async with compose.open_reader(valid_configuration(folder)) as reader:
         current = await reader.store.read(lambda view: view.agents.get(agent.agent_id))
         name = await reader.store.read(lambda view: task_of(view, agent))
     ended = current is None or current.state in {AgentState.STOPPED, AgentState.COMPLETING}
@@ -152,7 +156,7 @@ async def _session(desk: Desk, agent: Agent) -> str | None:
 
 
 async def _take_over(which: str, folder: Path | None, *, as_json: bool) -> None:
-    _must_be_a_terminal(as_json=as_json)
+    _must_be_a_terminal(TO_SPEAK, as_json=as_json)
     async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         agent = await desk.store.read(lambda view: agent_named(view, which))
         name = await desk.store.read(lambda view: task_of(view, agent))
