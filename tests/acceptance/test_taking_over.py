@@ -132,7 +132,11 @@ def test_a_person_takes_over_and_hands_back(leader: tuple[Place, "Popen[str]"], 
     told = until(process, "run completed")
     assert "handed back by person:" in told
     assert place.git("show", "main:hello.txt") == "hello from a person\nhello from the agent"
-    keep("5-the-run", place.run("logs", "greet").out.rstrip())
+    logged = place.run("logs", "greet").out
+    keep("5-the-run", logged.rstrip())
+    assert re.search(r"person:\w+ at its screen: Begin with a line from me\n", logged), logged
+    assert "| As you say." in logged
+    assert "ede_diagnostic" not in logged
     # Its agent is on its way out until the leader has ended.
     assert process.wait(timeout=60) == 0
     # What was spent on the person's screen is counted like everything else.

@@ -11,8 +11,8 @@ inside.
 Lines in:   {"prompt": id, "text": text}   pasted as a person would paste it, then Enter
             {"interrupt": true}            Escape
             {"end": true}                  the session ends
-Lines out:  {"screen": "open"}, {"taken": id}, {"hook": what a hook was given}, {"said": text}, {"interrupted": true},
-            {"ended": code}
+Lines out:  {"screen": "open"}, {"taken": id}, {"typed": text}, {"hook": what a hook was given}, {"said": text},
+            {"interrupted": true}, {"ended": code}
 
 What happens is known from the files that hooks leave, and from the file of the conversation: never from the screen.
 When the input ends, the session ends as soon as no turn is running. Where a person alone works it ends when that person left.
@@ -281,7 +281,9 @@ class Runner:
             if self._waiting is not None:
                 say(taken=self._waiting["prompt"])
                 self._waiting = None
-            # What it is, is known already, or a person's.
+            else:
+                say(typed=str(given.get("prompt", ""))[:LONGEST])
+            # It is known already, or told.
             given = {**given, "prompt": ""}
         if kind in ("Stop", "StopFailure"):
             # What was said in the turn is told before its end.

@@ -7,6 +7,7 @@ from kapelle.core.account_events import AccountLimited, AccountRefused, AccountR
 from kapelle.core.batch_events import BatchBroke, BatchTried, CheckFlaked
 from kapelle.core.brake_events import BudgetAsked, BudgetRaised, BudgetStopped, BudgetWithdrawn, HaltBegun, HaltLifted
 from kapelle.core.budget import Resource, amount_told, amounts_told
+from kapelle.core.conversation import Trouble
 from kapelle.core.events import (
     AgentAnswered,
     AgentSaid,
@@ -63,6 +64,7 @@ from kapelle.core.rule_events import (
     WardenFailed,
     WardenRefused,
 )
+from kapelle.core.steering_events import PersonTyped
 from kapelle.core.task import Wait
 
 LONGEST = 160
@@ -308,7 +310,12 @@ def _said(event: Event, *, prompts: bool, again: bool) -> str | None:
         case AgentToolFailed(about=about):
             return f"  tool failed: {_first(about)}"
         case AgentAnswered(trouble=trouble, text=text) if trouble is not None:
-            return f"  turn ended: {trouble}: {_first(text)}"
+            # What a program says of it inside is for nobody who reads this.
+            words = "it was interrupted" if trouble == Trouble.INTERRUPTED else f"{trouble}: {_first(text)}"
+            return f"  turn ended: {words}"
+        case PersonTyped(principal=principal, text=text):
+            whose = f"{principal or 'a person'} at its screen"
+            return f"{whose}:\n{text}" if prompts else f"{whose}: {_first(text)}"
         case CheckEnded(tail=tail) if tail:
             return tail
         case _:
