@@ -3,8 +3,11 @@
 One that was started beforehand and has no task yet is a spare (``core.pool``): it is idle.
 
 idle -> deploying -> active -> completing -> stopped
-             |          |           |
-             +----------+-----------+--> recovering -> active | stopped
+             |
+             +--> recovering -> active | stopped
+
+Each process is an agent of its own. One that goes on in the conversation of an agent that is gone (it crashed, it was ended
+to be asked anew, its machine was started again) is recovering until it is there.
 """
 
 from dataclasses import field, replace
@@ -108,8 +111,8 @@ class AgentState(StrEnum):
 AGENT_TRANSITIONS: dict[AgentState, frozenset[AgentState]] = {
     AgentState.IDLE: frozenset({AgentState.DEPLOYING, AgentState.STOPPED}),
     AgentState.DEPLOYING: frozenset({AgentState.ACTIVE, AgentState.RECOVERING, AgentState.STOPPED}),
-    AgentState.ACTIVE: frozenset({AgentState.COMPLETING, AgentState.RECOVERING, AgentState.STOPPED}),
-    AgentState.COMPLETING: frozenset({AgentState.RECOVERING, AgentState.STOPPED}),
+    AgentState.ACTIVE: frozenset({AgentState.COMPLETING, AgentState.STOPPED}),
+    AgentState.COMPLETING: frozenset({AgentState.STOPPED}),
     AgentState.RECOVERING: frozenset({AgentState.ACTIVE, AgentState.STOPPED}),
     AgentState.STOPPED: frozenset(),
 }

@@ -7,6 +7,7 @@ shows twice in autumn, hours begin with the first and end with the second.
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
 
 from kapelle.core.frozen import frozen
 
@@ -103,14 +104,16 @@ def opening(hours: WorkingHours, zone: tzinfo, now: datetime) -> Opening:
     return Opening(open=False, until=None)
 
 
-def _joined(hours: WorkingHours, zone: tzinfo, today: date) -> Iterator[tuple[datetime, datetime]]:
-    """Yield the spans around *today* in their order; those that touch each other are one."""
-    spans = sorted(_spans(hours, zone, today))
-    while spans:
-        start, end = spans.pop(0)
-        while spans and spans[0][0] <= end:
-            end = max(end, spans.pop(0)[1])
-        yield start, end
+@lru_cache(maxsize=64)  # Asked of every run whenever anything happens, and the same all day.
+def _joined(hours: WorkingHours, zone: tzinfo, today: date) -> tuple[tuple[datetime, datetime], ...]:
+    """Return the spans around *today* in their order; those that touch each other are one."""
+    found: list[tuple[datetime, datetime]] = []
+    for start, end in sorted(_spans(hours, zone, today)):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return tuple(found)
 
 
 def _spans(hours: WorkingHours, zone: tzinfo, today: date) -> Iterator[tuple[datetime, datetime]]:

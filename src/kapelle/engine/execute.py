@@ -263,6 +263,9 @@ class ExecuteStage:
             # begins one that there is already.
             attempt = replace(attempt, conversation_id=self._world.chance.uuid())
             tx.attempts.put(attempt)
+        if resume and not agent.by_hand and agent.state is AgentState.DEPLOYING:
+            agent = agents.move(agent, AgentState.RECOVERING, tx.now)
+            tx.agents.put(agent)
         first = next((prompt for prompt in prompts if prompt.state is PromptState.PENDING), None)
         integration = None
         if workspace.repository is not None and run.spec.target is not None:

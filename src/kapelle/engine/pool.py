@@ -202,9 +202,10 @@ class PoolStage:
         shut = {row.account_id for row in tx.accounts.not_open() if row.shut}
         self._opens = None
         for run in runs:
-            if run.paused or self._held(run, shut):
+            kinds = () if run.paused else self._of_run(run)
+            if not kinds or self._held(run, shut):
                 continue
-            for kind in self._of_run(run):
+            for kind in kinds:
                 pool = wanted.get((run.spec.project, kind.make.configs[0].name))
                 if pool is not None or kind.make.configs[0].pool != PoolRules():
                     found[kind.fit] = kind._replace(wanted=None if pool is None else pool.wanted)

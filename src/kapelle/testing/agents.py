@@ -10,6 +10,7 @@ from kapelle.core.ids import RunId
 from kapelle.core.requests import Cancel, Halt
 from kapelle.engine.spares import NO_TASK
 from kapelle.testing.fakes import Flight
+from kapelle.testing.hosts import ScriptedProcess
 from kapelle.testing.living import HEARTBEAT, PRICE, Living
 from kapelle.testing.mischief import GRIEF, STILL, does_well, ends_at_once, fails_again, goes_deaf, hangs
 
@@ -140,8 +141,11 @@ class Agents(Living):
     def an_agent_calls_its_model(self, data: st.DataObject, calls: int) -> None:
         """Make model calls, one after the other; the last one ends some time later."""
         process = self.with_an_agent(data)
-        if process is None:
-            return
+        if process is not None:
+            self.call_the_model(process, calls)
+
+    def call_the_model(self, process: ScriptedProcess, calls: int) -> None:
+        """See the rule."""
         for number in range(calls):
             if any(other is process for other, _ in self.flights):
                 break
@@ -164,7 +168,12 @@ class Agents(Living):
     def a_call_waits_before_it_goes_out(self, data: st.DataObject, halts: bool, stages: tuple[str, ...]) -> None:
         """Be let through, and go out some time later: perhaps everything is halted by then."""
         process = self.with_an_agent(data)
-        if process is None or any(other is process for other, _ in self.flights):
+        if process is not None:
+            self.let_a_call_wait(process, stages, halts=halts)
+
+    def let_a_call_wait(self, process: ScriptedProcess, stages: tuple[str, ...], *, halts: bool) -> None:
+        """See the rule."""
+        if any(other is process for other, _ in self.flights):
             return
         flight = self.here.gateway.begin(process.token)
         if not isinstance(flight, Flight):

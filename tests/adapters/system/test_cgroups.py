@@ -160,6 +160,10 @@ async def test_who_can_make_no_groups_finds_those_that_are_there(left: subproces
     assert left.wait() == -signal.SIGKILL
 
 
+DISKS = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+"""Where programs for disks are found: not everybody looks there."""
+
+
 @pytest.fixture
 def stuck(tmp_path: Path) -> Iterator[Path]:
     """Give a directory on a disk that answers nobody."""
@@ -167,18 +171,21 @@ def stuck(tmp_path: Path) -> Iterator[Path]:
     point.mkdir()
     with image.open("wb") as file:
         file.truncate(20_000_000)
-    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    path = DISKS
     for argv in (["mkfs.ext4", "-q", image], ["mount", "-o", "loop", image, point], ["fsfreeze", "-f", point]):
         if shutil.which(str(argv[0]), path=path) is None or os.geteuid() != 0:
             pytest.skip(f"{argv[0]} is not to be had here")
         subprocess.run(argv, check=True, env={"PATH": path})
-    yield point
-    subprocess.run(["umount", point], check=True)
+    try:
+        yield point
+    finally:
+        answer(point)
+        subprocess.run(["umount", point], check=True, env={"PATH": path})
 
 
 def answer(disk: Path) -> None:
     """Let a disk answer; no effect on one that does."""
-    subprocess.run(["fsfreeze", "-u", disk], check=False, capture_output=True)
+    subprocess.run(["fsfreeze", "-u", disk], check=False, capture_output=True, env={"PATH": DISKS})
 
 
 def started_in(group: Path, script: str) -> subprocess.Popen[bytes]:
