@@ -274,6 +274,8 @@ def test_an_agent_with_a_terminal_is_seen_there_and_spoken_to(leader: tuple[Plac
     with at_the_screen(place, tmp_path / "mine", "attach", "greet") as mine:
         mine.until("I look around first.")
         keep("7-transcript", mine.until("Ctrl-b d leaves"))
+        # They share what they see, and not everybody may type.
+        mine.until("With `attach --write` a line that you type is said")
         mine.keys("nobody hears this", "Enter")
         with at_the_screen(place, tmp_path / "typing", "attach", "greet", "--write") as typing:
             typing.until("I look around first.")

@@ -96,7 +96,9 @@ async def _attach(which: str, folder: Path | None, *, write: bool, transcript: b
             f"Agent {agent.agent_id} has no terminal (`terminal: tmux` gives it one). What it says follows; Ctrl-C leaves."
         )
     if write:
-        err().print("A line that you type is said to it when its turn is over.")
+        # What is shown in a session is seen by all who attached, and not all may type there.
+        begins = "With `attach --write` a" if transcript else "A"
+        err().print(f"{begins} line that you type is said to it when its turn is over.")
     async with _speaking(folder, agent) if write else nullcontext():
         await tell_logs(valid_configuration(folder), agent.agent_id, as_json=as_json)
 
