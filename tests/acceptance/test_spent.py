@@ -4,13 +4,16 @@ import json
 import re
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kapelle.adapters.gateway.prices import PRICES
+from kapelle.testing.multiplexer import window
 from kapelle.testing.places import Place, until
 
 WORKFLOW = """\
@@ -54,12 +57,23 @@ def running(place: Place) -> Iterator["subprocess.Popen[str]"]:
         process.communicate()
 
 
+@pytest.mark.usefixtures("running")
+def test_what_is_to_be_typed_is_whole_on_a_live_screen(place: Place, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Also for who comes to it later, and was not there when it was asked."""
+    request.getfixturevalue("program")("tmux")
+    (item,) = place.run("inbox", "--json").json
+    command = [sys.executable, "-m", "kapelle", "resume"]
+    with window(tmp_path / "mine", *command, cwd=place.repository, env=place.environment) as mine:
+        seen = mine.until("1 waits for you", "waits for budget")
+    assert f"\n  → kapelle answer {item['id']} raise AMOUNT, or stop" in seen, seen
+
+
 def test_a_budget_that_is_raised_lets_the_task_complete_in_the_same_conversation(
     place: Place, running: "subprocess.Popen[str]"
 ) -> None:
     (item,) = place.run("inbox", "--json").json
     assert (item["kind"], item["name"], item["answers"]) == ("budget", "task one", ["raise", "stop"])
-    assert item["what"] == "$0.02 of $0.02 is spent; 1 task waits: one"
+    assert item["what"] == "$0.02 of $0.02 spent; 1 task waits: one"
     assert "the budget of task one is spent" in place.run("explain", "one").out
     assert f"kapelle answer {item['id']} raise AMOUNT, or stop" in place.run("status").out
     # Its agent is gone, and its room is another's.

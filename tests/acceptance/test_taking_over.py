@@ -6,11 +6,12 @@ With KAPELLE_SCREENS set, the screens are written to docs/explain/screens/, to b
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from subprocess import Popen
+from subprocess import Popen, run
 from typing import Any
 
 import pytest
@@ -86,6 +87,26 @@ def at_the_screen(place: Place, folder: Path, *arguments: str) -> AbstractContex
     return window(folder, sys.executable, "-m", "kapelle", *arguments, cwd=place.repository, env=place.environment)
 
 
+AS_IT_WAS = "#{alternate_on} #{cursor_flag} #{mouse_any_flag} #{keypad_cursor_flag} #{keypad_flag}"
+"""What tmux knows of a terminal that a program on the whole screen has changed."""
+
+
+def in_a_shell(place: Place, folder: Path, *arguments: str) -> AbstractContextManager[Window]:
+    """Open a window in which a command runs as in a person's shell, which says how it finds the terminal then."""
+    command = " ".join([sys.executable, "-m", "kapelle", *arguments])
+    told = f"stty -a > {folder}/before; {command}; stty -a > {folder}/after; echo AFTERWARDS; sleep 600"
+    return window(folder, "sh", "-c", told, cwd=place.repository, env=place.environment)
+
+
+def as_it_was(mine: Window, folder: Path) -> str:
+    """See that the terminal is as it was, and return what is on its screen."""
+    seen = mine.until("AFTERWARDS")
+    assert mine.do("display-message", "-p", "-t", "window", AS_IT_WAS).strip() == "0 1 0 0 0"
+    assert (folder / "after").read_text() == (folder / "before").read_text()
+    assert "Claude Code" not in seen
+    return seen
+
+
 def events(place: Place) -> list[dict[str, Any]]:
     return [json.loads(line) for line in place.run("events", "--json").out.splitlines()]
 
@@ -111,7 +132,11 @@ def test_a_person_takes_over_and_hands_back(leader: tuple[Place, "Popen[str]"], 
     told = until(process, "run completed")
     assert "handed back by person:" in told
     assert place.git("show", "main:hello.txt") == "hello from a person\nhello from the agent"
-    keep("5-the-run", place.run("logs", "greet").out.rstrip())
+    logged = place.run("logs", "greet").out
+    keep("5-the-run", logged.rstrip())
+    assert re.search(r"person:\w+ at its screen: Begin with a line from me\n", logged), logged
+    assert "| As you say." in logged
+    assert "ede_diagnostic" not in logged
     # Its agent is on its way out until the leader has ended.
     assert process.wait(timeout=60) == 0
     # What was spent on the person's screen is counted like everything else.
@@ -138,6 +163,58 @@ def test_a_takeover_outlives_its_leader_and_ends_with_the_persons_terminal(
     successor.communicate()
     assert place.git("show", "main:hello.txt") == "hello from a person\nhello from the agent"
     nothing_left(place)
+
+
+def test_a_screen_that_the_next_leader_closes_leaves_the_terminal_as_it_was(
+    leader: tuple[Place, "Popen[str]"], tmp_path: Path
+) -> None:
+    place, process = leader
+    with in_a_shell(place, tmp_path / "mine", "takeover", "greet") as mine:
+        mine.until("Claude Code", "Write hello.txt")
+        process.kill()
+        process.communicate()
+        told = place.run("handback", "greet")
+        assert "Nobody leads just now" in told.out
+        successor = place.start("resume")
+        seen = as_it_was(mine, tmp_path / "mine")
+    assert "Handed greet back. It goes on" in seen
+    assert "unexpectedly" not in seen
+    until(successor, "run completed")
+    successor.communicate(timeout=60)
+    nothing_left(place)
+
+
+def test_a_screen_that_was_killed_leaves_the_terminal_as_it_was(leader: tuple[Place, "Popen[str]"], tmp_path: Path) -> None:
+    place, _ = leader
+    with in_a_shell(place, tmp_path / "mine", "takeover", "greet") as mine:
+        mine.until("Claude Code", "Write hello.txt")
+        socket = next(path for path in place.home.rglob("tmux") if path.is_socket())
+        asked = ["tmux", "-S", "tmux", "display-message", "-p", "#{pid}"]
+        number = run(asked, cwd=socket.parent, check=True, capture_output=True, text=True).stdout
+        os.kill(int(number), signal.SIGKILL)
+        seen = as_it_was(mine, tmp_path / "mine")
+    assert "Handed greet back. It goes on" in seen
+
+
+def test_who_is_at_the_screen_is_told_of_a_halt(leader: tuple[Place, "Popen[str]"], tmp_path: Path) -> None:
+    place, _ = leader
+    with in_a_shell(place, tmp_path / "mine", "takeover", "greet") as mine:
+        mine.until("Claude Code", "Write hello.txt")
+        assert place.run("halt", "--reason", "lunch").code == 0
+        seen = as_it_was(mine, tmp_path / "mine")
+    assert "It does not go on yet: halted by person:" in seen
+    assert "(lunch): kapelle unhalt" in seen.replace("\n", "")
+
+
+@pytest.mark.parametrize("leader", [{"more": ", terminal: tmux"}], indirect=True)
+def test_who_looks_at_an_agent_that_ends_is_told_so(leader: tuple[Place, "Popen[str]"], tmp_path: Path) -> None:
+    place, process = leader
+    with in_a_shell(place, tmp_path / "mine", "attach", "greet") as mine:
+        mine.until("Ctrl-b d leaves", "I look around first.")
+        assert place.run("stop", "greet", "--now").code == 0
+        seen = as_it_was(mine, tmp_path / "mine")
+    assert "The agent of greet has ended" in seen
+    until(process, "waits for paused")
 
 
 @pytest.mark.parametrize(
@@ -197,6 +274,8 @@ def test_an_agent_with_a_terminal_is_seen_there_and_spoken_to(leader: tuple[Plac
     with at_the_screen(place, tmp_path / "mine", "attach", "greet") as mine:
         mine.until("I look around first.")
         keep("7-transcript", mine.until("Ctrl-b d leaves"))
+        # They share what they see, and not everybody may type.
+        mine.until("With `attach --write` a line that you type is said")
         mine.keys("nobody hears this", "Enter")
         with at_the_screen(place, tmp_path / "typing", "attach", "greet", "--write") as typing:
             typing.until("I look around first.")

@@ -391,8 +391,8 @@ def test_what_the_option_parser_refuses_is_json_too(place: Place, arguments: tup
             "--budget-usd cannot be 'x'",
             "Give a number. `kapelle run --help`",
         ),
-        (("run", "-p"), "the option -p needs a value", "`kapelle --help`"),
-        (("list", "--json=3"), "the option --json takes no value", "`kapelle --help`"),
+        (("run", "-p"), "the option -p needs a value", "`kapelle run --help`"),
+        (("list", "--json=3"), "the option --json takes no value", "`kapelle list --help`"),
         (
             ("list", "a", "b"),
             "too many arguments: a b",

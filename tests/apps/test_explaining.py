@@ -9,6 +9,9 @@ import pytest
 
 from kapelle.apps.explaining import Explanation, explain
 from kapelle.core.agent import AgentConfig, Asks
+from kapelle.core.budget import Allowance
+from kapelle.core.conversation import Trouble
+from kapelle.core.hours import WorkingHours, parse_window
 from kapelle.core.placing import Strategy
 from kapelle.core.ports import Measure
 from kapelle.core.requests import Pause
@@ -16,7 +19,7 @@ from kapelle.core.run import Limits
 from kapelle.core.task import Priority
 from kapelle.engine.demands import Around
 from kapelle.testing.factories import CODER, run_spec, task
-from kapelle.testing.hosts import crashes
+from kapelle.testing.hosts import ScriptedProcess, crashes
 from kapelle.testing.places import Place
 from kapelle.testing.worlds import SmallWorld, world
 
@@ -61,6 +64,29 @@ async def test_every_rule_that_holds_a_task_up_is_told_with_its_numbers(here: Sm
     assert found.reasons[2].changes == "when one of these agents ends: a"
     assert found.turn is not None
     assert found.turn.count == 0
+
+
+async def test_all_that_holds_a_task_up_is_told_and_not_the_first_of_it(here: SmallWorld) -> None:
+    usd = Allowance(usd=1.0)
+
+    def spends(process: ScriptedProcess, _: str) -> None:
+        here.gateway.call(process.token, usd=1.0)
+        process.trouble(Trouble.BUDGET, here.gateway.call(process.token, usd=1.0) or "")
+
+    here.host.otherwise = spends
+    begins = here.clock.now()
+    hours = WorkingHours(windows=(parse_window(f"daily {begins:%H:%M}-{begins + timedelta(hours=8):%H:%M}"),))
+    await here.submit(run_spec(task("a", budget=usd), limits=Limits(budget=usd), hours=hours))
+    leader = await here.lead()
+    await leader.run_out()
+    here.clock.move(timedelta(hours=12))
+    found = await explained(here, "a")
+    assert sorted(detail for rule, detail in _reasons(found) if rule == "budget") == [
+        "the budget of run run is spent ($1.00 of $1.00)",
+        "the budget of task a is spent ($1.00 of $1.00)",
+    ]
+    assert all("kapelle answer b-" in reason.changes for reason in found.reasons if reason.rule == "budget")
+    assert [rule for rule, _ in _reasons(found)][2:] == ["schedule"]
 
 
 async def test_who_goes_first_is_told_with_why(here: SmallWorld) -> None:

@@ -137,7 +137,7 @@ def test_a_budget_is_exhausted_when_all_of_any_of_its_bounds_is_spent(bounds: di
 def test_the_first_budget_with_nothing_left_is_named_with_what_is_spent() -> None:
     found = exhausted(levels([_budget("little", usd=2), _budget("much", usd=9, turns=9), _budget("much", usd=1)], spent))
     assert found is not None
-    assert (found.budget.name, found.resource, found.told) == ("much", Resource.TURNS, "9 model calls of 9 model calls")
+    assert (found.budget.name, found.resource, found.told) == ("much", Resource.TURNS, "9 of 9 model calls")
 
 
 def test_four_fifths_are_worth_a_warning() -> None:

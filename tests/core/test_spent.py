@@ -13,10 +13,10 @@ from kapelle.core.spent import (
     SPENT_TRANSITIONS,
     SpentBudget,
     SpentState,
+    in_the_way,
     raised,
     raises_of,
     settle,
-    standing_in_the_way,
     told,
 )
 
@@ -76,12 +76,10 @@ def test_whoever_has_nothing_left_under_a_budget_that_is_not_raised_waits(found:
         and (entry.key, entry.resource) in limits
         and entry.spent >= limits[entry.key, entry.resource] + raises.get((entry.key, entry.resource), 0.0)
     }
-    said = standing_in_the_way(found, its, raises)
-    assert (said is not None) is bool(held)
-    if said is not None:
-        assert said.spent_id in held
-        stopped = any(entry.spent_id in held and entry.state is SpentState.STOPPED for entry in found)
-        assert stopped is (said.state is SpentState.STOPPED)
+    said = in_the_way(found, its, raises)
+    assert {entry.spent_id for entry in said} == held
+    stopped = [entry.state is SpentState.STOPPED for entry in said]
+    assert stopped == sorted(stopped, reverse=True)
 
 
 @quick

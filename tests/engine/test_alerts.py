@@ -58,6 +58,28 @@ async def test_what_the_machine_lacks_raises_an_alert_until_nobody_asks_any_more
     assert [event.alert for event in await here.events(AlertCleared)] == ["memory_free"]
 
 
+async def test_what_was_told_is_not_told_again_by_the_next_leader(here: SmallWorld) -> None:
+    """Who has just begun to lead has not measured the machine yet."""
+    here.host.measured = Measure(memory=100, memory_free=5, cpus=1.0, disk=100, disk_free=5)
+    limits = AlertLimits(memory_free=10, disk_free=10, queue_age=MINUTE)
+    await here.submit(run_spec(task("one"), task("two"), project="shop", alerts=limits))
+    leader = await here.lead()
+    await leader.run()
+    here.clock.move(2 * MINUTE)
+    await leader.run()
+    since = {alert.name: alert.raised_at for alert in await here.store.read(lambda view: view.standings.alerts())}
+    assert set(since) == {"memory_free", "disk_free", "queue_age"}
+    for _ in range(2):
+        await leader.die()
+        leader = await here.lead()
+        await leader.run()
+        here.clock.move(BEAT)
+        await leader.run()
+    assert len(await here.events(AlertRaised)) == 3
+    assert await here.events(AlertCleared) == []
+    assert since == {alert.name: alert.raised_at for alert in await here.store.read(lambda view: view.standings.alerts())}
+
+
 async def test_money_that_is_spent_too_fast_raises_an_alert(here: SmallWorld) -> None:
     await here.submit(run_spec(task("one"), project="shop", alerts=AlertLimits(spend_per_hour=2.0)))
     leader = await here.lead()

@@ -263,8 +263,8 @@ async def bounded(here: SmallWorld, *names: str, project: str = "shop", **limits
 @pytest.mark.parametrize(
     ("allowance", "refusal"),
     [
-        (Allowance(turns=2), "the budget of run shop is spent (2 model calls of 2 model calls)"),
-        (Allowance(tokens=30), "the budget of run shop is spent (30 tokens of 30 tokens)"),
+        (Allowance(turns=2), "the budget of run shop is spent (2 of 2 model calls)"),
+        (Allowance(tokens=30), "the budget of run shop is spent (30 of 30 tokens)"),
     ],
 )
 async def test_turns_and_tokens_are_bounded_as_money_is(here: SmallWorld, allowance: Allowance, refusal: str) -> None:
@@ -304,9 +304,9 @@ def standing(scope: Scope, per: Period = Period.EVER, **bounds: Any) -> dict[str
 @pytest.mark.parametrize(
     ("bounds", "refusal"),
     [
-        ({"turns": 2}, "is spent (2 model calls of 2 model calls)"),
-        ({"tokens": 30}, "is spent (30 tokens of 30 tokens)"),
-        ({"cached_tokens": 40}, "is spent (40 cached tokens of 40 cached tokens)"),
+        ({"turns": 2}, "is spent (2 of 2 model calls)"),
+        ({"tokens": 30}, "is spent (30 of 30 tokens)"),
+        ({"cached_tokens": 40}, "is spent (40 of 40 cached tokens)"),
     ],
 )
 async def test_more_than_one_run_is_bounded_in_turns_and_tokens(
@@ -475,7 +475,7 @@ async def test_calls_that_fit_go_out_side_by_side(here: SmallWorld) -> None:
     assert here.gateway.begin(here.process("ui").token, guess=0.01) == HELD, "a fourth turn"
     for flight in flights:
         here.gateway.end(flight, usd=0.1)
-    assert calls(here, "ui", 0) == "the budget of run shop is spent (3 model calls of 3 model calls)"
+    assert calls(here, "ui", 0) == "the budget of run shop is spent (3 of 3 model calls)"
 
 
 async def test_one_that_may_use_more_than_is_left_goes_out_alone(here: SmallWorld) -> None:

@@ -97,6 +97,21 @@ async def test_it_is_said_once_though_the_leader_dies_before_and_after(here: Sma
     assert (await here.task()).state is TaskState.COMPLETED
 
 
+async def test_to_whom_nobody_can_speak_any_more_nothing_is_sent(here: SmallWorld) -> None:
+    """An agent that an earlier leader started hears nobody: it is not told first, and then the next one once more."""
+    leader, found = await at_work(here)
+    process = here.process()
+    await leader.die()
+    await here.ask(words(found, "nobody leads"))
+    successor = await here.lead()
+    await successor.run()
+    # Its input has ended and its turn, and it has not yet.
+    process.emit(done="", result=None, cost=None, denied=[])
+    await successor.run()
+    assert [prompt.text for prompt in here.process().prompts] == ["nobody leads"]
+    assert [event.text for event in await here.events(PromptSent)] == ["do api", "nobody leads"]
+
+
 async def test_what_is_said_while_the_work_is_checked_comes_before_the_merge(here: SmallWorld) -> None:
     leader, found = await at_work(here)
     here.points.hold("run")

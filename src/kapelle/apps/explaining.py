@@ -19,10 +19,12 @@ from kapelle.core.placing import Choice, Considered, Group, HostRoom, Refusal, T
 from kapelle.core.plain_text import counted
 from kapelle.core.question import ASKS
 from kapelle.core.run import Run
+from kapelle.core.spent import told as spent_told
 from kapelle.core.store import View
 from kapelle.core.task import TERMINAL, Task, TaskState, Wait
 from kapelle.engine.demands import Around, Reckoning
 from kapelle.engine.due import FIRST, RUNS
+from kapelle.engine.holds import brakes_of
 from kapelle.engine.missing import MissingDriver
 
 LOOKED = 300
@@ -160,9 +162,23 @@ def _held_up(view: View, task: Task, run: Run, now: datetime) -> Iterator[Reason
         by_hand = f"kapelle {command}" if dash else ""
         changes = "; or ".join(each for each in (by_hand, _at(until, now)) if each)
         yield Reason(rule=str(task.waits_for), detail=said or task.detail, changes=changes)
+        yield from _also(view, task, run, now)
     elif task.due_at is not None and task.due_at > now:
         why = f"its attempt {task.attempts} failed: {task.detail}" if task.detail else "its time has not come"
         yield Reason(rule="retry", detail=why, changes=_at(task.due_at, now))
+
+
+def _also(view: View, task: Task, run: Run, now: datetime) -> Iterator[Reason]:
+    """Yield what else would keep *task* from its agent, if what it waits for were over: other spent budgets, the hours."""
+    brakes = brakes_of(view, now)
+    if task.waits_for is Wait.BUDGET:
+        for row in brakes.all_spent_by(run, task):
+            said, dash, command = spent_told(row).rpartition(": kapelle ")
+            if f"budget of {row.name} " not in task.detail:
+                yield Reason(rule="budget", detail=said or command, changes=f"kapelle {command}" if dash else "")
+    hold = None if task.waits_for is Wait.SCHEDULE else brakes.of_hours(run)
+    if hold is not None:
+        yield Reason(rule=str(hold.wait), detail=hold.detail, changes=_at(hold.until, now))
 
 
 def _at(moment: datetime | None, now: datetime) -> str:

@@ -120,7 +120,7 @@ def _spent(view: View, row: SpentBudget) -> Item:
         kind="budget",
         run_id=row.run_id,
         name=row.name,
-        what=f"{row.amounts} is spent; {waits}" + (f": {named}" if named else ""),
+        what=f"{row.amounts} spent; {waits}" + (f": {named}" if named else ""),
         why=f"raise it BY an amount, such as {example(row.resource)}, or stop: what waits fails, its work is kept",
         answers=tuple(SpentAnswer),
         since=row.asked_at,

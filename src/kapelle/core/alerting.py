@@ -66,3 +66,11 @@ def bounds(limits: AlertLimits, found: Measured) -> Iterator[Bound]:
         told = f"${spent:.2f} were spent in the last hour (the bound is ${limits.spend_per_hour:.2f})"
         passed = spent > limits.spend_per_hour
         yield Bound(name="spend_per_hour", limit=limits.spend_per_hour, value=spent, passed=passed, told=told)
+
+
+def not_measured(limits: AlertLimits, found: Measured) -> Iterator[str]:
+    """Yield the names of the bounds that are given and of which nobody knows how they stand."""
+    if limits.disk_free is not None and found.disk_free is None:
+        yield "disk_free"
+    if limits.memory_free is not None and found.memory_free is None:
+        yield "memory_free"

@@ -194,7 +194,7 @@ class Level:
     @property
     def told(self) -> str:
         """What is spent of what, in words."""
-        return f"{amount_told(self.resource, self.spent)} of {amount_told(self.resource, self.limit)}"
+        return amounts_told(self.resource, self.spent, self.limit)
 
 
 _OF_PERIOD = re.compile(r"@(\d{4}-\d\d-\d\d)/(day|month)$")
@@ -260,6 +260,13 @@ def amount_told(resource: Resource, value: float) -> str:
             return f"{value:,.0f} tokens"
         case Resource.CACHED_TOKENS:
             return f"{value:,.0f} cached tokens"
+
+
+def amounts_told(resource: Resource, spent: float, limit: float) -> str:
+    """Say in words for people how much of what was spent; the unit once."""
+    whole = amount_told(resource, limit)
+    unit = "" if resource is Resource.TIME else whole.partition(" ")[2]
+    return f"{amount_told(resource, spent).removesuffix(f' {unit}')} of {whole}"
 
 
 def levels(budgets: Iterable[Budget], spent: Callable[[str], Spend]) -> Iterator[Level]:

@@ -86,6 +86,13 @@ class Said:
 
 
 @frozen
+class Typed:
+    """A person said something on the program's own screen."""
+
+    text: str
+
+
+@frozen
 class ToolCalled:
     """The agent called a tool."""
 
@@ -146,5 +153,5 @@ class Unrecognised:
 
 
 ConversationEvent = (
-    ConversationStarted | PromptTaken | Said | ToolCalled | ToolReturned | ModelRetried | TurnEnded | Unrecognised
+    ConversationStarted | PromptTaken | Said | Typed | ToolCalled | ToolReturned | ModelRetried | TurnEnded | Unrecognised
 )

@@ -135,7 +135,7 @@ class NotPossibleNow(UsageError):
 
     code = "KAP-107"
     cause = "For example, cancelling a run that has ended, or approving a task that waits for nothing."
-    remedy = "`kapelle show ID` tells the state it is in."
+    remedy = "`kapelle show ID` tells the state of a run or a task, `kapelle agents --all` that of an agent."
 
 
 class ProgramMissing(UsageError):

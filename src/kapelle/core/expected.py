@@ -5,6 +5,8 @@ from typing import Any
 
 LONGEST = 60
 """Characters of a value that are told."""
+SMALL = 0.001
+"""A bound below it stands for zero, of which there may not be none."""
 NUMBER, WHOLE, TEXT, SWITCH = "a number", "a whole number", "text", "true or false"
 LIST, MAPPING, DURATION = "a list", "a mapping of names to values", "a duration with its unit, for example 30s or 10m"
 
@@ -50,6 +52,8 @@ def expected(kind: str, context: Mapping[str, Any]) -> str:
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         bound = context.get(name, "what is allowed")
+        if isinstance(bound, float) and 0 < bound < SMALL and kind == "greater_than_equal":
+            return "more than 0"
         text = f"{bound:g}" if isinstance(bound, float) else str(bound)
         return words.format(text.replace("'", "").replace(" or ", ", "))
     return "something else; see the reference"

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from typing import TypeVar
 
-from kapelle.core.conversation import ConversationEvent, Said, ToolCalled, ToolReturned, TurnEnded, Unrecognised
+from kapelle.core.conversation import ConversationEvent, Said, ToolCalled, ToolReturned, TurnEnded, Typed, Unrecognised
 from kapelle.core.limits import DEEPEST, LONGEST_RESULT, LONGEST_SUMMARY, LONGEST_TOLD
 from kapelle.core.shapes import without_shapes
 
@@ -20,7 +20,7 @@ def kept(event: ConversationEvent) -> ConversationEvent:
 
 def _clean(event: ConversationEvent) -> ConversationEvent:
     match event:
-        case Said(text=text):
+        case Said(text=text) | Typed(text=text):
             return _with(event, text=text)
         case ToolCalled(tool=tool, about=about):
             return _with(event, tool=tool, about=about)
@@ -46,6 +46,8 @@ def _cut(event: ConversationEvent) -> ConversationEvent:
     match event:
         case Said(text=text) if len(text) > LONGEST_TOLD:
             return Said(text=cut(text, LONGEST_TOLD))
+        case Typed(text=text) if len(text) > LONGEST_TOLD:
+            return Typed(text=cut(text, LONGEST_TOLD))
         case ToolCalled(tool=tool, about=about) if len(tool) + len(about) > SHORT:
             return replace(event, tool=cut(tool, SHORT), about=cut(about, SHORT))
         case ToolReturned(about=about) if len(about) > SHORT:

@@ -5,12 +5,12 @@ open -> raised (by so much more: what waited goes on)
    +--> withdrawn (nobody spends under it any more)
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from kapelle.core.budget import Allowance, Budget, Resource, amount_told
+from kapelle.core.budget import Allowance, Budget, Resource, amounts_told
 from kapelle.core.errors import IllegalTransition
 from kapelle.core.frozen import frozen
 from kapelle.core.ids import RunId, SpentId, TaskId
@@ -85,7 +85,7 @@ class SpentBudget:
     @property
     def amounts(self) -> str:
         """What was spent of what, in words."""
-        return f"{amount_told(self.resource, self.spent)} of {amount_told(self.resource, self.limit)}"
+        return amounts_told(self.resource, self.spent, self.limit)
 
 
 Raises = Mapping[tuple[str, Resource], float]
@@ -144,22 +144,21 @@ def _plus(allowance: Allowance, more: Mapping[Resource, float]) -> Allowance:
     )
 
 
-def standing_in_the_way(rows: Iterable[SpentBudget], budgets: Iterable[Budget], raises: Raises) -> SpentBudget | None:
-    """Return which of *rows* keeps an agent with *budgets* from calling: one that was stopped before one that is asked about.
+def in_the_way(rows: Iterable[SpentBudget], budgets: Iterable[Budget], raises: Raises) -> Sequence[SpentBudget]:
+    """Return which of *rows* keep an agent with *budgets* from calling: stopped ones before those asked about.
 
     Runs may have different limits for what they spend together: only those wait that have nothing left.
     """
     waiting = [row for row in rows if row.state in {SpentState.OPEN, SpentState.STOPPED}]
     if not waiting:
-        return None
+        return []
     limits = {
         (budget.key, resource): limit
         for budget in (raised(each, raises) for each in budgets)
         for resource, limit in budget.allowance.limits()
     }
     found = [row for row in waiting if row.spent >= limits.get((row.key, row.resource), float("inf"))]
-    stopped = (row for row in found if row.state is SpentState.STOPPED)
-    return next(stopped, found[0] if found else None)
+    return sorted(found, key=lambda row: row.state is not SpentState.STOPPED)
 
 
 def example(resource: Resource) -> str:

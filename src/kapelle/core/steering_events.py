@@ -115,6 +115,17 @@ class ConversationHandedBack(Event):
 
 
 @frozen
+class PersonTyped(Event):
+    """A person said something to an agent on its own screen."""
+
+    kind: ClassVar[str] = "person.typed"
+    agent_id: AgentId
+    text: str
+    principal: str = ""
+    """Who has taken the conversation over; empty where somebody only attached to its screen."""
+
+
+@frozen
 class AgentStopAsked(Event):
     """A person asked for the end of an agent."""
 

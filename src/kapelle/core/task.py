@@ -227,3 +227,8 @@ def advance(task: Task, to: TaskState, now: datetime) -> Task:
         started_at=started,
         ended_at=now if to in TERMINAL else None,
     )
+
+
+def how_it_ended(state: str) -> str:
+    """Say of a run or a task in words how it ended: it ..."""
+    return "failed" if state == "failed" else f"was {state}"

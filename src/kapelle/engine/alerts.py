@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from kapelle.core.alerting import Bound, Measured, bounds
+from kapelle.core.alerting import Bound, Measured, bounds, not_measured
 from kapelle.core.liveness_events import AlertCleared, AlertRaised
 from kapelle.core.ports import Measure
 from kapelle.core.run import Run
@@ -47,16 +47,20 @@ def _look(tx: Tx, measure: Measure | None) -> bool:
     for run in tx.runs.open():
         projects.setdefault(run.spec.project, []).append(run)
     bounded: set[tuple[str, str]] = set()
+    unmeasured: set[tuple[str, str]] = set()
     for project, runs in projects.items():
         # What the file said when the newest of them was submitted.
         limits = max(runs, key=lambda run: (run.submitted_at, run.run_id)).spec.alerts
         if not limits.given:
             continue
-        for bound in bounds(limits, _measured(tx, project, runs, tx.now, measure)):
+        found = _measured(tx, project, runs, tx.now, measure)
+        unmeasured.update((name, project) for name in not_measured(limits, found))
+        for bound in bounds(limits, found):
             bounded.add((bound.name, project))
             _settle(tx, project, runs[-1], bound, raised.get((bound.name, project)))
     for key, alert in raised.items():
-        if key not in bounded:
+        # What nobody could measure just now stays as it was told: a new leader has not looked at the machine yet.
+        if key not in bounded | unmeasured:
             # Nobody asks any more: its runs have ended, or the bound was taken back.
             tx.standings.clear_alert(alert.name, alert.project)
             tx.log(AlertCleared(alert=alert.name, limit=alert.limit, value=alert.value))

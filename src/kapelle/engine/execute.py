@@ -197,6 +197,8 @@ class ExecuteStage:
         if not wanted and watch is not None and (rest := self._again.rest(tx, watch, self._turns, self._brakes)):
             return _Orders(watch=watching if rest.watched else (), renew=rest.renew)
         over = not wanted or _stopped(tx, agent) or self._held(tx, task, attempt, run, driver)
+        # Whoever started it is gone, and it hears nobody else: another process is told what it was to be told.
+        over = over or (agent.agent_id in self._turns.adopted and self._to_hear(tx, agent, task, attempt, driver) is not None)
         if agent.state is AgentState.ACTIVE and over:
             agent = agents.move(agent, AgentState.COMPLETING, tx.now)
             tx.agents.put(agent)
@@ -293,16 +295,19 @@ class ExecuteStage:
             watched=watched(self._world, agent, run, attempt, workspace) if driver.capabilities.asks else None,
         )
 
+    def _to_hear(self, tx: Tx, agent: Agent, task: Task, attempt: Attempt, driver: Driver) -> PromptRecord | None:
+        """Return the next prompt of an agent, if it is to be told anything now."""
+        if task.state is not TaskState.RUNNING or not driver.capabilities.conversation or self._turns.leaving:
+            return None
+        if agent.ends_at is not None or agent.by_hand or agent.frozen_by or agent.frozen_at is not None:
+            return None
+        return next_to_send(tx.attempts.prompts(attempt.attempt_id), adopted=agent.agent_id in self._turns.adopted)
+
     def _to_send(
         self, tx: Tx, agent: Agent, task: Task, attempt: Attempt, driver: Driver
     ) -> tuple[tuple[Agent, Driver, PromptRecord], ...]:
         """Mark the next prompt as sent, before it is."""
-        if task.state is not TaskState.RUNNING or not driver.capabilities.conversation or self._turns.leaving:
-            return ()
-        if agent.ends_at is not None or agent.by_hand:
-            return ()
-        adopted = agent.agent_id in self._turns.adopted
-        pending = next_to_send(tx.attempts.prompts(attempt.attempt_id), adopted=adopted)
+        pending = self._to_hear(tx, agent, task, attempt, driver)
         if pending is None:
             return ()
         sent = replace(pending, state=PromptState.SENT)

@@ -3,7 +3,7 @@
 It only reads: whoever explains a decision reads the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime, tzinfo
 from functools import cache
@@ -17,7 +17,7 @@ from kapelle.core.halt import told as halt_told
 from kapelle.core.hours import Opening, WorkingHours, opening
 from kapelle.core.ids import AccountId, RunId
 from kapelle.core.run import Run
-from kapelle.core.spent import OnSpent, Raises, SpentBudget, SpentState, raises_of, standing_in_the_way
+from kapelle.core.spent import OnSpent, Raises, SpentBudget, SpentState, in_the_way, raises_of
 from kapelle.core.spent import told as spent_told
 from kapelle.core.store import View
 from kapelle.core.task import Task, Wait
@@ -90,10 +90,14 @@ class Brakes:
 
     def spent_by(self, run: Run, task: Task) -> SpentBudget | None:
         """Return the budget of which *task* has nothing left, if a person was asked about it and has not raised it."""
+        found = self.all_spent_by(run, task)
+        return found[0] if found else None
+
+    def all_spent_by(self, run: Run, task: Task) -> Sequence[SpentBudget]:
+        """Return all budgets of which *task* has nothing left, those first that somebody said stop to."""
         if not self.asking:
-            return None
-        purse = its_purse(run, task, self.now)
-        return standing_in_the_way(self.spent, purse.budgets(self.now), self.raises)
+            return ()
+        return in_the_way(self.spent, its_purse(run, task, self.now).budgets(self.now), self.raises)
 
     def of(self, run: Run, task: Task, *, calls: bool) -> Hold | None:
         """Return what keeps *task* from its agents; *calls* says whether those call a model through the gateway's books."""

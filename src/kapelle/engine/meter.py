@@ -8,7 +8,7 @@ r"""The meter: what has been spent, kept in memory so that the gateway can ask b
 Totals are read from the store when the lead is taken. What a call will probably use is kept back until it ends, and what it has
 used is added then; the execute stage writes both down, so that a call that was on its way when the leader died is booked by the
 next one, once and as it was guessed. A budget is never passed by more than the calls that were in flight when it was reached,
-and where the guesses hold it is not passed at all.
+and where the guesses hold that is one call: the last is let through as long as anything is left.
 """
 
 from asyncio import Event

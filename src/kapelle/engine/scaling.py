@@ -2,18 +2,29 @@
 
 from dataclasses import replace
 
+from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import NotFound, NotPossibleNow
 from kapelle.core.pool import Assignment, SpareState, StandingPool, key_of, make_of
 from kapelle.core.pool_events import PoolScaled, TaskAssigned
+from kapelle.core.ports import Driver
 from kapelle.core.requests import Deploy, Scale
+from kapelle.core.run import RunSpec
 from kapelle.core.store import Tx
-from kapelle.core.task import TERMINAL, TaskState
+from kapelle.core.task import TERMINAL, TaskState, how_it_ended
 from kapelle.engine.world import World
 
 NONE_BEFOREHAND = (
     "no agents are started beforehand outside of a repository, where files are copied into workspaces, or with secrets:"
     " those have to be as they are when a task begins"
 )
+
+
+def not_beforehand(config: AgentConfig, driver: Driver, make: RunSpec | None) -> NotPossibleNow | None:
+    """Return why no agents of *config* are started beforehand; None when they can be. *make* is what settles them."""
+    why = NONE_BEFOREHAND if make is None else ""
+    if not driver.capabilities.warm:
+        why = f"agents of {config.name} are not started beforehand: {config.program} is told its task when it starts"
+    return NotPossibleNow(why, remedy="`limit` in agents.yml says how many of them may be at work at once.") if why else None
 
 
 def scale(world: World, tx: Tx, body: Scale, principal: str) -> None:
@@ -28,13 +39,8 @@ def scale(world: World, tx: Tx, body: Scale, principal: str) -> None:
         tx.log(PoolScaled(project=body.project, config=body.config, wanted=None, principal=principal))
         return
     config = body.spec.config(body.config)
-    if make_of(body.spec, config.name) is None:
-        raise NotPossibleNow(NONE_BEFOREHAND)
-    if not world.driver(config.program).capabilities.warm:
-        raise NotPossibleNow(
-            f"agents of {config.name} are not started beforehand: {config.program} is told its task when it starts",
-            remedy="`limit` in agents.yml says how many of them may be at work at once.",
-        )
+    if why := not_beforehand(config, world.driver(config.program), make_of(body.spec, config.name)):
+        raise why
     wanted = body.wanted + (_now(tx, body) if body.more else 0)
     spec = replace(body.spec, tasks=())
     tx.spares.put_standing(
@@ -75,7 +81,7 @@ def deploy(tx: Tx, body: Deploy, principal: str) -> None:
             remedy="A run has the agents that its tasks name, as they were configured when it was submitted.",
         )
     if task.state in TERMINAL:
-        raise NotPossibleNow(f"task {task.name} has ended already: it was {task.state}")
+        raise NotPossibleNow(f"task {task.name} has ended already: it {how_it_ended(task.state)}")
     if task.state is not TaskState.PENDING:
         live = [agent for agent in tx.agents.live() if agent.task_id == task.task_id]
         whose = f"it has the agent {live[0].agent_id} ({live[0].config})" if live else f"it is {task.state}"

@@ -22,7 +22,7 @@ from kapelle.core.steering_events import (
     TaskResumed,
 )
 from kapelle.core.store import Tx
-from kapelle.core.task import TERMINAL, Task, TaskState, Wait
+from kapelle.core.task import TERMINAL, Task, TaskState, Wait, how_it_ended
 from kapelle.engine.ending import begins_after, run_of, wait
 from kapelle.engine.handing import hand_back, take_over
 from kapelle.engine.world import World
@@ -198,5 +198,5 @@ def _open_task(tx: Tx, task_id: TaskId) -> Task:
     if task is None:
         raise NotFound(f"there is no task {task_id}")
     if task.state in TERMINAL:
-        raise NotPossibleNow(f"task {task.name} has ended already: it was {task.state.value}")
+        raise NotPossibleNow(f"task {task.name} has ended already: it {how_it_ended(task.state)}")
     return task

@@ -42,7 +42,7 @@ from kapelle.core.rule_events import QuestionAnswered
 from kapelle.core.run import RUN_TERMINAL, Run, RunState
 from kapelle.core.steering import Freeze, HandBack, Send, StopAgent, TakeOver, Thaw
 from kapelle.core.store import Edge, Tx
-from kapelle.core.task import TERMINAL, Failure, Task, TaskSpec, TaskState, Wait, rank
+from kapelle.core.task import TERMINAL, Failure, Task, TaskSpec, TaskState, Wait, how_it_ended, rank
 from kapelle.engine.accounts import Accounts
 from kapelle.engine.asking import no_longer_asks
 from kapelle.engine.ending import begins_after, end_run, end_runs, finish, wait
@@ -222,7 +222,7 @@ class SubmitStage:
             if task is None:
                 raise NotFound(f"there is no task {body.task_id}")
             if task.state in TERMINAL:
-                raise NotPossibleNow(f"task {task.name} has ended already: it was {task.state}")
+                raise NotPossibleNow(f"task {task.name} has ended already: it {how_it_ended(task.state)}")
             finish(tx, task, TaskState.CANCELLED, failure=failure)
             return
         if run.state is RunState.DELIVERING:
@@ -359,7 +359,7 @@ def _open_run(tx: Tx, run_id: RunId) -> Run:
     if run is None:
         raise NotFound(f"there is no run {run_id}")
     if run.state in RUN_TERMINAL:
-        raise NotPossibleNow(f"run {run.spec.name} ({run_id}) has ended already: it was {run.state}")
+        raise NotPossibleNow(f"run {run.spec.name} ({run_id}) has ended already: it {how_it_ended(run.state)}")
     return run
 
 

@@ -24,6 +24,7 @@ from kapelle.core.conversation import (
     ToolReturned,
     Trouble,
     TurnEnded,
+    Typed,
     Unrecognised,
 )
 from kapelle.core.events import (
@@ -46,6 +47,7 @@ from kapelle.core.ports import Ended
 from kapelle.core.retry import RetryPolicy, delay
 from kapelle.core.run import Run
 from kapelle.core.spent import OnSpent, raised
+from kapelle.core.steering_events import PersonTyped
 from kapelle.core.store import Tx
 from kapelle.core.task import Task, TaskState, Wait, advance
 from kapelle.core.trouble import OF_A_SPENT_BUDGET, reset_in, told_by_gateway
@@ -127,6 +129,10 @@ class Turns:
             case Said(text=text):
                 self._last_words[agent.agent_id] = text
                 fact = AgentSaid(run_id=run_id, task_id=task_id, text=text)
+            case Typed(text=text):
+                taken = tx.attempts.get(agent.attempt_id)
+                who = taken.held_by if taken is not None else ""
+                fact = PersonTyped(run_id=run_id, task_id=task_id, agent_id=agent.agent_id, text=text, principal=who)
             case ToolCalled(tool=tool, about=about):
                 attempt = tx.attempts.get(agent.attempt_id)
                 if attempt is not None:

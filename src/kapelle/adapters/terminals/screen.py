@@ -11,8 +11,8 @@ inside.
 Lines in:   {"prompt": id, "text": text}   pasted as a person would paste it, then Enter
             {"interrupt": true}            Escape
             {"end": true}                  the session ends
-Lines out:  {"screen": "open"}, {"taken": id}, {"hook": what a hook was given}, {"said": text}, {"interrupted": true},
-            {"ended": code}
+Lines out:  {"screen": "open"}, {"taken": id}, {"typed": text}, {"hook": what a hook was given}, {"said": text},
+            {"interrupted": true}, {"ended": code}
 
 What happens is known from the files that hooks leave, and from the file of the conversation: never from the screen.
 When the input ends, the session ends as soon as no turn is running. Where a person alone works it ends when that person left.
@@ -130,6 +130,11 @@ class Runner:
         self._offset = 0
         self._inode = 0
         self._rest = b""
+        self._asked_to_end = False
+
+    def ask_to_end(self, *_: object) -> None:
+        """Take a signal in: the session ends in order, so that whoever looks at it has their terminal back."""
+        self._asked_to_end = True
 
     def run(self) -> int:
         """Show the program until it ends; return its exit code."""
@@ -179,6 +184,8 @@ class Runner:
     # --- What is asked ---
 
     def _do(self) -> None:
+        if self._asked_to_end:
+            self._end()
         for asked in [entry for entry in self._todo if "prompt" not in entry]:
             self._todo.remove(asked)
             if asked.get("interrupt"):
@@ -274,7 +281,9 @@ class Runner:
             if self._waiting is not None:
                 say(taken=self._waiting["prompt"])
                 self._waiting = None
-            # What it is, is known already, or a person's.
+            else:
+                say(typed=str(given.get("prompt", ""))[:LONGEST])
+            # It is known already, or told.
             given = {**given, "prompt": ""}
         if kind in ("Stop", "StopFailure"):
             # What was said in the turn is told before its end.
@@ -382,7 +391,7 @@ def say(**line: Any) -> None:
 
 
 if __name__ == "__main__":
-    # Whoever asks it to end ends its program, too: the shim sees to the rest.
     with open(sys.argv[1], encoding="utf-8") as stream:
         runner = Runner(json.load(stream), sys.argv[2:])
+    signal.signal(signal.SIGTERM, runner.ask_to_end)
     sys.exit(runner.run())

@@ -93,7 +93,8 @@ async def _inbox(folder: Path | None, *, as_json: bool) -> None:
         print_items(console, items, now)
         questions = any(item.kind == "question" for item in items)
         budgets = any(item.kind == "budget" for item in items)
-        if questions or not budgets:
+        # A halt has its own way out, in its row.
+        if questions or any(item.kind not in {"budget", "halt"} for item in items):
             console.print(Text("kapelle answer ID allow|deny|always", style="dim"))
         if budgets:
             console.print(Text("kapelle answer ID raise AMOUNT, or stop", style="dim"))

@@ -28,6 +28,7 @@ from kapelle.apps.views import TaskReport, account_json, done_text, entry_json, 
 from kapelle.core.account import Account, account_of, told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import NotFound
+from kapelle.core.events import PromptSent
 from kapelle.core.ids import RunId
 from kapelle.core.plain_text import shown, shown_block
 from kapelle.core.store import Overview, View
@@ -300,13 +301,17 @@ async def tell_logs(
     async with compose.open_reader(configured) as reader:
         found = await reader.store.read(lambda view: found_agent(view, which))
         names = await _names(reader, found.run.run_id)
+        sent: set[str] = set()
         async for entry in _entries(reader, found, 0, follow=follow):
             if found.task is not None and entry.event.task_id != found.task.task_id:
                 continue
+            again = isinstance(entry.event, PromptSent) and entry.event.prompt_id in sent
+            if isinstance(entry.event, PromptSent):
+                sent.add(entry.event.prompt_id)
             if as_json:
                 print_json(entry_json(entry))
                 continue
-            for line in line_of(entry.event, names, whole=True, prompts=prompts):
+            for line in line_of(entry.event, names, whole=True, prompts=prompts, again=again):
                 _print_line(entry, line)
 
 

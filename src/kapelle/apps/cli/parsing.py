@@ -3,6 +3,7 @@
 Loaded when there is something to tell. The parser's own words are not ours, so they are made anew from what it knows.
 """
 
+import sys
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,9 +16,17 @@ from kapelle.core.expected import expected, given
 def told(error: refused.ClickException) -> UsageError:
     """Return what the option parser refused as an error of ours."""
     context: Any = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "kapelle"
+    path = context.command_path if context is not None else _command()
     message, remedy = _told(error, context)
     return UsageError(message, remedy=f"{remedy}`{path} --help` tells what can be given.")
+
+
+def _command() -> str:
+    """Return which command was meant, where the parser does not say it: it broke off before it knew."""
+    from kapelle.apps.cli.commands import Commands
+
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    return f"kapelle {word}" if word in Commands() else "kapelle"
 
 
 def _told(error: refused.ClickException, context: Any) -> tuple[str, str]:
@@ -26,6 +35,8 @@ def _told(error: refused.ClickException, context: Any) -> tuple[str, str]:
             return "a command is missing", ""
         case refused.NoSuchOption():
             known = error.possibilities or []
+            if error.option_name[1:].isdecimal():
+                return f"{error.option_name} is below zero, which nothing here can be", "Write a number that is not. "
             return (
                 f"there is no option {error.option_name}",
                 f"{closest(error.option_name, known).capitalize()}. " if known else "",
@@ -38,6 +49,9 @@ def _told(error: refused.ClickException, context: Any) -> tuple[str, str]:
             words = _words(error.param)
             if words:
                 return f"this cannot be {given(first['input'])}", f"Write {words}. "
+            if words := str(first["msg"]).partition(" is not one of ")[2]:
+                advice = f"Give one of: {words.replace(chr(39), '').rstrip('.')}. "
+                return f"{_name(error.param)} cannot be {given(first['input'])}", advice
             return (
                 f"{_name(error.param)} cannot be {given(first['input'])}",
                 f"Give {expected(first['type'], first.get('ctx', {}))}. ",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kapelle.apps import compose
+from kapelle.apps import compose, models
 from kapelle.apps.cli.common import Folder, Json, configuration, go, valid_configuration
 from kapelle.apps.cli.output import err, out, print_json
 from kapelle.apps.cli.tables import Column, print_table
@@ -15,11 +15,13 @@ from kapelle.apps.principal import principal
 from kapelle.apps.runs import prepare
 from kapelle.apps.settings import Configuration
 from kapelle.apps.workflows import single_task
-from kapelle.core.errors import UsageError
+from kapelle.core.errors import CredentialsMissing, UsageError
 from kapelle.core.plain_text import counted
 from kapelle.core.pool import make_of
 from kapelle.core.requests import Deploy, Scale
-from kapelle.engine.scaling import NONE_BEFOREHAND
+from kapelle.core.run import RunSpec
+from kapelle.documents import Document
+from kapelle.engine.scaling import not_beforehand
 
 COLUMNS = (
     Column(name="AGENT", folds=True),
@@ -33,7 +35,12 @@ COLUMNS = (
 Config = Annotated[str, typer.Argument(metavar="AGENT", help="An agent of agents.yml.")]
 Rehearsed = Annotated[
     Path | None,
-    typer.Option("--rehearse", help="For runs that are rehearsed: no login is asked for.", show_default=False),
+    typer.Option(
+        "--rehearse",
+        metavar="FILE",
+        help="For runs that are rehearsed by this file: no login is asked for.",
+        show_default=False,
+    ),
 ]
 AUTO = "auto"
 
@@ -117,11 +124,16 @@ async def _scale(
     body = None if wanted else await _less(found, name, wanted)
     if body is None:
         document, workflow = single_task("-", agent=name, gate=None)
+        # First whether there could be any: a login is no use where there cannot.
+        spec = await prepare(found, document, workflow, inputs={}, check_only=True)
+        if (
+            why := not_beforehand(spec.config(name), compose.drivers()[spec.config(name).program], make_of(spec, name))
+        ) is not None:
+            raise why
         # To leave it to the configuration nothing needs to be reachable.
-        spec = await prepare(found, document, workflow, inputs={}, rehearse=rehearse, check_only=not wanted)
+        if wanted:
+            spec = await _reaching(found, document, workflow, rehearse, f"deploy {name}" if more else f"scale {name} {wanted}")
         make = make_of(spec, name)
-        if make is None:
-            raise UsageError(NONE_BEFOREHAND, remedy="`limit` in agents.yml says how many of them may be at work at once.")
         body = Scale(project=spec.project, config=name, wanted=wanted, more=more, spec=None if wanted is None else make)
     async with compose.open_desk(found) as desk:
         await desk.ask(body, principal(desk.world.store.store_id))
@@ -137,6 +149,18 @@ async def _scale(
     out().print(f"{name}: {counted(stand.standing.wanted, 'agent')} wanted ({there} just now).")
     if not led:
         err().print("Nobody leads just now. `kapelle resume --stay` leads, and starts them.")
+
+
+async def _reaching(
+    found: Configuration, document: Document, workflow: models.Workflow, rehearse: Path | None, words: str
+) -> RunSpec:
+    """Return the run by which spares reach their model."""
+    try:
+        return await prepare(found, document, workflow, inputs={}, rehearse=rehearse)
+    except CredentialsMissing as error:
+        # What helps is an option of this very command.
+        remedy = error.advice.replace("`kapelle run --rehearse FILE`", f"`kapelle {words} --rehearse FILE`")
+        raise CredentialsMissing(str(error), remedy=remedy) from error
 
 
 async def _less(found: Configuration, name: str, wanted: int | None) -> Scale | None:

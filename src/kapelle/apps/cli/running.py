@@ -32,6 +32,8 @@ from kapelle.engine.leader import Stop
 
 ASKING = (QuestionAsked, QuestionAnswered, QuestionExpired, BudgetAsked, BudgetRaised, BudgetStopped)
 """What stands above the table."""
+COMMANDS = 3
+"""Commands that are told below the table."""
 NARROW = 80
 """Letters of a terminal below which the live view leaves out what matters least."""
 
@@ -175,6 +177,7 @@ class Watcher:
             table.add_column("TOKENS", no_wrap=True, justify="right")
         table.add_column("COST", no_wrap=True, justify="right")
         table.add_column("TIME", no_wrap=True, justify="right")
+        commands: list[str] = []
         for entry in report.tasks:
             task = entry.task
             doing = self._tools.get(task.task_id, "")
@@ -185,6 +188,9 @@ class Watcher:
             elif task.waits_for is not None:
                 # How to answer a question stands above the table.
                 doing = f"asks: {task.detail.removeprefix(ASKS)}" if task.detail.startswith(ASKS) else report.waits_for(task)
+                # What is to be typed stands below the table, where nothing is cut.
+                doing, colon, command = doing.rpartition(": kapelle ") if ": kapelle " in doing else (doing, "", "")
+                commands += [f"kapelle {command}"] if colon else []
             elapsed = entry.elapsed(now)
             tokens = count_tokens(entry.spend.usage.total) if entry.spend.calls else ""
             table.add_row(
@@ -205,6 +211,8 @@ class Watcher:
         if self._waiting:
             waits = "1 waits" if self._waiting == 1 else f"{self._waiting} wait"
             parts.append(Text(f"{waits} for you: kapelle inbox", style="yellow"))
+        told = [*dict.fromkeys(commands)][:COMMANDS]
+        parts += [Text(f"  → {shown(command)}", style="yellow", no_wrap=False, overflow="fold") for command in told]
         if self._note:
             parts.append(Text(self._note, style="yellow", no_wrap=False, overflow="fold"))
         return Group(*parts)

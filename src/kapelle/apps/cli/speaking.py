@@ -46,7 +46,10 @@ def said(text: str | None) -> str:
         except UnicodeDecodeError as error:
             raise UsageError("what is to be said is no UTF-8 text", remedy="Write it as UTF-8.") from error
         if text is None:
-            raise UsageError(f"more than {LONGEST} bytes are too much to say at once", remedy="Name a file in their place.")
+            raise UsageError(
+                f"more than {LONGEST} bytes are too much to say at once",
+                remedy="Put it in a file that the agent can read, and say where.",
+            )
     if not text.strip():
         raise UsageError("there is nothing to say", remedy="Give the text as the last argument, or in a pipe.")
     return text

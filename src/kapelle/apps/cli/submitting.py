@@ -34,8 +34,12 @@ Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help="Run one task
 AgentName = Annotated[str | None, typer.Option("--agent", help="The agent for --prompt.")]
 GateName = Annotated[str | None, typer.Option("--gate", help="The gate for --prompt.")]
 Inputs = Annotated[list[str] | None, typer.Option("--input", "-i", help="NAME=VALUE, for the workflow's inputs.")]
-Rehearse = Annotated[Path | None, typer.Option("--rehearse", help="Let this rehearsal file answer in place of the model.")]
-Record = Annotated[Path | None, typer.Option("--record", help="Write what the model says as a rehearsal to this file.")]
+Rehearse = Annotated[
+    Path | None, typer.Option("--rehearse", metavar="FILE", help="Let this rehearsal file answer in place of the model.")
+]
+Record = Annotated[
+    Path | None, typer.Option("--record", metavar="FILE", help="Write what the model says as a rehearsal to this file.")
+]
 Target = Annotated[str | None, typer.Option("--target", help="The branch that changes go to.")]
 Delivery = Annotated[str | None, typer.Option("--delivery", help="each, end or never.")]
 Agents = Annotated[int | None, typer.Option("--agents", min=1, help="Agents that may be live at once for this run.")]

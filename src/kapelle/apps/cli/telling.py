@@ -6,7 +6,8 @@ from kapelle.apps.cli.steered import steered
 from kapelle.core.account_events import AccountLimited, AccountRefused, AccountRestored
 from kapelle.core.batch_events import BatchBroke, BatchTried, CheckFlaked
 from kapelle.core.brake_events import BudgetAsked, BudgetRaised, BudgetStopped, BudgetWithdrawn, HaltBegun, HaltLifted
-from kapelle.core.budget import Resource, amount_told
+from kapelle.core.budget import Resource, amount_told, amounts_told
+from kapelle.core.conversation import Trouble
 from kapelle.core.events import (
     AgentAnswered,
     AgentSaid,
@@ -63,6 +64,7 @@ from kapelle.core.rule_events import (
     WardenFailed,
     WardenRefused,
 )
+from kapelle.core.steering_events import PersonTyped
 from kapelle.core.task import Wait
 
 LONGEST = 160
@@ -71,13 +73,18 @@ LONGEST = 160
 Words = Callable[[Event], str | None]
 
 
-def line_of(event: Event, names: Mapping[str, str], *, whole: bool = False, prompts: bool = False) -> Iterator[str]:
-    """Yield the lines that tell of *event*; none when it is too small to tell. *whole* adds what agents and checks said."""
+def line_of(
+    event: Event, names: Mapping[str, str], *, whole: bool = False, prompts: bool = False, again: bool = False
+) -> Iterator[str]:
+    """Yield the lines that tell of *event*; none when it is too small to tell. *whole* adds what agents and checks said.
+
+    *again*: the same prompt was sent before, to a process that ended and had not read it.
+    """
     name = names.get(event.task_id, event.task_id) if event.task_id is not None else None
     lead = f"{shown(name)}: " if name else ""
     text = _told(event)
     # What is told in one line stays in it, whatever the names and words in it are.
-    text = shown(text) if text is not None else (_said(event, prompts=prompts) if whole else None)
+    text = shown(text) if text is not None else (_said(event, prompts=prompts, again=again) if whole else None)
     if whole and text is not None and isinstance(event, CheckEnded) and event.tail:
         text = f"{text}\n{event.tail.strip()}"
     if text is None:
@@ -131,7 +138,7 @@ def _told(event: Event) -> str | None:
 
 def _of_budget(event: BudgetReached | BudgetWarned) -> str:
     resource = Resource(event.resource)
-    told = f"{amount_told(resource, event.spent)} of {amount_told(resource, event.limit)}"
+    told = amounts_told(resource, event.spent, event.limit)
     share = "" if isinstance(event, BudgetReached) or not event.limit else f"{event.spent / event.limit:.0%} of "
     return f"{share}the budget of {event.budget} is spent ({told})"
 
@@ -291,17 +298,24 @@ def _pooled(event: Event) -> str | None:
             return None
 
 
-def _said(event: Event, *, prompts: bool) -> str | None:
+def _said(event: Event, *, prompts: bool, again: bool) -> str | None:
     match event:
         case PromptSent(text=text, round=round_, sender=sender):
             whose = f"{sender} says" if sender else "prompt"
+            if again:
+                return f"{whose} (round {round_}): handed over once more, nobody had read it: {_first(text)}"
             return f"{whose} (round {round_}):\n{text}" if prompts else f"{whose} (round {round_}): {_first(text)}"
         case AgentSaid(text=text):
             return f"  | {text}"
         case AgentToolFailed(about=about):
             return f"  tool failed: {_first(about)}"
         case AgentAnswered(trouble=trouble, text=text) if trouble is not None:
-            return f"  turn ended: {trouble}: {_first(text)}"
+            # What a program says of it inside is for nobody who reads this.
+            words = "it was interrupted" if trouble == Trouble.INTERRUPTED else f"{trouble}: {_first(text)}"
+            return f"  turn ended: {words}"
+        case PersonTyped(principal=principal, text=text):
+            whose = f"{principal or 'a person'} at its screen"
+            return f"{whose}:\n{text}" if prompts else f"{whose}: {_first(text)}"
         case CheckEnded(tail=tail) if tail:
             return tail
         case _:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, nullcontext, suppress
@@ -15,7 +14,8 @@ from kapelle.apps import compose
 from kapelle.apps.agents import agent_named, task_named
 from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
 from kapelle.apps.cli.looking import tell_logs
-from kapelle.apps.cli.output import err, out, print_error, print_json
+from kapelle.apps.cli.output import err, out, print_error, print_json, print_nobody_leads
+from kapelle.apps.cli.showing import show
 from kapelle.apps.cli.steering import Which, tell
 from kapelle.apps.desk import Desk
 from kapelle.apps.principal import principal
@@ -23,9 +23,10 @@ from kapelle.apps.reader import rest
 from kapelle.apps.steering import must_lead, speak, task_of
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.errors import KapelleError, NotPossibleNow, UsageError
+from kapelle.core.halt import Halt
+from kapelle.core.halt import told as halt_told
 from kapelle.core.steering import HandBack, TakeOver
 from kapelle.core.store import View
-from kapelle.core.terminals import Attaching
 from kapelle.engine.loop import supervised
 
 LOOK = 0.1
@@ -65,31 +66,29 @@ def handback(
     go(_hand_back(which, repository, as_json=json))
 
 
-def _must_be_a_terminal(*, as_json: bool) -> None:
+def _must_be_a_terminal(remedy: str, *, as_json: bool) -> None:
     if as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("this needs a terminal", remedy="Run it in one, without --json; `kapelle logs AGENT -f` needs none.")
+        raise UsageError("this needs a terminal", remedy=f"Run it in one, without --json; {remedy}")
 
 
-def _show(how: Attaching) -> int:
-    """Show a session in the person's own terminal until that leaves it."""
-    # Inside another tmux its own variable would keep it from starting.
-    env = {name: value for name, value in os.environ.items() if name not in {"TMUX", "TMUX_PANE"}}
-    return subprocess.run(how.argv, cwd=how.cwd, env=env, check=False).returncode
+TO_LOOK = "`kapelle logs AGENT -f` needs none."
+TO_SPEAK = "`kapelle send AGENT TEXT` needs none."
 
 
 async def _attach(which: str, folder: Path | None, *, write: bool, transcript: bool, as_json: bool) -> None:
     if write:
-        _must_be_a_terminal(as_json=as_json)
+        _must_be_a_terminal(TO_SPEAK, as_json=as_json)
     async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         agent = await desk.store.read(lambda view: agent_named(view, which))
         if agent.frozen_by:
             raise NotPossibleNow(f"agent {agent.agent_id} is frozen, and so is its screen", remedy=f"kapelle thaw {which}")
         place = None if transcript else await _session(desk, agent)
         if place is not None:
-            _must_be_a_terminal(as_json=as_json)
+            _must_be_a_terminal(TO_LOOK, as_json=as_json)
         how = None if place is None else desk.world.terminal.attaching(place, write=write)
     if how is not None:
-        _show(how)
+        show(how)
+        await _tell_left(folder, agent)
         return
     if not transcript:
         console = err()
@@ -97,7 +96,9 @@ async def _attach(which: str, folder: Path | None, *, write: bool, transcript: b
             f"Agent {agent.agent_id} has no terminal (`terminal: tmux` gives it one). What it says follows; Ctrl-C leaves."
         )
     if write:
-        err().print("A line that you type is said to it when its turn is over.")
+        # What is shown in a session is seen by all who attached, and not all may type there.
+        begins = "With `attach --write` a" if transcript else "A"
+        err().print(f"{begins} line that you type is said to it when its turn is over.")
     async with _speaking(folder, agent) if write else nullcontext():
         await tell_logs(valid_configuration(folder), agent.agent_id, as_json=as_json)
 
@@ -137,6 +138,16 @@ async def _say_all(folder: Path | None, agent: Agent, lines: asyncio.Queue[str])
             print_error(error, as_json=False)
 
 
+async def _tell_left(folder: Path | None, agent: Agent) -> None:
+    """Say why there is nothing to look at any more, where it was not the person who left."""
+    async with compose.open_reader(valid_configuration(folder)) as reader:
+        current = await reader.store.read(lambda view: view.agents.get(agent.agent_id))
+        name = await reader.store.read(lambda view: task_of(view, agent))
+    ended = current is None or current.state in {AgentState.STOPPED, AgentState.COMPLETING}
+    if ended:
+        out().print(f"The agent of {name} has ended, and its screen with it; `kapelle logs {name}` shows what it did.")
+
+
 async def _session(desk: Desk, agent: Agent) -> str | None:
     """Return the folder of the session in which *agent* can be seen, or None when there is none."""
     terminal = desk.world.terminal
@@ -147,7 +158,7 @@ async def _session(desk: Desk, agent: Agent) -> str | None:
 
 
 async def _take_over(which: str, folder: Path | None, *, as_json: bool) -> None:
-    _must_be_a_terminal(as_json=as_json)
+    _must_be_a_terminal(TO_SPEAK, as_json=as_json)
     async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         agent = await desk.store.read(lambda view: agent_named(view, which))
         name = await desk.store.read(lambda view: task_of(view, agent))
@@ -161,7 +172,7 @@ async def _take_over(which: str, folder: Path | None, *, as_json: bool) -> None:
         )
         place = await _screen(desk, agent)
         how = desk.world.terminal.attaching(place, write=True)
-    _show(how)
+    show(how)
     if joined:
         # It is somebody else's, who may be there still.
         out().print(f"Left {name}. It is handed back as soon as nobody is there, or by: kapelle handback {name}")
@@ -172,7 +183,17 @@ async def _take_over(which: str, folder: Path | None, *, as_json: bool) -> None:
         if attempt is not None and attempt.held_by:
             with suppress(NotPossibleNow):
                 await desk.ask(HandBack(run_id=agent.run_id, task_id=agent.task_id), who)
-    out().print(f"Handed {name} back. It goes on; `kapelle logs {name} -f` shows how.")
+        halted = await desk.store.read(lambda view: view.brakes.halt())
+        out().print(f"Handed {name} back. {await _then(desk, halted, name)}")
+
+
+async def _then(desk: Desk, halted: Halt | None, name: str) -> str:
+    """Say how it goes on with what was handed back."""
+    if halted is not None:
+        return f"It does not go on yet: {halt_told(halted)}"
+    if await desk.leader() is None:
+        return "Nobody leads just now; it goes on when somebody does: kapelle resume"
+    return f"It goes on; `kapelle logs {name} -f` shows how."
 
 
 async def _screen(desk: Desk, taken: Agent) -> str:
@@ -210,7 +231,10 @@ async def _hand_back(which: str, folder: Path | None, *, as_json: bool) -> None:
             raise NotPossibleNow(f"{which} has no task any more")
         await desk.ask(HandBack(run_id=task.run_id, task_id=task.task_id), principal(desk.world.store.store_id))
         newest = await desk.store.read(lambda view: view.agents.newest(1, task.task_id))
+        led = await desk.leader() is not None
     if newest:
         tell(newest[0], task.name, "Handing back", as_json=as_json)
     elif as_json:
         print_json({"task": task.name, "done": "handing back"})
+    if not led and not as_json:
+        print_nobody_leads("it is handed back")

@@ -34,6 +34,8 @@ from kapelle.core.ports import Ended
 COMMAND = "/"
 """How a command to the CLI begins: it answers that itself, and the model never hears it."""
 KEPT = 2_000
+DIAGNOSTIC = "[ede_diagnostic]"
+"""How a line begins that is for those who make the CLI."""
 ABOUT = 400
 BABBLES = 100
 """Lines that are not understood and are kept nevertheless."""
@@ -204,7 +206,7 @@ class ClaudeCodec:
         return TurnEnded(
             text="" if trouble else said,
             trouble=trouble,
-            message=said or "; ".join(message.errors or ()) if trouble else "",
+            message=said or _why(message.errors or (), trouble) if trouble else "",
             result=given,
             resets_at=self._resets_at if trouble in {Trouble.USAGE_LIMIT, Trouble.RATE_LIMITED} else None,
             turns=message.num_turns,
@@ -212,6 +214,12 @@ class ClaudeCodec:
             usage=usage,
             denied=tuple(dict.fromkeys(denial.tool_name for denial in message.permission_denials or ())),
         )
+
+
+def _why(errors: Sequence[str], trouble: Trouble) -> str:
+    """Return what the CLI says went wrong; what it says of its own inside only where it says nothing else."""
+    told = "; ".join(each for each in errors if not each.startswith(DIAGNOSTIC))
+    return told or ("it was interrupted" if trouble is Trouble.INTERRUPTED else "; ".join(errors))
 
 
 def _reset(message: RateLimit) -> datetime | None:

@@ -29,6 +29,7 @@ from kapelle.core.conversation import (
     ToolReturned,
     Trouble,
     TurnEnded,
+    Typed,
     Unrecognised,
 )
 from kapelle.core.ids import PromptId
@@ -177,6 +178,8 @@ class ScreenCodec:
             case {"said": str(text)}:
                 self._last = text
                 return [Said(text=text)] if text.strip() else []
+            case {"typed": str(text)}:
+                return [Typed(text=text)] if text.strip() else []
             case {"interrupted": True}:
                 return self._ended(TurnEnded(trouble=Trouble.INTERRUPTED, message="it was interrupted", turns=1))
             case {"hook": {"hook_event_name": str(kind)} as hook}:
