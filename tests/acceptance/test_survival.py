@@ -103,6 +103,7 @@ def test_a_second_ctrl_c_stops_now_and_counts_as_no_crash(slow: Place) -> None:
     assert not [event for event in events(slow) if event["kind"] == "attempt.ended" and event["outcome"] != "succeeded"]
 
 
+@pytest.mark.soak
 def test_a_follower_takes_over_when_the_leader_dies(slow: Place) -> None:
     leader = slow.start("run", "../workflow.yml", "--rehearse", "../rehearsal.yml")
     until(leader, "Write one.txt")
