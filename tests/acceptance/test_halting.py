@@ -103,6 +103,9 @@ def test_outside_of_the_hours_nothing_begins_and_it_is_told_when(place: Place) -
         until(process, "waits for schedule: outside of the working hours until ")
         said = place.run("explain", "tool").out
         assert "outside of the working hours until" in said
+        told = " ".join(place.run("status").out.split())
+        assert "waits: outside of the working hours until" in told
+        assert "outside of the working hours until" in place.run("status", "--json").json["runs"][0]["closed"]
     finally:
         process.terminate()
         process.communicate()

@@ -58,6 +58,7 @@ def test_a_usage_limit_pauses_both_tasks_until_its_reset(place: Place) -> None:
     assert not events(place, "model.retried")
 
 
+@pytest.mark.soak
 def test_an_expired_login_asks_a_person_once_and_goes_on_when_told(place: Place) -> None:
     place.write("workflow.yml", WORKFLOW)
     script = rehearsal('{error: 401, message: "OAuth token has expired", shared: true}')

@@ -224,6 +224,7 @@ def test_a_login_of_the_cli_s_own_is_passed_through_and_still_metered(place: Pla
     assert answer.json["tasks"][0]["tokens"]["cache_read"] == 100
 
 
+@pytest.mark.soak
 def test_a_correction_of_the_same_size_within_the_same_second_is_seen_by_the_gate(place: Place) -> None:
     # Python takes a compiled file for that of a source of the same size and second.
     place.write("workflow.yml", "name: quick\ntasks: {one: {agent: coder, gate: python, max_attempts: 1, prompt: x}}\n")

@@ -18,8 +18,8 @@ from kapelle.testing.terminals import read, terminal
 
 FIXTURES = {"bubblewrap": "bubblewrap", "container": "podman"}
 """What must be there for a sandbox."""
-WITH_SOAK = ["process", "bubblewrap", pytest.param("container", marks=pytest.mark.soak)]
-"""Where the same was tried in a container once already, `make soak` tries the rest of it."""
+WITH_SOAK = [pytest.param("process", marks=pytest.mark.soak), "bubblewrap", pytest.param("container", marks=pytest.mark.soak)]
+"""Where the same is tried in several sandboxes, `make soak` tries the rest of it."""
 AGENTS = """\
 sandbox: SANDBOX
 agents:
@@ -389,7 +389,7 @@ print(spoken, "wardens")
 
 
 @pytest.mark.usefixtures("bubblewrap")
-@pytest.mark.parametrize("sandbox", ["process", "bubblewrap"])
+@pytest.mark.parametrize("sandbox", ["process", pytest.param("bubblewrap", marks=pytest.mark.soak)])
 def test_who_speaks_at_the_socket_of_another_agent_is_refused_where_it_is_in_reach(place: Place, sandbox: str) -> None:
     (place.repository / "talks.py").write_text(TALKS)
     (place.repository / ".gitignore").write_text("go\n")

@@ -200,6 +200,7 @@ def _check(place: Place, answer: Said) -> None:
     assert "[secret GITHUB]" in place.git("show", f"{kept[0]}:deep.txt")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("sandbox", WITH_SOAK)
 def test_none_of_ten_secrets_is_anywhere(place: Place, sandbox: str, request: pytest.FixtureRequest) -> None:
     if sandbox in FIXTURES:

@@ -65,6 +65,7 @@ def below(manager: UserManager) -> list[str]:
     return sorted(path.name for path in top.rglob("*") if path.is_dir() and ("kapelle" in path.name or path.name == "leaders"))
 
 
+@pytest.mark.soak
 def test_a_run_goes_on_in_another_session(account: Account, manager: UserManager) -> None:
     first, second = SESSIONS
     # It is not all in order: there is no key.

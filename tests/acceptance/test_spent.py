@@ -68,6 +68,7 @@ def test_what_is_to_be_typed_is_whole_on_a_live_screen(place: Place, tmp_path: P
     assert f"\n  → kapelle answer {item['id']} raise AMOUNT, or stop" in seen, seen
 
 
+@pytest.mark.soak
 def test_a_budget_that_is_raised_lets_the_task_complete_in_the_same_conversation(
     place: Place, running: "subprocess.Popen[str]"
 ) -> None:

@@ -67,6 +67,8 @@ def test_a_frozen_agent_loses_no_time_and_what_is_said_to_it_arrives_to_the_lett
     begun = monotonic()
     assert place.run("freeze", "look").code == 0
     assert place.run("agents", "--json").json[0]["shown_as"] == "frozen"
+    # As it is, and not as it was at the last heartbeat.
+    assert "look is held still by a person for " in " ".join(place.run("status").out.split())
     assert "frozen by person:" in place.run("logs", "look").out
     stat = Path(f"/proc/{place.run('agents', '--json').json[0]['pid']}/stat")
     # The shim lives, and its clock stands still: longer than the whole time limit. Nothing happens, and nobody tells of that.
@@ -74,6 +76,7 @@ def test_a_frozen_agent_loses_no_time_and_what_is_said_to_it_arrives_to_the_lett
         assert stat.exists()
         select([], [], [], 0.5)
     assert place.run("thaw", listed[0]["id"][:8]).code == 0
+    assert "held still" not in place.run("status").out
 
     # 200 kB of what shells, JSON and terminals would change if they could.
     letters = "letters \u00e9\u4e2d\U0001f600 \\n \\\\ \" ' $HOME `x` <b> \t tail\n"

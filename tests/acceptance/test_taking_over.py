@@ -196,6 +196,7 @@ def test_a_screen_that_was_killed_leaves_the_terminal_as_it_was(leader: tuple[Pl
     assert "Handed greet back. It goes on" in seen
 
 
+@pytest.mark.soak
 def test_who_is_at_the_screen_is_told_of_a_halt(leader: tuple[Place, "Popen[str]"], tmp_path: Path) -> None:
     place, _ = leader
     with in_a_shell(place, tmp_path / "mine", "takeover", "greet") as mine:

@@ -154,7 +154,7 @@ def test_on_a_console_only_its_own_colours_steer_the_terminal() -> None:
     assert len({len(line) for line in bare.splitlines()[:5]}) == 1
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("utf-8", marks=pytest.mark.soak)])
 def test_where_not_every_letter_can_be_written_it_is_escaped(place: Place, encoding: str) -> None:
     env = {"PYTHONIOENCODING": encoding}
     place.write("flow.yml", "name: ünï✓\ndefaults: {agent: script, gate: none}\ntasks: {a: {prompt: 'echo ü✓'}}\n")

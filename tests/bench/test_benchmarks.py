@@ -31,7 +31,7 @@ FIGURES = {
 }
 
 
-SOAKED = {"merge", "restart"}
+SOAKED = {"merge", "overhead", "restart"}
 """What takes long, however small: `make soak` runs them."""
 
 

@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from kapelle.apps import compose
 from kapelle.apps.settings import Configuration
+from kapelle.core.agent import Agent
 from kapelle.core.attempt import COUNTS, Outcome
 from kapelle.core.durations import format_duration
 from kapelle.core.frozen import frozen
@@ -92,10 +94,21 @@ class Health:
 def agents_health(view: View) -> tuple[AgentHealth, ...]:
     """Return how the live agents stand, and those that wait for something with none: by run and task."""
     rows = view.standings.all()
-    live = {agent.attempt_id for agent in view.agents.live()} if rows else frozenset[AttemptId]()
+    live = {agent.attempt_id: agent for agent in view.agents.live()} if rows else dict[AttemptId, Agent]()
     # Who worked when it was last looked, and is gone (its budget is spent, everything is halted), does not work any more.
     there = [row for row in rows if row.condition is not Condition.WORKING or row.attempt_id in live]
-    return tuple(_agent(view, row) for row in there)
+    return tuple(_agent(view, _as_held(row, live.get(row.attempt_id))) for row in there)
+
+
+def _as_held(row: Standing, agent: Agent | None) -> Standing:
+    """Return *row* with whether a person holds its agent still as that is now, and not as it was at the last heartbeat."""
+    if agent is None:
+        return row
+    if agent.frozen_at is not None:
+        return replace(row, condition=Condition.FROZEN, since=agent.frozen_at, reasons=(), grade=Grade.NONE)
+    if row.condition is Condition.FROZEN:
+        return replace(row, condition=Condition.WORKING, reasons=(), doing="")
+    return row
 
 
 def _agent(view: View, row: Standing) -> AgentHealth:

@@ -3,6 +3,7 @@
 import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
+from zoneinfo import ZoneInfo
 
 from pydantic_core import to_jsonable_python
 
@@ -13,6 +14,7 @@ from kapelle.core.attempt import Attempt, Outcome
 from kapelle.core.budget import Spend
 from kapelle.core.frozen import frozen
 from kapelle.core.gate import CheckState, Receipt
+from kapelle.core.hours import hours_told, opening
 from kapelle.core.ids import RunId
 from kapelle.core.merge import Change, ChangeState
 from kapelle.core.run import RUN_TERMINAL, Run, RunSpec
@@ -132,6 +134,13 @@ def sandbox_text(spec: RunSpec) -> str:
     """Say what a run works in."""
     names = sandboxes_of(spec)
     return f"{'sandbox' if len(names) == 1 else 'sandboxes'}: {', '.join(names)}"
+
+
+def closed(run: Run, now: datetime) -> str:
+    """Return why nobody works for *run* at this hour, in words; empty when they may."""
+    hours = run.spec.hours if run.ended_at is None else None
+    found = opening(hours, ZoneInfo(hours.zone), now) if hours is not None else None
+    return "" if found is None or found.open else hours_told(found)
 
 
 def done_text(counts: Counts, noun: str = "") -> str:

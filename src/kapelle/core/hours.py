@@ -104,6 +104,13 @@ def opening(hours: WorkingHours, zone: tzinfo, now: datetime) -> Opening:
     return Opening(open=False, until=None)
 
 
+def hours_told(found: Opening) -> str:
+    """Say in words when it goes on."""
+    if found.until is None:
+        return "outside of the working hours, which never come"
+    return f"outside of the working hours until {found.until:%Y-%m-%d %H:%M} UTC"
+
+
 @lru_cache(maxsize=64)  # Asked of every run whenever anything happens, and the same all day.
 def _joined(hours: WorkingHours, zone: tzinfo, today: date) -> tuple[tuple[datetime, datetime], ...]:
     """Return the spans around *today* in their order; those that touch each other are one."""

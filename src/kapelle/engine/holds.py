@@ -14,7 +14,7 @@ from kapelle.core.budget import ends
 from kapelle.core.frozen import frozen
 from kapelle.core.halt import Halt
 from kapelle.core.halt import told as halt_told
-from kapelle.core.hours import Opening, WorkingHours, opening
+from kapelle.core.hours import Opening, WorkingHours, hours_told, opening
 from kapelle.core.ids import AccountId, RunId
 from kapelle.core.run import Run
 from kapelle.core.spent import OnSpent, Raises, SpentBudget, SpentState, in_the_way, raises_of
@@ -50,13 +50,6 @@ def zone_of(name: str) -> tzinfo:
 def opening_of(hours: WorkingHours, now: datetime) -> Opening:
     """Say whether *now* is within *hours*."""
     return opening(hours, zone_of(hours.zone), now)
-
-
-def hours_told(found: Opening) -> str:
-    """Say in words when it goes on."""
-    if found.until is None:
-        return "outside of the working hours, which never come"
-    return f"outside of the working hours until {found.until:%Y-%m-%d %H:%M} UTC"
 
 
 def its_purse(run: Run, task: Task, began_at: datetime) -> Purse:

@@ -25,12 +25,13 @@ from kapelle.core.events import BudgetWarned, ModelCalled
 from kapelle.core.frozen import frozen
 from kapelle.core.halt import Halt
 from kapelle.core.halt import told as halt_told
+from kapelle.core.hours import hours_told
 from kapelle.core.ids import AccountId, AgentId
 from kapelle.core.isolation_events import LimitMet
 from kapelle.core.spent import OnSpent, Raises, SpentBudget, raised
 from kapelle.core.store import Tx, View
 from kapelle.engine.accounts import refusal_of
-from kapelle.engine.holds import Brakes, brakes_of, hours_told, opening_of
+from kapelle.engine.holds import Brakes, brakes_of, opening_of
 from kapelle.engine.purses import Purse, keys_of, run_key, spend_of, sum_up, task_key, time_of
 from kapelle.engine.spending import Reached
 

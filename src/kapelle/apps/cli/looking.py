@@ -24,7 +24,17 @@ from kapelle.apps.inbox import inbox, item_json
 from kapelle.apps.reader import Found, Reader, has_ended
 from kapelle.apps.reviewing import Review, review_json, review_of_task
 from kapelle.apps.settings import Configuration
-from kapelle.apps.views import TaskReport, account_json, done_text, entry_json, run_json, run_report, spend_json, task_json
+from kapelle.apps.views import (
+    TaskReport,
+    account_json,
+    closed,
+    done_text,
+    entry_json,
+    run_json,
+    run_report,
+    spend_json,
+    task_json,
+)
 from kapelle.core.account import Account, account_of, told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import NotFound
@@ -111,7 +121,7 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
                     "agents": live,
                     "agents_gone": gone,
                     "slots": found.settings.slots,
-                    "runs": [_overview_json(entry) for entry in overviews],
+                    "runs": [_overview_json(entry, reader.clock.now()) for entry in overviews],
                     "waiting_for_approval": [
                         {"id": task.task_id, "name": task.name, "review": review_json(review) if review is not None else None}
                         for task, review in waiting
@@ -181,13 +191,14 @@ def _waiting(view: View) -> list[tuple[Task, Review | None]]:
     return [(task, review_of_task(view, task.task_id, task.name)) for task in tasks]
 
 
-def _overview_json(entry: Overview) -> dict[str, Any]:
+def _overview_json(entry: Overview, now: datetime) -> dict[str, Any]:
     run = entry.run
     return {
         "id": run.run_id,
         "name": run.spec.name,
         "state": run.state.value,
         "paused": run.paused,
+        "closed": closed(run, now) or None,
         "tasks": {state.value: count for state, count in entry.counts},
         **spend_json(entry.spend),
         "submitted_at": run.submitted_at.isoformat(),
@@ -214,13 +225,16 @@ def _print_overviews(console: Console, overviews: Sequence[Overview], now: datet
         cost = money(entry.spend.cost_usd) if entry.spend.calls else ""
         rows.append((run.run_id, run.spec.name, state, done_text(entry.counts), cost, age))
     print_table(console, OVERVIEW, rows)
+    for entry in overviews:
+        if why := closed(entry.run, now):
+            print_hanging(console, Text(), shown(f"{entry.run.spec.name} waits: {why}"), "yellow")
 
 
 async def _list(folder: Path | None, limit: int, *, as_json: bool) -> None:
     async with compose.open_reader(valid_configuration(folder)) as reader:
         overviews = await reader.store.read(lambda view: view.runs.overviews(limit=limit))
         if as_json:
-            print_json([_overview_json(entry) for entry in overviews])
+            print_json([_overview_json(entry, reader.clock.now()) for entry in overviews])
         elif overviews:
             _print_overviews(out(), overviews, reader.clock.now())
         else:

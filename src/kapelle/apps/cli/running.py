@@ -27,6 +27,7 @@ from kapelle.core.ids import RunId, TaskId
 from kapelle.core.plain_text import shown
 from kapelle.core.question import ASKS
 from kapelle.core.rule_events import QuestionAnswered, QuestionAsked, QuestionExpired
+from kapelle.core.steering_events import AgentFrozen, AgentThawed
 from kapelle.core.task import TERMINAL, Wait
 from kapelle.engine.leader import Stop
 
@@ -62,6 +63,8 @@ class Watcher:
         self._run_id = run_id
         self._live = live
         self._tools: dict[TaskId, str] = {}
+        self._held: dict[TaskId, str] = {}
+        """Whose agents a person holds still."""
         self._names: dict[str, str] = {}
         self._note = ""
         self._seq = 0
@@ -160,6 +163,10 @@ class Watcher:
     def _take(self, event: Event) -> None:
         if event.task_id is None:
             return
+        if isinstance(event, AgentFrozen):
+            self._held[event.task_id] = f"held still by {event.principal}"
+        elif isinstance(event, AgentThawed | TaskMoved):
+            self._held.pop(event.task_id, None)
         if isinstance(event, AgentUsedTool):
             self._tools[event.task_id] = f"{event.tool} {event.about}".strip()
         elif isinstance(event, TaskMoved):
@@ -180,7 +187,7 @@ class Watcher:
         commands: list[str] = []
         for entry in report.tasks:
             task = entry.task
-            doing = self._tools.get(task.task_id, "")
+            doing = self._held.get(task.task_id) or self._tools.get(task.task_id, "")
             if task.failure is not None:
                 doing = task.failure.message.splitlines()[0] if task.failure.message else task.failure.kind
             elif task.state in TERMINAL:
