@@ -1,7 +1,6 @@
 """Greedy agents and checks, through the real CLI: they take what processes, memory and disk they can, or stay for good."""
 
 import json
-from pathlib import Path
 from textwrap import dedent
 
 import psutil
@@ -83,13 +82,9 @@ REHEARSAL = "rules:\n" + "".join(
 @pytest.mark.usefixtures("bubblewrap")
 @pytest.mark.parametrize("sandbox", ["bubblewrap", pytest.param("process", marks=pytest.mark.soak), *SOAKED])
 def test_what_agents_take_is_bounded_told_and_gone_when_it_is_over(
-    place: Place, sandbox: str, tmp_path: Path, request: pytest.FixtureRequest
+    place: Place, sandbox: str, request: pytest.FixtureRequest
 ) -> None:
-    if sandbox in {"podman", "docker"}:
-        request.getfixturevalue(sandbox)
-        sandbox = "container"
-    seconds = f"{600 + hash(str(tmp_path)) % 1000}.25"
-    prepare(place, seconds, f"sandbox: {sandbox}\n{AGENTS}")
+    seconds = prepare(place, sandbox, AGENTS, request)
     place.write("flow.yml", FLOW)
     place.write("rehearsal.yml", REHEARSAL)
 
@@ -124,13 +119,9 @@ def test_what_agents_take_is_bounded_told_and_gone_when_it_is_over(
 @pytest.mark.usefixtures("bubblewrap")
 @pytest.mark.parametrize("sandbox", ["bubblewrap", *SOAKED])
 def test_what_checks_take_is_bounded_and_told_and_gone_when_they_are_over(
-    place: Place, sandbox: str, tmp_path: Path, request: pytest.FixtureRequest
+    place: Place, sandbox: str, request: pytest.FixtureRequest
 ) -> None:
-    if sandbox in {"podman", "docker"}:
-        request.getfixturevalue(sandbox)
-        sandbox = "container"
-    seconds = f"{600 + hash(str(tmp_path)) % 1000}.75"
-    prepare(place, seconds, f"sandbox: {sandbox}\n{CHECKING}")
+    seconds = prepare(place, sandbox, CHECKING, request)
     place.write("flow.yml", CHECKED)
 
     answer = place.run("run", "../flow.yml", "--json")
@@ -157,13 +148,18 @@ def test_what_checks_take_is_bounded_and_told_and_gone_when_they_are_over(
     assert place.processes() == []
 
 
-def prepare(place: Place, seconds: str, agents: str) -> None:
-    """Lay the scripts and *agents* into the repository; who stays sleeps for so many *seconds*, to be told by."""
+def prepare(place: Place, sandbox: str, agents: str, request: pytest.FixtureRequest) -> str:
+    """Lay the scripts and *agents* into the repository; return how many seconds who stays sleeps, to be told by."""
+    if sandbox in {"podman", "docker"}:
+        request.getfixturevalue(sandbox)
+        sandbox = "container"
+    seconds = f"{600 + hash(str(place.home)) % 1000}.25"
     for name, script in SCRIPTS.items():
         (place.repository / f"{name}.py").write_text(dedent(script).replace("SECONDS", seconds))
-    (place.repository / ".kapelle" / "agents.yml").write_text(agents)
+    (place.repository / ".kapelle" / "agents.yml").write_text(f"sandbox: {sandbox}\n{agents}")
     place.git("add", "-A")
     place.git("commit", "-qm", "greedy")
+    return seconds
 
 
 def _command(process: psutil.Process) -> list[str]:
