@@ -245,8 +245,8 @@ def test_without_a_terminal_what_it_says_is_followed_and_it_is_handed_back_from_
     with at_the_screen(place, tmp_path / "typing", "attach", "greet", "--write") as typing:
         typing.until("I look around first.")
         # In the order in which it was typed, however fast.
-        typing.keys("-l", "and mind the commas\nand the dots\nand the rest\n")
-        typing.until("agent (19 characters)", "agent (12 characters)", "agent (12 characters)")
+        typing.keys("-l", "and mind the commas\nand the dots\nand the hyphens\n")
+        typing.until("agent (19 characters)", "agent (12 characters)", "agent (15 characters)")
     refused = place.run("attach", "greet", "--write")
     assert (refused.code, "needs a terminal" in refused.err) == (2, True)
     nobody = place.run("takeover", "greet")
@@ -265,7 +265,7 @@ def test_without_a_terminal_what_it_says_is_followed_and_it_is_handed_back_from_
     assert place.git("show", "main:hello.txt") == "hello from the agent"
     assert process.wait(timeout=60) == 0
     asked = [event["text"] for event in events(place) if event["kind"] == "prompt.sent" and event["sender"]]
-    assert asked == ["and mind the commas", "and the dots", "and the rest"]
+    assert asked == ["and mind the commas", "and the dots", "and the hyphens"]
     nothing_left(place)
 
 

@@ -271,11 +271,15 @@ def reads(terminal: int, text: bytes) -> bytes:
 
 
 async def test_a_key_before_anything_was_seen_says_so(fleet: Place) -> None:
+    fleet.home.mkdir()
+    (fleet.home / "store.db").write_bytes(b"this is no store at all" * 100)
     async with screen(fleet) as shown:
+        await shown.until("trying again")
         for key in ("i", "f", "h"):
-            shown.app.fleet = None
+            shown.app.say("")
+            assert "Nothing was seen yet" not in shown.text()
             await shown.press(key)
-            assert "Nothing was seen yet" in shown.text()
+            await shown.until("Nothing was seen yet")
             assert len(shown.app.screen_stack) == 1
 
 
