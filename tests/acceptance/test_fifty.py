@@ -7,6 +7,7 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import time
 from contextlib import suppress
 
@@ -97,7 +98,7 @@ def test_fifty_agents_at_once_end_without_a_false_alarm(place: Place) -> None:
     begun = time.monotonic()
     with (place.home.parent / "said.log").open("w") as said:
         leader = subprocess.Popen(
-            ["kapelle", "run", "../workflow.yml", "--rehearse", "../rehearsal.yml"],
+            [sys.executable, "-m", "kapelle", "run", "../workflow.yml", "--rehearse", "../rehearsal.yml"],
             cwd=place.repository,
             env={**place.environment, **settings},
             stdout=said,

@@ -40,8 +40,16 @@ SCRIPTS = {
                     os.close(last)
                     os.read(first, 1)  # it ends with the one that forks
                     os._exit(0)
-        except OSError:
+        except OSError as error:
+            # What can start nothing says so, and clears up: where nothing else tells, that is when it is looked at.
+            print(error, flush=True)
             open("survived-forks.txt", "a").write("no more\\n")
+            os.close(last)
+            while True:
+                try:
+                    os.wait()
+                except ChildProcessError:
+                    break
         os._exit(0)
     """,
     "memory": """

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,11 @@ def test_nothing_that_they_try_succeeds_in_a_sandbox(place: Place, sandbox: str)
     refused = [event["host"] for event in said if event["kind"] == "network.denied" and event["task_id"] is not None]
     assert refused.count("169.254.169.254") == 4
     assert place.processes() == []
+
+
+def test_nor_does_it_when_kapelle_is_run_by_somebody_else_than_root(without_root: Callable[..., None]) -> None:
+    """Whose agents are the same user as they."""
+    without_root(f"{__file__}::{test_nothing_that_they_try_succeeds_in_a_sandbox.__name__}[bubblewrap]")
 
 
 @pytest.mark.soak

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 
 from kapelle.adapters.hosts.local import LocalHost
@@ -13,3 +15,8 @@ class TestBubblewrapSandbox(SandboxSuite):
 
     def host(self) -> Host:
         return LocalHost()
+
+
+def test_so_it_is_for_who_is_not_root(without_root: Callable[..., None]) -> None:
+    """Without settings of the kernel: in such a namespace they stay in the hands of whom they belong to."""
+    without_root(__file__, "-k", "not test_the_system_cannot_be_changed")

@@ -61,13 +61,22 @@ def leader_before_delivery(ordeal: Ordeal, _: random.Random) -> float:
     """Kill the leader when something is merged and not delivered: git's lock on the checkout is in the way."""
     lock = ordeal.place.repository / ".git" / "index.lock"
     since = ordeal.last()
+    # git's own stands there for moments.
+    ordeal.until(lambda: _made(lock))
     try:
-        with lock.open("x"):
-            ordeal.await_({"target.held_up"}, since)
+        ordeal.await_({"target.held_up"}, since)
         ordeal.kill()
     finally:
         lock.unlink(missing_ok=True)
     return _killed(ordeal)
+
+
+def _made(lock: Path) -> Path | None:
+    try:
+        lock.touch(exist_ok=False)
+    except FileExistsError:
+        return None
+    return lock
 
 
 def leader_at_its_start(ordeal: Ordeal, chance: random.Random) -> float:

@@ -69,7 +69,7 @@ class BubblewrapSandbox:
         shown = needed(env.get("PATH", os.defpath), (launch.argv[0], *launch.programs, *way.programs()), private(place))
         programs = [Mount(kind=MountKind.READ, path=path) for path in shown]
         mounts = [*programs, *place.isolation.mounts, *own, *way.mounts()]
-        built = [*_base(place.isolation.limits.disk), *_mounts(mounts)]
+        built = [*_base(place.isolation.limits.disk), *_mounts(mounts), *_closed(mounts)]
         network = ("--unshare-net",) if place.isolation.network.closed else ()
         argv = (*_bubblewrap(), *network, *built, "--chdir", launch.cwd, "--", *_become(), *way.command(), *launch.argv)
         return await self._holding.held(replace(launch, argv=argv, env=tuple(env.items())), place)
@@ -151,7 +151,7 @@ def _mounts(mounts: list[Mount]) -> Iterator[str]:
             there = str(parent)
             if there != "/" and there not in made and not any(is_below(there, other.path) for other in mounts):
                 made.append(there)
-                yield from ("--perms", "0755", "--dir", there)
+                yield from ("--perms", "0555", "--dir", there)
         source = mount.source or mount.path
         if mount.kind is MountKind.HIDE and Path(source).is_file():
             yield from ("--ro-bind", os.devnull, mount.path)
@@ -159,6 +159,13 @@ def _mounts(mounts: list[Mount]) -> Iterator[str]:
             yield from ("--perms", "0755", "--tmpfs", mount.path)
         else:
             yield from ("--bind" if mount.kind is MountKind.WRITE else "--ro-bind", source, mount.path)
+
+
+def _closed(mounts: list[Mount]) -> Iterator[str]:
+    """Yield how what only leads to mounts is closed: who writes there is told so, instead of losing it with the sandbox."""
+    empty = [mount.path for mount in mounts if mount.kind is MountKind.HIDE and not Path(mount.source or mount.path).is_file()]
+    for path in (*empty, "/dev", "/"):
+        yield from ("--remount-ro", path)
 
 
 @cache

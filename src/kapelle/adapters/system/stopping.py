@@ -26,11 +26,13 @@ async def stop(there: Callable[[], Collection[int]]) -> None:
         NotStill: some do not stand still; all are let go again.
     """
     still = 0
+    told: set[int] = set()
     try:
         async with asyncio.timeout(PATIENCE):
             while still < SURE:
-                moving = [pid for pid in there() if _moves(pid)]
+                moving = [pid for pid in there() if _moves(pid, pid in told)]
                 _tell(moving, signal.SIGSTOP)
+                told.update(moving)
                 still = 0 if moving else still + 1
                 await asyncio.sleep(LOOK)
     except TimeoutError:
@@ -52,11 +54,14 @@ def started_by(pid: int) -> list[int]:
     return []
 
 
-def _moves(pid: int) -> bool:
+def _moves(pid: int, told: bool) -> bool:
     try:
-        return psutil.Process(pid).status() not in STILL
+        status = psutil.Process(pid).status()
     except psutil.Error:
         return False
+    # Who waits in the kernel when told to stop stops when that is over, and does nothing before: somebody who starts a program
+    # waits so until it has begun, which it never does when it was stopped first.
+    return status not in STILL and not (told and status == psutil.STATUS_DISK_SLEEP)
 
 
 def _tell(pids: Collection[int], what: signal.Signals) -> None:

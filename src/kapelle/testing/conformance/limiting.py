@@ -39,6 +39,26 @@ class LimitsSuite(BoxCase):
         assert said in {"20000000\n-9\n", "20000000\n"}
         assert remains.out_of_memory or remains.full is Limit.MEMORY
 
+    async def test_what_processes_share_counts_once(self, stage: Stage, place: Place) -> None:
+        """Whoever starts workers by forking has what it had before, however many they are."""
+        if Limit.MEMORY not in self.sandbox().capabilities.limits:
+            return
+        script = """
+            import os, time
+            much = bytearray(60_000_000)
+            much[::4096] = b"x" * len(much[::4096])
+            workers = []
+            for _ in range(5):
+                workers.append(os.fork())
+                if workers[-1] == 0:
+                    time.sleep(1)
+                    os._exit(0)
+            print([os.waitpid(each, 0)[1] for each in workers])
+        """
+        said, remains = await self._limited(stage, place, ProcessLimits(memory=150_000_000), dedent(script))
+        assert said == "[0, 0, 0, 0, 0]\n"
+        assert remains == Remains()
+
     async def test_no_more_processes_than_it_may(self, stage: Stage, place: Place) -> None:
         """They cannot be started, or all of it is ended; either way that is told."""
         if Limit.PIDS not in self.sandbox().capabilities.limits:

@@ -123,10 +123,18 @@ class SandboxSuite(LimitsSuite):
     # --- What is isolated where that is declared, and is not where it is not: both are tested ---
 
     async def test_files_outside_cannot_be_written(self, stage: Stage, place: Place, tmp_path: Path) -> None:
-        """But for its own directories."""
+        """But for its own directories; nor does anything seem to be written that is lost with the sandbox."""
+        (tmp_path / "hidden").mkdir()
+        mounts = (Mount(kind=MountKind.HIDE, path=str(tmp_path / "hidden")),)
         outside = tmp_path / "outside"
-        await self._said(stage, place, stage.launch('echo x > "$1"; exit 0', str(outside)))
-        assert outside.exists() is not self.sandbox().capabilities.files
+        elsewhere = [str(path) for path in (outside, tmp_path / "hidden" / "new", Path("/dev/new"), Path("/new"))]
+        script = 'for each; do (echo x > "$each") 2>/dev/null && echo "wrote $each"; done; exit 0'
+        if not self.sandbox().capabilities.files:
+            await self._said(stage, place, stage.launch(script, str(outside)))
+            assert outside.exists()
+            return
+        assert await self._said(stage, replace(place, mounts=mounts), stage.launch(script, *elsewhere)) == ""
+        assert not any(map(os.path.exists, elsewhere))
 
     async def test_what_others_have_is_not_to_be_seen(self, stage: Stage, place: Place, tmp_path: Path) -> None:
         """Neither another workspace, nor the store beside it, nor the agent's own spool."""
@@ -153,7 +161,7 @@ class SandboxSuite(LimitsSuite):
             return
         planted = ("/usr/bin/planted", "/etc/planted", "/planted")
         script = """
-            for each; do (: >> "$each") 2>/dev/null; done
+            for each; do (: >> "$each") 2>/dev/null && echo "wrote $each"; done
             for each in /proc/sys/kernel/core_pattern /proc/sysrq-trigger
             do (: >> $each) 2>/dev/null && echo "may write $each"; done
             for each in /dev/*; do [ -b "$each" ] && echo "sees $each"; done
@@ -164,7 +172,6 @@ class SandboxSuite(LimitsSuite):
         *wrong, user = (await self._said(stage, place, stage.launch(script, *planted))).splitlines()
         assert wrong == []
         assert user != "0"
-        # Where nothing is but the sandbox's own, something may have been written that nobody else ever sees.
         assert not any(map(os.path.exists, planted))
 
     async def test_processes_outside_are_not_to_be_seen(self, stage: Stage, place: Place) -> None:
