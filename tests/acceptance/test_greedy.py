@@ -6,6 +6,7 @@ from textwrap import dedent
 import psutil
 import pytest
 
+from kapelle.adapters.system import cgroups
 from kapelle.testing.places import Place
 
 SOAKED = [pytest.param(name, marks=pytest.mark.soak) for name in ("podman", "docker")]
@@ -87,6 +88,18 @@ REHEARSAL = "rules:\n" + "".join(
 )
 
 
+def may_end(name: str, sandbox: str) -> set[str]:
+    """Return how the task *name* may end: for want of room on the disk all of it is ended, the others may go on.
+
+    Without control groups all of it is ended for want of memory, too, and for too many processes when that is seen in time.
+    """
+    if name == "disk":
+        return {"failed"}
+    if cgroups.promised() or sandbox not in {"bubblewrap", "process"} or name == "stays":
+        return {"completed"}
+    return {"failed"} if name == "memory" else {"completed", "failed"}
+
+
 @pytest.mark.usefixtures("bubblewrap")
 @pytest.mark.parametrize("sandbox", ["bubblewrap", pytest.param("process", marks=pytest.mark.soak), *SOAKED])
 def test_what_agents_take_is_bounded_told_and_gone_when_it_is_over(
@@ -108,12 +121,8 @@ def test_what_agents_take_is_bounded_told_and_gone_when_it_is_over(
         "memory": "it used more than the 700 MB of memory that it may",
         "disk": "it wrote more than the 40 MB on disk that it may",
     }
-    assert {name: task["state"] for name, task in tasks.items()} == {
-        "forks": "completed",
-        "memory": "completed",
-        "disk": "failed",
-        "stays": "completed",
-    }
+    states = {name: task["state"] for name, task in tasks.items()}
+    assert {name for name in NAMES if states[name] not in may_end(name, sandbox)} == set(), states
     assert "it wrote more than the 40 MB on disk that it may" in answer.out + answer.err
     # What was too much is work all the same: it is in a commit before its workspace goes.
     (kept,) = (entry for entry in place.run("recover", "--json").json if tasks["disk"]["id"] in entry["ref"])
@@ -137,12 +146,8 @@ def test_what_checks_take_is_bounded_and_told_and_gone_when_they_are_over(
     assert answer.code == 1, answer.out + answer.err
     tasks = {task["name"]: task for task in answer.json["tasks"]}
     # What a check takes too much of, it fails by; one that survives that, or leaves somebody behind, ended well.
-    assert {name: task["state"] for name, task in tasks.items()} == {
-        "forks": "completed",
-        "memory": "completed",
-        "disk": "failed",
-        "stays": "completed",
-    }
+    states = {name: task["state"] for name, task in tasks.items()}
+    assert {name for name in NAMES if states[name] not in may_end(name, sandbox)} == set(), states
     said = [json.loads(line) for line in place.run("events", "--json").out.splitlines()]
     met = {event["check"]: event["limit"] for event in said if event["kind"] == "check.ended" and event["where"] == "workspace"}
     assert met == {

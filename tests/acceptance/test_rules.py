@@ -312,8 +312,9 @@ def evil(place: Place, sandbox: str, tries: str) -> list[dict[str, Any]]:
         (said,) = (workspace / "evil.txt" for workspace in (place.home / "workspaces").iterdir())
         while "all was tried" not in said.read_text():
             assert leader.poll() is None
-        (item,) = inbox(place)
-        assert place.run("answer", item["id"], "deny").code == 0
+        # Where it could answer for itself, which the one at the end tells, nothing is left to be answered.
+        for item in inbox(place):
+            assert place.run("answer", item["id"], "deny").code == 0
         leader.communicate()
         assert leader.returncode == 0
     return events(place)
@@ -339,7 +340,6 @@ def test_an_agent_does_not_answer_its_own_question(place: Place) -> None:
     tried = place.git("show", "main:evil.txt")
     groups = bool(cgroups.here().hierarchies)
     assert tried.count("only a person can answer") == (3 if groups else 2), tried
-    assert "asked.txt" not in place.git("ls-tree", "--name-only", "main")
     refused = [event["reason"] for event in found if event["kind"] == "request.refused"]
     assert ["agent:one" in reason for reason in refused] == [True, True, *([False] if groups else [])]
     assert len(refused) == (3 if groups else 2)
@@ -349,6 +349,7 @@ def test_an_agent_does_not_answer_its_own_question(place: Place) -> None:
             "question.answered",
         ]
         assert [event["answer"] for event in found if event["kind"] == "question.answered"] == ["deny"]
+        assert "asked.txt" not in place.git("ls-tree", "--name-only", "main")
     assert len([event for event in found if event["kind"] == "warden.refused"]) == 2
 
 
@@ -364,6 +365,7 @@ def test_in_a_sandbox_neither_the_store_nor_a_person_s_command_is_in_reach(
         "question.asked",
         "question.answered",
     ]
+    assert [event["answer"] for event in found if event["kind"] == "question.answered"] == ["deny"]
     tried = place.git("show", "main:evil.txt")
     assert "store failed" in tried
     # Of all sockets only its own is there, and that takes questions alone.

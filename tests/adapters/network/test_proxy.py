@@ -3,12 +3,14 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from kapelle.adapters.network.opened import MANY, MOST
 from kapelle.adapters.network.ways import LocalWays
+from kapelle.adapters.system.files import share
 from kapelle.core.errors import HostFailed
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.isolation import Network, NetworkKind
@@ -35,11 +37,11 @@ class Web:
         return self
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        self.heads.append(head)
-        rest = await reader.read() if b"echo" in head else b""
-        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello" + rest)
-        writer.close()
+        with closing(writer), suppress(asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.heads.append(head)
+            rest = await reader.read() if b"echo" in head else b""
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello" + rest)
 
     async def stop(self) -> None:
         self._server.close()
@@ -269,9 +271,10 @@ async def test_nobody_has_connections_without_end(outside: Outside) -> None:
     """To the model and through the proxy together; what is over is told why, and as one decision."""
     await outside.open("good.example", model=outside.web.port)
     paths = [str(outside.folder / name) for name in ("model", "proxy")]
-    held = [await asyncio.open_unix_connection(paths[number % 2]) for number in range(MOST)]
+    most = share(MOST)
+    held = [await asyncio.open_unix_connection(paths[number % 2]) for number in range(most)]
     said = [await outside.ask("CONNECT good.example:PORT HTTP/1.1\nHost: x\n\n", end=False) for _ in range(3)]
-    why = f"it had {MOST} connections open at once, and more there may not be"
+    why = f"it had {most} connections open at once, and more there may not be"
     assert [lines.splitlines()[0] for lines in said] == [f"HTTP/1.1 503 Kapelle: {why}"] * 3
     for _, writer in held:
         writer.close()

@@ -36,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--over", required=True, help="the file that says which limit was passed")
     parser.add_argument("--members", help="the file that names the processes in its group")
+    parser.add_argument("--first", help="without such a group: the file that names the process that all of them are below")
     parser.add_argument("--disk", type=int)
     parser.add_argument("--memory", type=int)
     parser.add_argument("--pids", type=int)
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--shared", action="append", default=[], help="a directory of which only what is added counts")
     parser.add_argument("pid", type=int)
     asked = parser.parse_args()
-    watch = _Watch(asked.pid, asked.members)
+    watch = _Watch(asked.pid, asked.members, asked.first)
     disk = _Disk(asked.folder, asked.shared, asked.disk) if asked.disk is not None else None
     while not watch.ended_within(SHORT if disk is None else disk.rest):
         pids = watch.processes()
@@ -63,9 +64,10 @@ def main() -> None:
 class _Watch:
     """The process, and all that it has started."""
 
-    def __init__(self, pid: int, members: str | None) -> None:
+    def __init__(self, pid: int, members: str | None, first: str | None) -> None:
         self._pid = pid
         self._members = None if members is None else Path(members)
+        self._first = None if first is None else Path(first)
         self._handle = _handle(pid)
 
     def ended_within(self, seconds: float) -> bool:
@@ -79,6 +81,10 @@ class _Watch:
         if self._members is not None:
             with suppress(OSError, ValueError):
                 return [int(pid) for pid in self._members.read_text().split()]
+        if self._first is not None:
+            with suppress(OSError, ValueError):
+                first = int(self._first.read_text())
+                return [first, *_below(first, _table())]
         return _family(self._pid)
 
     def end(self) -> None:
@@ -179,7 +185,7 @@ def _family(pid: int) -> list[int]:
         with suppress(psutil.Error):
             return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
         return []
-    table = {int(name): facts for name in os.listdir("/proc") if name.isdigit() and (facts := _facts(int(name)))}  # noqa: PTH208
+    table = _table()
     if pid not in table:
         return []
     shim, session = table[pid]
@@ -187,6 +193,11 @@ def _family(pid: int) -> list[int]:
     # The shim's watchdog and this guard are of the session, too.
     aside = {shim, *_below(shim, table)} - mine
     return [*mine, *(each for each, facts in table.items() if facts[1] == session and each not in aside and each not in mine)]
+
+
+def _table() -> dict[int, tuple[int, int]]:
+    """Return the parent and the session of every process."""
+    return {int(name): facts for name in os.listdir("/proc") if name.isdigit() and (facts := _facts(int(name)))}  # noqa: PTH208
 
 
 def _below(pid: int, table: dict[int, tuple[int, int]]) -> set[int]:

@@ -19,17 +19,26 @@ OVER = "over"
 """The file in a place's folder that says which limit the guard has ended it for."""
 POLLED = frozenset({Limit.MEMORY, Limit.PIDS})
 """What the guard can hold where there are no control groups."""
+GUARDING = "a guard that looks from outside"
+"""What then holds it, in words for people."""
 
 
 class Holding:
     """Limits of processes, by control groups where this machine has them (and *groups* says so), otherwise by a guard.
 
-    *members* says where a file is, or will be, that names the processes at a place, when they are in groups of somebody else's.
+    *members* says where a file is, or will be, that names the processes at a place, when they are in groups of somebody else's;
+    *first*, where there may be one that names the process that all of them are below.
     """
 
-    def __init__(self, *, groups: bool = True, members: Callable[[Place], Path] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        groups: bool = True,
+        members: Callable[[Place], Path] | None = None,
+        first: Callable[[Place], Path] | None = None,
+    ) -> None:
         self._wanted = groups
-        self._members = members
+        self._members, self._first = members, first
 
     @property
     def groups(self) -> bool:
@@ -44,8 +53,7 @@ class Holding:
     def by(self) -> str:
         """What holds the limits of memory, processors and processes on this machine, in words for people."""
         groups = cgroups.by() if self._wanted else ""
-        guard = "a guard that looks from outside"
-        return " and ".join(filter(None, (groups, "" if groups and self._by_groups() >= POLLED else guard)))
+        return " and ".join(filter(None, (groups, "" if groups and self._by_groups() >= POLLED else GUARDING)))
 
     async def held(self, launch: Launch, place: Place) -> Launch:
         """Return *launch* with the limits of *place*.
@@ -151,4 +159,6 @@ class Holding:
             yield f"--members={self._members(place)}"
         elif self.groups and (members := cgroups.here().members(place.store_id, place.key)) is not None:
             yield f"--members={members}"
+        if self._first is not None:
+            yield f"--first={self._first(place)}"
         yield from watched

@@ -45,6 +45,13 @@ def go_on(pids: Collection[int]) -> None:
     _tell(pids, signal.SIGCONT)
 
 
+def family(pid: int) -> list[int]:
+    """Return a process, and all that are below it."""
+    with suppress(psutil.Error):
+        return [pid, *(each.pid for each in psutil.Process(pid).children(recursive=True))]
+    return []
+
+
 def started_by(pid: int) -> list[int]:
     """Return what the shim *pid* has started for somebody: its first child, and all that is below that one."""
     with suppress(psutil.Error):

@@ -23,6 +23,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+OWN = "/run/kapelle-container"
+"""Where a container finds its first program and its lifeline."""
 FAILED = 125
 """The exit code when there was no container to give one, as with docker and podman."""
 PIECE = 1 << 16
@@ -174,8 +176,9 @@ class Container:
         """Make it, run it to its end and remove it; return its exit code."""
         for number in PASSED_ON:
             signal.signal(number, self._pass_on)
-        with suppress(FileNotFoundError):
-            os.unlink(self._spec["ended"])
+        for name in ("ended", "first"):
+            with suppress(FileNotFoundError):
+                os.unlink(self._spec[name])
         lifeline = _lifeline(self._spec["lifeline"], self._spec["owner"])
         self._group = Group(self._spec["group"])
         self._make()
@@ -189,10 +192,7 @@ class Container:
 
     def _tell(self, what: str) -> None:
         """Write down that nothing is left, for whoever clears up, and what is to be said."""
-        fresh = f"{self._spec['ended']}.new"
-        with open(fresh, "w", encoding="ascii") as stream:
-            stream.write(what)
-        os.replace(fresh, self._spec["ended"])
+        _write_whole(self._spec["ended"], what)
 
     def _make(self) -> None:
         given = {name: os.environ[name] for name in self._spec["env"] if name in os.environ}
@@ -216,10 +216,18 @@ class Container:
             self._started = True
             for number in self._asked:
                 self._kill(number)
+            if not self._group.watched:
+                self._name_first()
             self._group.look()
             copy(link, begun, stdin=self._spec["stdin"], group=self._group)
         self._group.look()
         return self._code()
+
+    def _name_first(self) -> None:
+        """Write down which process everything in the container is below, for the guard that looks on from outside."""
+        pid = int(self._state(wait=False).get("Pid") or 0)
+        if pid and is_first(pid):
+            _write_whole(self._spec["first"], str(pid))
 
     def _code(self) -> int:
         """Return the exit code, which is known soon after the output has ended."""
@@ -231,8 +239,8 @@ class Container:
         self._out_of_memory = bool(state.get("OOMKilled"))
         return int(state.get("ExitCode", FAILED))
 
-    def _state(self) -> Any:
-        waited = 0
+    def _state(self, *, wait: bool = True) -> Any:
+        waited = 0 if wait else LOOKS
         while True:
             status, answer = self._api.ask("GET", f"/containers/{self._name}/json")
             if status != FOUND:
@@ -257,6 +265,22 @@ class Container:
     def _remove(self) -> bool:
         """Remove it, with all that runs in it; say whether there was one."""
         return self._api.ask("DELETE", f"/containers/{self._name}?force=1&v=1")[0] < GOOD
+
+
+def is_first(pid: int) -> bool:
+    """Say whether *pid* is, on this machine, the first process of a container of ours."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as stream:
+            return f"{OWN}/init".encode() in stream.read().split(b"\0")
+    except OSError:
+        return False
+
+
+def _write_whole(path: str, text: str) -> None:
+    fresh = f"{path}.new"
+    with open(fresh, "w", encoding="ascii") as stream:
+        stream.write(text)
+    os.replace(fresh, path)
 
 
 def _lifeline(path: str, owner: int) -> int:

@@ -18,14 +18,15 @@ from kapelle.adapters.sandboxes.container import runner
 from kapelle.adapters.sandboxes.container.groups import members, own_group, remove_empty, remove_group
 from kapelle.adapters.sandboxes.container.mounts import as_docker
 from kapelle.adapters.sandboxes.given import ETC, given, private
-from kapelle.adapters.sandboxes.holding import Holding
+from kapelle.adapters.sandboxes.holding import GUARDING, POLLED, Holding
 from kapelle.adapters.sandboxes.leading import Leading
 from kapelle.adapters.sandboxes.programs import SYSTEM, needed
 from kapelle.adapters.sandboxes.surroundings import PASSED_ON, environment
+from kapelle.adapters.system import stopping
 from kapelle.adapters.system.ownership import agent
 from kapelle.adapters.system.processes import reference
 from kapelle.core.agent import ProcessRef
-from kapelle.core.containers import Image, ImagePolicy, Runtime
+from kapelle.core.containers import Image, ImagePolicy, Runtime, RuntimeFacts
 from kapelle.core.errors import HostFailed, ProgramMissing
 from kapelle.core.isolation import Isolation, Limit, Mount, MountKind, Place, ProcessLimits, Remains, SandboxCapabilities
 from kapelle.core.ports import Launch
@@ -33,8 +34,6 @@ from kapelle.core.ports import Launch
 GROUP = "kapelle.adapters"
 FIRST = ("podman", "docker")
 """The order in which runtimes are tried that nobody has named; those of plug-ins come after them."""
-OWN = "/run/kapelle-container"
-"""Where a container finds its first program and its lifeline."""
 STORE, KEY = "kapelle.store", "kapelle.key"
 """Labels by which containers are found again."""
 HELD_INSIDE = frozenset({Limit.MEMORY, Limit.CPUS, Limit.PIDS})
@@ -57,7 +56,7 @@ class ContainerSandbox:
     ) -> None:
         self._runtimes = _of_kind("runtime") if runtimes is None else runtimes
         self._policies = _of_kind("images") if policies is None else policies
-        self._holding = Holding(groups=False, members=members)
+        self._holding = Holding(groups=False, members=members, first=_first)
         self._images: dict[str, Image] = {}
         self._provided: set[tuple[str, str]] = set()
 
@@ -68,8 +67,9 @@ class ContainerSandbox:
         limits, by = frozenset({Limit.DISK, Limit.FILES}), ""
         if found is not None:
             facts = found.facts()
-            limits |= HELD_INSIDE if facts.limits else frozenset()
+            limits |= HELD_INSIDE if facts.limits else POLLED
             by = f"{facts.product} at {facts.address}{', without root' if facts.rootless else ''}"
+            by += "" if facts.limits else f" and {GUARDING}"
         return SandboxCapabilities(files=True, network=True, pids=True, ends_all=True, limits=limits, images=True, by=by)
 
     def missing(self) -> str:
@@ -112,11 +112,12 @@ class ContainerSandbox:
         folder, facts, name = _folder(place), runtime.facts(), _name(place)
         group = own_group(facts, place, name)
         programs = (launch.argv[0], *launch.programs, *way.programs())
+        beside = OWN_PROCESSES + (1 if way.command() else 0)
         mounts = [*_programs(image, env, programs, place), *place.isolation.mounts, *own, *way.mounts()]
-        mounts.append(Mount(kind=MountKind.READ, path=OWN, source=str(folder / "own")))
+        mounts.append(Mount(kind=MountKind.READ, path=runner.OWN, source=str(folder / "own")))
         settings = {
             **_settings(mounts, folder, place.isolation.limits.disk),
-            **_limits(place, OWN_PROCESSES + (1 if way.command() else 0)),
+            **(_limits(place, beside) if facts.limits else {}),
             "NetworkMode": "none" if place.isolation.network.closed else "host",
             **({} if group is None else {"CgroupParent": group["parent"]}),
             **runtime.changes(),
@@ -129,18 +130,16 @@ class ContainerSandbox:
             "lifeline": str(folder / "own" / "lifeline"),
             "owner": agent() or os.geteuid(),
             "ended": str(folder / "ended"),
+            "first": str(_first(place)),
             "group": group,
             "create": {**_body(launch, place, image, way), "HostConfig": settings},
         }
         path = _write(folder, spec)
         argv = (sys.executable, "-I", "-S", "-B", runner.__file__, str(path))
-        return await self._guarded(replace(launch, argv=argv, env=tuple(env.items())), place)
-
-    async def _guarded(self, launch: Launch, place: Place) -> Launch:
-        """Return the runner's *launch* with a guard of what is on the disk: all other limits are the container's own."""
-        disk = ProcessLimits(disk=place.isolation.limits.disk)
+        guarded = _guarded(place.isolation.limits, facts, beside)
+        launch = replace(launch, argv=argv, env=tuple(env.items()))
+        held = await self._holding.held(launch, replace(place, isolation=Isolation(limits=guarded)))
         # The runner writes the spool, which is none of what is limited.
-        held = await self._holding.held(launch, replace(place, isolation=Isolation(limits=disk)))
         return replace(held, file_size=None)
 
     async def clear(self, place: Place) -> Remains:
@@ -173,22 +172,28 @@ class ContainerSandbox:
         # A container is not below its runner but below who watches it for the runtime; all of it is below its first process.
         runtime = self.runtime()
         there = await runtime.found({STORE: store_id})
-        pids = [await runtime.first_process(name) for name, labels in there.items() if labels.get(KEY) in keys]
+        pids = [await _first_process(runtime, name) for name, labels in there.items() if labels.get(KEY) in keys]
         return [found for pid in pids if pid is not None and (found := reference(pid)) is not None]
 
     async def freeze(self, place: Place, process: ProcessRef | None) -> None:
         del process  # whatever it is, it waits for the container
         # Without the folder there never was a container, nor need there be a runtime.
         if _folder(place).exists():
-            runtime = self.runtime()
-            # Without control groups of its own a runtime pauses nothing.
+            runtime, name = self.runtime(), _name(place)
             if runtime.facts().limits:
-                await runtime.pause(_name(place))
+                await runtime.pause(name)
+            elif (first := await _first_process(runtime, name)) is not None:
+                # Without control groups of its own a runtime pauses nothing.
+                await stopping.stop(lambda: stopping.family(first))
 
     async def thaw(self, place: Place, process: ProcessRef | None) -> None:
         del process
         if _folder(place).exists():
-            await self.runtime().unpause(_name(place))
+            runtime, name = self.runtime(), _name(place)
+            if runtime.facts().limits:
+                await runtime.unpause(name)
+            elif (first := await _first_process(runtime, name)) is not None:
+                stopping.go_on(stopping.family(first))
 
     async def _environment(self, runtime: Runtime, image: Image, launch: Launch, place: Place) -> dict[str, str]:
         """Return the environment of the container; what says where things are on this machine means nothing in an image."""
@@ -234,8 +239,28 @@ def _name(place: Place) -> str:
     return f"kapelle-{hashlib.sha256(whose.encode()).hexdigest()[:16]}"
 
 
+async def _first_process(runtime: Runtime, name: str) -> int | None:
+    """Return the process that everything in a container is below, or None when this machine does not see it."""
+    pid = await runtime.first_process(name)
+    # Where containers live in a machine of their own, their numbers are those of other processes here.
+    return pid if pid is not None and runner.is_first(pid) else None
+
+
 def _folder(place: Place) -> Path:
     return Path(place.folder) / "container"
+
+
+def _first(place: Place) -> Path:
+    """Return the file that names the first process of a container, while it runs."""
+    return _folder(place) / "first"
+
+
+def _guarded(limits: ProcessLimits, facts: RuntimeFacts, beside: int) -> ProcessLimits:
+    """Return what a guard is to hold: room on the disk, and what else the runtime does not."""
+    found = ProcessLimits(disk=limits.disk)
+    if facts.limits:
+        return found
+    return replace(found, memory=limits.memory, pids=None if limits.pids is None else limits.pids + beside)
 
 
 def _programs(image: Image, env: Mapping[str, str], programs: tuple[str, ...], place: Place) -> list[Mount]:
@@ -268,7 +293,7 @@ def _body(launch: Launch, place: Place, image: Image, way: Leading) -> dict[str,
     blocks = "" if limits.disk is None else str(max(limits.disk // BLOCK, 1))
     return {
         "Image": image.name,
-        "Entrypoint": ["/bin/sh", f"{OWN}/init", f"{OWN}/lifeline", str(limits.files or ""), blocks],
+        "Entrypoint": ["/bin/sh", f"{runner.OWN}/init", f"{runner.OWN}/lifeline", str(limits.files or ""), blocks],
         "Cmd": list(_argv(launch, image, way)),
         "User": f"{who}:{who}" if who is not None else f"{os.geteuid()}:{os.getegid()}",
         "WorkingDir": launch.cwd,
@@ -318,6 +343,8 @@ def _write(folder: Path, spec: Mapping[str, object]) -> Path:
         (folder / "own").mkdir(parents=True, exist_ok=True, mode=0o755)
         (folder / "own").chmod(0o755)
         init = folder / "own" / "init"
+        # An earlier one cannot be written any more.
+        init.unlink(missing_ok=True)
         init.write_text(runner.INIT, encoding="utf-8")
         init.chmod(0o444)
         path.write_text(text, encoding="utf-8")
