@@ -8,6 +8,8 @@ from kapelle.core.agent import AgentConfig, PoolRules, Reuse
 from kapelle.core.attempt import Outcome
 from kapelle.core.events import AgentDeployed, SnapshotKept
 from kapelle.core.ids import RunId
+from kapelle.core.isolation import Remains
+from kapelle.core.isolation_events import LimitMet
 from kapelle.core.pool import Spare, SpareState
 from kapelle.core.pool_events import AgentCleared, AgentWorn, SpareEnded, SpareGiven
 from kapelle.core.requests import Approve, Cancel, Halt, Pause, Unhalt
@@ -137,6 +139,19 @@ async def test_what_has_left_a_process_behind_ends_with_it(here: SmallWorld) -> 
     assert here.host.processes[0].cleared == 0
     assert here.host.live() == []
     assert [event.reason for event in await here.events(AgentWorn)] == ["something that it started is at work still"]
+
+
+async def test_what_has_met_a_limit_ends_with_its_task_which_is_told(here: SmallWorld) -> None:
+    """Counted is what a program met in all its life: the next task would be told of it."""
+    here.sandbox.remains = lambda place: Remains(out_of_memory=place.key == here.sandbox.wrapped[0][1].key)
+    here.host.otherwise = does
+    await here.submit(chain("a", "b"))
+    leader = await here.lead()
+    await leader.run()
+    assert await ended(here) == {TaskState.COMPLETED}
+    assert [process.cleared for process in here.host.processes] == [0, 0]
+    assert [(await here.task("a")).task_id] == [event.task_id for event in await here.events(LimitMet)]
+    assert [event.reason for event in await here.events(AgentWorn)] == ["it had no memory left"]
 
 
 async def test_what_does_not_begin_a_new_conversation_ends_after_a_while(here: SmallWorld) -> None:

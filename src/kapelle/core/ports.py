@@ -288,6 +288,10 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def met(self, place: Place) -> Remains:
+        """Return what is to be said so far of a process that goes on, as far as that is known before its end."""
+        ...
+
     async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         """Do the same for all processes of a store but those whose keys are in *keep*; return the keys of what was found."""
         ...

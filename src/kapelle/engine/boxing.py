@@ -86,6 +86,15 @@ async def cleared(world: World, box: Box) -> Remains:
     return await sandbox_of(world, box.sandbox).clear(_place(world, box))
 
 
+async def met_so_far(world: World, box: Box) -> Met | None:
+    """Return the limit that the process that *box* is for has met, though it goes on; None when that is none.
+
+    Raises:
+        KapelleError: it cannot be told.
+    """
+    return met(await sandbox_of(world, box.sandbox).met(_place(world, box)), box.isolation.limits)
+
+
 async def run_boxed(world: World, box: Box, launch: Launch, output: str, *, hide: str = "") -> tuple[CommandResult, Met | None]:
     """Run a command in *box* to its end, and return how it ended, with what limit it met, if any.
 

@@ -25,7 +25,8 @@ from kapelle.core.run import Run, RunSpec, RunState
 from kapelle.core.store import Tx
 from kapelle.core.task import Task, TaskState
 from kapelle.engine.acts import Acts, Finding
-from kapelle.engine.deploy import Deployed, Deployment, base_of, deploy, set_up
+from kapelle.engine.boxing import met_so_far
+from kapelle.engine.deploy import Deployed, Deployment, base_of, box_of, deploy, set_up
 from kapelle.engine.holds import Brakes
 from kapelle.engine.turns import Turns
 from kapelle.engine.world import World
@@ -333,6 +334,10 @@ async def _fresh(world: World, renewal: Renewal) -> _Fresh | str:
     if await world.host.at_work_for(world.mark, attempt.attempt_id):
         # It ends with its agent, and with nobody else's task.
         return "something that it started is at work still"
+    limit = await met_so_far(world, box_of(order, world.folders.home(home_of(attempt))))
+    if limit is not None:
+        # It is counted for as long as the program lives: at its end it is told of this task, and of no other.
+        return limit.reason
     ref = f"refs/kapelle/{world.store.store_id}/kept/{order.task.task_id}/{attempt.number}"
     commit = await world.workspaces.snapshot(row.path, row.repository, ref, NOTHING)
     if commit is not None:

@@ -58,6 +58,10 @@ class PlainSandbox:
         self.cleared.append(place.key)
         return self.remains(place)
 
+    async def met(self, place: Place) -> Remains:
+        """See the port."""
+        return self.remains(place)
+
     async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         """See the port."""
         found = list(await self.leftovers(store_id, keep))

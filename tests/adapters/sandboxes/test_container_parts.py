@@ -49,13 +49,14 @@ def test_what_became_of_its_limits_is_looked_at_when_something_is_said(
     (tmp_path / "libpod-conmon-1").mkdir()
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "pids.events").write_text("max 3\n")
-    group = Group({"limits": [], "pids": str(tmp_path), "members": str(tmp_path / "members")})
+    group = Group({"limits": [], "pids": str(tmp_path), "members": str(tmp_path / "members")}, str(tmp_path / "met"))
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
             theirs.sendall(framed(1, b"cannot fork\n"))
         copy(ours, framed(1, b"begun\n"), stdin=False, group=group)
     assert group.said(out_of_memory=False) == "pids\n"
+    assert (tmp_path / "met").read_text() == "pids\n"
     assert capfdbinary.readouterr().out == b"begun\ncannot fork\n"
 
 

@@ -77,6 +77,9 @@ class BubblewrapSandbox:
     async def clear(self, place: Place) -> Remains:
         return await self._holding.cleared(place)
 
+    async def met(self, place: Place) -> Remains:
+        return self._holding.met(place)
+
     async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         return await self._holding.swept(store_id, keep)
 

@@ -56,7 +56,10 @@ def main() -> None:
         elif asked.memory is not None and _taken(pids, asked.memory) > asked.memory:
             which = "memory"
         if which:
-            Path(asked.over).write_text(which)
+            # Whole or not at all: somebody may look, or end this, at any moment.
+            fresh = Path(f"{asked.over}.new")
+            fresh.write_text(which)
+            fresh.replace(asked.over)
             watch.end()
             return
 

@@ -84,12 +84,13 @@ class Holding:
         Raises:
             HostFailed: something cannot be ended.
         """
-        remains = await cgroups.here().clear(place.store_id, place.key) if self._wanted else Remains()
-        over = Path(place.folder) / OVER
-        with suppress(FileNotFoundError):
-            remains = replace(remains, full=Limit(over.read_text()))
-            over.unlink()
+        remains = _with_guards(await cgroups.here().clear(place.store_id, place.key) if self._wanted else Remains(), place)
+        (Path(place.folder) / OVER).unlink(missing_ok=True)
         return remains
+
+    def met(self, place: Place) -> Remains:
+        """Return what is to be said so far."""
+        return _with_guards(cgroups.here().met(place.store_id, place.key) if self._wanted else Remains(), place)
 
     async def swept(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         """Do so for everything of a store but *keep*.
@@ -162,3 +163,9 @@ class Holding:
         if self._first is not None:
             yield f"--first={self._first(place)}"
         yield from watched
+
+
+def _with_guards(remains: Remains, place: Place) -> Remains:
+    with suppress(FileNotFoundError):
+        return replace(remains, full=Limit((Path(place.folder) / OVER).read_text()))
+    return remains

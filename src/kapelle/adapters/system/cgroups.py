@@ -101,16 +101,17 @@ class ControlGroups:
         groups = self._there(store_id, key)
         if not groups:
             return Remains()
-        said = Remains(
-            out_of_memory=any(counted(group, "oom_kill") for group in groups),
-            full=Limit.PIDS if any(counted(group, "max", ("pids.events",)) for group in groups) else None,
-        )
+        said = _said(groups)
         for group in groups:
             await _remove(group)
             with suppress(OSError):
                 # The store's, when this was the last in it; it is made again with the next.
                 group.parent.rmdir()
         return said
+
+    def met(self, store_id: str, key: str) -> Remains:
+        """Return what the groups of a process have to say so far."""
+        return _said(self._there(store_id, key))
 
     async def sweep(self, store_id: str, keep: Collection[str]) -> list[str]:
         """Do the same for all processes of a store but *keep*; return the keys of those that were found.
@@ -335,6 +336,13 @@ def _kill(group: Path) -> bool:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
     return bool(there)
+
+
+def _said(groups: Collection[Path]) -> Remains:
+    return Remains(
+        out_of_memory=any(counted(group, "oom_kill") for group in groups),
+        full=Limit.PIDS if any(counted(group, "max", ("pids.events",)) for group in groups) else None,
+    )
 
 
 async def _remove(group: Path) -> None:

@@ -1,7 +1,9 @@
 """The suite of what sandboxes hold: limits that are declared hold, for everything that was started together."""
 
+import asyncio
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from textwrap import dedent
 
@@ -9,7 +11,7 @@ import pytest
 
 from kapelle.core.isolation import Isolation, Limit, Mount, MountKind, Place, ProcessLimits, Remains
 from kapelle.testing.conformance.boxes import BoxCase
-from kapelle.testing.conformance.processes import Stage, read_to_end
+from kapelle.testing.conformance.processes import PATIENCE, Stage, read_to_end, read_until
 
 
 class LimitsSuite(BoxCase):
@@ -38,6 +40,39 @@ class LimitsSuite(BoxCase):
         # Either only the child is ended, or all of it.
         assert said in {"20000000\n-9\n", "20000000\n"}
         assert remains.out_of_memory or remains.full is Limit.MEMORY
+
+    async def test_what_it_has_met_is_told_while_it_goes_on(self, stage: Stage, place: Place) -> None:
+        """As it is at its end; before, there is nothing to be said."""
+        if Limit.PIDS not in self.sandbox().capabilities.limits:
+            return
+        script = """
+            import os, time
+            print("up", flush=True)
+            while not os.path.exists("go"):
+                pass
+            for number in range(60):
+                try:
+                    if os.fork() == 0:
+                        time.sleep(1000)
+                except OSError as error:
+                    print(error, flush=True)
+                    break
+            time.sleep(1000)
+        """
+        place = replace(place, isolation=Isolation(limits=ProcessLimits(pids=40)))
+        launch = replace(stage.launch("true"), argv=(sys.executable, "-I", "-c", dedent(script)))
+        found = await self._start(stage, place, launch)
+        await read_until(stage.host, found, b"up\n")
+        assert await self.sandbox().met(place) == Remains()
+        (Path(place.workspace) / "go").touch()
+        async with asyncio.timeout(PATIENCE):
+            while (met := await self.sandbox().met(place)) == Remains():  # noqa: ASYNC110  # there is no event to wait for
+                await asyncio.sleep(0)
+        assert met == Remains(full=Limit.PIDS)
+        await stage.host.end(found.process, found.folder, grace=timedelta(0))
+        await read_to_end(stage.host, found)
+        assert await self.sandbox().clear(place) == met
+        assert await self.sandbox().met(place) == Remains()
 
     async def test_what_processes_share_counts_once(self, stage: Stage, place: Place) -> None:
         """Whoever starts workers by forking has what it had before, however many they are."""

@@ -167,7 +167,7 @@ class Container:
         self._spec = spec
         self._api = Api(spec["address"])
         self._name = str(spec["name"])
-        self._group = Group(None)
+        self._group = Group(None, "")
         self._started = False
         self._out_of_memory = False
         self._asked: list[int] = []
@@ -176,11 +176,11 @@ class Container:
         """Make it, run it to its end and remove it; return its exit code."""
         for number in PASSED_ON:
             signal.signal(number, self._pass_on)
-        for name in ("ended", "first"):
+        for name in ("ended", "first", "met"):
             with suppress(FileNotFoundError):
                 os.unlink(self._spec[name])
         lifeline = _lifeline(self._spec["lifeline"], self._spec["owner"])
-        self._group = Group(self._spec["group"])
+        self._group = Group(self._spec["group"], self._spec["met"])
         self._make()
         try:
             code = self._run()
@@ -305,10 +305,11 @@ class Group:
     end of the output is heard of.
     """
 
-    def __init__(self, spec: Any) -> None:
+    def __init__(self, spec: Any, met: str) -> None:
         self._spec = spec
+        self._met = met
         self._events: int | None = None
-        self._full = False
+        self._full = self._out_of_memory = False
         if spec is not None and spec["limits"]:
             self._watch_memory(spec["memory"], spec["limits"])
 
@@ -332,6 +333,15 @@ class Group:
         """See whether the container could start no further process, and show who its processes are."""
         if self._spec is None:
             return
+        before = self._full, self._out_of_memory
+        self._count()
+        if (self._full, self._out_of_memory) != before:
+            _write_whole(self._met, self.said(self._out_of_memory))
+
+    def _count(self) -> None:
+        if self._events is not None:
+            with suppress(BlockingIOError):
+                self._out_of_memory = os.eventfd_read(self._events) > 0 or self._out_of_memory
         with suppress(OSError):
             for name in os.listdir(str(self._spec["pids"])):
                 # Podman's own part of it is in there, too.
@@ -346,8 +356,8 @@ class Group:
     def said(self, out_of_memory: bool) -> str:
         """Return what is to be said of the container, each in a line; *out_of_memory* is what its runtime says."""
         if self._events is not None:
-            with suppress(BlockingIOError):
-                out_of_memory = os.eventfd_read(self._events) > 0
+            self._count()
+            out_of_memory = self._out_of_memory
         return "out of memory\n" * out_of_memory + "pids\n" * self._full
 
 

@@ -131,6 +131,7 @@ class ContainerSandbox:
             "owner": agent() or os.geteuid(),
             "ended": str(folder / "ended"),
             "first": str(_first(place)),
+            "met": str(folder / "met"),
             "group": group,
             "create": {**_body(launch, place, image, way), "HostConfig": settings},
         }
@@ -151,11 +152,13 @@ class ContainerSandbox:
         except FileNotFoundError:
             if not _folder(place).exists():
                 return Remains()
-            said = ["out of memory"] if await self.runtime().remove(name) else []
+            said = [*_met(place), *(["out of memory"] if await self.runtime().remove(name) else [])]
+        (_folder(place) / "met").unlink(missing_ok=True)
         await remove_group(place, name)
-        remains = await self._holding.cleared(place)
-        full = Limit.PIDS if "pids" in said else remains.full
-        return replace(remains, out_of_memory="out of memory" in said, full=full)
+        return _remains(said, await self._holding.cleared(place))
+
+    async def met(self, place: Place) -> Remains:
+        return _remains(_met(place), self._holding.met(place))
 
     async def sweep(self, store_id: str, keep: Collection[str]) -> Sequence[str]:
         runtime = self.runtime()
@@ -248,6 +251,19 @@ async def _first_process(runtime: Runtime, name: str) -> int | None:
 
 def _folder(place: Place) -> Path:
     return Path(place.folder) / "container"
+
+
+def _met(place: Place) -> list[str]:
+    """Return what the runner has written down so far."""
+    try:
+        return (_folder(place) / "met").read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def _remains(said: Collection[str], held: Remains) -> Remains:
+    """Return what is to be said: what the runner *said*, and what *held* the rest."""
+    return replace(held, out_of_memory="out of memory" in said, full=Limit.PIDS if "pids" in said else held.full)
 
 
 def _first(place: Place) -> Path:
