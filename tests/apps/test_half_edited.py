@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kapelle.apps.cli.common import valid_configuration
 from kapelle.testing.places import Place
 
 TYPO = 'working_hours: ["Mon-Fry 8-18"]\n'
@@ -33,6 +34,15 @@ def test_who_looks_sees_and_is_told_which_file_counts_for_nothing(place: Place, 
         assert "counts for nothing" not in said.out, words
     # What is read by programs is nothing else than before.
     assert json.loads(place.run("status", "--json").out)["leader"] is None
+
+
+def test_who_comes_by_the_files_twice_is_told_once(
+    place: Place, broken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KAPELLE_HOME", str(place.home))
+    valid_configuration(place.repository)
+    valid_configuration(place.repository)
+    assert capsys.readouterr().err.count(f"{broken.name} counts for nothing here.") == 1
 
 
 def test_who_steers_is_heard(place: Place, broken: Path) -> None:

@@ -24,6 +24,10 @@ Folder = Annotated[
 ]
 
 
+_told: set[Mistake] = set()
+"""The mistakes that this process has told of."""
+
+
 def configuration(folder: Path | None, **given: Any) -> Configuration:
     """Return the configuration for *folder* (default: the current directory)."""
     return load(directory(folder), given=given)
@@ -37,8 +41,10 @@ def valid_configuration(folder: Path | None) -> Configuration:
     """
     wrong: list[Mistake] = []
     found = load(directory(folder), wrong=wrong)
-    if wrong:
-        print_disregarded(wrong)
+    # Some commands come here again, for each thing that they do.
+    if fresh := [mistake for mistake in wrong if mistake not in _told]:
+        _told.update(fresh)
+        print_disregarded(fresh)
     return found
 
 
