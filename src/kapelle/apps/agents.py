@@ -204,7 +204,7 @@ async def until_frozen(reader: Reader, agent_id: AgentId) -> None:
     while True:
         agent = await reader.store.read(lambda view: view.agents.get(agent_id))
         if agent is None or agent.state is AgentState.STOPPED:
-            raise NotPossibleNow(f"agent {agent_id} has ended meanwhile")
+            raise NotPossibleNow(f"agent {agent_id} has ended meanwhile", remedy="`kapelle agents` lists those that live.")
         if agent.frozen_at is not None:
             return
         if not agent.frozen_by:

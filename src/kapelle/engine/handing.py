@@ -78,7 +78,10 @@ def _may_be_taken(world: World, tx: Tx, agent: Agent, task: Task, attempt: Attem
         )
     config = run_of(tx, task).spec.config(attempt.config)
     if not world.driver(config.program).capabilities.screen:
-        raise NotPossibleNow(f"the program {config.program} has no screen that a person could take over")
+        raise NotPossibleNow(
+            f"the program {config.program} has no screen that a person could take over",
+            remedy=f"`kapelle attach {agent.agent_id}` shows what it does.",
+        )
     if not sandbox_of(world, config.sandbox).capabilities.screens:
         raise NotPossibleNow(
             f"nobody can take over what runs in the sandbox {config.sandbox}",

@@ -33,6 +33,7 @@ AGENT = "agent:"
 """How the principal of an agent begins."""
 BY_PERSONS: dict[type[Steering], str] = {Send: "speak to an agent", TakeOver: "take a conversation over"}
 """What no agent may ask of another."""
+LISTED = "`kapelle agents` lists those that live."
 LIFTED = "kapelle resume {} lets it go on"
 """What is told of a paused task."""
 
@@ -91,13 +92,13 @@ def steer(world: World, tx: Tx, body: Steering, principal: str) -> None:
         case Freeze():
             agent = _live(tx, body.agent_id)
             if agent.process is None or agent.state is not AgentState.ACTIVE:
-                raise NotPossibleNow(f"agent {agent.agent_id} cannot be frozen: it is {agent.state.value}")
+                raise NotPossibleNow(f"agent {agent.agent_id} cannot be frozen: it is {agent.state.value}", remedy=LISTED)
             if not agent.frozen_by:
                 tx.agents.put(replace(agent, frozen_by=principal))
         case Thaw():
             agent = _live(tx, body.agent_id)
             if not agent.frozen_by:
-                raise NotPossibleNow(f"agent {agent.agent_id} is not frozen")
+                raise NotPossibleNow(f"agent {agent.agent_id} is not frozen", remedy=LISTED)
             tx.agents.put(replace(agent, frozen_by=""))
             tx.log(AgentThawed(run_id=agent.run_id, task_id=agent.task_id, agent_id=agent.agent_id, principal=principal))
         case StopAgent():
@@ -116,13 +117,22 @@ def _send(world: World, tx: Tx, body: Send, principal: str) -> None:
     agent = _live(tx, body.agent_id)
     task, attempt = tx.tasks.get(agent.task_id), tx.attempts.get(agent.attempt_id)
     if agent.by_hand or (attempt is not None and attempt.held_by):
-        raise NotPossibleNow(f"a person has taken agent {agent.agent_id} over, and speaks to it already")
+        raise NotPossibleNow(
+            f"a person has taken agent {agent.agent_id} over, and speaks to it already",
+            remedy=f"Say it on that screen, or first: kapelle handback {agent.agent_id}",
+        )
     if task is None or attempt is None or attempt.ended_at is not None or task.state not in SPOKEN_TO:
         state = "ended" if task is None else task.state.value
-        raise NotPossibleNow(f"agent {agent.agent_id} has nothing more to do: its task is {state}")
+        raise NotPossibleNow(
+            f"agent {agent.agent_id} has nothing more to do: its task is {state}",
+            remedy="What is still to be changed is a task of its own: `kapelle submit`.",
+        )
     run = run_of(tx, task)
     if not world.driver(run.spec.config(attempt.config).program).capabilities.conversation:
-        raise NotPossibleNow(f"{attempt.config} takes no messages: its program has no conversation")
+        raise NotPossibleNow(
+            f"{attempt.config} takes no messages: its program has no conversation",
+            remedy="What it is to do is in the prompt of its task.",
+        )
     if agent.ends_at is not None:
         raise NotPossibleNow(f"agent {agent.agent_id} is being stopped", remedy=f"First: kapelle resume {task.name}")
     prompt = PromptRecord(
@@ -189,7 +199,7 @@ def _live(tx: Tx, agent_id: AgentId) -> Agent:
     if agent is None:
         raise NotFound(f"there is no agent {agent_id}")
     if agent.state is AgentState.STOPPED:
-        raise NotPossibleNow(f"agent {agent_id} has ended already", remedy="`kapelle agents` lists those that live.")
+        raise NotPossibleNow(f"agent {agent_id} has ended already", remedy=LISTED)
     return agent
 
 

@@ -292,7 +292,9 @@ def _answer(tx: Tx, body: Answer, principal: str) -> None:
         raise NotFound(f"there is no question {body.question_id}")
     if question.state is not QuestionState.OPEN:
         how = f"{question.answered_by} said {question.answer.value}" if question.answer is not None else question.state.value
-        raise NotPossibleNow(f"the question {question.question_id} is not open any more: {how}")
+        raise NotPossibleNow(
+            f"the question {question.question_id} is not open any more: {how}", remedy="`kapelle inbox` lists those that are."
+        )
     answered = settle(question, QuestionState.ANSWERED, tx.now, answer=body.answer, by=principal, note=body.reason)
     tx.questions.put(answered)
     tx.log(
@@ -373,7 +375,9 @@ def _waiting_for_approval(tx: Tx, task_id: TaskId) -> tuple[Task, Change | None]
             if change.state is ChangeState.QUEUED and change.waits_for_a_person:
                 return task, change
     if task.state is not TaskState.PENDING or not task.spec.approval or task.approved:
-        raise NotPossibleNow(f"task {task.name} does not wait for an approval: it is {task.state}")
+        raise NotPossibleNow(
+            f"task {task.name} does not wait for an approval: it is {task.state}", remedy="`kapelle inbox` lists what does."
+        )
     return task, None
 
 
