@@ -2,7 +2,8 @@
 
 import os
 import signal
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -207,3 +208,27 @@ def test_where_nothing_was_ever_kept_looking_leaves_nothing_behind(
     assert list(elsewhere.iterdir()) == []
     assert not there or list(place.home.iterdir()) == []
     assert place.git("for-each-ref", "refs/kapelle") == ""
+
+
+def test_what_somebody_asked_for_who_was_killed_then_is_told_and_gone_on_with(place: Place) -> None:
+    """It is in the store, and so is accepted by whoever leads next."""
+    place.write("flow.yml", "name: work\ntasks: {one: {agent: script, gate: none, prompt: 'true', workspace: scratch}}\n")
+    first = place.run("submit", "../flow.yml", "--json").json["id"]
+    assert place.run("cancel", first).code == 0
+    with closing(sqlite3.connect(place.home / "store.db")) as store, store:
+        store.execute(
+            "insert into requests (request_id, kind, body, principal, asked_at)"
+            " select 'q-111111111111', kind, replace(body, ?, 'r-111111111111'), principal, asked_at"
+            " from requests where kind = 'Submit'",
+            (first,),
+        )
+
+    assert "1 request was made by somebody who ended before that was applied: kapelle resume" in place.run("status").out
+    assert place.run("status", "--json").json["requests_open"] == 1
+    assert "goes on" in place.run("resume").out
+
+    assert {run["id"]: run["state"] for run in place.run("list", "--json").json} == {
+        first: "cancelled",
+        "r-111111111111": "completed",
+    }
+    assert place.run("status", "--json").json["requests_open"] == 0

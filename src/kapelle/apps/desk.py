@@ -114,6 +114,14 @@ class Desk(Reader):
                 await rest(wait)
                 wait = min(2 * wait, LATER)
 
+    async def settle(self) -> None:
+        """Have applied what was asked for by somebody who was killed before it was, unless somebody leads, who does it."""
+        while await self.world.store.read(lambda view: view.requests.open(limit=1)):
+            term = await self._engine.take()
+            if term is None:
+                return
+            await self._engine.apply_requests(term)
+
     async def tidy(self) -> dict[str, str] | None:
         """Keep and clear away what belongs to nobody; what cannot be kept is set aside: return from where, and to where.
 

@@ -127,6 +127,14 @@ class Place:
         with closing(sqlite3.connect(self.home / "store.db")) as store:
             return int(store.execute("select count(*) from runs").fetchone()[0])
 
+    def asked(self) -> bool:
+        """Say whether a run is in the store: accepted, or asked for and killed before it was."""
+        if not (self.home / "store.db").exists():
+            return False
+        with closing(sqlite3.connect(self.home / "store.db")) as store:
+            tables = store.execute("select count(*) from sqlite_master where name = 'requests'").fetchone()[0]
+            return bool(tables and store.execute("select count(*) from requests where kind = 'Submit'").fetchone()[0])
+
     def processes(self) -> list[str]:
         """Return the command lines of whatever still runs on behalf of this state directory."""
         found: list[str] = []

@@ -148,9 +148,9 @@ class Ordeal:
             )
 
     def resume(self) -> None:
-        """Let a new process lead, and go on with the run when it was accepted."""
-        accepted = self.place.runs() > 0
-        self.leader = self.start("resume") if accepted else self.start("run", "../ordeal.yml", "--rehearse", "../rehearsal.yml")
+        """Let a new process lead, and go on with the run when that is asked for: whoever leads next accepts it."""
+        asked = self.place.asked()
+        self.leader = self.start("resume") if asked else self.start("run", "../ordeal.yml", "--rehearse", "../rehearsal.yml")
 
     def kill(self) -> None:
         """Kill the leader as ``kill -9`` does."""

@@ -109,6 +109,8 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
         live = sum(1 for agent in agents if reader.alive(agent))
         # Whoever leads is just starting or reading those that are no processes; without a leader nobody is.
         gone = len(agents) - live if lead is None else 0
+        # Whoever leads applies them at once.
+        asked = len(await reader.store.read(lambda view: view.requests.open())) if lead is None else 0
         waiting = await reader.store.read(_waiting)
         items = await reader.store.read(inbox)
         accounts = await reader.store.read(_accounts)
@@ -120,6 +122,7 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
                     "leader": {"pid": lead.holder.pid, "term": lead.term} if lead is not None else None,
                     "agents": live,
                     "agents_gone": gone,
+                    "requests_open": asked,
                     "slots": found.settings.slots,
                     "runs": [_overview_json(entry, reader.clock.now()) for entry in overviews],
                     "waiting_for_approval": [
@@ -146,6 +149,9 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
         else:
             console.print("No run is open.")
         print_health(console, goes, system, reader.clock.now())
+        if asked:
+            what = "1 request was" if asked == 1 else f"{asked} requests were"
+            console.print(Text(f"{what} made by somebody who ended before that was applied: kapelle resume", style="yellow"))
         if gone:
             whose = "1 agent has ended" if gone == 1 else f"{gone} agents have ended"
             console.print(Text(f"{whose}, and nobody has looked at what was done: kapelle resume", style="yellow"))

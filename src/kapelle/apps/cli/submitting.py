@@ -251,6 +251,7 @@ async def _clear_up(desk: Desk, *, quiet: bool) -> int:
 
 async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) -> int:
     async with compose.open_desk(found, make=False) as desk:
+        await desk.settle()
         runs, lifted = await _chosen(desk, prefix)
         if lifted is not None and await desk.leader() is not None:
             _tell_resumed(lifted, as_json=as_json)

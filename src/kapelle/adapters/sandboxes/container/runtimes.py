@@ -27,8 +27,10 @@ PATIENCE = 5.0
 """Seconds that an answer about the runtime itself may take."""
 FOUND, NOT_FOUND, CONFLICT = 200, 404, 409
 NO_SUCH = "no such container"
-IMPROPER = "container state improper"
-"""What Podman says when a container became another while it was looked at: one that was paused ends when it goes on."""
+IN_BETWEEN = ("container state improper", "is not running")
+"""What Podman and Docker say when a container became another while it was looked at: one that was paused ends when it goes on,
+and one that is to be killed may have ended just then.
+"""
 TRIES, REST = 100, 0.05
 """How often it is tried to remove a container that is being removed by somebody else; seconds between."""
 LAST_LINES = 20
@@ -349,7 +351,7 @@ async def _unless_missing(asked: Awaitable[Any], *expected: int) -> dict[str, An
         # Podman says so with another status for one that is being removed.
         if error.status == NOT_FOUND or NO_SUCH in error.message.lower():
             return None
-        if error.status in expected or (CONFLICT in expected and IMPROPER in error.message.lower()):
+        if error.status in expected or (CONFLICT in expected and any(each in error.message.lower() for each in IN_BETWEEN)):
             return {}
         raise
 
