@@ -99,6 +99,16 @@ def events(
     go(_events(repository, which, after=after, follow=follow, as_json=json))
 
 
+def _print_left_behind(console: Console, asked: int, gone: int) -> None:
+    """Say what nobody has looked at since somebody was killed: requests, and agents that have ended."""
+    if asked:
+        what = "1 request was" if asked == 1 else f"{asked} requests were"
+        console.print(Text(f"{what} made by somebody who ended before that was applied: kapelle resume", style="yellow"))
+    if gone:
+        whose = "1 agent has ended" if gone == 1 else f"{gone} agents have ended"
+        console.print(Text(f"{whose}, and nobody has looked at what was done: kapelle resume", style="yellow"))
+
+
 async def _status(folder: Path | None, *, as_json: bool) -> None:
     found = valid_configuration(folder)
     async with compose.open_reader(found) as reader:
@@ -149,12 +159,7 @@ async def _status(folder: Path | None, *, as_json: bool) -> None:
         else:
             console.print("No run is open.")
         print_health(console, goes, system, reader.clock.now())
-        if asked:
-            what = "1 request was" if asked == 1 else f"{asked} requests were"
-            console.print(Text(f"{what} made by somebody who ended before that was applied: kapelle resume", style="yellow"))
-        if gone:
-            whose = "1 agent has ended" if gone == 1 else f"{gone} agents have ended"
-            console.print(Text(f"{whose}, and nobody has looked at what was done: kapelle resume", style="yellow"))
+        _print_left_behind(console, asked, gone)
         for entry in held:
             print_held_up(console, entry)
         for account in accounts:
