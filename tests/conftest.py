@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -60,15 +61,17 @@ def as_root() -> None:
 
 
 @pytest.fixture
-def without_root(program: Callable[[str], str], as_root: None, tmp_path: Path) -> Callable[..., None]:  # noqa: ARG001
+def without_root(program: Callable[[str], str], as_root: None) -> Callable[..., None]:  # noqa: ARG001
     """Run tests once more, as pytest takes them, as a user who has nothing to say beyond what is theirs."""
 
     def run(*tests: str) -> None:
         # In a namespace where root is called somebody else, everything stays theirs: this Python, and the folders of the test.
         user = [program("unshare"), "--user", f"--map-user={AGENT}", f"--map-group={AGENT}", "--"]
-        pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'theirs'}", *tests]
-        done = subprocess.run([*user, *pytest_], check=False, capture_output=True, text=True, cwd=HERE.parent)
-        assert done.returncode == 0, done.stdout + done.stderr
+        # Not below this test's own: the path of a socket has a hundred bytes.
+        with tempfile.TemporaryDirectory(prefix="kapelle-theirs-") as folder:
+            pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={folder}/of", *tests]
+            done = subprocess.run([*user, *pytest_], check=False, capture_output=True, text=True, cwd=HERE.parent)
+            assert done.returncode == 0, done.stdout + done.stderr
 
     return run
 

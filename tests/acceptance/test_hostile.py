@@ -107,6 +107,7 @@ def test_nothing_that_they_try_succeeds_in_a_sandbox(place: Place, sandbox: str)
     assert place.processes() == []
 
 
+@pytest.mark.soak
 def test_nor_does_it_when_kapelle_is_run_by_somebody_else_than_root(without_root: Callable[..., None]) -> None:
     """Whose agents are the same user as they."""
     without_root(f"{__file__}::{test_nothing_that_they_try_succeeds_in_a_sandbox.__name__}[bubblewrap]")

@@ -314,6 +314,7 @@ def test_a_container_that_belongs_to_no_agent_is_found_and_removed(place: Place,
     assert api.ask("GET", "/containers/lost/json")[0] == 404
 
 
+@pytest.mark.soak
 def test_a_container_of_a_live_agent_is_left_alone_by_who_mends(place: Place, podman: str) -> None:
     place.write(
         "flow.yml", FLOW.replace("echo 1 > a.txt", ": > up; until [ -e go ]; do sleep 0.05; done; rm up go; echo 1 > a.txt")
