@@ -7,8 +7,10 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import aiodocker
 import pytest
 
+from kapelle.adapters.sandboxes.container import runtimes
 from kapelle.adapters.sandboxes.container.images import SHIPPED, ContainerfileImages, HostImages, NamedImages
 from kapelle.adapters.sandboxes.container.mounts import as_docker, seen
 from kapelle.adapters.sandboxes.container.runner import Frames, Group, copy
@@ -282,3 +284,15 @@ def test_a_runtime_that_a_person_has_named_is_not_passed_over(tmp_path: Path) ->
     named = DockerRuntime(without(DOCKER_HOST=f"unix://{tmp_path}/none.sock"))
     other = PodmanRuntime(without())
     assert ContainerSandbox({"docker": named, "podman": other}, {}).missing() == named.missing()
+
+
+@pytest.mark.parametrize(
+    "said", ["container state improper", "Could not kill running container 1, cannot remove - Container 1 is not running"]
+)
+async def test_what_became_another_while_it_was_removed_is_tried_again(said: str) -> None:
+    async def asked() -> None:
+        raise aiodocker.DockerError(500, said)
+
+    assert await runtimes._unless_missing(asked(), runtimes.CONFLICT) == {}
+    with pytest.raises(aiodocker.DockerError):
+        await runtimes._unless_missing(asked())
