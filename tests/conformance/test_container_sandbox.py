@@ -1,9 +1,14 @@
+import os
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
 from kapelle.adapters.hosts.local import LocalHost
+from kapelle.adapters.sandboxes.container.images import HostImages
+from kapelle.adapters.sandboxes.container.runtimes import PodmanRuntime
 from kapelle.adapters.sandboxes.container.sandbox import ContainerSandbox
+from kapelle.core.containers import RuntimeFacts
 from kapelle.core.ports import Host, Sandbox
 from kapelle.testing.conformance.sandboxes import SandboxSuite
 
@@ -22,6 +27,23 @@ class TestContainerSandbox(SandboxSuite):
 
     def sandbox(self) -> Sandbox:
         return self._sandbox
+
+    def host(self) -> Host:
+        return LocalHost()
+
+
+class WithoutGroups(PodmanRuntime):
+    """Podman as somebody has it who may make no control groups."""
+
+    def facts(self) -> RuntimeFacts:
+        return replace(super().facts(), limits=False, cgroup_driver="")
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("podman")
+class TestContainerSandboxWithoutControlGroups(SandboxSuite):
+    def sandbox(self) -> Sandbox:
+        return ContainerSandbox({"podman": WithoutGroups(os.environ)}, {"host": HostImages()})
 
     def host(self) -> Host:
         return LocalHost()

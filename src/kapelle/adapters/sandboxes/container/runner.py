@@ -34,6 +34,8 @@ NOW_AND_THEN = 500
 """Milliseconds without input and output after which it is looked what becomes of the limits."""
 LOOKS, LOOK = 1000, 0.02
 """How often it is looked whether a container has ended whose output has, and seconds between."""
+FIRST_LOOKS = 10
+"""How often it is looked whether the first process of a container has begun to be that."""
 FRAME, OF_ERRORS = 8, 2
 """Bytes that stand before each piece of output: which stream, three zeros, and how many follow."""
 INIT = """
@@ -226,8 +228,12 @@ class Container:
     def _name_first(self) -> None:
         """Write down which process everything in the container is below, for the guard that looks on from outside."""
         pid = int(self._state(wait=False).get("Pid") or 0)
-        if pid and is_first(pid):
-            _write_whole(self._spec["first"], str(pid))
+        for _ in range(FIRST_LOOKS if pid else 0):
+            if is_first(pid):
+                _write_whole(self._spec["first"], str(pid))
+                return
+            # It is about to become that, or belongs to another machine, of which nothing is to be seen here.
+            select.select([], [], [], LOOK)
 
     def _code(self) -> int:
         """Return the exit code, which is known soon after the output has ended."""

@@ -27,7 +27,7 @@ from kapelle.adapters.system.ownership import agent
 from kapelle.adapters.system.processes import reference
 from kapelle.core.agent import ProcessRef
 from kapelle.core.containers import Image, ImagePolicy, Runtime, RuntimeFacts
-from kapelle.core.errors import HostFailed, ProgramMissing
+from kapelle.core.errors import HostFailed, NotStill, ProgramMissing
 from kapelle.core.isolation import Isolation, Limit, Mount, MountKind, Place, ProcessLimits, Remains, SandboxCapabilities
 from kapelle.core.ports import Launch
 
@@ -175,7 +175,7 @@ class ContainerSandbox:
         # A container is not below its runner but below who watches it for the runtime; all of it is below its first process.
         runtime = self.runtime()
         there = await runtime.found({STORE: store_id})
-        pids = [await _first_process(runtime, name) for name, labels in there.items() if labels.get(KEY) in keys]
+        pids = [await runtime.first_process(name) for name, labels in there.items() if labels.get(KEY) in keys]
         return [found for pid in pids if pid is not None and (found := reference(pid)) is not None]
 
     async def freeze(self, place: Place, process: ProcessRef | None) -> None:
@@ -243,10 +243,16 @@ def _name(place: Place) -> str:
 
 
 async def _first_process(runtime: Runtime, name: str) -> int | None:
-    """Return the process that everything in a container is below, or None when this machine does not see it."""
+    """Return the process that everything in a container is below, or None when it does not run.
+
+    Raises:
+        NotStill: this machine does not see it.
+    """
     pid = await runtime.first_process(name)
     # Where containers live in a machine of their own, their numbers are those of other processes here.
-    return pid if pid is not None and runner.is_first(pid) else None
+    if pid is not None and not runner.is_first(pid):
+        raise NotStill(f"the processes of the container {name} are not to be seen from here")
+    return pid
 
 
 def _folder(place: Place) -> Path:
