@@ -1,11 +1,16 @@
 """Frozen objects behave as dataclasses do."""
 
-from dataclasses import FrozenInstanceError, dataclass, field, fields, is_dataclass, replace
+import copy
+import dataclasses
+import inspect
+import pickle
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError, dataclass, field, fields, is_dataclass
 
 import pytest
 from pydantic import TypeAdapter
 
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 
 
 @frozen
@@ -22,6 +27,13 @@ class Other:
     name: str
     rooms: tuple[int, ...] = ()
     key: str = ""
+
+
+@frozen
+class Shop(Place):
+    """A place with goods."""
+
+    goods: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @frozen
@@ -54,7 +66,7 @@ def test_nothing_can_be_changed_or_added() -> None:
     with pytest.raises((FrozenInstanceError, TypeError)):
         place.other = "b"  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(FrozenInstanceError):
-        del place.name
+        del place.name  # pyright: ignore[reportAttributeAccessIssue]
     assert not hasattr(place, "__dict__")
 
 
@@ -80,7 +92,61 @@ def test_they_are_dataclasses_to_everybody_else() -> None:
 
     assert is_dataclass(Place)
     assert [each.name for each in fields(Place)] == [each.name for each in fields(Plain)]
-    assert replace(Place(name="a"), name="b") == Place(name="b")
+    assert dataclasses.replace(Place(name="a"), name="b") == Place(name="b")
     assert repr(Place(name="a")) == repr(Plain(name="a")).rpartition(".")[2].replace("Plain", "Place")
     assert TypeAdapter(Place).validate_json('{"name": "a", "rooms": [1]}') == Place(name="a", rooms=(1,))
     assert Place.__doc__ == "Somewhere."
+
+
+def test_each_object_has_defaults_of_its_own_and_those_of_what_it_is_made_from() -> None:
+    one, other = Shop(name="a", key="k"), Shop(name="a", key="k")
+    assert one == other
+    assert one.goods == {}
+    assert one.goods is not other.goods
+    assert one.rooms == ()
+    assert one != Place(name="a", key="k")
+    with pytest.raises(FrozenInstanceError):
+        one.goods = {}  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_what_is_missing_or_unknown_is_named() -> None:
+    with pytest.raises(TypeError, match=r"Place\.__init__\(\) missing 1 required keyword-only argument: 'name'"):
+        Place()  # pyright: ignore[reportCallIssue]
+    with pytest.raises(TypeError, match=r"Shop\.__init__\(\) got an unexpected keyword argument 'nome'"):
+        Shop(nome="a")  # pyright: ignore[reportCallIssue]
+    with pytest.raises(TypeError, match="Place has no field 'nome'"):
+        replace(Place(name="a"), nome="b")
+
+
+def test_one_like_another_differs_only_in_what_is_said() -> None:
+    shop = Shop(name="a", rooms=(1,), key="k", goods={"tea": 3})
+    like = replace(shop, name="b", rooms=())
+    assert like == Shop(name="b", rooms=(), key="k", goods={"tea": 3})
+    assert like.goods is shop.goods
+    assert shop.name == "a"
+    assert replace(Nothing()) == Nothing()
+
+
+def test_they_can_be_copied_and_pickled() -> None:
+    shop = Shop(name="a", rooms=(1,), goods={"tea": 3})
+    for twin in (copy.copy(shop), copy.deepcopy(shop), pickle.loads(pickle.dumps(shop))):  # noqa: S301 our own
+        assert twin == shop
+        assert twin is not shop
+        with pytest.raises(FrozenInstanceError):
+            twin.name = "b"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_how_one_is_made_can_be_asked_before_the_first_is() -> None:
+    @frozen
+    class Late:
+        name: str
+        rooms: tuple[int, ...] = ()
+
+    assert list(inspect.signature(Late).parameters) == ["name", "rooms"]
+    assert inspect.get_annotations(Late.__init__) == {"name": str, "rooms": tuple[int, ...], "return": None}
+
+
+@pytest.mark.parametrize("name", ["__init__", "__post_init__"])
+def test_nothing_may_happen_when_one_is_made(name: str) -> None:
+    with pytest.raises(TypeError, match=f"Busy is frozen and has {name}"):
+        frozen(type("Busy", (), {name: lambda _: None}))

@@ -4,7 +4,6 @@ What dispatch would decide is computed by the same functions that decide it, on 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +11,7 @@ from kapelle.apps import compose
 from kapelle.apps.settings import Configuration
 from kapelle.core.dispatch import Demand, Room, hindrances, place
 from kapelle.core.durations import format_duration
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.halt import told as halt_told
 from kapelle.core.ids import TaskId
 from kapelle.core.placing import Choice, Considered, Group, HostRoom, Refusal, Tally

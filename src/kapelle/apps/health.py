@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from kapelle.apps.settings import Configuration
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import COUNTS, Outcome
 from kapelle.core.durations import format_duration
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
 from kapelle.core.leading import Lead
 from kapelle.core.liveness import IN_WORDS, Condition, Grade, Standing

@@ -1,11 +1,10 @@
 """What was in the way of a task: limits that it met, and what was refused to it; the same for every door."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from kapelle.core.event import Event
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AgentId, RunId, TaskId
 from kapelle.core.isolation_events import LimitMet, NetworkDenied
 from kapelle.core.network import what_was_refused

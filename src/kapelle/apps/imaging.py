@@ -1,12 +1,12 @@
 """What agents.yml says of images: by which policy one is chosen, and what that is told; see ``core.containers``."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from kapelle.apps import compose
 from kapelle.core.containers import ImageRefused
 from kapelle.core.errors import Mistake, closest
+from kapelle.core.frozen import replace
 from kapelle.core.isolation import Isolation
 from kapelle.core.ports import Sandbox
 

@@ -4,13 +4,12 @@ import json
 import shutil
 import tomllib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from kapelle.apps.prompts import PROMPTS
 from kapelle.apps.settings import AGENTS_FILE, FOLDER, PROJECT_FILE
 from kapelle.core.errors import KapelleError, UsageError
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 
 
 @frozen

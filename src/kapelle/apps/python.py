@@ -14,7 +14,6 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +31,7 @@ from kapelle.apps.workflows import read_workflow
 from kapelle.core.account import told
 from kapelle.core.errors import KapelleError, NotFound, UsageError
 from kapelle.core.events import Entry
+from kapelle.core.frozen import replace
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.question import AnswerKind
 from kapelle.core.spent import SpentAnswer

@@ -3,7 +3,6 @@
 import shutil
 from asyncio import to_thread
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from kapelle.apps import compose, models
@@ -14,6 +13,7 @@ from kapelle.apps.upstream import choose_upstream
 from kapelle.apps.workflows import Workshop, check_login, to_run
 from kapelle.core.account import AccountState, account_of
 from kapelle.core.errors import ProgramMissing, SecretMissing, UsageError
+from kapelle.core.frozen import replace
 from kapelle.core.gateway import Upstream
 from kapelle.core.git import RepositoryFacts
 from kapelle.core.ids import AccountId, RunId

@@ -5,12 +5,11 @@ restarting --agents started one after the other--> open
 open --credentials refused--> refused --other credentials, or a person says go on--> trying
 """
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from kapelle.core.conversation import Trouble
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.gateway import Upstream
 from kapelle.core.ids import AccountId, AttemptId
 from kapelle.core.retry import RetryPolicy, delay

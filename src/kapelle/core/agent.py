@@ -10,12 +10,12 @@ Each process is an agent of its own. One that goes on in the conversation of an 
 to be asked anew, its machine was started again) is recovering until it is there.
 """
 
-from dataclasses import field, replace
+from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from kapelle.core.errors import IllegalTransition
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
 from kapelle.core.isolation import Isolation
 from kapelle.core.patience import Patience

@@ -1,10 +1,10 @@
 """What is kept of what an agent says: whatever a driver makes of a program's output goes through here into the store."""
 
 import json
-from dataclasses import replace
 from typing import TypeVar
 
 from kapelle.core.conversation import ConversationEvent, Said, ToolCalled, ToolReturned, TurnEnded, Typed, Unrecognised
+from kapelle.core.frozen import replace
 from kapelle.core.limits import DEEPEST, LONGEST_RESULT, LONGEST_SUMMARY, LONGEST_TOLD
 from kapelle.core.shapes import without_shapes
 

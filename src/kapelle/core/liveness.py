@@ -7,12 +7,12 @@ answers but the last can be taken back, and are: an agent that works again begin
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from kapelle.core.durations import format_duration
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
 from kapelle.core.judging import glob_matches
 from kapelle.core.patience import Patience

@@ -20,12 +20,11 @@ among n thus costs about log n gates, and a check that fails by chance is caught
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AttemptId, BatchId, ChangeId, RunId, TaskId
 
 

@@ -5,12 +5,11 @@ open -> answered (allow, deny, always)
    +--> withdrawn (its agent has ended)
 """
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from kapelle.core.errors import IllegalTransition
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AgentId, AttemptId, QuestionId, RunId, TaskId
 from kapelle.core.rules import Fallback
 

@@ -1,13 +1,13 @@
 """Runs: one execution of a workflow, with everything it was submitted with, and the table of its states."""
 
-from dataclasses import field, replace
+from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from kapelle.core.agent import AgentConfig
 from kapelle.core.budget import Allowance, StandingBudget
 from kapelle.core.errors import IllegalTransition
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.gate import Gate
 from kapelle.core.gateway import Upstream
 from kapelle.core.hours import WorkingHours

@@ -9,10 +9,9 @@ something was not understood.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from posixpath import basename, isabs, join, normpath
 
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 
 UNKNOWN = "\0"
 """Stands in a word for a part that only the running shell knows."""

@@ -6,13 +6,12 @@ open -> raised (by so much more: what waited goes on)
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from kapelle.core.budget import Allowance, Budget, Resource, amounts_told
 from kapelle.core.errors import IllegalTransition
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import RunId, SpentId, TaskId
 
 

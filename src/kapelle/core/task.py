@@ -6,13 +6,13 @@ pending -> assigned -> running -> validating -> merging -> completed
 from any of them: failed, cancelled; before work is merged: rejected; from pending: skipped
 """
 
-from dataclasses import field, replace
+from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from kapelle.core.budget import Allowance
 from kapelle.core.errors import IllegalTransition
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AttemptId, RunId, TaskId
 from kapelle.core.retry import RetryPolicy
 

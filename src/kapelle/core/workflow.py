@@ -3,11 +3,10 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 from kapelle.core.errors import Mistake, TemplateFailed, closest
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.limits import LONGEST_CONDITION, LONGEST_PROMPT
 from kapelle.core.names import name_problem
 from kapelle.core.references import references

@@ -5,7 +5,6 @@ The gateway hears first, since every call passes it; what an agent's stream says
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 
 from kapelle.core import account as rules
@@ -13,7 +12,7 @@ from kapelle.core.account import Account, AccountState
 from kapelle.core.account_events import AccountLimited, AccountRefused, AccountRestored
 from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import Trouble
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.gateway import Upstream
 from kapelle.core.ids import AccountId, AttemptId, RunId, TaskId
 from kapelle.core.run import Run

@@ -1,11 +1,10 @@
 """Boxing: everything that Kapelle starts for a task (agents, set-up commands, checks) starts in a sandbox, and ends in one."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 from kapelle.core.errors import ProgramMissing
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.isolation import Isolation, Limit, Met, Mount, NetworkKind, Place, ProcessLimits, Remains, Way
 from kapelle.core.network import Pass

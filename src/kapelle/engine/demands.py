@@ -5,13 +5,12 @@ It only reads: whoever explains a decision reads the same.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core.account import Account, account_of, may_start, told
 from kapelle.core.agent import AgentConfig
 from kapelle.core.dispatch import Demand, Room
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AccountId, RunId
 from kapelle.core.placing import Choice, Group, HostRoom, Limits, Of
 from kapelle.core.ports import Driver, Measure

@@ -1,12 +1,10 @@
 """The deploy act: a workspace, its set-up, and the agent's process, in this order; each step may be repeated."""
 
-from dataclasses import replace
-
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, home_of
 from kapelle.core.conversation import Prompt
 from kapelle.core.errors import HostFailed, WorkspaceFailed
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.gateway import Ticket
 from kapelle.core.git import WorkspaceOrder
 from kapelle.core.ids import RunId, TaskId, WorkspaceId

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core.account import Account, next_change
@@ -11,6 +10,7 @@ from kapelle.core.attempt import Attempt, Outcome, PromptRecord
 from kapelle.core.dispatch import Placement, place, refusal_of, take
 from kapelle.core.errors import TemplateFailed
 from kapelle.core.events import AttemptEnded, AttemptStarted
+from kapelle.core.frozen import replace
 from kapelle.core.ids import AccountId, AgentId, AttemptId, PromptId
 from kapelle.core.placing import Group, Of, Tally
 from kapelle.core.pool import Spare, SpareState, fit_of, fits, make_of, suits

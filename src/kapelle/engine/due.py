@@ -4,13 +4,12 @@ Never all that wait: partial indexes find the first few hundred, and jump from r
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core.attempt import Attempt
 from kapelle.core.dispatch import Demand, refusal_of, take
 from kapelle.core.errors import TemplateFailed
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import RunId
 from kapelle.core.placing import Tally
 from kapelle.core.run import Run

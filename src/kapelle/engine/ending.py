@@ -1,13 +1,13 @@
 """How attempts and tasks end, and what that means for those who need them: shared by all stages, inside their transactions."""
 
 from collections import deque
-from dataclasses import replace
 from datetime import datetime
 
 from kapelle.core import run as runs
 from kapelle.core.attempt import COUNTS, TRIES_AGAIN_FREELY, Attempt, Outcome
 from kapelle.core.errors import Defect
 from kapelle.core.events import MOVED, AttemptEnded, RunEnded, TaskCompleted, TaskFailed, TaskMoved, TaskWaited
+from kapelle.core.frozen import replace
 from kapelle.core.merge import ChangeState, DeliveryMode
 from kapelle.core.paths import after, name_of
 from kapelle.core.retry import delay

@@ -5,7 +5,6 @@ one prompt) and *stop*. What they find is written down in ``step``; see ``turns.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import cast
 
@@ -17,7 +16,7 @@ from kapelle.core.budget import Resource
 from kapelle.core.conversation import ConversationEvent, Prompt
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import AgentAdopted, AgentDeployed, PromptSent, WorkspacePrepared
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AccountId, AgentId, PromptId
 from kapelle.core.isolation_events import SandboxLeft
 from kapelle.core.ports import Codec, Driver, Ended

@@ -1,9 +1,8 @@
 """Halting: the off switch, written down inside a transaction of whoever applies requests."""
 
-from dataclasses import replace
-
 from kapelle.core.brake_events import HaltBegun, HaltLifted
 from kapelle.core.errors import NotPossibleNow
+from kapelle.core.frozen import replace
 from kapelle.core.halt import Halt, told
 from kapelle.core.ids import HaltId
 from kapelle.core.store import Tx

@@ -10,12 +10,12 @@ any other to hosts, limits and recovery, so a take-over outlives whoever leads. 
 conversation is the engine's again.
 """
 
-from dataclasses import replace
 from datetime import timedelta
 
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.attempt import Attempt, PromptRecord, PromptState
 from kapelle.core.errors import NotFound, NotPossibleNow
+from kapelle.core.frozen import replace
 from kapelle.core.ids import PromptId
 from kapelle.core.steering import HandBack, TakeOver
 from kapelle.core.steering_events import ConversationHandedBack, ConversationTakenOver

@@ -9,10 +9,10 @@ and finds the same question, whether it was answered meanwhile or not.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from kapelle.core.agent import Agent, AgentState
+from kapelle.core.frozen import replace
 from kapelle.core.ids import QuestionId
 from kapelle.core.judging import about
 from kapelle.core.question import Question, QuestionState, deadline, detail, settle

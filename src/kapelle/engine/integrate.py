@@ -1,11 +1,11 @@
 """Integrating a batch of changes: what is done in git and on disk, and what came of it. The stage writes it down."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from kapelle.core.attempt import Attempt
 from kapelle.core.errors import WorkspaceFailed
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.gate import Gate, Verdict
 from kapelle.core.git import Commit, Conflict, Signature, WorkspaceOrder
 from kapelle.core.ids import BatchId

@@ -1,7 +1,6 @@
 """What came of a trial, written down: changes that landed, suspects, and changes that go back to their agents."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord
 from kapelle.core.batch_events import BatchBroke, CheckFlaked
@@ -12,6 +11,7 @@ from kapelle.core.events import (
     GateFailed,
     GatePassed,
 )
+from kapelle.core.frozen import replace
 from kapelle.core.gate import Receipt
 from kapelle.core.ids import PromptId
 from kapelle.core.merge import Change, ChangeState, Integration

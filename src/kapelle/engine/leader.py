@@ -10,12 +10,13 @@ process keeps its lock), after making sure by boot id, pid and start time that i
 
 from asyncio import FIRST_COMPLETED, Event, TaskGroup, timeout, wait
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from kapelle.core.agent import ProcessRef
 from kapelle.core.attempt import PromptState
 from kapelle.core.events import LeadGivenUp
+from kapelle.core.frozen import replace
 from kapelle.core.leading import Leadership
 from kapelle.core.requests import Request
 from kapelle.core.store import View

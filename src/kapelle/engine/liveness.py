@@ -6,7 +6,6 @@ done: a new leader goes on from there, and answers nothing twice.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core import agent as agents
@@ -14,7 +13,7 @@ from kapelle.core.account import Account, AccountState, account_of, told
 from kapelle.core.agent import Agent, AgentState, ProcessRef
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState
 from kapelle.core.errors import KapelleError
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AccountId, AttemptId, PromptId
 from kapelle.core.isolation_events import LimitMet
 from kapelle.core.liveness import (

@@ -14,14 +14,13 @@ never leaves a ref ahead of its proof.
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
-from dataclasses import replace
 from datetime import datetime
 
 from kapelle.core.attempt import Outcome
 from kapelle.core.batch_events import BatchTried
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import TargetDelivered, TargetHeldUp
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AttemptId, BatchId, ChangeId
 from kapelle.core.merge import (
     Batch,

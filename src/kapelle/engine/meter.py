@@ -13,7 +13,6 @@ and where the guesses hold that is one call: the last is let through as long as 
 
 from asyncio import Event
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core.account import Account
@@ -22,7 +21,7 @@ from kapelle.core.calls import LOST, Held, ModelCall, Refusal
 from kapelle.core.conversation import Trouble
 from kapelle.core.event import Event as Fact
 from kapelle.core.events import BudgetWarned, ModelCalled
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.halt import Halt
 from kapelle.core.halt import told as halt_told
 from kapelle.core.hours import hours_told

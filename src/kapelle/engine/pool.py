@@ -6,14 +6,14 @@ what is left of those before it (``recover``), and on a planned exit the pool is
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 
 from kapelle.core.account import account_of
 from kapelle.core.agent import AgentConfig, PoolRules
 from kapelle.core.errors import KapelleError
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AccountId, AgentId, AttemptId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Integration
 from kapelle.core.pool import LASTING, Spare, SpareState, Stock, asked_for, fit_of, key_of, make_of, plan, suits

@@ -6,11 +6,12 @@ had written down at the last beat, and hears all of the spool again.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from kapelle.core.calls import Held, ModelCall, Refusal
 from kapelle.core.conversation import ConversationEvent, PromptTaken, ToolCalled, ToolReturned, TurnEnded
+from kapelle.core.frozen import replace
 from kapelle.core.gateway import Meter
 from kapelle.core.git import Glance
 from kapelle.core.ids import AgentId

@@ -1,8 +1,8 @@
 """Repeats: the same thing, told of one agent again and again, is told a few times and then counted; nobody fills the log."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
+from kapelle.core.frozen import replace
 from kapelle.core.rule_events import CommandAllowed, CommandDenied, WardenRefused
 
 FEW = 3

@@ -1,13 +1,12 @@
 """Report: end runs whose tasks have all ended, and clear away what finished tasks leave behind."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core.agent import AgentConfig
 from kapelle.core.attempt import Attempt, Outcome, PromptState, home_of
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import SnapshotKept, WorkspaceRemoved, WorkspaceStuck
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.hiding import NOTHING, Hiding
 from kapelle.core.ids import AttemptId, WorkspaceId
 from kapelle.core.merge import ChangeState

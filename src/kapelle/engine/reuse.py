@@ -5,7 +5,6 @@ as every agent is; until it is a spare nothing in the store says anything else.
 """
 
 import math
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core import agent as agents
@@ -14,7 +13,7 @@ from kapelle.core.attempt import Attempt, home_of
 from kapelle.core.conversation import ConversationStarted, PromptTaken, TurnEnded
 from kapelle.core.errors import HostFailed, KapelleError
 from kapelle.core.events import AgentUsedTool
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.hiding import NOTHING
 from kapelle.core.ids import AgentId, AttemptId, PromptId, RunId
 from kapelle.core.merge import ChangeState

@@ -1,9 +1,8 @@
 """What persons ask of the pool: so many agents of a config, or that config for a task."""
 
-from dataclasses import replace
-
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import NotFound, NotPossibleNow
+from kapelle.core.frozen import replace
 from kapelle.core.pool import Assignment, SpareState, StandingPool, key_of, make_of
 from kapelle.core.pool_events import PoolScaled, TaskAssigned
 from kapelle.core.ports import Driver

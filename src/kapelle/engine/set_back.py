@@ -4,11 +4,11 @@ A leader's own clock never goes back as long as it lives; the next one begins wi
 a minute would then be tried again in a minute and all the hours by which the clock was set back.
 """
 
-from dataclasses import replace
 from datetime import timedelta
 
 from kapelle.core.account import AccountState
 from kapelle.core.events import ClockSetBack
+from kapelle.core.frozen import replace
 from kapelle.core.store import Tx
 from kapelle.core.task import TERMINAL, Wait
 from kapelle.engine.ending import wait

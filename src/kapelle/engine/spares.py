@@ -1,13 +1,12 @@
 """Spares, one at a time: started, brought up to date, given to a task, ended. Each of these may be done again."""
 
-from dataclasses import replace
 from datetime import datetime
 
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.attempt import Attempt, home_of
 from kapelle.core.errors import HostFailed, KapelleError
 from kapelle.core.events import WorkspacePrepared
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.merge import Integration, undelivered
 from kapelle.core.pool import Spare

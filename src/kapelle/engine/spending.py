@@ -6,7 +6,6 @@ reached --(no question is open)--> asked --a person raises it--> who waited goes
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -15,7 +14,7 @@ from kapelle.core.brake_events import BudgetAsked, BudgetRaised, BudgetStopped, 
 from kapelle.core.budget import Level, Scope, amount_told, past
 from kapelle.core.errors import NotFound, NotPossibleNow
 from kapelle.core.events import BudgetReached
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import RunId, SpentId, TaskId
 from kapelle.core.requests import AnswerSpent
 from kapelle.core.run import RUN_TERMINAL, Run

@@ -3,12 +3,11 @@
 Nothing is done to any process here: the execute stage finds in the store what is wanted, and does it, whoever leads by then.
 """
 
-from dataclasses import replace
-
 from kapelle.core.agent import Agent, AgentState, thawed
 from kapelle.core.attempt import Attempt, PromptRecord, PromptState
 from kapelle.core.errors import NotFound, NotPossibleNow
 from kapelle.core.event import Event
+from kapelle.core.frozen import replace
 from kapelle.core.ids import AgentId, TaskId
 from kapelle.core.run import Run
 from kapelle.core.steering import Freeze, HandBack, Send, Steering, StopAgent, TakeOver, Thaw

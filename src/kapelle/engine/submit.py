@@ -1,7 +1,6 @@
 """Submit: turn requests into state. The only stage that anybody outside the leader speaks to."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kapelle.core.accepting import spec_problem
@@ -16,6 +15,7 @@ from kapelle.core.events import (
     TaskSubmitted,
     TaskWaited,
 )
+from kapelle.core.frozen import replace
 from kapelle.core.halt import Halt as StandingHalt
 from kapelle.core.ids import HaltId, RunId, TaskId
 from kapelle.core.merge import Change, ChangeState, undelivered

@@ -4,7 +4,6 @@ Shared by nobody: the execute stage owns it. It is a file of its own because it 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 from kapelle.core import agent as agents
@@ -39,6 +38,7 @@ from kapelle.core.events import (
     Event,
     ModelCallRetried,
 )
+from kapelle.core.frozen import replace
 from kapelle.core.ids import AgentId, PromptId
 from kapelle.core.isolation import Met
 from kapelle.core.isolation_events import LimitMet

@@ -1,14 +1,13 @@
 """Validate: commit what an agent left in its workspace, look whether it is work at all, and run the gate on it."""
 
 from asyncio import to_thread
-from dataclasses import replace
 from datetime import datetime
 
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord
 from kapelle.core.errors import KapelleError
 from kapelle.core.event import Event
 from kapelle.core.events import AgentToolFailed, ChangeHeld, ChangeQueued, GateFailed, GatePassed
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.gate import CheckResult, CheckState, Gate, Receipt, Verdict
 from kapelle.core.git import Commit, Signature
 from kapelle.core.ids import ChangeId, PromptId

@@ -1,8 +1,7 @@
 """Verify: gate a commit once more, in a fresh workspace that is gone afterwards. Needs no lead and writes nothing down."""
 
-from dataclasses import replace
-
 from kapelle.core.errors import WorkspaceFailed
+from kapelle.core.frozen import replace
 from kapelle.core.gate import Gate, Verdict
 from kapelle.core.git import WorkspaceOrder
 from kapelle.core.ids import WorkspaceId

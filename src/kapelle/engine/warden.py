@@ -6,13 +6,12 @@ A call that no rule speaks of costs no transaction. What is denied, and what is 
 from asyncio import Future, get_running_loop
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, home_of
 from kapelle.core.event import Event
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AgentId, AttemptId, RunId, TaskId
 from kapelle.core.judging import about, judge
 from kapelle.core.rule_events import CommandAllowed, CommandDenied, WardenRefused

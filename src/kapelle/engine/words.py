@@ -1,9 +1,9 @@
 """What a person says to an agent that is gone before it heard it: the next one hears it, or it is told that nobody did."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kapelle.core.attempt import Attempt, PromptRecord, PromptState, unsaid
+from kapelle.core.frozen import replace
 from kapelle.core.ids import PromptId
 from kapelle.core.steering_events import PromptCarriedOver, PromptUnheard
 from kapelle.core.store import Tx

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from kapelle.core.agent import AgentConfig
@@ -19,6 +18,7 @@ from kapelle.core.conversation import (
     TurnEnded,
     Unrecognised,
 )
+from kapelle.core.frozen import replace
 from kapelle.core.ids import PromptId
 from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Ended, Launch, Screen
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from kapelle.core.account import shuts
@@ -11,7 +10,7 @@ from kapelle.core.budget import Usage
 from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import HostFailed, SecretMissing
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.gateway import Meter, Ticket
 from kapelle.core.hiding import Secret
 from kapelle.core.ids import AgentId, AttemptId

@@ -5,14 +5,13 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from kapelle.core.agent import ProcessRef
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import HostFailed
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AttemptId, WorkspaceId
 from kapelle.core.ports import Activity, CommandResult, Ended, Launch, Measure, Spool
 from kapelle.testing.drivers import TOKEN

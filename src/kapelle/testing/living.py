@@ -3,7 +3,6 @@
 import asyncio
 import tempfile
 from collections.abc import Coroutine
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize
 
 from kapelle.core.agent import PoolRules, Reuse
 from kapelle.core.budget import Allowance, Scope, StandingBudget
+from kapelle.core.frozen import replace
 from kapelle.core.hours import WorkingHours, parse_window
 from kapelle.core.ids import RunId
 from kapelle.core.merge import DeliveryMode, MergeRules

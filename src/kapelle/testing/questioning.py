@@ -9,13 +9,14 @@ An agent whose leader died asks the next one the same thing, as its program does
 """
 
 from asyncio import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from kapelle.core.agent import AgentState
+from kapelle.core.frozen import replace
 from kapelle.core.ids import AgentId, RequestId
 from kapelle.core.question import AnswerKind, Question, QuestionState
 from kapelle.core.requests import Answer, Request

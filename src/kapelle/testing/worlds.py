@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ from kapelle.adapters.store.sqlite_lead import SqliteLeadership
 from kapelle.core.agent import ProcessRef
 from kapelle.core.attempt import Attempt, PromptRecord
 from kapelle.core.events import Entry, Event
+from kapelle.core.frozen import replace
 from kapelle.core.ids import RequestId, RunId, TaskId
 from kapelle.core.merge import Change, Integration
 from kapelle.core.ports import DriverCapabilities

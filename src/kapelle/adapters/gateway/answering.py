@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -35,6 +34,7 @@ from kapelle.core.calls import ModelCall, Refusal
 from kapelle.core.conversation import Trouble
 from kapelle.core.errors import KapelleError
 from kapelle.core.evaluating import Evaluator
+from kapelle.core.frozen import replace
 from kapelle.core.gateway import Credentials, Meter, Ticket
 from kapelle.core.hiding import Hiding, Secret
 from kapelle.core.ids import AgentId, AttemptId

@@ -5,7 +5,6 @@ import json
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from kapelle.adapters.gateway.request_log import RequestLog
 from kapelle.core.budget import Usage
 from kapelle.core.errors import KapelleError
 from kapelle.core.evaluating import Evaluator
+from kapelle.core.frozen import replace
 
 Booked = Callable[[int, str, Usage, str], None]
 """Called once per request with status, model, usage and error."""

@@ -11,7 +11,6 @@ everything inside. No ``--new-session``: the shim's group is how all of it is en
 import os
 import subprocess
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from kapelle.adapters.system.ownership import agent
 from kapelle.adapters.system.trusted import system_program
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import HostFailed
+from kapelle.core.frozen import replace
 from kapelle.core.isolation import Mount, MountKind, Place, Remains, SandboxCapabilities
 from kapelle.core.ports import Launch
 

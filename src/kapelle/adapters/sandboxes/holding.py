@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from kapelle.adapters.sandboxes.surroundings import temporary
@@ -11,6 +10,7 @@ from kapelle.adapters.system import cgroups, stopping
 from kapelle.adapters.system.processes import alive, reference
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import HostFailed
+from kapelle.core.frozen import replace
 from kapelle.core.isolation import Limit, MountKind, Place, Remains
 from kapelle.core.ports import Launch
 

@@ -1,11 +1,11 @@
 """The process sandbox: an environment of its own, limits, and nothing more. It works everywhere and isolates nothing."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from kapelle.adapters.sandboxes.holding import Holding
 from kapelle.adapters.sandboxes.surroundings import environment, make_folders
 from kapelle.core.agent import ProcessRef
+from kapelle.core.frozen import replace
 from kapelle.core.isolation import Place, Remains, SandboxCapabilities
 from kapelle.core.ports import Launch
 

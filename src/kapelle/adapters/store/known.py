@@ -7,10 +7,10 @@ on columns that may have changed, ``flush`` writes what is not written yet.
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast
 
 from kapelle.adapters.store.rows import Mapper
+from kapelle.core.frozen import replace
 
 R = TypeVar("R")
 

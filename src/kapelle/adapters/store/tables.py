@@ -3,7 +3,6 @@
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_args
@@ -20,6 +19,7 @@ from kapelle.core.account import Account
 from kapelle.core.agent import Agent, ProcessRef
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord
 from kapelle.core.budget import Spend
+from kapelle.core.frozen import replace
 from kapelle.core.gate import Receipt
 from kapelle.core.ids import (
     AccountId,

@@ -11,11 +11,11 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from kapelle.adapters.terminals import screen
 from kapelle.core.errors import HostFailed, ProgramMissing
+from kapelle.core.frozen import replace
 from kapelle.core.ids import AgentId
 from kapelle.core.ports import Launch
 from kapelle.core.terminals import Attaching

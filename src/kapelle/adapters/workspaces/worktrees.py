@@ -9,7 +9,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
@@ -33,7 +32,7 @@ from kapelle.adapters.workspaces.searching import (
     without_values,
 )
 from kapelle.core.errors import GitFailed, WorkspaceFailed
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.git import Commit, Conflict, Glance, Signature, WorkspaceOrder
 from kapelle.core.hiding import NOTHING, Hiding, Leak
 from kapelle.core.isolation import Mount

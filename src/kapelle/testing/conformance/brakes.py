@@ -1,9 +1,9 @@
 """What a store knows of brakes: spent budgets and the off switch."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 
+from kapelle.core.frozen import replace
 from kapelle.core.halt import Halt
 from kapelle.core.ids import HaltId, SpentId
 from kapelle.core.spent import SpentBudget

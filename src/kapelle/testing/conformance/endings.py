@@ -5,13 +5,13 @@ import hashlib
 import os
 import signal
 import time
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import HostFailed
+from kapelle.core.frozen import replace
 from kapelle.core.ids import AttemptId, WorkspaceId
 from kapelle.core.ports import Ended, Host
 from kapelle.testing.conformance.processes import PATIENCE, SOON, Stage, Started, read_to_end, read_until

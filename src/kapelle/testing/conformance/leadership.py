@@ -4,7 +4,6 @@ import asyncio
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from kapelle.core.errors import LeadLost
 from kapelle.core.events import RunPaused, RunResumed
+from kapelle.core.frozen import replace
 from kapelle.core.ids import RequestId
 from kapelle.core.leading import Lead, Leadership
 from kapelle.core.store import Store

@@ -1,6 +1,5 @@
 """What a store must keep of model calls."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +8,7 @@ from kapelle.core.attempt import Attempt
 from kapelle.core.budget import Spend
 from kapelle.core.calls import ModelCall
 from kapelle.core.events import BudgetWarned
+from kapelle.core.frozen import replace
 from kapelle.core.gateway import Upstream
 from kapelle.core.ids import AccountId, AgentId
 from kapelle.core.store import Tx

@@ -2,13 +2,13 @@
 
 import asyncio
 import sys
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
+from kapelle.core.frozen import replace
 from kapelle.core.isolation import Isolation, Limit, Mount, MountKind, Place, ProcessLimits, Remains
 from kapelle.testing.conformance.boxes import BoxCase
 from kapelle.testing.conformance.processes import PATIENCE, Stage, read_to_end, read_until

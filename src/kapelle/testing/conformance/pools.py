@@ -1,8 +1,8 @@
 """What a store owes of the pool; a part of the suite of ``core.store.Store``."""
 
-from dataclasses import replace
 from datetime import timedelta
 
+from kapelle.core.frozen import replace
 from kapelle.core.ids import AgentId, TaskId
 from kapelle.core.pool import Assignment, Spare, SpareState, StandingPool, fit_of, key_of
 from kapelle.core.store import Tx

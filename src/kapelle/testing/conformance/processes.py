@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from kapelle.core.agent import ProcessRef
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ports import Ended, Host, Launch
 
 PATIENCE = 30

@@ -1,7 +1,6 @@
 """What a store finds, and in which order."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from kapelle.core.agent import AgentState
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState
 from kapelle.core.budget import Spend
+from kapelle.core.frozen import replace
 from kapelle.core.ids import PromptId, RunId, TaskId
 from kapelle.core.merge import ChangeState
 from kapelle.core.paths import Took

@@ -1,8 +1,8 @@
 """What a store owes of questions; a part of the suite of ``core.store.Store``."""
 
-from dataclasses import replace
 from datetime import timedelta
 
+from kapelle.core.frozen import replace
 from kapelle.core.ids import AgentId, QuestionId, RunId
 from kapelle.core.question import AnswerKind, Question, QuestionState
 from kapelle.core.store import Tx

@@ -1,7 +1,7 @@
 """Things to put into a store: any value of a dataclass of the core, and plain ones to begin from."""
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import cache
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt
 from kapelle.core.calls import ModelCall
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AgentId, AttemptId, ChangeId, RequestId, RunId, TaskId
 from kapelle.core.merge import Change
 from kapelle.core.requests import Pause, Request

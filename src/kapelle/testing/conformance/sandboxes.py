@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from textwrap import dedent
@@ -13,6 +12,7 @@ from textwrap import dedent
 import pytest
 
 from kapelle.core.errors import HostFailed
+from kapelle.core.frozen import replace
 from kapelle.core.isolation import Isolation, Mount, MountKind, Network, NetworkKind, Place, Way
 from kapelle.core.ports import Ended
 from kapelle.testing.conformance.boxes import place_in

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from kapelle.core.errors import HostFailed
+from kapelle.core.frozen import replace
 from kapelle.core.ports import Ended, Host
 from kapelle.testing.conformance.processes import Stage, contents, read_to_end, read_until
 

@@ -1,7 +1,6 @@
 """What a store owes of how agents stand, and of alerts; a part of the suite of ``core.store.Store``."""
 
-from dataclasses import replace
-
+from kapelle.core.frozen import replace
 from kapelle.core.ids import AttemptId
 from kapelle.core.liveness import Standing
 from kapelle.core.standings import Alert

@@ -1,13 +1,13 @@
 """Everything that is put into a store comes back as it was, in every field, and can be replaced."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
 from kapelle.core.account import Account, AccountState
 from kapelle.core.agent import Agent
 from kapelle.core.attempt import Attempt, PromptRecord
+from kapelle.core.frozen import replace
 from kapelle.core.gate import Receipt
 from kapelle.core.ids import AccountId, AgentId, AttemptId, ChangeId, PromptId, RunId, TaskId, WorkspaceId
 from kapelle.core.merge import Change, Integration

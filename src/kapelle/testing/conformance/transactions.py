@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +12,7 @@ import pytest
 from kapelle.core.agent import ProcessRef
 from kapelle.core.errors import LeadLost, StoreFailed
 from kapelle.core.events import KINDS, Event, RunPaused, RunResumed, RunSubmitted
-from kapelle.core.frozen import frozen
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.ids import AgentId, RunId
 from kapelle.core.isolation_events import LimitMet
 from kapelle.core.leading import Leadership

@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kapelle.core.frozen import replace
 from kapelle.core.ids import RunId, TaskId
 from kapelle.core.isolation import Network, NetworkKind
 from kapelle.core.network import Decision, Destination, Pass

@@ -1,7 +1,6 @@
 """How the Claude Code CLI is started: persistent, stream-json in and out, its conversation in a home of its own."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kapelle.adapters.drivers.claude import asking
 from kapelle.adapters.drivers.claude.protocol import ClaudeCodec
@@ -9,6 +8,7 @@ from kapelle.adapters.drivers.claude.screen import ScreenCodec, launch_screen
 from kapelle.adapters.drivers.claude.starting import DEFAULT_MODE, environment, find_claude, permitted
 from kapelle.core.agent import AgentConfig
 from kapelle.core.errors import ProgramMissing
+from kapelle.core.frozen import replace
 from kapelle.core.ports import AgentOrder, Codec, DriverCapabilities, Launch
 
 PERMISSION_MODES = ("default", "acceptEdits", "dontAsk", "bypassPermissions", "auto", "plan")

@@ -1,11 +1,11 @@
 """``claude-tui``: the CLI's own screen in a terminal, always; see ``screen.py``."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kapelle.adapters.drivers.claude.driver import ClaudeDriver
 from kapelle.adapters.drivers.claude.screen import ScreenCodec, launch_screen
 from kapelle.core.agent import AgentConfig
+from kapelle.core.frozen import replace
 from kapelle.core.ports import AgentOrder, Codec, Launch
 
 

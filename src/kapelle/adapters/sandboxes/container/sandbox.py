@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from kapelle.adapters.system.processes import reference
 from kapelle.core.agent import ProcessRef
 from kapelle.core.containers import Image, ImagePolicy, Runtime, RuntimeFacts
 from kapelle.core.errors import HostFailed, NotStill, ProgramMissing
+from kapelle.core.frozen import replace
 from kapelle.core.isolation import Isolation, Limit, Mount, MountKind, Place, ProcessLimits, Remains, SandboxCapabilities
 from kapelle.core.ports import Launch
 

@@ -10,7 +10,6 @@ What adds up model calls (``fleet.sums``) is done so seldom that it takes a twen
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from queue import SimpleQueue
 from threading import Event
@@ -22,6 +21,7 @@ from kapelle.apps.health import system_health
 from kapelle.apps.reader import Reader
 from kapelle.apps.settings import Configuration
 from kapelle.core.errors import KapelleError
+from kapelle.core.frozen import replace
 
 EVERY = timedelta(seconds=1)
 """How often the fleet is looked at."""
