@@ -5,7 +5,6 @@ command line > environment (KAPELLE_*, also from .env) > .kapelle/project.yml > 
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -249,7 +248,7 @@ class Origin:
     source: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Configuration:
     """Everything that was read: settings with their origins, and the two files."""
 

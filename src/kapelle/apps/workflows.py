@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ from kapelle.core.agent import AgentConfig, Asks, PoolRules, Reuse
 from kapelle.core.budget import Allowance
 from kapelle.core.errors import FileInvalid, Mistake, TemplateFailed, UsageError, closest
 from kapelle.core.evaluating import Evaluator
-from kapelle.core.frozen import replace
+from kapelle.core.frozen import frozen, replace
 from kapelle.core.gate import Check, Gate
 from kapelle.core.gateway import Upstream
 from kapelle.core.git import RepositoryFacts
@@ -36,7 +35,7 @@ from kapelle.documents import Document
 NO_GATE = "none"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Workshop:
     """What a workflow is made into a run with."""
 
