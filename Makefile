@@ -11,6 +11,9 @@ DOCKER := $(if $(filter Linux0,$(shell uname)$(shell id -u)),docker.io:dockerd)
 SERVICES := $(if $(filter Linux,$(shell uname)),systemd:systemd-run)
 SANDBOXES := $(if $(filter Linux,$(shell uname)),bubblewrap:bwrap util-linux:setpriv podman runc conmon)
 
+# Tests and benchmarks start commands by the hundred: what is compiled once shall stay so, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage check fix bench soak
 

@@ -30,8 +30,12 @@ def repository(path: Path, files: Mapping[str, str]) -> Path:
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """Return the environment for commands with a state directory of their own: no key, no settings of the user."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAPELLE_", "ANTHROPIC_", "CLAUDE"))}
+    """Return the environment for commands with a state directory of their own: no key, no settings of the user.
+
+    Python may keep what it compiled, as it does for everybody; else each command would compile Kapelle again.
+    """
+    others = ("KAPELLE_", "ANTHROPIC_", "CLAUDE", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return {**kept, "KAPELLE_HOME": str(home), **more}
 
 
