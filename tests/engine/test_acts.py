@@ -31,7 +31,7 @@ def finding(_: Tx) -> None:
 async def test_a_second_act_under_the_same_key_is_not_started() -> None:
     held = Held()
     async with asyncio.TaskGroup() as group:
-        acts = Acts(group, lambda: None)
+        acts = Acts(group, lambda: None, lambda: None)
         assert acts.start("key", held())
         assert not acts.start("key", held())
         assert acts.start("other", held())
@@ -43,7 +43,7 @@ async def test_a_key_is_taken_until_its_finding_is() -> None:
     held = Held()
     held.go.set()
     async with asyncio.TaskGroup() as group:
-        acts = Acts(group, lambda: None)
+        acts = Acts(group, lambda: None, lambda: None)
         acts.start("key", held(finding))
         await acts.settled()
         assert acts.running("key")
@@ -53,20 +53,30 @@ async def test_a_key_is_taken_until_its_finding_is() -> None:
 
 
 async def test_an_act_that_ends_wakes_the_loop() -> None:
-    woken: list[bool] = []
+    woken: list[str] = []
     held = Held()
     held.go.set()
     async with asyncio.TaskGroup() as group:
-        acts = Acts(group, lambda: woken.append(True))
+        acts = Acts(group, lambda: woken.append("now"), lambda: woken.append("soon"))
         acts.start("key", held())
         await acts.settled()
-    assert woken == [True]
+    assert woken == ["now"]
+
+
+async def test_what_has_time_wakes_the_loop_soon() -> None:
+    woken: list[str] = []
+    async with asyncio.TaskGroup() as group:
+        acts = Acts(group, lambda: woken.append("now"), lambda: woken.append("soon"))
+        acts.report(lambda _: None, urgent=False)
+        acts.report(lambda _: None)
+    assert woken == ["soon", "now"]
+    assert len(acts.take()) == 2
 
 
 async def test_what_a_going_act_reports_can_be_taken_before_it_ends() -> None:
     held = Held()
     async with asyncio.TaskGroup() as group:
-        acts = Acts(group, lambda: None)
+        acts = Acts(group, lambda: None, lambda: None)
         acts.start("key", held())
         acts.report(finding)
         assert acts.take() == [finding]
@@ -79,7 +89,7 @@ async def test_findings_that_are_given_back_come_before_later_ones() -> None:
         """Write nothing down either."""
 
     async with asyncio.TaskGroup() as group:
-        acts = Acts(group, lambda: None)
+        acts = Acts(group, lambda: None, lambda: None)
         acts.report(finding)
         taken = acts.take()
         acts.report(later)
@@ -90,7 +100,7 @@ async def test_findings_that_are_given_back_come_before_later_ones() -> None:
 async def test_one_act_can_be_broken_off_and_all_can() -> None:
     held = Held()
     async with asyncio.TaskGroup() as group:
-        acts = Acts(group, lambda: None)
+        acts = Acts(group, lambda: None, lambda: None)
         for key in ("a", "b", "c"):
             acts.start(key, held())
         acts.cancel_all(lambda key: key == "a")
@@ -107,7 +117,7 @@ async def test_an_act_that_fails_ends_the_leader_it_belongs_to() -> None:
 
     with pytest.RaisesGroup(ValueError):
         async with asyncio.TaskGroup() as group:
-            Acts(group, lambda: None).start("key", fails())
+            Acts(group, lambda: None, lambda: None).start("key", fails())
 
 
 class Counted:
@@ -165,6 +175,18 @@ async def test_the_loop_is_woken_by_a_hint() -> None:
         group.create_task(loop.run(lambda: [stage], lambda: len(stage.steps) == 2))
         await stage.stepped.wait()
         loop.wake()
+
+
+async def test_what_has_time_is_looked_at_in_one_pass() -> None:
+    clock = HandClock()
+    stage = Counted(timedelta(hours=1), clock)
+    loop = Loop(clock)
+    async with asyncio.timeout(HEAL.total_seconds() / 2), asyncio.TaskGroup() as group:
+        group.create_task(loop.run(lambda: [stage], lambda: len(stage.steps) == 2))
+        await stage.stepped.wait()
+        for _ in range(3):
+            loop.wake_soon()
+    assert len(stage.steps) == 2
 
 
 async def test_a_hint_that_was_lost_is_made_good_within_a_second() -> None:

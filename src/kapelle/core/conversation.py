@@ -155,3 +155,6 @@ class Unrecognised:
 ConversationEvent = (
     ConversationStarted | PromptTaken | Said | Typed | ToolCalled | ToolReturned | ModelRetried | TurnEnded | Unrecognised
 )
+
+WAITED_FOR = (ConversationStarted, TurnEnded)
+"""What something else begins with; all the rest is only written down."""

@@ -17,9 +17,10 @@ Finding = Callable[[Tx], None]
 class Acts:
     """The acts of one stage, supervised by the leader's task group: an error that an act lets through ends the leader."""
 
-    def __init__(self, group: TaskGroup, wake: Callable[[], None]) -> None:
+    def __init__(self, group: TaskGroup, wake: Callable[[], None], wake_soon: Callable[[], None]) -> None:
         self._group = group
         self._wake = wake
+        self._wake_soon = wake_soon
         self._running: dict[Hashable, Task[None]] = {}
         self._ended: list[Hashable] = []
         self._findings: list[Finding] = []
@@ -51,10 +52,10 @@ class Acts:
             self._quiet.set()
         self._wake()
 
-    def report(self, finding: Finding) -> None:
-        """Hand over a finding of an act that goes on."""
+    def report(self, finding: Finding, *, urgent: bool = True) -> None:
+        """Hand over a finding of an act that goes on; one that is not *urgent* may wait a moment for others."""
         self._findings.append(finding)
-        self._wake()
+        (self._wake if urgent else self._wake_soon)()
 
     def running(self, key: Hashable) -> bool:
         """Say whether an act with this key is running, or has ended and its finding was not taken yet."""

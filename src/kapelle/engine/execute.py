@@ -13,7 +13,7 @@ from kapelle.core.account import Account, account_of
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.attempt import Attempt, Outcome, PromptRecord, PromptState, home_of, left_behind, next_to_send, unsaid
 from kapelle.core.budget import Resource
-from kapelle.core.conversation import ConversationEvent, Prompt
+from kapelle.core.conversation import WAITED_FOR, ConversationEvent, Prompt
 from kapelle.core.errors import KapelleError
 from kapelle.core.events import AgentAdopted, AgentDeployed, PromptSent, WorkspacePrepared
 from kapelle.core.frozen import frozen, replace
@@ -451,7 +451,8 @@ class ExecuteStage:
                     said.extend(codec.finish(spool.ended))
                     return await self._cleared(order, offset, said, spool.ended)
                 if said:
-                    self._acts.report(self._read(agent.agent_id, offset, said))
+                    urgent = any(isinstance(each, WAITED_FOR) for each in said)
+                    self._acts.report(self._read(agent.agent_id, offset, said), urgent=urgent)
                 if not spool.data:
                     await self._world.host.wait(agent.process, agent.folder, offset)
         finally:

@@ -109,7 +109,7 @@ class Engine:
             LeadLost: another process took over.
         """
         world = replace(self._world, term=term)
-        meter, warden = EngineMeter(self._loop.wake, world.clock.now), EngineWarden(self._loop.wake)
+        meter, warden = EngineMeter(self._loop.wake, self._loop.wake_soon, world.clock.now), EngineWarden(self._loop.wake)
         pulse = Pulse(self._loop.wake, world.clock.now)
         try:
             await world.store.read(meter.load)
@@ -138,7 +138,8 @@ class Engine:
         stop: Stop,
         finished: Callable[[], Awaitable[bool]],
     ) -> None:
-        acts = {name: Acts(group, self._loop.wake) for name in ("pool", "execute", "validate", "merge", "report", "liveness")}
+        stages = ("pool", "execute", "validate", "merge", "report", "liveness")
+        acts = {name: Acts(group, self._loop.wake, self._loop.wake_soon) for name in stages}
         witness = Witness(self._loop.wake)
         world.ways.listen(witness.hear)
         execute = ExecuteStage(world, acts["execute"], meter, warden, witness, pulse, base_url)

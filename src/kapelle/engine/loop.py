@@ -1,6 +1,6 @@
 """The loop: step every stage, sleep until the earliest wake-up, begin again."""
 
-from asyncio import Event, TaskGroup, sleep, timeout
+from asyncio import Event, TaskGroup, TimerHandle, get_running_loop, sleep, timeout
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -10,6 +10,9 @@ from kapelle.engine.stage import Stage
 
 HEAL = timedelta(seconds=1)
 """A hint may be lost; after this time the stages look for themselves."""
+SOON = 0.05
+"""Seconds within which what nobody waits for is looked at. Agents that work side by side say many things in that time, and a
+pass for all of them takes hardly longer than a pass for one."""
 
 
 class Loop:
@@ -18,12 +21,19 @@ class Loop:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._woken = Event()
+        self._alarm: TimerHandle | None = None
+        """Wakes the stages for what has time."""
         self._passed = Event()
         """Set at the end of the pass that is being made; each has one of its own."""
 
     def wake(self) -> None:
         """Let the stages be stepped soon; to be called in the loop's own thread."""
         self._woken.set()
+
+    def wake_soon(self) -> None:
+        """Let the stages be stepped within ``SOON``, for what nobody waits for; to be called in the loop's own thread."""
+        if self._alarm is None:
+            self._alarm = get_running_loop().call_later(SOON, self.wake)
 
     async def passed(self) -> None:
         """Wait until every stage was stepped once more, or the rest of that where a pass is being made."""
@@ -33,6 +43,10 @@ class Loop:
         """Step ``stages()`` until *until* says so. Which stages there are may change from pass to pass."""
         while not until():
             self._woken.clear()
+            if self._alarm is not None:
+                # This pass sees what it was set for.
+                self._alarm.cancel()
+                self._alarm = None
             now = self._clock.now()
             wakes = await step_together(stages(), now)
             over, self._passed = self._passed, Event()

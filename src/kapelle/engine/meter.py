@@ -40,8 +40,9 @@ GONE = Refusal(trouble=Trouble.BUDGET, message="this agent has been stopped")
 class EngineMeter:
     """See ``core.gateway.Meter``; all in the leader's event loop."""
 
-    def __init__(self, wake: Callable[[], None], now: Callable[[], datetime]) -> None:
+    def __init__(self, wake: Callable[[], None], wake_soon: Callable[[], None], now: Callable[[], datetime]) -> None:
         self._wake = wake
+        self._wake_soon = wake_soon
         self._now = now
         self._spent: dict[str, Spend] = {}
         """What was spent, by what it is added up under; calls that are not written down yet too."""
@@ -320,7 +321,8 @@ class EngineMeter:
         if purse is not None:
             for level in nearly(self._levels(purse, now)):
                 self._warn(purse, level)
-        self._wake()
+        # It counts already; writing it down has time.
+        self._wake_soon()
 
     def _add(self, call: ModelCall) -> None:
         for key in keys_of(call, self._now()):

@@ -306,7 +306,7 @@ class Leader:
         self.here = here
         self.world = world
         self.term = world.term
-        self.meter = EngineMeter(self.wake, world.clock.now)
+        self.meter = EngineMeter(self.wake, self.wake, world.clock.now)
         self.pulse = Pulse(self.wake, world.clock.now)
         self.witness = Witness(self.wake)
         self.judge = EngineWarden(self.wake)
@@ -315,7 +315,8 @@ class Leader:
         self._changed = asyncio.Event()
         self._woken = False
         self.acts = {
-            name: Acts(self._group, self.wake) for name in ("pool", "execute", "validate", "merge", "report", "liveness")
+            name: Acts(self._group, self.wake, self.wake)
+            for name in ("pool", "execute", "validate", "merge", "report", "liveness")
         }
         self.stages: dict[str, Stage] = {}
         self.dead = False
