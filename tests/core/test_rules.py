@@ -164,7 +164,6 @@ def test_rules_of_ones_own_for_commands(command: str, verdict: str, rule: str) -
         ("mcp__db__query", "", "deny"),
         ("mcp__web__query", "", "off"),
         ("Agent", "", "ask"),
-        ("mcp__kapelle__approve", "", "deny"),
     ],
 )
 def test_rules_for_tools_and_paths(tool: str, path: str, verdict: str) -> None:

@@ -20,7 +20,7 @@ from kapelle.core.rule_events import (
     QuestionWithdrawn,
     WardenRefused,
 )
-from kapelle.core.rules import Call, Fallback, Rules, Ruling, Verdict
+from kapelle.core.rules import ABOUT, Call, Fallback, Rules, Ruling, Verdict
 from kapelle.core.task import TaskState, Wait
 from kapelle.engine.repeats import FEW, MANY
 from kapelle.engine.warden import MOST_OPEN
@@ -228,6 +228,39 @@ async def test_what_the_program_itself_would_ask_is_a_question(here: SmallWorld)
     assert asked.result().verdict is Verdict.ALLOW
     assert (await ask(here, "make deploy", "c-2", prompted=True)).result().verdict is Verdict.ALLOW
     assert not (await ask(here, "make destroy", "c-3", prompted=True)).done()
+
+
+async def test_a_prompt_for_what_a_rule_has_asked_is_the_same_question(here: SmallWorld) -> None:
+    # The program does not say which call it prompts for.
+    await at_work(here)
+    asked = await ask(here, "npm publish")
+    prompted = await ask(here, "npm publish", "prompt-1", prompted=True)
+    assert await answer(here, await question(here), AnswerKind.ALLOW) is None
+    assert (asked.result().verdict, prompted.result().verdict) == (Verdict.ALLOW, Verdict.ALLOW)
+    assert (await ask(here, "npm publish", "prompt-2", prompted=True)).result().verdict is Verdict.ALLOW
+    # The same again is another call: its own hook comes first, and what is prompted for then is what that one asked.
+    again = await ask(here, "npm publish", "c-2")
+    assert await answer(here, await question(here), AnswerKind.DENY) is None
+    assert again.result().verdict is Verdict.DENY
+    assert (await ask(here, "npm publish", "prompt-3", prompted=True)).result().verdict is Verdict.DENY
+    assert len(await here.events(QuestionAsked, "api")) == 2
+
+
+async def test_what_no_rule_asks_is_asked_at_every_prompt(here: SmallWorld) -> None:
+    await at_work(here)
+    await ask(here, "make deploy", "prompt-1", prompted=True)
+    assert await answer(here, await question(here), AnswerKind.ALLOW) is None
+    assert not (await ask(here, "make deploy", "prompt-2", prompted=True)).done()
+    # The same prompt, as the next leader hears it.
+    assert (await ask(here, "make deploy", "prompt-1", prompted=True)).result().verdict is Verdict.ALLOW
+
+
+async def test_what_is_too_long_to_be_told_apart_is_asked_again(here: SmallWorld) -> None:
+    await at_work(here)
+    long = f"npm publish {'x' * ABOUT}"
+    await ask(here, long)
+    assert await answer(here, await question(here), AnswerKind.ALLOW) is None
+    assert not (await ask(here, f"{long} y", "prompt-1", prompted=True)).done()
 
 
 async def test_a_question_outlives_its_leader_and_is_answered_under_the_next(here: SmallWorld) -> None:

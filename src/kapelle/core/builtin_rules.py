@@ -233,13 +233,7 @@ STEERS = frozenset(
 )
 
 
-PROMPT = "mcp__kapelle__approve"
-"""By which the agent's program asks; what the agent itself would ask there means nothing."""
-
-
 def _kapelle(deed: Deed) -> Iterator[Hit]:
-    if deed.tool == PROMPT:
-        yield Hit(reason="only the program itself asks for permission, not the agent")
     for command in deed.commands:
         words = list(command.words)
         if command.program != "kapelle" and not _is_module(words):

@@ -417,6 +417,10 @@ class QuestionTable(Protocol):
         """Return what *agent_id* asked of this call, or None."""
         ...
 
+    def ruled(self, agent_id: AgentId, tool: str, what: str) -> Question | None:
+        """Return the last question that a rule asked for *agent_id* about exactly this, or None."""
+        ...
+
     def open(self) -> Sequence[Question]:
         """Return the open questions, the oldest first."""
         ...

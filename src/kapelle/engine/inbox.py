@@ -23,7 +23,7 @@ from kapelle.core.rule_events import (
     QuestionExpired,
     QuestionWithdrawn,
 )
-from kapelle.core.rules import Fallback, Ruling, Verdict
+from kapelle.core.rules import ABOUT, Call, Fallback, Ruling, Verdict
 from kapelle.core.store import Tx
 from kapelle.core.task import TERMINAL, Wait
 from kapelle.engine.asking import no_longer_asks, still_asks
@@ -78,7 +78,7 @@ class InboxStage:
         if ruling.verdict is Verdict.ALLOW:
             tx.log(fact(CommandAllowed, agent, call, ruling, ruling.reason))
             return []
-        known = tx.questions.asked(agent.agent_id, call.call_id) if call.call_id else None
+        known = _known(tx, agent, call)
         # In the place of the program's own prompt there is no passing: it is all of the call, or it is asked about.
         enough = ruling.whole or not call.prompted
         if known is None and enough and (granted := _granted(tx, agent, ruling)):
@@ -161,6 +161,19 @@ class InboxStage:
                 continue
             told += [(waiting, _decision(question)) for waiting in self._waiting.pop(question_id)]
         return told
+
+
+def _known(tx: Tx, agent: Watched, call: Call) -> Question | None:
+    """Return the question that this call is about, if it was asked already: to an earlier leader, or before the tool.
+
+    A program that prompts does not always say which call it does so for. What a rule asks was asked before the tool, and about
+    the call that is made now: whatever was made before had its own question.
+    """
+    known = tx.questions.asked(agent.agent_id, call.call_id) if call.call_id else None
+    what = about(call, agent.scope)
+    if known is None and call.prompted and not call.cut and len(what) < ABOUT:
+        known = tx.questions.ruled(agent.agent_id, call.tool, what)
+    return known
 
 
 def _unasked(tx: Tx, waiting: Waiting) -> Told:

@@ -88,10 +88,13 @@ def test_the_program_s_own_permissions_say_what_they_can_say_of_the_rules(make_o
     assert permissions("dontAsk")["ask"] == []
 
 
-def test_what_would_prompt_is_asked_by_a_server_of_ours(make_order: MakeOrder) -> None:
+def test_what_would_prompt_is_asked_by_a_hook_that_outlasts_its_helper(make_order: MakeOrder) -> None:
     found = ClaudeDriver("claude").launch(replace(make_order(), warden=WARDEN))
-    assert list(json.loads(flag(found, "--mcp-config"))["mcpServers"]) == ["kapelle"]
-    assert flag(found, "--permission-prompt-tool") == "mcp__kapelle__approve"
+    assert not {"--mcp-config", "--permission-prompt-tool"} & set(found.argv)
+    (matched,) = json.loads(flag(found, "--settings"))["hooks"]["PermissionRequest"]
+    (hook,) = matched["hooks"]
+    assert (matched["matcher"], hook["type"]) == ("*", "command")
+    assert hook["timeout"] > WARDEN.patience.total_seconds()
 
 
 def test_the_token_is_in_a_file_and_nowhere_else(make_order: MakeOrder) -> None:
@@ -107,20 +110,32 @@ def test_what_a_rule_forbids_as_a_whole_the_model_does_not_see(launch: Callable[
     assert flag(found, "--disallowedTools") == "Agent,WebFetch"
 
 
+Run = Callable[[bytes], "subprocess.CompletedProcess[bytes]"]
+
+
 @pytest.fixture
-def hook(make_order: MakeOrder, tmp_path: Path) -> Callable[[bytes], "subprocess.CompletedProcess[bytes]"]:
-    """Run the hook, as the CLI does, with nobody to ask."""
+def hooks(make_order: MakeOrder, tmp_path: Path) -> Callable[[str], Run]:
+    """Run hooks, as the CLI does, with nobody to ask."""
     access = WardenAccess(folder=str(tmp_path), token="t", patience=timedelta(0))  # noqa: S106  # nobody's
     found = ClaudeDriver("claude").launch(replace(make_order(), folder=str(tmp_path), warden=access))
     for name, content in found.files:
         (tmp_path / name).write_text(content)
-    command = json.loads(flag(found, "--settings"))["hooks"]["PreToolUse"][0]["hooks"][0]["command"]
-    return lambda said: subprocess.run(["sh", "-c", command], input=said, capture_output=True, check=False)
+    known = json.loads(flag(found, "--settings"))["hooks"]
+
+    def of(kind: str) -> Run:
+        command = known[kind][0]["hooks"][0]["command"]
+        return lambda said: subprocess.run(["sh", "-c", command], input=said, capture_output=True, check=False)
+
+    return of
 
 
-def test_with_nobody_to_ask_a_tool_is_denied_and_told_why(
-    hook: Callable[[bytes], "subprocess.CompletedProcess[bytes]"],
-) -> None:
+@pytest.fixture
+def hook(hooks: Callable[[str], Run]) -> Run:
+    """Run the hook before each tool."""
+    return hooks("PreToolUse")
+
+
+def test_with_nobody_to_ask_a_tool_is_denied_and_told_why(hook: Run) -> None:
     done = hook(b'{"tool_name": "Bash", "tool_input": {"command": "ls"}, "tool_use_id": "1", "cwd": "/"}')
     said = json.loads(done.stdout)["hookSpecificOutput"]
     assert (done.returncode, said["hookEventName"], said["permissionDecision"]) == (0, "PreToolUse", "deny")
@@ -128,11 +143,17 @@ def test_with_nobody_to_ask_a_tool_is_denied_and_told_why(
 
 
 @pytest.mark.parametrize("said", [b"", b"nonsense", b"[]", b'{"tool_name": "Bash", "tool_input": 1}'])
-def test_a_helper_that_fails_forbids_the_tool(
-    said: bytes, hook: Callable[[bytes], "subprocess.CompletedProcess[bytes]"]
-) -> None:
+def test_a_helper_that_fails_forbids_the_tool(said: bytes, hook: Run) -> None:
     # 2 is the one exit code by which a hook forbids.
     assert hook(said).returncode == 2
+
+
+@pytest.mark.parametrize("said", [b'{"tool_name": "Bash", "tool_input": {"command": "ls"}, "cwd": "/"}', b"nonsense"])
+def test_with_nobody_to_ask_a_prompt_is_denied(said: bytes, hooks: Callable[[str], Run]) -> None:
+    done = hooks("PermissionRequest")(said)
+    told = json.loads(done.stdout)["hookSpecificOutput"]
+    assert (done.returncode, told["hookEventName"], told["decision"]["behavior"]) == (0, "PermissionRequest", "deny")
+    assert told["decision"]["message"]
 
 
 JSON = st.recursive(

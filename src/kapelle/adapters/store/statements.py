@@ -309,6 +309,9 @@ class QuestionStatements:
         self.asked = Statement(
             every.where(questions.c.agent_id == bindparam("agent_id"), questions.c.call_id == bindparam("call_id")), dialect
         )
+        same = [questions.c[name] == bindparam(name) for name in ("agent_id", "tool", "what")]
+        newest = (questions.c.asked_at.desc(), questions.c.question_id.desc())
+        self.ruled = Statement(every.where(*same, questions.c.rule != "").order_by(*newest).limit(1), dialect)
         of_run = every.where(text(schema.ALWAYS), questions.c.run_id == bindparam("run_id"))
         self.always = Statement(of_run.order_by(*in_order), dialect)
         like = every.where(questions.c.question_id.like(bindparam("pattern"), escape=ESCAPE))

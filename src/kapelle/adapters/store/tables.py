@@ -358,6 +358,10 @@ class SqlQuestions(_Part):
         rows = self._all.questions.asked.run(self._at, agent_id=agent_id, call_id=call_id)
         return self._all.questions.rows.load(self._at, rows[0]) if rows else None
 
+    def ruled(self, agent_id: AgentId, tool: str, what: str) -> Question | None:
+        rows = self._all.questions.ruled.run(self._at, agent_id=agent_id, tool=tool, what=what)
+        return self._all.questions.rows.load(self._at, rows[0]) if rows else None
+
     def open(self) -> Sequence[Question]:
         return self._loaded(self._all.questions.open.run(self._at))
 

@@ -1,6 +1,7 @@
 """What a store owes of questions; a part of the suite of ``core.store.Store``."""
 
 from datetime import timedelta
+from typing import Any
 
 from kapelle.core.frozen import replace
 from kapelle.core.ids import AgentId, QuestionId, RunId
@@ -63,6 +64,25 @@ class QuestionSuite(StoreTests):
             assert tx.questions.asked(AgentId("g-1"), "call") == one
             assert tx.questions.asked(AgentId("g-2"), "call") == other
             assert tx.questions.asked(AgentId("g-1"), "other") is None
+
+        await led.do(work)
+
+    async def test_what_a_rule_asked_is_found_by_what_it_was_about(self, led: Led) -> None:
+        """The last of an agent; what its program asked by itself is none."""
+        mine = AgentId("g-1")
+        same: dict[str, Any] = {"agent_id": mine, "tool": "Bash", "what": "npm publish", "rule": "publish"}
+        old, new, unruled, others, elsewhere, *_ = _questions()
+        old, new = replace(old, **same), replace(new, **same)
+        unruled = replace(unruled, **{**same, "rule": ""})
+        others = replace(others, **{**same, "agent_id": AgentId("g-2")})
+        elsewhere = replace(elsewhere, **{**same, "what": "npm"})
+
+        def work(tx: Tx) -> None:
+            assert tx.questions.ruled(mine, "Bash", "npm publish") is None
+            for question in (new, old, unruled, others, elsewhere):
+                tx.questions.put(question)
+            assert tx.questions.ruled(mine, "Bash", "npm publish") == new
+            assert tx.questions.ruled(mine, "Write", "npm publish") is None
 
         await led.do(work)
 

@@ -1,9 +1,12 @@
-"""How the CLI is made to ask its warden: a hook before every tool, and a permission prompt that is ours.
+"""How the CLI is made to ask its warden: a hook before every tool, and one in the place of its permission prompt.
 
 Measured (2.1.329): a hook that ends with 2 forbids the tool; one that fails in any other way, is killed or takes too long
 forbids nothing. So the shell round the helper makes a 2 of whatever goes wrong, and the CLI waits longer than the helper.
-An ``ask`` of its own permissions prompts though a hook has allowed the tool: it is the same call, and answered already. A
-``disableAllHooks`` in the workspace's own settings switches hooks off, unless the settings of the command line say otherwise.
+Where it would prompt, with or without a screen, a hook is asked (``PermissionRequest``); without its answer ``-p`` denies. It
+is not told the call's own name. An ``ask`` of the CLI's permissions prompts though the hook before the tool has allowed it: it is
+the same call, and answered already, which the inbox sees by what is asked. A server of ours for ``--permission-prompt-tool``
+took a tenth of the CLI's own time more for each process; ``stdio`` denies once the leader is gone.
+A ``disableAllHooks`` in the workspace's own settings switches hooks off, unless the settings of the command line say otherwise.
 """
 
 import json
@@ -18,7 +21,6 @@ from kapelle.core.agent import AgentConfig
 from kapelle.core.judging import unspoken
 from kapelle.core.warden import WardenAccess
 
-SERVER = "kapelle"
 HELPER, WHERE = "warden.py", "warden.json"
 SLACK_S = 60
 """How much longer than its helper the CLI waits."""
@@ -55,20 +57,25 @@ def _helper(folder: str) -> tuple[str, str]:
     return choose, f'"$python" -I -S {shlex.quote(f"{folder}/{HELPER}")}'
 
 
-def settings(access: WardenAccess, folder: str, config: AgentConfig) -> dict[str, Any]:
-    """Return the CLI's settings with which it asks at *access* before it uses a tool; the helper is in *folder*."""
+def settings(access: WardenAccess, folder: str, config: AgentConfig, *, prompts: bool = True) -> dict[str, Any]:
+    """Return the CLI's settings with which it asks at *access* before it uses a tool; the helper is in *folder*.
+
+    With *prompts* it asks there as well where it would prompt a person: nobody sits at its screen.
+    """
     choose, run = _helper(folder)
     hook = {
         "type": "command",
         "command": f"{choose}; {run} hook || {{ echo {shlex.quote(FAILED)} >&2; exit 2; }}",
         "timeout": int(access.patience.total_seconds()) + SLACK_S,
     }
-    hooks = {"PreToolUse": [{"matcher": _asked(unspoken(config.rules)), "hooks": [hook]}]}
+    hooks: dict[str, Any] = {"PreToolUse": [{"matcher": _asked(unspoken(config.rules)), "hooks": [hook]}]}
+    if prompts:
+        hooks["PermissionRequest"] = [_permission(access, folder)]
     return {"disableAllHooks": False, "hooks": hooks, "permissions": _permissions(config)}
 
 
-def permission(access: WardenAccess, folder: str) -> dict[str, Any]:
-    """Return the hook that is asked in the place of a person at the CLI's own screen; the helper is in *folder*."""
+def _permission(access: WardenAccess, folder: str) -> dict[str, Any]:
+    """Return the hook that is asked in the place of a person."""
     choose, run = _helper(folder)
     denied = json.dumps(_decision({"behavior": "deny", "message": FAILED}))
     return {
@@ -89,10 +96,7 @@ def _decision(decision: dict[str, str]) -> dict[str, Any]:
 
 def arguments(access: WardenAccess, folder: str, config: AgentConfig) -> list[str]:
     """Return what the CLI is started with so that it asks at *access*; the helper is in *folder*."""
-    choose, run = _helper(folder)
-    servers = {"mcpServers": {SERVER: {"command": "sh", "args": ["-c", f"{choose}; exec {run} approve"]}}}
-    asks = ["--mcp-config", json.dumps(servers), "--permission-prompt-tool", f"mcp__{SERVER}__approve"]
-    return ["--settings", json.dumps(settings(access, folder, config)), *asks]
+    return ["--settings", json.dumps(settings(access, folder, config))]
 
 
 def files(access: WardenAccess) -> tuple[tuple[str, str], ...]:

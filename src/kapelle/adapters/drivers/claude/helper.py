@@ -1,4 +1,4 @@
-"""What the Claude Code CLI starts to ask its warden: as a hook before each tool, and as its permission prompt.
+"""What the Claude Code CLI starts to ask its warden: as a hook before each tool, and in the place of its permission prompt.
 
 It is copied into the agent's folder and run there by any Python, maybe in a sandbox without Kapelle: by the standard library
 alone. It is started with every tool call, and most of its time goes into loading (``json`` and ``socket`` take longer than
@@ -6,13 +6,11 @@ Python itself): so it uses the parts of them that are written in C, where there 
 to ask. How things are asked is told in ``core.warden``.
 
     helper.py hook      one call on standard input (PreToolUse); the decision on standard output, nothing when there is none
-    helper.py permit    what the CLI's own screen would ask a person (PermissionRequest); the decision on standard output
-    helper.py approve   an MCP server with one tool, ``approve``, for --permission-prompt-tool
+    helper.py permit    what the CLI would ask a person (PermissionRequest); the decision on standard output
 """
 
 from __future__ import annotations
 
-import _thread
 import os
 import sys
 import time
@@ -38,7 +36,6 @@ LONGEST = 100_000
 """Characters of a command that are passed on."""
 PATHS = ("file_path", "notebook_path", "path")
 TELLING = ("url", "query", "pattern", "description", "skill", "prompt")
-PROTOCOL = "2025-06-18"
 NOBODY = "nobody led Kapelle to decide about it; go on without it, or try again later"
 
 
@@ -146,65 +143,14 @@ def hook() -> None:
 
 
 def permit() -> None:
-    """Answer one PermissionRequest: what the CLI's own screen would ask a person."""
+    """Answer one PermissionRequest: what the CLI would ask a person."""
     given = read(sys.stdin.read())
-    call_id, cwd = given.get("tool_use_id", ""), given.get("cwd", "")
+    # The CLI does not say which call it is. One of our own, so that the next leader knows what the last one was asked already.
+    call_id, cwd = f"prompt-{os.getpid()}-{time.time_ns()}", given.get("cwd", "")
     verdict, reason = ask(asked(given["tool_name"], given.get("tool_input") or {}, call_id, cwd, prompted=True))
     decision = {"behavior": "allow"} if verdict == "allow" else {"behavior": "deny", "message": reason}
     sys.stdout.write(written({"hookSpecificOutput": {"hookEventName": "PermissionRequest", "decision": decision}}))
 
 
-TOOL = {
-    "name": "approve",
-    "description": "Asks a person. Only the program itself calls it, before a tool that needs permission.",
-    "inputSchema": {
-        "type": "object",
-        "properties": {"tool_name": {"type": "string"}, "input": {"type": "object"}, "tool_use_id": {"type": "string"}},
-        "required": ["tool_name", "input"],
-    },
-}
-
-
-def approve() -> None:
-    """Serve the tool ``approve`` until there is no more input."""
-    writing = _thread.allocate_lock()
-
-    def reply(number: Any, **result: Any) -> None:
-        with writing:
-            sys.stdout.write(written({"jsonrpc": "2.0", "id": number, **result}) + "\n")
-            sys.stdout.flush()
-
-    def called(number: Any, given: dict[str, Any]) -> None:
-        wanted: dict[str, Any] = given.get("input") or {}
-        verdict, reason = ask(asked(given.get("tool_name", ""), wanted, given.get("tool_use_id", ""), where, prompted=True))
-        allowed = {"behavior": "allow", "updatedInput": wanted}
-        said = allowed if verdict == "allow" else {"behavior": "deny", "message": reason}
-        reply(number, result={"content": [{"type": "text", "text": written(said)}]})
-
-    where = os.getcwd()
-    for line in sys.stdin:
-        message: dict[str, Any] = read(line)
-        number, method = message.get("id"), message.get("method")
-        given: dict[str, Any] = message.get("params") or {}
-        if number is None or method is None:
-            continue
-        if method == "initialize":
-            about = {
-                "protocolVersion": given.get("protocolVersion", PROTOCOL),
-                "serverInfo": {"name": "kapelle", "version": "1"},
-            }
-            reply(number, result={**about, "capabilities": {"tools": {}}})
-        elif method == "tools/list":
-            reply(number, result={"tools": [TOOL]})
-        elif method == "ping":
-            reply(number, result={})
-        elif method == "tools/call" and given.get("name") == "approve":
-            # Beside the others: several tools may wait for a person at the same time.
-            wanted: dict[str, Any] = given.get("arguments") or {}
-            _thread.start_new_thread(called, (number, wanted))
-        else:
-            reply(number, error={"code": -32601, "message": f"there is no {method} here"})
-
-
 if __name__ == "__main__":
-    {"hook": hook, "permit": permit, "approve": approve}[sys.argv[1]]()
+    {"hook": hook, "permit": permit}[sys.argv[1]]()

@@ -108,10 +108,8 @@ def _settings(order: AgentOrder, told: str, *, by_hand: bool) -> dict[str, Any]:
     """Return the CLI's settings: every hook leaves what it was told in a file of its own, whole or not at all."""
     settings: dict[str, Any] = {"disableAllHooks": False, "hooks": {}}
     if order.warden is not None:
-        settings = asking.settings(order.warden, order.folder, order.config)
-    if order.warden is not None and not by_hand:
         # With nobody at the screen to be asked, a person is asked by the inbox.
-        settings["hooks"]["PermissionRequest"] = [asking.permission(order.warden, order.folder)]
+        settings = asking.settings(order.warden, order.folder, order.config, prompts=not by_hand)
     place = json.dumps(told)
     leave = f'cd {place} && cat > ".$$" && mv ".$$" "$(date +%s)-$$"'
     for kind in HOOKS:
