@@ -366,7 +366,9 @@ class SandboxSuite(LimitsSuite):
         counts = "i=0; while :; do i=$((i + 1)); echo $i; sleep 0.01; done"
         # Where what leaves the group goes on for ever, it stays.
         away = "setsid " if self.sandbox().capabilities.ends_all else ""
-        script = f"exec 9>\"$1\"; echo up >&9; {away}sh -c '{counts} > grows' & until [ -s grows ]; do sleep 0.01; done; {counts}"
+        script = (
+            f"exec 9>\"$1\"; echo up >&9; {away}sh -c '{counts} > grows' & until [ -s grows ]; do sleep 0.01; done; {counts}"
+        )
         found = await self._start(stage, place, stage.launch(script, lifeline.path))
         await read_until(stage.host, found, b"3\n")
         await self.sandbox().freeze(place, found.process)
