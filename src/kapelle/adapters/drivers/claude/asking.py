@@ -3,9 +3,9 @@
 Measured (2.1.329): a hook that ends with 2 forbids the tool; one that fails in any other way, is killed or takes too long
 forbids nothing. So the shell round the helper makes a 2 of whatever goes wrong, and the CLI waits longer than the helper.
 Where it would prompt, with or without a screen, a hook is asked (``PermissionRequest``); without its answer ``-p`` denies. It
-is not told the call's own name. An ``ask`` of the CLI's permissions prompts though the hook before the tool has allowed it: it is
-the same call, and answered already, which the inbox sees by what is asked. A server of ours for ``--permission-prompt-tool``
-took a tenth of the CLI's own time more for each process; ``stdio`` denies once the leader is gone.
+is not told the call's own name. An ``ask`` of the CLI's permissions prompts though the hook before the tool has allowed it: it
+is the same call, and answered already, which the inbox sees by what is asked. A server of ours for its
+``--permission-prompt-tool`` took a tenth of the CLI's own time more for each process; ``stdio`` denies once the leader is gone.
 A ``disableAllHooks`` in the workspace's own settings switches hooks off, unless the settings of the command line say otherwise.
 """
 
