@@ -3,9 +3,10 @@
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import datetime
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,7 +39,13 @@ STORE, LOCK, PORT = "store.db", "lead.lock", "gateway.port"
 
 def _named(kind: str) -> dict[str, EntryPoint]:
     prefix = f"{kind}:"
-    return {entry.name.removeprefix(prefix): entry for entry in entry_points(group=GROUP) if entry.name.startswith(prefix)}
+    return {entry.name.removeprefix(prefix): entry for entry in _entries(tuple(sys.path)) if entry.name.startswith(prefix)}
+
+
+@cache
+def _entries(_path: tuple[str, ...]) -> Collection[EntryPoint]:
+    """Return all adapters that can be found from here; every distribution is asked for its own, so once must do."""
+    return entry_points(group=GROUP)
 
 
 class _Lazy(Mapping[str, Any]):

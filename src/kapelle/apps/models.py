@@ -143,7 +143,7 @@ class Defaults(Spending):
     gate: str | None = None
     timeout: Duration = timedelta(minutes=30)
     max_attempts: int = Field(default=3, ge=1, le=100)
-    retry: Retry = Retry()
+    retry: Retry = Retry.usual()
     budget_usd: Positive | None = None
     budget: Budget | None = None
     workspace: WorkspaceKind | None = None
@@ -162,7 +162,7 @@ class Workflow(Spending):
     inputs: dict[str, Input | str | int | float | bool | None] = Field(
         default_factory=dict, description="Values that may be given at the start; a plain value is a default."
     )
-    defaults: Defaults = Field(default=Defaults(), description="What tasks are when they do not say otherwise.")
+    defaults: Defaults = Field(default=Defaults.usual(), description="What tasks are when they do not say otherwise.")
     tasks: dict[str, Task] = Field(min_length=1, description="By name.")
 
 
@@ -269,10 +269,10 @@ class Project(Model):
     target: Branch | None = None
     directories: dict[str, str] = Field(default_factory=dict, description="What is where: NAME: meaning. Told to the agents.")
     phases: Phases = Field(default_factory=list)
-    limits: ProjectLimits = ProjectLimits()
-    budgets: Budgets = Budgets()
+    limits: ProjectLimits = ProjectLimits.usual()
+    budgets: Budgets = Budgets.usual()
     delivery: DeliveryMode | None = None
-    merge: Merge = Merge()
+    merge: Merge = Merge.usual()
     working_hours: list[Annotated[str, AfterValidator(_window)]] = Field(
         default_factory=list,
         description="When agents of the project may work, such as `Mon-Fri 08:00-18:00`; default: always.",
@@ -280,8 +280,8 @@ class Project(Model):
     time_zone: Annotated[str, AfterValidator(_zone)] = Field(
         default="UTC", description="The IANA time zone of `working_hours`, such as `Europe/Berlin`."
     )
-    liveness: Liveness = Liveness()
-    alerts: Alerts = Alerts()
+    liveness: Liveness = Liveness.usual()
+    alerts: Alerts = Alerts.usual()
     gateway: Literal["on", "off"] | bool | None = Field(
         default=None, description="off: agents reach the model without the gateway."
     )
@@ -338,7 +338,7 @@ class Isolated(Model):
     sandbox: str | None = Field(
         default=None, description="process, bubblewrap, container, auto, ...; `kapelle doctor` tells what they isolate."
     )
-    limits: ProcessLimits = Field(default=ProcessLimits(), description="How much of the machine may be used.")
+    limits: ProcessLimits = Field(default=ProcessLimits.usual(), description="How much of the machine may be used.")
     network: Network | None = Field(
         default=None, description="open, none, model-only, or {allow: [HOST, ...]} for the model and these."
     )
@@ -439,9 +439,9 @@ class Agent(Isolated):
     rules: Rules | None = Field(default=None, description="Command rules; default: those of the whole file.")
     env: dict[Annotated[str, AfterValidator(variable)], str] = Field(default_factory=dict)
     limit: int | None = Field(default=None, ge=1, description="Agents of this kind that may be live at once.")
-    asks: Asked = Field(default=Asked(), description="What each is reckoned to need of the machine.")
-    liveness: Liveness = Field(default=Liveness(), description="How long such agents may look still.")
-    pool: Pool = Field(default=Pool(), description="How many of them are started before there is a task for them.")
+    asks: Asked = Field(default=Asked.usual(), description="What each is reckoned to need of the machine.")
+    liveness: Liveness = Field(default=Liveness.usual(), description="How long such agents may look still.")
+    pool: Pool = Field(default=Pool.usual(), description="How many of them are started before there is a task for them.")
     reuse: Literal["never", "same-run"] = Field(
         default="never",
         description="same-run: when its task is merged, a program goes on to another task of its run, in a workspace and a"
@@ -509,8 +509,8 @@ class Agents(Isolated):
         default=Strategy.LEAST_LOADED,
         description="Which of several agents that fit is taken: least_loaded, round_robin or best_fit.",
     )
-    workspace: Workspace = Workspace()
-    rules: Rules = Field(default=Rules(), description="Command rules of agents that have none of their own.")
+    workspace: Workspace = Workspace.usual()
+    rules: Rules = Field(default=Rules.usual(), description="Command rules of agents that have none of their own.")
 
 
 SCHEMAS: dict[str, type[Model]] = {"workflow": Workflow, "project": Project, "agents": Agents}

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
@@ -155,3 +155,8 @@ class Model(BaseModel):
 
     # What does not fit is not shown by the library that checks: it may be a secret in the wrong place.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
+
+    @classmethod
+    def usual(cls) -> Self:
+        """Return what it is when nothing is said of it; as a default it has no checks built as it is loaded."""
+        return cls.model_construct()
