@@ -1,14 +1,15 @@
 """Repositories: their facts, their refs, merging without touching a directory, and moving a target safely."""
 
 import os
-import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from kapelle.adapters.system.git import Git, GitResult, failed, plain
 from kapelle.adapters.system.locks import HELD, IN_THE_WAY
+from kapelle.adapters.workspaces.refs import FULL, NotKnown, read_branch, read_ref
 from kapelle.core.errors import RepositoryRefused
 from kapelle.core.git import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature
 
@@ -16,8 +17,6 @@ MESSAGE_LINES = 4
 MOVED = "moved by somebody else meanwhile"
 AGAIN = "Nothing is to be done: it is tried again while somebody leads."
 REMEMBERED = 10_000
-FULL = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
-"""The full name of a commit."""
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -76,6 +75,8 @@ class GitRepositories:
         return RepositoryFacts(root=top, git_dir=common, branch=branch, head=head)
 
     async def resolve(self, repository: str, name: str) -> str | None:
+        with suppress(NotKnown):
+            return read_ref(repository, name)
         found = await Git(repository).ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
         return found.text if found.code == 0 else None
 
@@ -197,7 +198,7 @@ class GitRepositories:
     async def _checkout_of(repository: str, ref: str) -> str | None:
         """Return the directory in which the branch *ref* is checked out, or None."""
         # Asked first, since git lists a checkout whose git directory is elsewhere by that directory.
-        if (await Git(repository).ask("symbolic-ref", "--quiet", "HEAD")).text == ref:
+        if await _branch(repository) == ref:
             return repository
         listed = await Git(repository).do("worktree", "list", "--porcelain", "-z")
         path = ""
@@ -207,6 +208,14 @@ class GitRepositories:
             elif field == f"branch {ref}" and os.path.isdir(path):  # noqa: PTH112  # a str is at hand
                 return path
         return None
+
+
+async def _branch(repository: str) -> str | None:
+    """Return the ref that is checked out in *repository*, or None."""
+    try:
+        return read_branch(repository)
+    except NotKnown:
+        return (await Git(repository).ask("symbolic-ref", "--quiet", "HEAD")).text or None
 
 
 def _conflicts(result: GitResult) -> tuple[Conflict, ...]:
