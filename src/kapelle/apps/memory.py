@@ -12,6 +12,6 @@ def collect_less() -> None:
     Nearly nothing that the engine makes is part of a cycle: it is gone when its last user is. For processes that are Kapelle's
     own; in somebody else's (the Python API) this is not ours to decide.
     """
-    gc.collect()
+    # Not looked through before: loading leaves next to no garbage, and looking takes as long as ten passes.
     gc.freeze()
     gc.set_threshold(GARBAGE, 20, 100)

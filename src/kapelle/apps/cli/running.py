@@ -33,6 +33,8 @@ from kapelle.engine.leader import Stop
 
 ASKING = (QuestionAsked, QuestionAnswered, QuestionExpired, BudgetAsked, BudgetRaised, BudgetStopped)
 """What stands above the table."""
+MOST = 500
+"""Events that are taken in at once."""
 COMMANDS = 3
 """Commands that are told below the table."""
 NARROW = 80
@@ -94,7 +96,7 @@ class Watcher:
         return await self._desk.world.store.read(lambda view: run_report(view, self._run_id))
 
     async def _entries(self) -> list[Entry]:
-        found = await self._desk.world.store.read(lambda view: view.events(self._seq, run_id=self._run_id, limit=500))
+        found = await self._desk.world.store.read(lambda view: view.events(self._seq, run_id=self._run_id, limit=MOST))
         if found:
             self._seq = found[-1].seq
         return list(found)
@@ -135,7 +137,7 @@ class Watcher:
             for text in self._new_reviews(report) if report is not None else ():
                 sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
-            if entries:
+            if len(entries) == MOST:
                 # There may be more behind them: at the end, too, everything is told.
                 continue
             if last:
