@@ -282,6 +282,8 @@ class ExecuteStage:
     def _deployment(
         self, agent: Agent, task: Task, attempt: Attempt, run: Run, driver: Driver, workspace: WorkspaceRow
     ) -> Deployment:
+        asks = driver.capabilities.asks
+        known = self._warden.known(agent, attempt) if asks else None
         return Deployment(
             agent=agent,
             task=task,
@@ -291,7 +293,7 @@ class ExecuteStage:
             workspace=workspace,
             ticket=ticket_of(agent, task, attempt, run, workspace),
             access=model_access(agent, run, self._base_url) if driver.capabilities.uses_gateway else None,
-            watched=watched(self._world, agent, run, attempt, workspace) if driver.capabilities.asks else None,
+            watched=(known or watched(self._world, agent, run, attempt, workspace)) if asks else None,
         )
 
     def _to_hear(self, tx: Tx, agent: Agent, task: Task, attempt: Attempt, driver: Driver) -> PromptRecord | None:

@@ -114,6 +114,14 @@ class EngineWarden:
         self._agents[agent.agent_id] = agent
         self._repeats.setdefault(agent.agent_id, Repeats())
 
+    def known(self, agent: Agent, attempt: Attempt) -> Watched | None:
+        """Return what *agent* is judged by in *attempt*, if that was said already: finding it out asks the machine."""
+        found = self._agents.get(agent.agent_id)
+        if found is None or found.attempt_id != attempt.attempt_id:
+            return None
+        same = (found.access.token, found.access.folder) == (agent.token, f"{agent.folder}/{FOLDER}")
+        return found if same else None
+
     def close(self, agent_id: AgentId) -> None:
         """Forget an agent; what was only counted of it is told."""
         self._agents.pop(agent_id, None)
