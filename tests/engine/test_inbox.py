@@ -246,6 +246,33 @@ async def test_a_prompt_for_what_a_rule_has_asked_is_the_same_question(here: Sma
     assert len(await here.events(QuestionAsked, "api")) == 2
 
 
+async def test_an_answer_to_a_rule_answers_no_prompt_that_no_rule_asks(here: SmallWorld) -> None:
+    await at_work(here, ask=("Edit(migrations/**)",))
+    workspace = (await here.store.read(lambda view: view.agents.workspaces()))[0].path
+    asked = await ask(here, "./make.sh > x.sql", cwd=f"{workspace}/migrations")
+    assert not asked.done()
+    assert await answer(here, await question(here), AnswerKind.ALLOW) is None
+    assert not (await ask(here, "./make.sh > x.sql", "prompt-1", cwd=f"{workspace}/src", prompted=True)).done()
+
+
+async def test_allowed_once_is_not_replayed_where_always_let_the_hook_go_by(here: SmallWorld) -> None:
+    await at_work(here)
+    await ask(here, "npm publish a && ./deploy.sh")
+    assert await answer(here, await question(here), AnswerKind.ALLOW) is None
+    await ask(here, "npm publish b", "c-2")
+    assert await answer(here, await question(here), AnswerKind.ALWAYS) is None
+    assert (await ask(here, "npm publish a && ./deploy.sh", "c-3")).result().verdict is Verdict.PASS
+    assert not (await ask(here, "npm publish a && ./deploy.sh", "prompt-1", prompted=True)).done()
+
+
+async def test_an_answer_of_longer_ago_is_about_another_call(here: SmallWorld) -> None:
+    await at_work(here)
+    await ask(here, "npm publish")
+    assert await answer(here, await question(here), AnswerKind.ALLOW) is None
+    here.clock.move(timedelta(minutes=1))
+    assert not (await ask(here, "npm publish", "prompt-1", prompted=True)).done()
+
+
 async def test_what_no_rule_asks_is_asked_at_every_prompt(here: SmallWorld) -> None:
     await at_work(here)
     await ask(here, "make deploy", "prompt-1", prompted=True)

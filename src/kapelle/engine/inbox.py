@@ -9,13 +9,13 @@ and finds the same question, whether it was answered meanwhile or not.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from kapelle.core.agent import Agent, AgentState
 from kapelle.core.frozen import replace
 from kapelle.core.ids import QuestionId
 from kapelle.core.judging import about
-from kapelle.core.question import Question, QuestionState, deadline, detail, settle
+from kapelle.core.question import AnswerKind, Question, QuestionState, deadline, detail, settle
 from kapelle.core.rule_events import (
     CommandAllowed,
     CommandDenied,
@@ -32,6 +32,8 @@ from kapelle.engine.warden import EngineWarden, Waiting, Watched, fact, words
 from kapelle.engine.world import World
 
 Told = tuple[Waiting, Ruling]
+AT_ONCE = timedelta(seconds=10)
+"""How long after its hook was answered a program may take to prompt for the same call."""
 
 
 class InboxStage:
@@ -78,7 +80,7 @@ class InboxStage:
         if ruling.verdict is Verdict.ALLOW:
             tx.log(fact(CommandAllowed, agent, call, ruling, ruling.reason))
             return []
-        known = _known(tx, agent, call)
+        known = _known(tx, agent, call, ruling)
         # In the place of the program's own prompt there is no passing: it is all of the call, or it is asked about.
         enough = ruling.whole or not call.prompted
         if known is None and enough and (granted := _granted(tx, agent, ruling)):
@@ -163,17 +165,23 @@ class InboxStage:
         return told
 
 
-def _known(tx: Tx, agent: Watched, call: Call) -> Question | None:
+def _known(tx: Tx, agent: Watched, call: Call, ruling: Ruling) -> Question | None:
     """Return the question that this call is about, if it was asked already: to an earlier leader, or before the tool.
 
-    A program that prompts does not always say which call it does so for. What a rule asks was asked before the tool, and about
-    the call that is made now: whatever was made before had its own question.
+    A program that prompts does not always say which call it does so for; it prompts right after the hook before the tool was
+    answered. So what the same rule has asked about the same just now is about this call. An answer of longer ago is about
+    another call, and so is one in the place of which the hook went by what a person said `always` to.
     """
     known = tx.questions.asked(agent.agent_id, call.call_id) if call.call_id else None
     what = about(call, agent.scope)
-    if known is None and call.prompted and not call.cut and len(what) < ABOUT:
-        known = tx.questions.ruled(agent.agent_id, call.tool, what)
-    return known
+    if known is not None or not call.prompted or not ruling.rule or call.cut or len(what) >= ABOUT:
+        return known
+    found = tx.questions.ruled(agent.agent_id, call.tool, what)
+    if found is None or (found.rule, found.attempt_id) != (ruling.rule, agent.attempt_id):
+        return None
+    if found.settled_at is not None and found.settled_at < tx.now - AT_ONCE:
+        return None
+    return None if found.answer is not AnswerKind.ALWAYS and _granted(tx, agent, ruling) else found
 
 
 def _unasked(tx: Tx, waiting: Waiting) -> Told:

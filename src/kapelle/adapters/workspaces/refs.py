@@ -27,7 +27,7 @@ def read_ref(repository: str, name: str) -> str | None:
     Raises:
         NotKnown: it cannot be told from files alone.
     """
-    if not PLAIN.fullmatch(name) or ".." in name:
+    if not PLAIN.fullmatch(name) or ".." in name or any(part.endswith((".", ".lock")) for part in name.split("/")):
         raise NotKnown
     folder = _git_dir(repository)
     # In this order: git packs a ref before it removes its own file.
