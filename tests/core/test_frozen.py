@@ -150,3 +150,18 @@ def test_how_one_is_made_can_be_asked_before_the_first_is() -> None:
 def test_nothing_may_happen_when_one_is_made(name: str) -> None:
     with pytest.raises(TypeError, match=f"Busy is frozen and has {name}"):
         frozen(type("Busy", (), {name: lambda _: None}))
+
+
+def test_what_inherits_one_keeps_an_init_of_its_own() -> None:
+    @frozen
+    class Base:
+        """Something."""
+
+        x: int
+
+    class Own(Base):
+        def __init__(self, x: int) -> None:
+            super().__init__(x=x + 1)
+
+    assert [Own(1).x, Own(2).x] == [2, 3]
+    assert Base(x=1).x == 1

@@ -56,8 +56,12 @@ class _Unwritten:
     """An ``__init__`` that is written, for the class it is asked of, when it is asked for."""
 
     def __get__(self, it: object | None, kind: type[Any]) -> Any:
-        # The class may have inherited this; an `__init__` of its own is right for it, and takes no longer.
-        kind.__init__ = written = _init(kind)
+        # Whoever asks may have inherited it, and have an `__init__` of its own.
+        owner = next((each for each in kind.__mro__ if vars(each).get("__init__") is self), None)
+        if owner is None:
+            # Another thread was faster.
+            return getattr(kind if it is None else it, "__init__")  # noqa: B009
+        owner.__init__ = written = _init(owner)
         return written.__get__(it, kind)
 
 

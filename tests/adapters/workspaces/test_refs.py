@@ -73,7 +73,7 @@ OTHERS = [
     "HEAD",
     "refs/tags/v1",
     "refs/heads/../../HEAD",
-    "refs/heads/.lock",
+    "refs/heads/main.lock",
     "refs/heads/a b",
     "refs/heads/",
     f"{MAIN}^",
