@@ -1,7 +1,7 @@
 """Answering what agents ask: from a rehearsal, or by passing it on. Every call is admitted first and counted afterwards.
 
-A module of its own, since the web server takes a while to load: the gateway listens at once, and this is loaded while the first
-agents start.
+A module of its own, since the web server takes a while to load: the gateway listens at once, and this is loaded when the first
+agents have been started.
 """
 
 import asyncio

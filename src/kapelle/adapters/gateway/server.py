@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from kapelle.adapters.gateway.answering import Answering
 
 HIGHEST_PORT = 65535
+SOON_S = 0.2
+"""Seconds after an agent was admitted until what answers it is loaded. Its program is starting meanwhile, and takes longer to
+come to its first call."""
 
 
 class ModelGateway:
@@ -48,10 +51,14 @@ class ModelGateway:
         self._answering: Answering | None = None
         self._stopping = asyncio.Event()
         self._serving: asyncio.Future[None] | None = None
+        self._wanted = asyncio.Event()
+        """Somebody calls, or will soon; or nobody will any more."""
 
     async def start(self, meter: Meter) -> str:
         listener = self._listen()
-        self._stopping = asyncio.Event()
+        self._stopping, self._wanted = asyncio.Event(), asyncio.Event()
+        if self._tickets:
+            self._wanted.set()
         # It lives as long as the gateway, not as long as a scope: it is awaited in stop().
         self._serving = asyncio.ensure_future(self._serve(listener, meter))
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -71,17 +78,33 @@ class ModelGateway:
                 known=self._known,
             )
 
-        # Who connects meanwhile waits in the listener's queue. One that breaks is made again, in the same place.
+        # Who connects meanwhile waits in the listener's queue.
+        await self._until_wanted(listener)
+        if self._stopping.is_set():
+            listener.close()
+            return
+        # One that breaks is made again, in the same place.
         listeners = [listener]
         self._answering = await asyncio.to_thread(load)
         for ticket in list(self._tickets.values()):
             self._answering.expect(ticket)
         await self._answering.serve(lambda: listeners.pop() if listeners else self._listen(), self._stopping)
 
+    async def _until_wanted(self, listener: socket.socket) -> None:
+        """Wait for the first caller: what answers takes so long to load that the agents would be started later for it."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(listener, self._wanted.set)
+        try:
+            await self._wanted.wait()
+        finally:
+            loop.remove_reader(listener)
+
     def admit(self, ticket: Ticket) -> None:
         self._tickets[ticket.token] = ticket
         if self._answering is not None:
             self._answering.expect(ticket)
+        elif self._serving is not None:
+            asyncio.get_running_loop().call_later(SOON_S, self._wanted.set)
 
     def dismiss(self, agent_id: AgentId) -> None:
         for token in [token for token, ticket in self._tickets.items() if ticket.agent_id == agent_id]:
@@ -89,6 +112,7 @@ class ModelGateway:
 
     async def stop(self) -> None:
         self._stopping.set()
+        self._wanted.set()
         if self._serving is not None:
             await self._serving
         self._serving = self._answering = None

@@ -86,7 +86,7 @@ class RunStatements:
 
 
 def _settled() -> ColumnElement[bool]:
-    return schema.calls.c.settled == 1
+    return schema.calls.c.settled == literal_column("1")
 
 
 def _sums() -> list[ColumnElement[Any]]:
