@@ -11,13 +11,15 @@ from kapelle.core.errors import LeadLost, NotPossibleNow, StoreFailed
 from kapelle.core.ids import RequestId
 from kapelle.core.leading import Leadership
 from kapelle.core.ports import Host
-from kapelle.core.requests import Body, Request
+from kapelle.core.requests import Body, Request, Settlement
 from kapelle.engine.leader import Engine, Stop
 from kapelle.engine.world import World
 
 ANSWER_WITHIN = timedelta(seconds=10)
 """How long a leader has to apply a request, besides what it takes to end one that is stopped."""
 
+FIRST_BACKUP = timedelta(seconds=1)
+"""After the lead was taken."""
 
 SOON, LATER = 0.002, 0.05
 """Seconds between looks at a request that another process is to apply: at first, and in the long run."""
@@ -69,22 +71,32 @@ class Desk(Reader):
         request = Request(
             request_id=RequestId(self.world.new_id("q")), body=body, principal=principal, asked_at=self.world.clock.now()
         )
-        answered = False
+        said = None
         patience = ANSWER_WITHIN + self.world.settings.lead_timeout
         try:
             async with timeout(patience.total_seconds()):
                 if self._leading:
                     self._engine.ask(request)
-                else:
+                elif not await self._done_here(request):
                     await self._append(request)
-                answered = await self._answered(request)
+                said = await self._answered(request)
         except TimeoutError as error:
             raise StoreFailed("the process that leads did not answer", remedy="`kapelle status` names it.") from error
-        if answered:
-            settled = await self.world.store.read(lambda view: view.requests.get(request.request_id))
-            if settled is not None and settled.refusal is not None:
-                message, _, advice = settled.refusal.rpartition("\n")
-                raise NotPossibleNow(message, remedy=advice) if message else NotPossibleNow(advice)
+        if said is not None and said.refusal is not None:
+            message, _, advice = said.refusal.rpartition("\n")
+            raise NotPossibleNow(message, remedy=advice) if message else NotPossibleNow(advice)
+
+    async def _done_here(self, request: Request) -> bool:
+        """Take the lead for just *request* where nobody has it; say whether it is settled."""
+        term = await self._engine.take()
+        if term is None:
+            return False
+        try:
+            await self._engine.apply_requests(term, request)
+        except LeadLost:
+            # Nothing of it was written: whoever leads now is asked.
+            return False
+        return True
 
     async def _append(self, request: Request) -> None:
         """Put *request* where whoever leads finds it."""
@@ -93,18 +105,18 @@ class Desk(Reader):
             await self.world.store.ask([request])
         self.world.hints.ring()
 
-    async def _answered(self, request: Request) -> bool:
+    async def _answered(self, request: Request) -> Settlement:
         wait = SOON
         while True:
             if self._leading:
                 # Its own stages apply it: there is nothing to see before they were stepped.
                 await within(LATER, self._engine.passed())
-            settled = await self.world.store.read(lambda view: view.requests.get(request.request_id))
-            if settled is None and not self._leading:
+            said = await self.world.store.read(lambda view: view.requests.settlement(request.request_id))
+            if said is None and not self._leading:
                 # It was asked of this process, which has lost the lead before it was applied.
                 await self._append(request)
-            if settled is not None and settled.settled_at is not None:
-                return True
+            if said is not None and said.at is not None:
+                return said
             if not self._leading:
                 term = await self._engine.take()
                 if term is not None:
@@ -156,10 +168,13 @@ class Desk(Reader):
         return False
 
     async def _back_up_again_and_again(self) -> None:
-        """Back the store up when the lead was taken and from time to time; a store that is damaged ends the leader.
+        """Back the store up soon after the lead was taken and from time to time; a store that is damaged ends the leader.
+
+        Not at once: the first agents would be started later for it.
 
         Once more when the lead was given up: see ``lead_or_follow``.
         """
+        await rest(min(FIRST_BACKUP, self._backup_every).total_seconds())
         while True:
             await self._back_up()
             await rest(self._backup_every.total_seconds())

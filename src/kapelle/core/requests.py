@@ -174,3 +174,13 @@ class Request:
     settled_at: datetime | None = None
     refusal: str | None = None
     """Why it was refused; None when it was done (or is not settled yet)."""
+
+
+@frozen
+class Settlement:
+    """What became of a request."""
+
+    at: datetime | None = None
+    """When it was settled; None when it is not yet."""
+    refusal: str | None = None
+    """Why it was refused; None when it was done (or is not settled yet)."""

@@ -33,7 +33,7 @@ from kapelle.core.ids import (
 from kapelle.core.merge import Change, Integration
 from kapelle.core.paths import Took
 from kapelle.core.question import Question
-from kapelle.core.requests import Request
+from kapelle.core.requests import Request, Settlement
 from kapelle.core.run import Run, RunState
 from kapelle.core.standings import StandingTable
 from kapelle.core.task import Task, TaskState, Wait
@@ -383,6 +383,10 @@ class RequestTable(Protocol):
 
     def get(self, request_id: RequestId) -> Request | None:
         """Return the request, or None."""
+        ...
+
+    def settlement(self, request_id: RequestId) -> Settlement | None:
+        """Return what became of the request, or None where there is none; what it asks for, which may be much, is not read."""
         ...
 
 

@@ -81,10 +81,13 @@ class Engine:
         """Take the lead and return the term, or None when another process holds it."""
         return await self._leadership.take(self._me, self._world.clock.now())
 
-    async def apply_requests(self, term: int) -> None:
-        """Apply what was asked and give the lead back, without starting anything: for requests when nobody leads."""
+    async def apply_requests(self, term: int, own: Request | None = None) -> None:
+        """Apply what was asked, and *own*, and give the lead back, without starting anything: when nobody leads."""
+        asked = Asked()
+        if own is not None:
+            asked.add(own)
         try:
-            await SubmitStage(replace(self._world, term=term)).step(self._world.clock.now())
+            await SubmitStage(replace(self._world, term=term), asked).step(self._world.clock.now())
         finally:
             await self._leadership.give_up(term)
 

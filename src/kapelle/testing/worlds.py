@@ -186,10 +186,10 @@ class SmallWorld:
         return (await self._said(request_id) or "").rpartition("\n")[2]
 
     async def _said(self, request_id: RequestId) -> str | None:
-        request = await self.store.read(lambda view: view.requests.get(request_id))
-        if request is None or request.settled_at is None:
+        said = await self.store.read(lambda view: view.requests.settlement(request_id))
+        if said is None or said.at is None:
             raise AssertionError(f"{request_id} was not settled")
-        return request.refusal
+        return said.refusal
 
     async def run(self, run_id: RunId) -> Run:
         """Return a run that is there."""

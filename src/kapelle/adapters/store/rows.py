@@ -14,8 +14,7 @@ from threading import Lock
 from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter
-
+from kapelle.adapters.store.codecs import Codec
 from kapelle.core.frozen import frozen
 
 R = TypeVar("R")
@@ -80,15 +79,8 @@ def _converters(hint: Any) -> tuple[Convert, Convert]:
 
 
 def _json(hint: Any) -> tuple[Convert, Convert]:
-    made: list[TypeAdapter[Any]] = []
-
-    def adapter() -> TypeAdapter[Any]:
-        # When it is first needed: it takes milliseconds, and most commands need few of them.
-        if not made:
-            made.append(TypeAdapter(hint))
-        return made[0]
-
-    return (lambda value: adapter().dump_json(value).decode()), (lambda text: adapter().validate_json(text))
+    codec = Codec(hint)
+    return codec.write, codec.read
 
 
 @frozen

@@ -430,6 +430,8 @@ class LogStatements:
             select(*columns).where(text("settled_at IS NULL")).order_by(requests.c.seq).limit(bindparam("limit")), dialect
         )
         self.request = Statement(select(*columns).where(requests.c.request_id == bindparam("request_id")), dialect)
+        outcome = select(requests.c.settled_at, requests.c.refusal).where(requests.c.request_id == bindparam("request_id"))
+        self.settlement = Statement(outcome, dialect)
         self.settle_bytes = Statement(
             update(requests)
             .where(cast(requests.c.request_id, LargeBinary) == bindparam("which"))

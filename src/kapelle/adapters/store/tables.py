@@ -7,9 +7,8 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import TypeAdapter
-
 from kapelle.adapters.store.brakes import SqlBrakes
+from kapelle.adapters.store.codecs import Codec
 from kapelle.adapters.store.known import Known
 from kapelle.adapters.store.ledger import SqlLedger, spend_of
 from kapelle.adapters.store.pool import SqlSpares
@@ -37,7 +36,7 @@ from kapelle.core.leading import Lead
 from kapelle.core.merge import Change, Integration
 from kapelle.core.paths import Took
 from kapelle.core.question import Question
-from kapelle.core.requests import Body, Request, Unreadable
+from kapelle.core.requests import Body, Request, Settlement, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.shapes import without_shapes
 from kapelle.core.store import Edge, Overview, WorkspaceRow
@@ -57,17 +56,17 @@ LOWEST = -1e300
 
 
 @cache
-def body_codec(kind: str) -> TypeAdapter[Any]:
-    """Return the codec of the requests of *kind*; made when it is first needed, since it takes milliseconds."""
-    return TypeAdapter(BODIES[kind])
+def body_codec(kind: str) -> Codec:
+    """Return the codec of the requests of *kind*."""
+    return Codec(BODIES[kind])
 
 
 @cache
-def event_codec(kind: str) -> TypeAdapter[Any]:
-    """Return the codec of the events of *kind*; made when it is first needed, since most runs need few of them."""
+def event_codec(kind: str) -> Codec:
+    """Return the codec of the events of *kind*."""
     from kapelle.core.events import KINDS
 
-    return TypeAdapter(KINDS[kind])
+    return Codec(KINDS[kind], without=_IDS)
 
 
 def _pattern(prefix: str) -> str:
@@ -449,6 +448,13 @@ class SqlRequests(_Part):
         rows = self._all.log.request.run(self._at, request_id=request_id)
         return self._load(rows[0]) if rows else None
 
+    def settlement(self, request_id: RequestId) -> Settlement | None:
+        rows = self._all.log.settlement.run(self._at, request_id=request_id)
+        if not rows:
+            return None
+        at, refusal = rows[0]
+        return Settlement(at=None if at is None else from_microseconds(at), refusal=refusal)
+
     def add(self, request: Request) -> None:
         """Append *request*, unless it was asked before."""
         kind = type(request.body).__name__
@@ -456,7 +462,7 @@ class SqlRequests(_Part):
             self._at,
             request_id=request.request_id,
             kind=kind,
-            body=body_codec(kind).dump_json(request.body).decode(),
+            body=body_codec(kind).write(request.body),
             principal=request.principal,
             asked_at=to_microseconds(request.asked_at),
         )
@@ -481,7 +487,7 @@ class SqlRequests(_Part):
             elif len(body) > LONGEST_BODY:
                 problem = problem or f"it has more than {LONGEST_BODY} bytes"
             else:
-                found = body_codec(bytes(kind).decode()).validate_json(body)
+                found = body_codec(bytes(kind).decode()).read(body)
         except KeyError:
             problem = problem or f"{bytes(kind)[:40]!r} is no kind of request"
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -535,7 +541,7 @@ def _entry(row: Sequence[Any]) -> "Entry":
     seq, at, term, kind, run_id, task_id, body = row
     # The two ids are columns of their own and not in the body; the codec takes all fields together.
     fields = {**json.loads(body), "run_id": run_id, "task_id": task_id}
-    return Entry(seq=seq, at=from_microseconds(at), term=term, event=event_codec(kind).validate_python(fields, strict=False))
+    return Entry(seq=seq, at=from_microseconds(at), term=term, event=event_codec(kind).take(fields))
 
 
 class SqlTx(SqlView):
@@ -551,7 +557,7 @@ class SqlTx(SqlView):
         at = to_microseconds(self.now)
         for event in events:
             # Whatever its texts came from: what looks like a credential is in no event.
-            body = without_shapes(event_codec(event.kind).serializer.to_json(event, exclude=_IDS).decode())
+            body = without_shapes(event_codec(event.kind).write(event))
             # In the order of LogStatements.log.
             self._events.append((at, self.term, event.kind, event.run_id, event.task_id, body))
 

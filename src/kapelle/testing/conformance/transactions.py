@@ -17,7 +17,7 @@ from kapelle.core.ids import AgentId, RunId
 from kapelle.core.isolation_events import LimitMet
 from kapelle.core.leading import Leadership
 from kapelle.core.ports import Clock
-from kapelle.core.requests import Request, Unreadable
+from kapelle.core.requests import Request, Settlement, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.store import Edge, Store, Tx, View
 from kapelle.core.task import Task, TaskState
@@ -447,7 +447,10 @@ class RequestSuite(StoreTests):
         assert await led.read(lambda view: view.requests.open()) == [other]
         expected = replace(request, settled_at=NOON, refusal=refusal)
         assert await led.read(lambda view: view.requests.get(request.request_id)) == expected
+        said = await led.read(lambda view: [view.requests.settlement(each.request_id) for each in (request, other)])
+        assert said == [Settlement(at=NOON, refusal=refusal), Settlement()]
 
     async def test_a_request_that_nobody_made_is_not_there(self, led: Led) -> None:
         """None, and no error."""
         assert await led.read(lambda view: view.requests.get(a_request().request_id)) is None
+        assert await led.read(lambda view: view.requests.settlement(a_request().request_id)) is None
