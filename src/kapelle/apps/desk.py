@@ -71,7 +71,6 @@ class Desk(Reader):
         request = Request(
             request_id=RequestId(self.world.new_id("q")), body=body, principal=principal, asked_at=self.world.clock.now()
         )
-        said = None
         patience = ANSWER_WITHIN + self.world.settings.lead_timeout
         try:
             async with timeout(patience.total_seconds()):
@@ -82,7 +81,7 @@ class Desk(Reader):
                 said = await self._answered(request)
         except TimeoutError as error:
             raise StoreFailed("the process that leads did not answer", remedy="`kapelle status` names it.") from error
-        if said is not None and said.refusal is not None:
+        if said.refusal is not None:
             message, _, advice = said.refusal.rpartition("\n")
             raise NotPossibleNow(message, remedy=advice) if message else NotPossibleNow(advice)
 

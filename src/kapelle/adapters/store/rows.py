@@ -266,6 +266,12 @@ class Mapper(Generic[R]):
             name = self._remembered.name
             self._remembered.add(connection, [(getattr(thing, self.key), getattr(thing, name)) for thing in things])
 
+    def apart_written(self, value: Any) -> str:
+        """Return *value* of the field apart as it stands in its table; added after this, it is not written again."""
+        if self._remembered is None:
+            raise TypeError(f"no field of {self.kind.__name__} is apart")
+        return self._remembered.written(value)
+
     def put(self, connection: sqlite3.Connection, *things: R) -> None:
         """Insert or replace *things*; with a field apart they must be there, and it stays."""
         self.layout.put.do_each(connection, [self._to_put(thing) for thing in things])
@@ -284,14 +290,23 @@ class _Remembered:
         self._to, self._back = _converters(hint)
         self._read, self._add = apart.read, apart.add
         self._known: dict[Any, Any] = {}
+        self._written: tuple[Any, str] | None = None
+        """The value that was written last and not added yet, and how."""
         # The writer's thread and the reader's share it.
         self._lock = Lock()
 
     def add(self, connection: sqlite3.Connection, pairs: Sequence[tuple[Any, Any]]) -> None:
         """Insert keys with their values."""
-        self._add.do_each(connection, [(key, self._to(value)) for key, value in pairs])
+        self._add.do_each(connection, [(key, self.written(value)) for key, value in pairs])
+        self._written = None
         for key, value in pairs:
             self._keep(key, value)
+
+    def written(self, value: Any) -> str:
+        """Return *value* as it stands in the table."""
+        if self._written is None or self._written[0] is not value:
+            self._written = (value, self._to(value))
+        return self._written[1]
 
     def get(self, connection: sqlite3.Connection, key: Any) -> Any:
         """Return the value of *key*, which has a row."""

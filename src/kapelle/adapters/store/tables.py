@@ -36,7 +36,7 @@ from kapelle.core.leading import Lead
 from kapelle.core.merge import Change, Integration
 from kapelle.core.paths import Took
 from kapelle.core.question import Question
-from kapelle.core.requests import Body, Request, Settlement, Unreadable
+from kapelle.core.requests import Body, Request, Settlement, Submit, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.shapes import without_shapes
 from kapelle.core.store import Edge, Overview, WorkspaceRow
@@ -462,12 +462,19 @@ class SqlRequests(_Part):
             self._at,
             request_id=request.request_id,
             kind=kind,
-            body=body_codec(kind).write(request.body),
+            body=self._body(request.body),
             principal=request.principal,
             asked_at=to_microseconds(request.asked_at),
         )
         if added:
             self._bodies[request.request_id] = request.body
+
+    def _body(self, body: Body | Unreadable) -> str:
+        if isinstance(body, Submit):
+            # Its specification may be long, and is written once more when the run is accepted, which mostly is at once.
+            spec = self._all.runs.rows.apart_written(body.spec)
+            return f'{{"run_id":{json.dumps(body.run_id)},"spec":{spec}}}'
+        return body_codec(type(body).__name__).write(body)
 
     def _load(self, row: Sequence[Any]) -> Request:
         """Return the request in *row*; one that is none says so in its body, and is refused by whoever leads."""

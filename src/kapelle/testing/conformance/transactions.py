@@ -17,7 +17,7 @@ from kapelle.core.ids import AgentId, RunId
 from kapelle.core.isolation_events import LimitMet
 from kapelle.core.leading import Leadership
 from kapelle.core.ports import Clock
-from kapelle.core.requests import Request, Settlement, Unreadable
+from kapelle.core.requests import Request, Settlement, Submit, Unreadable
 from kapelle.core.run import Run
 from kapelle.core.store import Edge, Store, Tx, View
 from kapelle.core.task import Task, TaskState
@@ -413,6 +413,24 @@ class RequestSuite(StoreTests):
         await led.do(work)
         await led.do(lambda tx: tx.requests.add(request))
         assert await led.read(lambda view: list(view.requests.open())) == []
+
+    async def test_runs_are_added_with_what_was_asked_for_each(self, led: Led, tmp_path: Path) -> None:
+        """In one transaction with their requests, in whatever order; a store that is opened anew reads the same."""
+        runs = [a_run(), a_run(), a_run()]
+        runs = [replace(run, spec=replace(run.spec, name=f"run {number}")) for number, run in enumerate(runs)]
+
+        def work(tx: Tx) -> None:
+            for run in runs:
+                tx.requests.add(a_request(body=Submit(run_id=run.run_id, spec=run.spec)))
+            for run in (runs[2], runs[0], runs[1]):
+                tx.runs.add(run)
+
+        await led.do(work)
+        again, _ = await self.open(tmp_path, StillClock())
+        assert await again.read(lambda view: [view.runs.get(run.run_id) for run in runs]) == runs
+        asked = await again.read(lambda view: [request.body for request in view.requests.open()])
+        assert asked == [Submit(run_id=run.run_id, spec=run.spec) for run in runs]
+        await again.close()
 
     async def test_what_is_settled_stays_settled_when_it_is_asked_again(self, led: Led) -> None:
         """Whoever lost the answer may ask again without harm."""
