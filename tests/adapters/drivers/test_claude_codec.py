@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kapelle.adapters.drivers.claude.given import about
 from kapelle.adapters.drivers.claude.messages import EXPECTED
-from kapelle.adapters.drivers.claude.protocol import ClaudeCodec, about
+from kapelle.adapters.drivers.claude.protocol import ClaudeCodec
 from kapelle.adapters.drivers.lines import LONGEST
 from kapelle.core.conversation import (
     ConversationEvent,

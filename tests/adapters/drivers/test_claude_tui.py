@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kapelle.adapters.drivers.claude.driver import ClaudeDriver
-from kapelle.adapters.drivers.claude.protocol import key_of
+from kapelle.adapters.drivers.claude.given import key_of
 from kapelle.adapters.drivers.claude.screen import ScreenCodec
 from kapelle.adapters.drivers.claude.tui import ClaudeTuiDriver
 from kapelle.core.agent import AgentConfig

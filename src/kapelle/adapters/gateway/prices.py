@@ -50,8 +50,6 @@ PRICES: Mapping[str, Price] = {
     "claude-3-haiku": Price(input=0.25, output=1.25, cache_read=0.03, cache_write=0.3),
 }
 
-_TABLE: TypeAdapter[dict[str, Price]] = TypeAdapter(dict[str, Price])
-
 EXAMPLE = 'Write it like this: {"my-model": {"input": 3, "output": 15, "cache_read": 0.3, "cache_write": 3.75}}'
 
 
@@ -63,7 +61,7 @@ def read_prices(path: Path) -> dict[str, Price]:
         UsageError: it is no table of prices.
     """
     try:
-        own = _TABLE.validate_python(json.loads(path.read_text(encoding="utf-8")))
+        own = TypeAdapter(dict[str, Price]).validate_python(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise FileMissing(f"the price table {path} cannot be read: {error.strerror}") from error
     except ValidationError as error:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from kapelle.adapters.drivers.claude import asking
-from kapelle.adapters.drivers.claude.protocol import ClaudeCodec
 from kapelle.adapters.drivers.claude.screen import ScreenCodec, launch_screen
 from kapelle.adapters.drivers.claude.starting import DEFAULT_MODE, environment, find_claude, permitted
 from kapelle.core.agent import AgentConfig
@@ -92,6 +91,9 @@ class ClaudeDriver:
         return ["--session-id", order.conversation_id]
 
     def codec(self) -> Codec:
+        # Loaded while the first agent starts: its messages take longer to load than their first takes to come.
+        from kapelle.adapters.drivers.claude.protocol import ClaudeCodec
+
         return ClaudeCodec()
 
     def screen(self, order: AgentOrder, *, by_hand: bool) -> Launch:

@@ -1,5 +1,6 @@
 """The CLI's stream-json, as far as it is used; whatever else a message holds is ignored."""
 
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
@@ -135,9 +136,22 @@ class RateLimit(_Tolerant):
 
 
 Message = Annotated[System | Assistant | User | Result | RateLimit, Field(discriminator="type")]
-MESSAGE: TypeAdapter[System | Assistant | User | Result | RateLimit] = TypeAdapter(Message)
 KNOWN = frozenset({"system", "assistant", "user", "result", "rate_limit_event"})
 EXPECTED = frozenset(
     {"stream_event", "control_response", "control_request", "keep_alive", "command_lifecycle", "conversation_reset"}
 )
 """Kinds that are known to come and say nothing that is needed."""
+
+
+@cache
+def _codec() -> TypeAdapter[System | Assistant | User | Result | RateLimit]:
+    return TypeAdapter(Message)
+
+
+def message_in(content: object) -> System | Assistant | User | Result | RateLimit:
+    """Return the message of the CLI that *content* is.
+
+    Raises:
+        pydantic.ValidationError: it is none that is known.
+    """
+    return _codec().validate_python(content)

@@ -3,7 +3,6 @@
 Nothing that arrives is fatal. What is not understood becomes ``Unrecognised``.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,7 +10,17 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from kapelle.adapters.drivers.claude.messages import EXPECTED, KNOWN, MESSAGE, Assistant, RateLimit, Result, System, User
+from kapelle.adapters.drivers.claude.given import ABOUT, about, key_of
+from kapelle.adapters.drivers.claude.messages import (
+    EXPECTED,
+    KNOWN,
+    Assistant,
+    RateLimit,
+    Result,
+    System,
+    User,
+    message_in,
+)
 from kapelle.adapters.drivers.claude.trouble import trouble_of
 from kapelle.adapters.drivers.lines import Lines, json_in
 from kapelle.core.budget import Usage
@@ -36,13 +45,10 @@ COMMAND = "/"
 KEPT = 2_000
 DIAGNOSTIC = "[ede_diagnostic]"
 """How a line begins that is for those who make the CLI."""
-ABOUT = 400
 BABBLES = 100
 """Lines that are not understood and are kept nevertheless."""
 MOST_OPEN = 1_000
 """Prompts that may be open at once."""
-# What a tool is called with, in the order in which it tells most.
-TELLING = ("file_path", "notebook_path", "command", "pattern", "url", "query", "path", "description", "prompt", "skill")
 
 
 class ClaudeCodec:
@@ -117,7 +123,7 @@ class ClaudeCodec:
         if kind not in KNOWN:
             return self._babble(kind, line)
         try:
-            return self._message(MESSAGE.validate_python(content))
+            return self._message(message_in(content))
         except (ValidationError, ValueError, RecursionError):
             found = self._babble(kind, line)
         if kind == "result":
@@ -230,25 +236,6 @@ def _reset(message: RateLimit) -> datetime | None:
         return datetime.fromtimestamp(info.resetsAt, UTC)
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def about(arguments: Any) -> str:
-    """Return what a tool is called with, in one short line."""
-    if not isinstance(arguments, dict):
-        return ""
-    given = cast("dict[str, Any]", arguments)
-    for name in TELLING:
-        value = given.get(name)
-        if isinstance(value, str) and value.strip():
-            first, _, more = value.strip().partition("\n")
-            return first if len(first) <= ABOUT and not more else first[: ABOUT - 1] + "…"
-    return ""
-
-
-def key_of(arguments: Any) -> str:
-    """Return what stands for all that a tool is called with."""
-    text = json.dumps(arguments, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _said(prompt_id: PromptId, text: str) -> bytes:

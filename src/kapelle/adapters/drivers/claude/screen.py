@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kapelle.adapters.drivers.claude import asking, seed
-from kapelle.adapters.drivers.claude.protocol import about, key_of
+from kapelle.adapters.drivers.claude.given import about, key_of
 from kapelle.adapters.drivers.claude.starting import DEFAULT_MODE, environment, find_claude, permitted
 from kapelle.adapters.drivers.lines import Lines, json_in
 from kapelle.core.conversation import (
