@@ -123,7 +123,7 @@ class ClaudeCodec:
         if kind not in KNOWN:
             return self._babble(kind, line)
         try:
-            return self._message(message_in(content))
+            return self._message(message_in(cast("object", content)))
         except (ValidationError, ValueError, RecursionError):
             found = self._babble(kind, line)
         if kind == "result":
