@@ -4,13 +4,13 @@ import copy
 import dataclasses
 import inspect
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import FrozenInstanceError, dataclass, field, fields, is_dataclass
 
 import pytest
 from pydantic import TypeAdapter
 
-from kapelle.core.frozen import frozen, replace
+from kapelle.core.frozen import SELDOM, frozen, replace
 
 
 @frozen
@@ -144,6 +144,40 @@ def test_how_one_is_made_can_be_asked_before_the_first_is() -> None:
 
     assert list(inspect.signature(Late).parameters) == ["name", "rooms"]
     assert inspect.get_annotations(Late.__init__) == {"name": str, "rooms": tuple[int, ...], "return": None}
+
+
+def made(kind: Callable[..., Place], given: Mapping[str, str]) -> Place:
+    return kind(**given)
+
+
+def test_the_many_are_made_and_copied_as_the_few_are() -> None:
+    @frozen
+    class Crowd(Place):
+        goods: dict[str, int] = field(default_factory=dict[str, int])
+
+    crowd = [Crowd(name=str(number)) for number in range(3 * SELDOM)]
+    assert [each.name for each in crowd] == [str(number) for number in range(3 * SELDOM)]
+    assert len({id(each.goods) for each in crowd}) == len(crowd)
+    assert all(replace(each, rooms=(1,)) == Crowd(name=each.name, rooms=(1,)) for each in crowd)
+    assert all(replace(each).goods is each.goods for each in crowd)
+    for wrong in ({}, {"nome": "a"}, {"name": "a", "nome": "a"}):
+        with pytest.raises(TypeError) as few:
+            made(Place, wrong)
+        with pytest.raises(TypeError) as many:
+            made(Crowd, wrong)
+        assert str(many.value).replace("test_the_many_are_made_and_copied_as_the_few_are.<locals>.Crowd", "Place") == str(
+            few.value
+        )
+    with pytest.raises(TypeError, match="positional"):
+        Crowd("a")  # pyright: ignore[reportCallIssue]
+
+
+def test_one_of_no_module_is_made() -> None:
+    found: dict[str, type] = {}
+    exec("@frozen\nclass Alone:\n    name: str", {"frozen": frozen, "__name__": "loaded_by_its_path"}, found)  # noqa: S102
+    assert [found["Alone"](name=str(number)).name for number in range(2 * SELDOM)] == [
+        str(number) for number in range(2 * SELDOM)
+    ]
 
 
 @pytest.mark.parametrize("name", ["__init__", "__post_init__"])

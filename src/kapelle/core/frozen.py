@@ -1,18 +1,24 @@
 """Objects that never change: dataclasses that are frozen, slotted, and made by keyword only.
 
 ``dataclass`` writes and compiles six methods for each class as it is loaded, and that was a quarter of what a short command
-took. Here all classes share what is the same for all, and the one method that is not (``__init__``) is written when the first
-object is made: most commands make objects of a few classes only.
+took. Here all classes share what is the same for all, and the one method that is not (``__init__``) is written only for those
+that many objects are made of: most commands make a few objects of a few classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from operator import attrgetter
 from sys import modules
 from typing import Any, NoReturn, TypeVar, dataclass_transform
 
 T = TypeVar("T")
+_Put = Callable[[Any, Any], None]
+"""What sets a field of an object."""
+
+SELDOM = 50
+"""How many objects of a class are made, and copied, before a method is written for it: writing one takes as long as that."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
@@ -43,8 +49,8 @@ def replace(it: T, /, **changes: Any) -> T:
         TypeError: it has no such field.
     """
     kind = it.__class__
-    copied, setters = _copying(kind)
-    new = copied(it)
+    copying = _copying(kind)
+    new, setters = copying.copied(it), copying.setters
     for name, value in changes.items():
         if name not in setters:
             raise TypeError(f"{kind.__qualname__} has no field {name!r}")
@@ -53,7 +59,10 @@ def replace(it: T, /, **changes: Any) -> T:
 
 
 class _Unwritten:
-    """An ``__init__`` that is written, for the class it is asked of, when it is asked for."""
+    """An ``__init__`` that is written, for the class it is asked of, when it is asked for once more than ``SELDOM``."""
+
+    def __init__(self) -> None:
+        self._made: dict[type[Any], int] = {}
 
     def __get__(self, it: object | None, kind: type[Any]) -> Any:
         # Whoever asks may have inherited it, and have an `__init__` of its own.
@@ -61,8 +70,34 @@ class _Unwritten:
         if owner is None:
             # Another thread was faster.
             return getattr(kind if it is None else it, "__init__")  # noqa: B009
+        if it is not None and (made := self._made.get(owner, 0)) < SELDOM:
+            self._made[owner] = made + 1
+            return partial(_fill, it, owner)
         owner.__init__ = written = _init(owner)
         return written.__get__(it, kind)
+
+
+@cache
+def _filling(kind: type[Any]) -> tuple[Sequence[tuple[Field[Any], _Put]], AbstractSet[str], AbstractSet[str]]:
+    """Return the fields of *kind* and what sets them, the names of all of them, and of those without a default."""
+    found = tuple((each, getattr(kind, each.name).__set__) for each in fields(kind))
+    missing = {each.name for each, _ in found if each.default is MISSING and each.default_factory is MISSING}
+    return found, {each.name for each, _ in found}, missing
+
+
+def _fill(it: Any, kind: type[Any], /, *unnamed: object, **given: Any) -> None:
+    """Do what the ``__init__`` of *kind* does, without one."""
+    found, names, missing = _filling(kind)
+    if unnamed or not missing <= given.keys() <= names:
+        # It says what is wrong.
+        _init(kind)(it, *unnamed, **given)
+    for each, put in found:
+        if each.name in given:
+            put(it, given[each.name])
+        elif each.default_factory is not MISSING:
+            put(it, each.default_factory())
+        else:
+            put(it, each.default)
 
 
 def _init(kind: type[Any]) -> Callable[..., None]:
@@ -88,20 +123,43 @@ def _init(kind: type[Any]) -> Callable[..., None]:
     return init
 
 
-@cache
-def _copying(kind: type[Any]) -> tuple[Callable[[Any], Any], dict[str, Callable[[Any, Any], None]]]:
-    """Return what copies an object of *kind*, and what sets each field of a copy."""
-    setters = {each.name: getattr(kind, each.name).__set__ for each in fields(kind)}
-    known: dict[str, object] = {"_new": object.__new__, "_kind": kind, **{f"_set_{name}": by for name, by in setters.items()}}
-    lines = ["  new = _new(_kind)", *(f"  _set_{name}(new, it.{name})" for name in setters), "  return new"]
-    return _written(kind, "_copied", "it", lines, known), setters
+class _Copying:
+    """How objects of *kind* are copied."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self._kind = kind
+        self._made = 0
+        self.setters: dict[str, _Put] = {each.name: put for each, put in _filling(kind)[0]}
+        """What sets each field of a copy."""
+        self.copied: Callable[[Any], Any] = self._copied
+        """What makes a copy."""
+
+    def _copied(self, it: Any) -> Any:
+        self._made += 1
+        if self._made > SELDOM:
+            self.copied = self._write()
+            return self.copied(it)
+        new = object.__new__(self._kind)
+        for name, put in self.setters.items():
+            put(new, getattr(it, name))
+        return new
+
+    def _write(self) -> Callable[[Any], Any]:
+        known: dict[str, object] = {f"_set_{name}": put for name, put in self.setters.items()}
+        lines = ["  new = _new(_kind)", *(f"  _set_{name}(new, it.{name})" for name in self.setters), "  return new"]
+        return _written(self._kind, "_copied", "it", lines, {"_new": object.__new__, "_kind": self._kind, **known})
+
+
+_copying = cache(_Copying)
 
 
 def _written(kind: type[Any], name: str, parameters: str, lines: list[str], known: dict[str, object]) -> Callable[..., Any]:
     """Compile a method of *kind* from names of fields; everything else is handed in as *known*."""
     text = "\n".join((f"def write({', '.join(known)}):", f" def {name}({parameters}):", *lines, f" return {name}"))
     made: dict[str, Any] = {}
-    exec(text, vars(modules[kind.__module__]), made)  # noqa: S102 as dataclasses does it; only names of fields are in it
+    # A class that was loaded from a file, by its path, is in no module that is known.
+    known_there = vars(modules[kind.__module__]) if kind.__module__ in modules else {}
+    exec(text, known_there, made)  # noqa: S102 as dataclasses does it; only names of fields are in it
     method: Callable[..., Any] = made["write"](**known)
     method.__qualname__ = f"{kind.__qualname__}.{name}"
     return method

@@ -9,7 +9,7 @@ import re
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Message
 
 from kapelle.adapters.gateway.connections import LOG, Connection, Connections
 from kapelle.adapters.gateway.counting import UNCOUNTED, is_model_call, uncounted
@@ -64,6 +65,23 @@ DATE_S = 1.0
 """Seconds after which the date that replies carry is renewed."""
 PATIENCE_S = 1.0
 """Seconds that a reply has to come to its end when the gateway stops."""
+
+
+def load_streaming() -> None:
+    """Load what the first reply would load otherwise, with its agent waiting for it: reply to nobody."""
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        del message
+
+    asyncio.run(StreamingResponse(_nothing())({"type": "http"}, receive, send))
+
+
+async def _nothing() -> AsyncGenerator[bytes]:
+    for piece in ():
+        yield piece
 
 
 class Answering:

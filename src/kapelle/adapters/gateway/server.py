@@ -65,8 +65,9 @@ class ModelGateway:
 
     async def _serve(self, listener: socket.socket, meter: Meter) -> None:
         def load() -> "Answering":
-            from kapelle.adapters.gateway.answering import Answering
+            from kapelle.adapters.gateway.answering import Answering, load_streaming
 
+            load_streaming()
             return Answering(
                 self._tickets,
                 meter,
