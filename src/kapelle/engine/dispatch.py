@@ -1,7 +1,7 @@
 """Dispatch: give agents to tasks that could run now, and agents back to attempts that lost theirs."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from kapelle.core.account import Account, next_change
@@ -67,6 +67,9 @@ class DispatchStage:
         returning, wake = self._due.returning(tx, reckoning)
         # What a person gave to a config goes before all others, too.
         returning += self._due.given(tx, reckoning)
+        if not returning and not tx.tasks.due(tx.now, 1):
+            # As in most steps: what room there is need not be known.
+            return False, _first([wake, answer_by, tx.tasks.next_due_at(tx.now), *self._changes(tx, closed)])
         room = reckoning.room()
         tally = Tally(room)
         for candidate in returning:
@@ -86,7 +89,7 @@ class DispatchStage:
         if any(entry.rule == "memory" for entry in waiting):
             # Nobody tells when other programs give some back.
             later.append(tx.now + LOOK)
-        return bool(placed or decided), min((moment for moment in later if moment is not None), default=None)
+        return bool(placed or decided), _first(later)
 
     def _around(self) -> Around:
         world = self._world
@@ -235,3 +238,7 @@ class DispatchStage:
             )
         )
         finish(tx, current, TaskState.COMPLETED)
+
+
+def _first(moments: Iterable[datetime | None]) -> datetime | None:
+    return min((moment for moment in moments if moment is not None), default=None)
