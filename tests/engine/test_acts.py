@@ -7,7 +7,7 @@ import pytest
 
 from kapelle.core.store import Tx
 from kapelle.engine.acts import Acts, Finding
-from kapelle.engine.loop import HEAL, Loop
+from kapelle.engine.loop import HEAL, SOON, Loop
 from kapelle.testing.clock import HandClock
 
 
@@ -177,16 +177,38 @@ async def test_the_loop_is_woken_by_a_hint() -> None:
         loop.wake()
 
 
-async def test_what_has_time_is_looked_at_in_one_pass() -> None:
-    clock = HandClock()
+async def test_what_has_time_is_looked_at_in_one_pass_and_not_at_once() -> None:
+    clock, running = HandClock(), asyncio.get_running_loop()
     stage = Counted(timedelta(hours=1), clock)
     loop = Loop(clock)
     async with asyncio.timeout(HEAL.total_seconds() / 2), asyncio.TaskGroup() as group:
         group.create_task(loop.run(lambda: [stage], lambda: len(stage.steps) == 2))
         await stage.stepped.wait()
-        for _ in range(3):
+        begun = running.time()
+        for _ in range(20):
             loop.wake_soon()
-    assert len(stage.steps) == 2
+            await asyncio.sleep(0)
+            assert len(stage.steps) == 1 or running.time() - begun >= SOON
+    assert running.time() - begun >= SOON
+
+
+async def test_what_is_urgent_takes_what_has_time_with_it() -> None:
+    clock, over = HandClock(), asyncio.Event()
+    stage = Counted(timedelta(hours=1), clock)
+    loop = Loop(clock)
+    async with asyncio.timeout(HEAL.total_seconds() / 2), asyncio.TaskGroup() as group:
+        group.create_task(loop.run(lambda: [stage], over.is_set))
+        await stage.stepped.wait()
+        loop.wake_soon()
+        passed = group.create_task(loop.passed())
+        loop.wake()
+        await passed
+        assert len(stage.steps) == 2
+        # Had it stayed, it would wake the loop before this does.
+        asyncio.get_running_loop().call_later(2 * SOON, over.set)
+        await over.wait()
+        assert len(stage.steps) == 2
+        loop.wake()
 
 
 async def test_a_hint_that_was_lost_is_made_good_within_a_second() -> None:

@@ -24,6 +24,8 @@ class NotKnown(Exception):  # it says what is so, not what went wrong
 def read_ref(repository: str, name: str) -> str | None:
     """Return the commit that the ref *name* of the checkout *repository* points to; None when there is no such ref.
 
+    Whether that commit is there is not looked at.
+
     Raises:
         NotKnown: it cannot be told from files alone.
     """
@@ -77,7 +79,11 @@ def _text(path: Path) -> str | None:
             return None
         if not stat.S_ISREG(kind.st_mode) or kind.st_size > LONGEST:
             raise NotKnown
-        return os.read(handle, LONGEST).decode()
+        found = os.read(handle, LONGEST)
+        if len(found) != kind.st_size:
+            # It is being written just now, or did not come at once.
+            raise NotKnown
+        return found.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise NotKnown from error
     finally:
