@@ -246,15 +246,17 @@ def usage_of(place: Place) -> dict[str, Any]:
 
 
 def settled(place: Place) -> list[dict[str, Any]]:
-    """Return the inbox once every task waits."""
+    """Return the inbox once every task waits, but for those that were done before the rest had used up the budget."""
     process = place.start("events", "--follow", "--json")
     try:
         waiting: set[str] = set()
+        done = 0
         for line in process.stdout or ():
             event = json.loads(line)
             if event["kind"] == "task.waited" and event["task_id"] is not None:
                 (waiting.add if event["waits_for"] == "budget" else waiting.discard)(event["task_id"])
-            if len(waiting) == AGENTS:
+            done += event["kind"] == "task.completed"
+            if len(waiting) + done == AGENTS:
                 break
     finally:
         process.terminate()
