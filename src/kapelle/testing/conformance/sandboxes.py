@@ -332,7 +332,8 @@ class SandboxSuite(LimitsSuite):
         lifeline = stage.lifeline()
         away = "setsid " if self.sandbox().capabilities.ends_all else ""
         script = f'exec 9>"$1"; echo up >&9; {away}sh -c "sleep 1000" & sleep 1000'
-        launch = replace(stage.launch(script, lifeline.path), limit=timedelta(seconds=1))
+        # Long enough for the script to begin on a busy machine, where a container is made for it.
+        launch = replace(stage.launch(script, lifeline.path), limit=timedelta(seconds=5 if away else 1))
         found = await self._start(stage, place, launch)
         _, ended = await read_to_end(stage.host, found)
         assert ended.timed_out
