@@ -3,9 +3,12 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from kapelle.apps import compose
 from kapelle.apps.settings import load
 from kapelle.core.agent import AgentConfig
+from kapelle.core.errors import LeadLost
 from kapelle.core.ids import RunId
 from kapelle.core.requests import Request, Submit
 from kapelle.core.run import RunSpec, RunState
@@ -54,3 +57,23 @@ async def test_what_was_asked_of_a_leader_that_lost_the_lead_is_asked_again(tmp_
         await desk.ask(Submit(run_id=RUN, spec=SPEC), "you")
         run = await desk.store.read(lambda view: view.runs.get(RUN))
         assert run is not None
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_who_loses_the_lead_that_was_taken_for_a_request_is_answered_all_the_same(tmp_path: Path, times: int) -> None:
+    async with opened(tmp_path) as desk:
+        engine, apply, lost = desk._engine, desk._engine.apply_requests, 0
+
+        async def lose(term: int, own: Request | None = None) -> None:
+            nonlocal lost
+            lost += 1
+            if lost > times:
+                await apply(term, own)
+                return
+            await engine._leadership.give_up(term)
+            raise LeadLost("another was faster")
+
+        engine.apply_requests = lose  # pyright: ignore[reportAttributeAccessIssue]  # the lead is lost at this very moment
+        await desk.ask(Submit(run_id=RUN, spec=SPEC), "you")
+        assert lost == times + 1
+        assert await desk.store.read(lambda view: view.runs.get(RUN)) is not None

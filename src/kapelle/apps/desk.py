@@ -2,7 +2,7 @@
 
 from asyncio import TaskGroup, timeout
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
 from kapelle.apps.reader import Reader, rest, within
@@ -119,7 +119,9 @@ class Desk(Reader):
             if not self._leading:
                 term = await self._engine.take()
                 if term is not None:
-                    await self._engine.apply_requests(term)
+                    # Who took the lead from this process meanwhile applies it.
+                    with suppress(LeadLost):
+                        await self._engine.apply_requests(term)
                     continue
                 await self._relieve()
                 await rest(wait)
@@ -131,7 +133,8 @@ class Desk(Reader):
             term = await self._engine.take()
             if term is None:
                 return
-            await self._engine.apply_requests(term)
+            with suppress(LeadLost):
+                await self._engine.apply_requests(term)
 
     async def tidy(self) -> dict[str, str] | None:
         """Keep and clear away what belongs to nobody; what cannot be kept is set aside: return from where, and to where.

@@ -69,7 +69,7 @@ class DispatchStage:
         returning += self._due.given(tx, reckoning)
         if not returning and not tx.tasks.due(tx.now, 1):
             # As in most steps: what room there is need not be known.
-            return False, _first([wake, answer_by, tx.tasks.next_due_at(tx.now), *self._changes(tx, closed)])
+            return self._due.gave_up, _first([wake, answer_by, tx.tasks.next_due_at(tx.now), *self._changes(tx, closed)])
         room = reckoning.room()
         tally = Tally(room)
         for candidate in returning:

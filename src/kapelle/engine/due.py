@@ -69,6 +69,11 @@ class DueTasks:
         self._brakes, self._gave_up = brakes, False
 
     @property
+    def gave_up(self) -> bool:
+        """Whether tasks were ended in this step since nothing may be spent on them any more."""
+        return self._gave_up
+
+    @property
     def evaluated_long(self) -> bool:
         """Whether templates have taken up so much of this step that the other stages must have their turn."""
         return self._world.clock.now() - self._began > self._world.settings.evaluating

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from kapelle.core.account import Account
 from kapelle.core.agent import ProcessRef
 from kapelle.core.budget import Price
 from kapelle.core.events import KINDS
+from kapelle.core.requests import Submit
 from kapelle.core.run import RunSpec
 from kapelle.core.task import TaskSpec
 from kapelle.testing.conformance.samples import some
@@ -34,6 +36,11 @@ def test_what_is_written_is_the_same_with_and_without_what_is_built(kind: type[A
 def test_numbers_and_times_at_the_edge_are_written_alike(value: object) -> None:
     kind = tuple[type(value)]
     assert Codec(kind).write((value,)) == Codec(kind, worth_it=0).write((value,))
+
+
+def test_a_request_to_accept_a_run_has_the_fields_that_its_row_is_written_with() -> None:
+    # By hand, so that its specification is written once: a further field would not be kept.
+    assert [each.name for each in fields(Submit)] == ["run_id", "spec"]
 
 
 def test_nothing_is_built_to_write_little() -> None:

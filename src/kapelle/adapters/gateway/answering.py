@@ -67,23 +67,6 @@ PATIENCE_S = 1.0
 """Seconds that a reply has to come to its end when the gateway stops."""
 
 
-def load_streaming() -> None:
-    """Load what the first reply would load otherwise, with its agent waiting for it: reply to nobody."""
-
-    async def receive() -> Message:
-        return {"type": "http.disconnect"}
-
-    async def send(message: Message) -> None:
-        del message
-
-    asyncio.run(StreamingResponse(_nothing())({"type": "http"}, receive, send))
-
-
-async def _nothing() -> AsyncGenerator[bytes]:
-    for piece in ():
-        yield piece
-
-
 class Answering:
     """Answers the calls of those who hold one of *tickets*, by their tokens."""
 
@@ -114,6 +97,17 @@ class Answering:
         self._held: Counter[AgentId] = Counter()
         """Bytes of requests that are being answered."""
         self._forwarder: asyncio.Future[Forwarder] | None = None
+
+    async def load_streaming(self) -> None:
+        """Load what the first reply would load otherwise, with its agent waiting for it: reply to nobody."""
+
+        async def receive() -> Message:
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            del message
+
+        await StreamingResponse(_nothing())({"type": "http"}, receive, send)
 
     async def serve(self, listen: Callable[[], socket.socket], stopping: asyncio.Event) -> None:
         """Answer whoever connects where *listen* listens, until *stopping*."""
@@ -418,3 +412,8 @@ class _Server(uvicorn.Server):
             task.cancel()
         if unfinished:
             await asyncio.wait(unfinished, timeout=PATIENCE_S)
+
+
+async def _nothing() -> AsyncGenerator[bytes]:
+    for piece in ():
+        yield piece

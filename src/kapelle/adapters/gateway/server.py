@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kapelle.adapters.gateway.answering import Answering
 
 HIGHEST_PORT = 65535
+AGAIN_S = 1.0
+"""Seconds until what answers is loaded again that could not be."""
 SOON_S = 0.2
 """Seconds after an agent was admitted until what answers it is loaded. Its program is starting meanwhile, and takes longer to
 come to its first call."""
@@ -65,9 +67,8 @@ class ModelGateway:
 
     async def _serve(self, listener: socket.socket, meter: Meter) -> None:
         def load() -> "Answering":
-            from kapelle.adapters.gateway.answering import Answering, load_streaming
+            from kapelle.adapters.gateway.answering import Answering
 
-            load_streaming()
             return Answering(
                 self._tickets,
                 meter,
@@ -80,16 +81,37 @@ class ModelGateway:
             )
 
         # Who connects meanwhile waits in the listener's queue.
-        await self._until_wanted(listener)
+        try:
+            await self._until_wanted(listener)
+        finally:
+            if not self._wanted.is_set() or self._stopping.is_set():
+                listener.close()
         if self._stopping.is_set():
-            listener.close()
             return
         # One that breaks is made again, in the same place.
         listeners = [listener]
-        self._answering = await asyncio.to_thread(load)
+        answering = await self._loaded(load)
+        if answering is None:
+            listener.close()
+            return
+        self._answering = answering
         for ticket in list(self._tickets.values()):
-            self._answering.expect(ticket)
-        await self._answering.serve(lambda: listeners.pop() if listeners else self._listen(), self._stopping)
+            answering.expect(ticket)
+        await answering.load_streaming()
+        await answering.serve(lambda: listeners.pop() if listeners else self._listen(), self._stopping)
+
+    async def _loaded(self, load: "Callable[[], Answering]") -> "Answering | None":
+        """Load what answers, again and again where no file can be opened: agents are there already, and wait for it.
+
+        None when the gateway is stopped before that.
+        """
+        while not self._stopping.is_set():
+            try:
+                return await asyncio.to_thread(load)
+            except OSError:
+                # Too many files are open just now; who calls waits.
+                await asyncio.sleep(AGAIN_S)
+        return None
 
     async def _until_wanted(self, listener: socket.socket) -> None:
         """Wait for the first caller: what answers takes so long to load that the agents would be started later for it."""

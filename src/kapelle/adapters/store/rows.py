@@ -266,8 +266,16 @@ class Mapper(Generic[R]):
             name = self._remembered.name
             self._remembered.add(connection, [(getattr(thing, self.key), getattr(thing, name)) for thing in things])
 
+    def forget_written(self) -> None:
+        """Forget what ``apart_written`` has written."""
+        if self._remembered is not None:
+            self._remembered.forget_written()
+
     def apart_written(self, value: Any) -> str:
-        """Return *value* of the field apart as it stands in its table; added after this, it is not written again."""
+        """Return *value* of the field apart as it stands in its table; added after this, it is not written again.
+
+        It may be long: whoever calls this says ``forget_written`` at the end.
+        """
         if self._remembered is None:
             raise TypeError(f"no field of {self.kind.__name__} is apart")
         return self._remembered.written(value)
@@ -291,22 +299,27 @@ class _Remembered:
         self._read, self._add = apart.read, apart.add
         self._known: dict[Any, Any] = {}
         self._written: tuple[Any, str] | None = None
-        """The value that was written last and not added yet, and how."""
+        """The value that was written last, and how."""
         # The writer's thread and the reader's share it.
         self._lock = Lock()
 
     def add(self, connection: sqlite3.Connection, pairs: Sequence[tuple[Any, Any]]) -> None:
         """Insert keys with their values."""
         self._add.do_each(connection, [(key, self.written(value)) for key, value in pairs])
-        self._written = None
         for key, value in pairs:
             self._keep(key, value)
 
     def written(self, value: Any) -> str:
         """Return *value* as it stands in the table."""
-        if self._written is None or self._written[0] is not value:
-            self._written = (value, self._to(value))
-        return self._written[1]
+        # Stores of one process share it, each with a thread that writes: what is found is looked at once.
+        found = self._written
+        if found is None or found[0] is not value:
+            found = self._written = (value, self._to(value))
+        return found[1]
+
+    def forget_written(self) -> None:
+        """Forget what was written and not added."""
+        self._written = None
 
     def get(self, connection: sqlite3.Connection, key: Any) -> Any:
         """Return the value of *key*, which has a row."""

@@ -279,8 +279,11 @@ class SqliteStore:
         def call(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")
             view = SqlView(connection, self.statements)
-            for request in asked:
-                view.requests.add(request)
+            try:
+                for request in asked:
+                    view.requests.add(request)
+            finally:
+                self.statements.runs.rows.forget_written()
             connection.execute("COMMIT")
 
         await self.in_writer(call)

@@ -89,7 +89,8 @@ class _Kept:
     """The tables whose rows change often; shared by all parts of a transaction."""
 
     def __init__(self, connection: sqlite3.Connection, statements: "Statements") -> None:
-        self.runs = Known(connection, statements.runs.rows)
+        self._runs = statements.runs.rows
+        self.runs = Known(connection, self._runs)
         self.tasks = Known(connection, statements.tasks.rows)
         self.attempts = Known(connection, statements.attempts.rows)
         self.agents = Known(connection, statements.agents.rows)
@@ -98,6 +99,7 @@ class _Kept:
         """Write what is not written yet."""
         for table in (self.runs, self.tasks, self.attempts, self.agents):
             table.flush()
+        self._runs.forget_written()
 
 
 class _Part:
