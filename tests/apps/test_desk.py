@@ -70,10 +70,23 @@ async def test_who_loses_the_lead_that_was_taken_for_a_request_is_answered_all_t
             if lost > times:
                 await apply(term, own)
                 return
-            await engine._leadership.give_up(term)
+            await engine._give_up(term)
             raise LeadLost("another was faster")
 
         engine.apply_requests = lose  # pyright: ignore[reportAttributeAccessIssue]  # the lead is lost at this very moment
         await desk.ask(Submit(run_id=RUN, spec=SPEC), "you")
         assert lost == times + 1
         assert await desk.store.read(lambda view: view.runs.get(RUN)) is not None
+
+
+async def test_one_process_does_not_take_the_lead_twice(tmp_path: Path) -> None:
+    async with opened(tmp_path) as desk:
+        engine = desk._engine
+        async with asyncio.TaskGroup() as group:
+            taken = [group.create_task(engine.take()) for _ in range(2)]
+        assert [each.result() for each in taken] == [1, None]
+        await engine.apply_requests(1)
+        assert await engine.take() == 2
+        await engine.recover(2)
+        assert await engine.take() == 3
+        await engine.apply_requests(3)

@@ -29,7 +29,7 @@ class Leadership(Led, Protocol):
     """Who may write: one process at a time, known by its term."""
 
     async def take(self, me: ProcessRef, now: datetime) -> int | None:
-        """Take the lead and return the new term, or return None at once when it is held: by another process, or by this one."""
+        """Take the lead and return the new term, or return None at once when another process holds it."""
         ...
 
     async def renew(self, term: int, now: datetime) -> None:

@@ -67,6 +67,8 @@ class Engine:
         self._me = me
         self._loop = Loop(world.clock)
         self._asked = Asked()
+        self._taken = False
+        """Whether this process has the lead, is about to take it, or has not given it back yet."""
 
     def ask(self, request: Request) -> None:
         """Have *request* applied by the stages of this process, which leads."""
@@ -78,8 +80,25 @@ class Engine:
         await self._loop.passed()
 
     async def take(self) -> int | None:
-        """Take the lead and return the term, or None when another process holds it."""
-        return await self._leadership.take(self._me, self._world.clock.now())
+        """Take the lead and return the term, or None when it is held: by another process, or by this one already.
+
+        Whoever is given one gives it back by ``lead``, ``apply_requests`` or ``recover``.
+        """
+        if self._taken:
+            # Giving back the one would open the lock that the other holds, too.
+            return None
+        self._taken, term = True, None
+        try:
+            term = await self._leadership.take(self._me, self._world.clock.now())
+        finally:
+            self._taken = term is not None
+        return term
+
+    async def _give_up(self, term: int) -> None:
+        try:
+            await self._leadership.give_up(term)
+        finally:
+            self._taken = False
 
     async def apply_requests(self, term: int, own: Request | None = None) -> None:
         """Apply what was asked, and *own*, and give the lead back, without starting anything: when nobody leads."""
@@ -89,7 +108,7 @@ class Engine:
         try:
             await SubmitStage(replace(self._world, term=term), asked).step(self._world.clock.now())
         finally:
-            await self._leadership.give_up(term)
+            await self._give_up(term)
 
     async def recover(self, term: int) -> dict[str, str]:
         """Keep and clear away what belongs to nobody, and give the lead back: for a person who wants order without starting.
@@ -103,7 +122,7 @@ class Engine:
             await sweep_all(world)
             return await stage.set_orphans_aside()
         finally:
-            await self._leadership.give_up(term)
+            await self._give_up(term)
 
     async def lead(self, term: int, stop: Stop, finished: Callable[[], Awaitable[bool]]) -> None:
         """Lead until *stop* is asked or *finished* says that there is nothing left to wait for.
@@ -128,7 +147,7 @@ class Engine:
                 await world.ways.stop()
             finally:
                 world.evaluator.close()
-                await self._leadership.give_up(term)
+                await self._give_up(term)
 
     async def _drive(
         self,

@@ -31,10 +31,8 @@ class SqliteLeadership:
 
     async def take(self, me: ProcessRef, now: datetime) -> int | None:
         """See ``core.store.Leadership``."""
-        if self._held is not None:
-            # This process leads already, or is just giving the lead back: two that lead would share one lock.
-            return None
-        self._held = self._lock()
+        if self._held is None:
+            self._held = self._lock()
         if self._held is None:
             return None
         log = self._store.statements.log

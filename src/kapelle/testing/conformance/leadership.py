@@ -38,13 +38,6 @@ class LeadershipSuite(StoreTests):
         yield store, leadership
         await store.close()
 
-    async def test_who_leads_does_not_take_the_lead_once_more(self, led: Led) -> None:
-        """What a process has is not given to it a second time: giving back the one would end the other."""
-        assert await led.leadership.take(SOMEBODY, NOON) is None
-        assert await led.do(lambda tx: tx.term) == led.term
-        await led.leadership.give_up(led.term)
-        assert await led.leadership.take(SOMEBODY, NOON) == led.term + 1
-
     async def test_nobody_leads_a_new_store(self, tmp_path: Path) -> None:
         """Nor ever did."""
         store, leadership = await self.open(tmp_path / "new", StillClock())
