@@ -101,7 +101,11 @@ class RunTable(Protocol):
         ...
 
     def open(self) -> Sequence[Run]:
-        """Return the runs that have not ended."""
+        """Return the runs that have not ended, in the order in which they were submitted."""
+        ...
+
+    def open_ids(self) -> Sequence[RunId]:
+        """Return which runs have not ended, in no order: far cheaper than the runs themselves."""
         ...
 
     def done(self) -> Sequence[Run]:

@@ -197,23 +197,32 @@ class PoolStage:
         """Return the kinds of agents of which there should be spares, or might."""
         found: dict[str, Kind] = {}
         wanted = {(pool.project, pool.config): pool for pool in tx.spares.standing()}
-        runs = tx.runs.open()
-        self._kinds = {run.run_id: self._kinds[run.run_id] for run in runs if run.run_id in self._kinds}
-        shut = {row.account_id for row in tx.accounts.not_open() if row.shut}
         self._opens = None
-        for run in runs:
-            kinds = () if run.paused else self._of_run(run)
-            if not kinds or self._held(run, shut):
-                continue
-            for kind in kinds:
-                pool = wanted.get((run.spec.project, kind.make.configs[0].name))
-                if pool is not None or kind.make.configs[0].pool != PoolRules():
-                    found[kind.fit] = kind._replace(wanted=None if pool is None else pool.wanted)
-        named = {(kind.make.project, kind.make.configs[0].name) for kind in found.values()}
+        asking = self._asking(tx, wanted)
+        shut = {row.account_id for row in tx.accounts.not_open() if row.shut} if asking else set[AccountId]()
+        for run, kinds in asking:
+            for kind in () if run.paused or self._held(run, shut) else kinds:
+                pool = wanted.get(_key(kind))
+                found[kind.fit] = kind._replace(wanted=None if pool is None else pool.wanted)
+        named = {_key(kind) for kind in found.values()}
         for key, pool in wanted.items():
             if key not in named and (kind := self._kind(pool.spec, pool.config)) is not None:
                 found[kind.fit] = kind._replace(wanted=pool.wanted)
         return found
+
+    def _asking(self, tx: Tx, wanted: Collection[tuple[str, str]]) -> list[tuple[Run, list[Kind]]]:
+        """Return the runs for which there should be spares, with their kinds; the one submitted last is the last.
+
+        Most runs ask for none. They are not even read: this is gone through at every pass, however many of them wait.
+        """
+        self._kinds = {run_id: self._of_run(tx, run_id) for run_id in tx.runs.open_ids()}
+        found: list[tuple[Run, list[Kind]]] = []
+        for run_id, kinds in self._kinds.items():
+            asked = [kind for kind in kinds if _key(kind) in wanted or kind.make.configs[0].pool != PoolRules()]
+            run = tx.runs.get(run_id) if asked else None
+            if run is not None:
+                found.append((run, asked))
+        return sorted(found, key=lambda each: (each[0].submitted_at, each[0].run_id))
 
     def _held(self, run: Run, shut: Collection[AccountId]) -> bool:
         """Say whether nobody may work for *run* now: a budget of it is spent, it is not the hour, or its account is shut."""
@@ -223,12 +232,15 @@ class PoolStage:
             self._opens = hold.until if self._opens is None else min(self._opens, hold.until)
         return hold is not None or account_of(run.spec.upstream).account_id in shut
 
-    def _of_run(self, run: Run) -> tuple[Kind, ...]:
-        if run.run_id not in self._kinds:
-            used = {name for task in run.spec.tasks for name in task.choices}
-            kinds = [self._kind(run.spec, config.name) for config in run.spec.configs if config.name in used]
-            self._kinds[run.run_id] = tuple(kind for kind in kinds if kind is not None)
-        return self._kinds[run.run_id]
+    def _of_run(self, tx: Tx, run_id: RunId) -> tuple[Kind, ...]:
+        if run_id in self._kinds:
+            return self._kinds[run_id]
+        run = tx.runs.get(run_id)
+        if run is None:
+            return ()
+        used = {name for task in run.spec.tasks for name in task.choices}
+        kinds = [self._kind(run.spec, config.name) for config in run.spec.configs if config.name in used]
+        return tuple(kind for kind in kinds if kind is not None)
 
     def _kind(self, spec: RunSpec, config: str) -> Kind | None:
         make = make_of(spec, config)
@@ -503,6 +515,11 @@ class PoolStage:
             tx.log(SpareEnded(agent_id=spare.agent_id, config=spare.config.name, reason=f"{spare.reason}{left}"))
 
         return write
+
+
+def _key(kind: Kind) -> tuple[str, str]:
+    """Return how a standing pool names its kind: by project and configuration."""
+    return (kind.make.project, kind.make.configs[0].name)
 
 
 def _what(key: Hashable) -> str:

@@ -58,6 +58,7 @@ class RunStatements:
         # Put in order by whoever asks: asked to, SQLite would go through all runs there ever were, in the order of time.
         not_ended = select(*columns).where(text("ended_at IS NULL"))
         self.open = Statement(not_ended, dialect)
+        self.open_ids = Statement(select(runs.c.run_id).where(text("ended_at IS NULL")), dialect)
         self.done = Statement(not_ended.where(runs.c.unfinished <= literal_column("0")), dialect)
         self.newest = Statement(
             select(*columns).order_by(runs.c.submitted_at.desc(), runs.c.run_id).limit(bindparam("limit")), dialect

@@ -129,6 +129,10 @@ class SqlRuns(_Part):
         self._kept.runs.flush()
         return _by_time(self._kept.runs.load(self._all.runs.open.run(self._at)))
 
+    def open_ids(self) -> Sequence[RunId]:
+        self._kept.runs.flush()
+        return [RunId(row[0]) for row in self._all.runs.open_ids.run(self._at)]
+
     def done(self) -> Sequence[Run]:
         self._kept.runs.flush()
         return _by_time(self._kept.runs.load(self._all.runs.done.run(self._at)))

@@ -334,6 +334,13 @@ class RunSuite(StoreTests):
 
         await led.do(work)
         assert await led.read(lambda view: list(view.runs.open())) == [older, newer]
+        assert await led.read(lambda view: set(view.runs.open_ids())) == {older.run_id, newer.run_id}
+
+        def end(tx: Tx) -> None:
+            tx.runs.put(replace(older, ended_at=NOON))
+            assert tx.runs.open_ids() == [newer.run_id]
+
+        await led.do(end)
 
     async def test_runs_are_done_when_their_tasks_are_and_they_have_not_ended(self, led: Led) -> None:
         """The oldest first."""
