@@ -8,7 +8,7 @@ import typer
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
-from kapelle.apps.cli.output import out, print_json, print_nobody_leads
+from kapelle.apps.cli.lines import print_json, say, say_nobody_leads
 from kapelle.apps.principal import principal
 from kapelle.apps.reader import Found
 from kapelle.core.errors import UsageError
@@ -80,9 +80,9 @@ async def _ask(
     if as_json:
         print_json({"id": identity, "name": name, "done": done.lower(), "led": led})
         return
-    out().print(f"{done} {name} ({identity}).")
+    say(f"{done} {name} ({identity}).")
     if left:
-        print_nobody_leads(f"{counted(left, 'agent')} at work {'is' if left == 1 else 'are'} ended")
+        say_nobody_leads(f"{counted(left, 'agent')} at work {'is' if left == 1 else 'are'} ended")
 
 
 def _without_a_task(view: View, found: Found) -> int:

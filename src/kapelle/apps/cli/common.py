@@ -8,7 +8,6 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from kapelle.apps.cli.output import print_disregarded
 from kapelle.apps.settings import Configuration, load
 from kapelle.core.errors import Mistake, UsageError
 
@@ -43,6 +42,9 @@ def valid_configuration(folder: Path | None) -> Configuration:
     found = load(directory(folder), wrong=wrong)
     # Some commands come here again, for each thing that they do.
     if fresh := [mistake for mistake in wrong if mistake not in _told]:
+        # Colours are loaded for what they are needed for.
+        from kapelle.apps.cli.output import print_disregarded
+
         _told.update(fresh)
         print_disregarded(fresh)
     return found

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from kapelle.apps import compose, models
 from kapelle.apps.cli.common import Folder, Json, configuration, go, pairs
-from kapelle.apps.cli.output import err, out, print_json
+from kapelle.apps.cli.lines import note, print_json, say
+from kapelle.apps.cli.output import out
 from kapelle.apps.initialise import Plan, plan_for, write
 from kapelle.apps.runs import prepare, workshop
 from kapelle.apps.settings import AGENTS_FILE, PROJECT_FILE
@@ -56,7 +57,7 @@ def init(
 
 
 def _talk(plan: Plan) -> Plan:
-    err().print(f"This looks like {plan.kind.description}.")
+    note(f"This looks like {plan.kind.description}.")
     name = typer.prompt("Name of the project", default=plan.name)
     test = typer.prompt("Command that tests it (empty: none)", default=plan.test or "", show_default=True)
     return plan.having(name=name, test=test or None)
@@ -112,7 +113,7 @@ async def _validate(folder: Path | None, file: Path | None, inputs: list[str], *
         spec = await prepare(found, document, workflow, inputs=pairs(inputs), check_only=True)
         summary = {"name": spec.name, "tasks": [task.name for task in spec.tasks], "target": spec.target}
         words = f"{file}: {counted(len(spec.tasks), 'task')}, no mistakes"
-    print_json(summary) if as_json else out().print(words)
+    print_json(summary) if as_json else say(words)
 
 
 def config(

@@ -8,7 +8,8 @@ from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, directory, go
-from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.lines import print_json
+from kapelle.apps.cli.output import out
 from kapelle.apps.cli.tables import print_hanging
 from kapelle.apps.doctor import Finding, Standing, examine
 from kapelle.apps.settings import load

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
-from kapelle.apps.cli.output import out, print_json, state_text
+from kapelle.apps.cli.lines import print_json
+from kapelle.apps.cli.output import out, state_text
 from kapelle.apps.cli.tables import Column, print_hanging, print_table
 from kapelle.apps.explaining import Decision, Explanation, around_of, explain, explanation_json, facts, score_text
 from kapelle.core.durations import format_duration

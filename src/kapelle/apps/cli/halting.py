@@ -8,7 +8,7 @@ import typer
 from kapelle.apps import compose
 from kapelle.apps import steering as asks
 from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
-from kapelle.apps.cli.output import out, print_json, print_nobody_leads
+from kapelle.apps.cli.lines import print_json, say, say_nobody_leads
 from kapelle.core.plain_text import counted
 
 Why = Annotated[str, typer.Option("--reason", help="Why; everybody is told.")]
@@ -36,9 +36,9 @@ async def _halt(folder: Path | None, reason: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"halted": True, "led": led})
         return
-    out().print("Halted: nothing calls a model until `kapelle unhalt`.")
+    say("Halted: nothing calls a model until `kapelle unhalt`.")
     if not led:
-        out().print("Nobody leads just now; it holds for whoever does.")
+        say("Nobody leads just now; it holds for whoever does.")
 
 
 async def _unhalt(folder: Path | None, reason: str, *, as_json: bool) -> None:
@@ -49,6 +49,6 @@ async def _unhalt(folder: Path | None, reason: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"halted": False, "led": led})
         return
-    out().print("Everything goes on." if led else "Nothing is halted any more.")
+    say("Everything goes on." if led else "Nothing is halted any more.")
     if left and not led:
-        print_nobody_leads(f"{counted(left, 'open run')} can go on")
+        say_nobody_leads(f"{counted(left, 'open run')} can go on")

@@ -13,7 +13,8 @@ from rich.text import Text
 from kapelle.apps import compose
 from kapelle.apps import steering as asks
 from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
-from kapelle.apps.cli.output import out, print_json, print_nobody_leads
+from kapelle.apps.cli.lines import print_json, say, say_nobody_leads
+from kapelle.apps.cli.output import out
 from kapelle.apps.cli.standing import print_alerts
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.inbox import Item, Said, alert_item, item_json
@@ -130,9 +131,9 @@ async def _answer(folder: Path | None, which: str, said: Said, reason: str, amou
     if as_json:
         print_json({"id": item.item_id, "name": item.name, "answer": said.value, "led": led})
         return
-    out().print(answered(item, said, amount, led=led))
+    say(answered(item, said, amount, led=led))
     if isinstance(said, SpentAnswer) and not led:
-        print_nobody_leads("what waited goes on" if said is SpentAnswer.RAISE else "its workspaces are cleared away")
+        say_nobody_leads("what waited goes on" if said is SpentAnswer.RAISE else "its workspaces are cleared away")
 
 
 def answered(item: Item, said: Said, amount: str = "", *, led: bool = True) -> str:

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go, valid_configuration
-from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.lines import print_json, say
+from kapelle.apps.cli.output import out
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.desk import Desk
 from kapelle.apps.keeping import Kept, Litter, disk, free, kept, kept_json, litter, restore, taken, to_free
@@ -91,8 +92,8 @@ async def _recover(folder: Path | None, which: str | None, branch: str | None, *
         if as_json:
             print_json({**kept_json(chosen), "branch": name})
             return
-        out().print(f"The branch {name} holds what is kept of {chosen.name} ({chosen.ref.commit[:10]}).")
-        out().print(f"  look at it: git log -p -1 {name}      bring it in: git merge {name}")
+        say(f"The branch {name} holds what is kept of {chosen.name} ({chosen.ref.commit[:10]}).")
+        say(f"  look at it: git log -p -1 {name}      bring it in: git merge {name}")
 
 
 def _list(everything: list[Kept], *, as_json: bool) -> None:
@@ -100,7 +101,7 @@ def _list(everything: list[Kept], *, as_json: bool) -> None:
         print_json([kept_json(entry) for entry in everything])
         return
     if not everything:
-        out().print("Nothing is kept: all work is merged.")
+        say("Nothing is kept: all work is merged.")
         return
     rows: list[list[Text]] = []
     for entry in everything:
@@ -111,7 +112,7 @@ def _list(everything: list[Kept], *, as_json: bool) -> None:
         files = "" if entry.merged else str(len(entry.files))
         rows.append([Text(part, style=style) for part in (entry.name, when, state, files, entry.ref.name)])
     print_table(out(), KEPT, rows)
-    out().print("kapelle recover TASK|REF makes a branch of it.")
+    say("kapelle recover TASK|REF makes a branch of it.")
 
 
 async def _clean(folder: Path | None, age: tuple[timedelta, str], keep: int | None, *, dry_run: bool, as_json: bool) -> None:

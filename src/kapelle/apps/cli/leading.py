@@ -4,7 +4,7 @@ import asyncio
 import sys
 
 from kapelle.apps import compose
-from kapelle.apps.cli.output import err, out, print_json
+from kapelle.apps.cli.lines import note, print_json, say
 from kapelle.apps.cli.running import lead_until
 from kapelle.apps.cli.telling import line_of
 from kapelle.apps.desk import Desk
@@ -27,11 +27,11 @@ async def stay_and_lead(found: Configuration, *, as_json: bool) -> int:
     async with compose.open_desk(found) as desk:
         runs = await desk.world.store.read(lambda view: len(view.runs.open()))
         if not as_json:
-            err().print(f"Leading {counted(runs, 'run')}, and whatever is submitted. Ctrl-C ends it in order.")
+            note(f"Leading {counted(runs, 'run')}, and whatever is submitted. Ctrl-C ends it in order.")
         try:
             async with asyncio.TaskGroup() as group:
                 telling = group.create_task(_tell(desk, over, quiet=as_json))
-                await lead_until(desk, never, stop, lambda text: err().print(text))
+                await lead_until(desk, never, stop, note)
                 over.set()
                 await telling
         except BaseExceptionGroup as errors:
@@ -40,7 +40,7 @@ async def stay_and_lead(found: Configuration, *, as_json: bool) -> int:
     if as_json:
         print_json({"runs_left": left})
     elif left:
-        err().print(f"Ended with {counted(left, 'run')} left. Nothing is lost: `kapelle resume` goes on.")
+        note(f"Ended with {counted(left, 'run')} left. Nothing is lost: `kapelle resume` goes on.")
     return 0
 
 
@@ -50,7 +50,7 @@ async def _tell(desk: Desk, over: asyncio.Event, *, quiet: bool) -> None:
         last = over.is_set()
         lines, seq = await desk.world.store.read(lambda view, after=seq: _lines(view, after))
         for line in lines:
-            out(soft_wrap=True).print(line, markup=False, highlight=False)
+            say(line)
         sys.stdout.flush()
         if last:
             return

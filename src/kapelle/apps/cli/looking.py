@@ -14,7 +14,8 @@ from rich.text import Text
 from kapelle.apps import compose
 from kapelle.apps.agents import found_agent
 from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
-from kapelle.apps.cli.output import count_tokens, money, out, print_held_up, print_json, print_report, state_text
+from kapelle.apps.cli.lines import count_tokens, money, print_json, say
+from kapelle.apps.cli.output import out, print_held_up, print_report, state_text
 from kapelle.apps.cli.standing import print_health
 from kapelle.apps.cli.tables import Column, print_hanging, print_table
 from kapelle.apps.delivering import held_up, held_up_json
@@ -249,7 +250,7 @@ async def _list(folder: Path | None, limit: int, *, as_json: bool) -> None:
         elif overviews:
             _print_overviews(out(), overviews, reader.clock.now())
         else:
-            out().print("There are no runs yet. `kapelle run WORKFLOW` starts one.")
+            say("There are no runs yet. `kapelle run WORKFLOW` starts one.")
 
 
 async def _show(folder: Path | None, which: str, *, as_json: bool) -> None:

@@ -8,7 +8,8 @@ from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, configuration, go
-from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.lines import print_json
+from kapelle.apps.cli.output import out
 from kapelle.apps.restoring import Ahead, ahead, merge_json
 from kapelle.core.plain_text import shown
 

@@ -1,6 +1,5 @@
 """How things look: colours and tables in a terminal, plain lines in a pipe, JSON when asked."""
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -11,13 +10,14 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from kapelle.apps.cli.lines import count_tokens, money, print_json
 from kapelle.apps.cli.tables import Column, print_hanging, print_table
 from kapelle.apps.delivering import HeldUp
 from kapelle.apps.views import RunReport, TaskReport, done_text, sandbox_text
 from kapelle.core.account import told
 from kapelle.core.durations import format_duration
 from kapelle.core.errors import FileInvalid, KapelleError, Mistake
-from kapelle.core.plain_text import shown, shown_block, shown_json
+from kapelle.core.plain_text import shown, shown_block
 from kapelle.core.run import RunState
 from kapelle.core.task import TaskState
 
@@ -82,20 +82,6 @@ def err() -> Console:
     return Plain(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-def print_nobody_leads(then: str) -> None:
-    """Say that nobody leads, and what happens *then*, when somebody does."""
-    out().print(f"Nobody leads just now; {then} when somebody does: kapelle resume")
-
-
-def print_json(value: Any) -> None:
-    """Print *value* as JSON: readable in a terminal, one line in a pipe."""
-    indent = 2 if sys.stdout.isatty() else None
-    # Where not every letter can be written, JSON's own escapes are what a reader of JSON understands.
-    narrow = not sys.stdout.encoding.lower().startswith("utf")
-    sys.stdout.write(shown_json(json.dumps(value, indent=indent, ensure_ascii=narrow)) + "\n")
-    sys.stdout.flush()
-
-
 def print_error(error: KapelleError, *, as_json: bool) -> None:
     """Tell what happened, why, and what to do next."""
     if as_json:
@@ -135,20 +121,6 @@ def print_disregarded(mistakes: Sequence[Mistake]) -> None:
         console.print(Text(f"    → {shown_block(first.advice)}", style="green"))
         besides = f" ({len(more)} further mistake{'s' if len(more) != 1 else ''}: kapelle doctor)" if more else ""
         console.print(Text(f"Until that is mended, {PurePath(file).name} counts for nothing here{besides}.", style="yellow"))
-
-
-def count_tokens(number: int) -> str:
-    """Return a number of tokens in few letters."""
-    thousand, million = 1_000, 1_000_000
-    if number < thousand:
-        return str(number)
-    return f"{number / thousand:.1f}k" if number < million else f"{number / million:.1f}M"
-
-
-def money(usd: float) -> str:
-    """Return an amount of US dollars, to the cent or, below ten cents, more exactly."""
-    ten_cents = 0.1
-    return f"${usd:.2f}" if usd >= ten_cents or usd == 0 else f"${usd:.4f}"
 
 
 def state_text(state: str, note: str = "") -> Text:

@@ -7,7 +7,8 @@ import typer
 
 from kapelle.apps import compose, models
 from kapelle.apps.cli.common import Folder, Json, configuration, go, valid_configuration
-from kapelle.apps.cli.output import err, out, print_json
+from kapelle.apps.cli.lines import note, print_json, say
+from kapelle.apps.cli.output import out
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.desk import Desk
 from kapelle.apps.pool import Stand, stand_json, stands, wanted_text
@@ -106,11 +107,11 @@ async def _pool(found: Configuration, *, as_json: bool) -> None:
         print_json([stand_json(stand, now) for stand in all_of_them])
         return
     if not all_of_them:
-        out().print("There are no agents, and none are asked for.")
+        say("There are no agents, and none are asked for.")
         return
     print_table(out(), COLUMNS, [_row(stand) for stand in all_of_them])
     if leader is None and any(stand.standing is not None or stand.spares or stand.at_work for stand in all_of_them):
-        err().print("Nobody leads just now: none begins anything, and spares end. `kapelle resume --stay` leads.")
+        note("Nobody leads just now: none begins anything, and spares end. `kapelle resume --stay` leads.")
 
 
 def _row(stand: Stand) -> tuple[str, ...]:
@@ -143,12 +144,12 @@ async def _scale(
         print_json(stand_json(stand, now) if stand is not None else None)
         return
     if wanted is None or stand is None or stand.standing is None:
-        out().print(f"How many agents of {name} there are is as agents.yml says.")
+        say(f"How many agents of {name} there are is as agents.yml says.")
         return
     there = f"{stand.at_work} at work, {counted(len(stand.spares), 'spare')}"
-    out().print(f"{name}: {counted(stand.standing.wanted, 'agent')} wanted ({there} just now).")
+    say(f"{name}: {counted(stand.standing.wanted, 'agent')} wanted ({there} just now).")
     if not led:
-        err().print("Nobody leads just now. `kapelle resume --stay` leads, and starts them.")
+        note("Nobody leads just now. `kapelle resume --stay` leads, and starts them.")
 
 
 async def _reaching(
@@ -190,6 +191,6 @@ async def _deploy(found: Configuration, config: str, which: str, *, force: bool,
     if as_json:
         print_json({"task": named.task.task_id, "config": config, "forced": force})
         return
-    out().print(f"{named.task.name} goes to {config}, before all others{', whatever limits say' if force else ''}.")
+    say(f"{named.task.name} goes to {config}, before all others{', whatever limits say' if force else ''}.")
     if not led:
-        err().print(f"Nobody leads just now. `kapelle resume {named.run.run_id}` works on it.")
+        note(f"Nobody leads just now. `kapelle resume {named.run.run_id}` works on it.")

@@ -8,7 +8,8 @@ from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
-from kapelle.apps.cli.output import out, print_held_up, print_json
+from kapelle.apps.cli.lines import print_json, say
+from kapelle.apps.cli.output import out, print_held_up
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.proving import (
     Proof,
@@ -80,7 +81,7 @@ async def _queue(folder: Path | None, *, as_json: bool) -> None:
         print_json([queue_json(entry) for entry in found])
         return
     if not found:
-        out().print("Nothing is in a merge queue.")
+        say("Nothing is in a merge queue.")
     for entry in found:
         _print_queue(entry)
 

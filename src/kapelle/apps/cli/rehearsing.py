@@ -7,7 +7,7 @@ import typer
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Json, go
-from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.lines import print_json, say
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Serve or check a rehearsal: a scripted model, without a key and for free."
@@ -31,14 +31,14 @@ def serve(
         if json:
             print_json({"address": address})
             return
-        out().print(f"Rehearsing {file} at {address}")
-        out().print(f"  ANTHROPIC_BASE_URL={address} ANTHROPIC_API_KEY=rehearsal claude -p '...'")
+        say(f"Rehearsing {file} at {address}")
+        say(f"  ANTHROPIC_BASE_URL={address} ANTHROPIC_API_KEY=rehearsal claude -p '...'")
 
     def told(request: object) -> None:
         if json:
             print_json({"request": repr(request)})
         else:
-            out().print(str(request))
+            say(str(request))
 
     place = log or file.with_suffix(".log")
     go(compose.serve_rehearsal(file, host=host, port=port, log=place, on_request=told, on_ready=ready))
@@ -51,7 +51,7 @@ def check(file: File, *, json: Json = False) -> None:
     if json:
         print_json({"rules": len(rehearsal.rules)})
     else:
-        out().print(f"{file}: {len(rehearsal.rules)} rules, no mistakes")
+        say(f"{file}: {len(rehearsal.rules)} rules, no mistakes")
 
 
 @app.command()

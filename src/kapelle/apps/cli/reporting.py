@@ -12,7 +12,8 @@ from rich.text import Text
 from kapelle.apps import compose
 from kapelle.apps.charts import page
 from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
-from kapelle.apps.cli.output import count_tokens, money, out, print_json
+from kapelle.apps.cli.lines import count_tokens, money, print_json, say
+from kapelle.apps.cli.output import out
 from kapelle.apps.cli.tables import Column, print_hanging, print_table
 from kapelle.apps.cli.times import moment
 from kapelle.apps.summary import STAGE_WORDS, Day, Summary, summary, summary_json
@@ -67,7 +68,7 @@ async def _report(
     if as_json:
         print_json(summary_json(found))
     elif html is not None:
-        out().print(shown(f"Written: {html}"))
+        say(shown(f"Written: {html}"))
     else:
         _print(out(), found)
 

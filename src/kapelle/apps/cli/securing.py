@@ -6,7 +6,8 @@ import typer
 from rich.text import Text
 
 from kapelle.apps.cli.common import Folder, Json, configuration, go
-from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.lines import print_json, say
+from kapelle.apps.cli.output import out
 from kapelle.apps.cli.tables import print_hanging
 from kapelle.apps.secrets import look
 
@@ -35,7 +36,7 @@ async def _secrets(folder: Path | None, *, as_json: bool) -> bool:
         )
         return not any(entry.problem for entry in found)
     if not found:
-        out().print("No agent has secrets: `secrets:` of an agent in .kapelle/agents.yml names them.")
+        say("No agent has secrets: `secrets:` of an agent in .kapelle/agents.yml names them.")
     for entry in found:
         mark, style = ("✗", "red") if entry.problem else ("✓", "green")
         out().print(Text.assemble((mark, style), f" {entry.agent:<12} {entry.name:<20} {entry.reference}"))

@@ -9,7 +9,7 @@ import typer
 from kapelle.apps import compose
 from kapelle.apps.agents import agent_named
 from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
-from kapelle.apps.cli.output import out, print_json, print_nobody_leads
+from kapelle.apps.cli.lines import print_json, say, say_nobody_leads
 from kapelle.apps.cli.steering import Which
 from kapelle.apps.steering import speak, task_of
 from kapelle.core.errors import UsageError
@@ -64,6 +64,6 @@ async def _send(which: str, text: str, folder: Path | None, *, as_json: bool) ->
     if as_json:
         print_json({"id": agent.agent_id, "task": task, "prompt_id": prompt_id, "characters": len(text)})
         return
-    out().print(f"{task} ({agent.agent_id}) hears it next.")
+    say(f"{task} ({agent.agent_id}) hears it next.")
     if not leads:
-        print_nobody_leads("it is said")
+        say_nobody_leads("it is said")

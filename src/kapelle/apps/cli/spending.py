@@ -10,7 +10,8 @@ from rich.text import Text
 
 from kapelle.apps import compose
 from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
-from kapelle.apps.cli.output import count_tokens, money, out, print_json
+from kapelle.apps.cli.lines import count_tokens, money, print_json
+from kapelle.apps.cli.output import out
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.cli.times import moment
 from kapelle.apps.usage import Line, as_csv, line_json, total, unpaid

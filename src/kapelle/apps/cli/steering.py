@@ -14,7 +14,8 @@ from kapelle.apps import compose
 from kapelle.apps import steering as asks
 from kapelle.apps.agents import AgentReport, agent_json, agent_named, agents, spare_json
 from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
-from kapelle.apps.cli.output import count_tokens, err, money, out, print_json
+from kapelle.apps.cli.lines import count_tokens, money, note, print_json, say
+from kapelle.apps.cli.output import out
 from kapelle.apps.cli.tables import Column, print_table
 from kapelle.apps.desk import Desk
 from kapelle.apps.steering import task_of
@@ -100,7 +101,7 @@ async def _list(folder: Path | None, *, everything: bool, as_json: bool) -> None
     elif found or spares:
         print_table(out(), AGENTS, [*(_row(report, now) for report in found), *(_spare(spare, now) for spare in spares)])
     else:
-        out().print("There was no agent yet." if everything else "No agent is at work.")
+        say("There was no agent yet." if everything else "No agent is at work.")
 
 
 def _row(report: AgentReport, now: datetime) -> Sequence[str | Text]:
@@ -143,7 +144,7 @@ def tell(agent: Agent, task: str, done: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"id": agent.agent_id, "task": task, "done": done.lower()})
     else:
-        out().print(f"{done} {task} ({agent.agent_id}).")
+        say(f"{done} {task} ({agent.agent_id}).")
 
 
 async def _stop_all(folder: Path | None, *, now: bool, yes: bool, as_json: bool) -> None:
@@ -151,7 +152,7 @@ async def _stop_all(folder: Path | None, *, now: bool, yes: bool, as_json: bool)
         found = await desk.store.read(lambda view: list(view.agents.live()))
         runs = await desk.store.read(lambda view: [run for run in view.runs.open() if not run.paused])
         if not found and not runs:
-            print_json([]) if as_json else out().print("No agent is at work, and no run is open.")
+            print_json([]) if as_json else say("No agent is at work, and no run is open.")
             return
         if not yes:
             _confirm(len(found), len(runs))
@@ -163,9 +164,9 @@ async def _stop_all(folder: Path | None, *, now: bool, yes: bool, as_json: bool)
         print_json([{"id": agent_id, "task": name, "done": "stopping"} for agent_id, name in names.items()])
         return
     for agent_id, name in names.items():
-        out().print(f"Stopping {name} ({agent_id}).")
+        say(f"Stopping {name} ({agent_id}).")
     for run in runs:
-        out().print(f"Paused {run.spec.name} ({run.run_id}). It goes on with: kapelle resume {run.run_id}")
+        say(f"Paused {run.spec.name} ({run.run_id}). It goes on with: kapelle resume {run.run_id}")
 
 
 async def _stopped(desk: Desk, agent: Agent, *, now: bool) -> bool:
@@ -184,6 +185,6 @@ def _confirm(count: int, runs: int) -> None:
     if not sys.stdin.isatty():
         raise UsageError("stop-all asks first, and nobody is there to answer", remedy="Say --yes.")
     noun, kind = ("agent is", "agents are")[count != 1], ("run", "runs")[runs != 1]
-    err().print(f"{count} {noun} at work, and {runs} {kind} open. All agents are stopped, and the {kind} paused.")
+    note(f"{count} {noun} at work, and {runs} {kind} open. All agents are stopped, and the {kind} paused.")
     if not typer.confirm("Go on?"):
         raise typer.Abort

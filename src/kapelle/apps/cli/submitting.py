@@ -10,7 +10,7 @@ import typer
 from kapelle.apps import compose
 from kapelle.apps.cli.common import INTERRUPTED, Folder, Json, configuration, go, pairs
 from kapelle.apps.cli.leading import stay_and_lead
-from kapelle.apps.cli.output import err, out, print_json, print_report
+from kapelle.apps.cli.lines import note, print_json, say
 from kapelle.apps.cli.running import lead_until, stay
 from kapelle.apps.desk import Desk
 from kapelle.apps.isolating import unisolated
@@ -173,11 +173,11 @@ async def _spec(found: Configuration, wanted: _Wanted) -> RunSpec:
 async def _run(found: Configuration, wanted: _Wanted, *, as_json: bool) -> int:
     spec = await _spec(found, wanted)
     if reason := unisolated(spec, compose.sandboxes(), compose.drivers(), found.settings.sandbox):
-        err().print(f"Nothing is isolated in this run ({reason}): agents and checks can do whatever you can.")
+        note(f"Nothing is isolated in this run ({reason}): agents and checks can do whatever you can.")
     async with compose.open_desk(found) as desk:
         run_id = await accept(desk, found, spec, principal(desk.world.store.store_id))
         if not as_json and not sys.stdout.isatty():
-            out().print(f"run {run_id}: {spec.name}, {counted(len(spec.tasks), 'task')}, {sandbox_text(spec)}")
+            say(f"run {run_id}: {spec.name}, {counted(len(spec.tasks), 'task')}, {sandbox_text(spec)}")
         return await _stay_and_print(desk, run_id, as_json=as_json)
 
 
@@ -196,10 +196,13 @@ async def _stay(desk: Desk, run_id: RunId, *, as_json: bool, resumed: bool = Fal
         raise NotFound(f"there is no run {run_id}")
     now = desk.world.clock.now()
     if not as_json:
+        # A watcher has loaded it by now.
+        from kapelle.apps.cli.output import print_report
+
         print_report(report, now)
     if not ended:
         if not as_json:
-            err().print(f"Interrupted. Nothing is lost: `kapelle resume {run_id}` goes on.")
+            note(f"Interrupted. Nothing is lost: `kapelle resume {run_id}` goes on.")
         return INTERRUPTED, run_json(report, now)
     return (0 if report.run.state is RunState.COMPLETED else 1), run_json(report, now)
 
@@ -207,16 +210,16 @@ async def _stay(desk: Desk, run_id: RunId, *, as_json: bool, resumed: bool = Fal
 async def _submit_only(found: Configuration, wanted: _Wanted, *, as_json: bool) -> None:
     spec = await _spec(found, wanted)
     if reason := unisolated(spec, compose.sandboxes(), compose.drivers(), found.settings.sandbox):
-        err().print(f"Nothing is isolated in this run ({reason}): agents and checks can do whatever you can.")
+        note(f"Nothing is isolated in this run ({reason}): agents and checks can do whatever you can.")
     async with compose.open_desk(found) as desk:
         run_id = await accept(desk, found, spec, principal(desk.world.store.store_id))
         if as_json:
             print_json({"id": run_id, "name": spec.name, "tasks": len(spec.tasks)})
             return
-        out().print(f"Submitted {run_id} ({spec.name}, {counted(len(spec.tasks), 'task')}, {sandbox_text(spec)}).")
+        say(f"Submitted {run_id} ({spec.name}, {counted(len(spec.tasks), 'task')}, {sandbox_text(spec)}).")
         lead = await desk.leader()
         if lead is None:
-            err().print(f"Nobody leads just now. `kapelle resume {run_id}` works on it.")
+            note(f"Nobody leads just now. `kapelle resume {run_id}` works on it.")
 
 
 def _agents_left(view: View, run: Run) -> set[str]:
@@ -235,7 +238,7 @@ async def _clear_up(desk: Desk, *, quiet: bool) -> int:
     if not left or await desk.leader() is not None:
         return 0
     if not quiet:
-        err().print(f"No run is open. Ending what is left of others: {counted(left, 'agent')}.")
+        note(f"No run is open. Ending what is left of others: {counted(left, 'agent')}.")
     patience: list[float] = []
 
     async def over() -> bool:
@@ -245,7 +248,7 @@ async def _clear_up(desk: Desk, *, quiet: bool) -> int:
         patience.append(time.monotonic())
         return not rooms or patience[-1] - patience[0] > CLEARED
 
-    await lead_until(desk, over, Stop(), lambda text: err().print(text))
+    await lead_until(desk, over, Stop(), note)
     return left
 
 
@@ -261,7 +264,7 @@ async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) ->
             if as_json:
                 print_json([])
             else:
-                out().print(f"{counted(left, 'agent')} of runs that have ended cleared away." if left else NOTHING)
+                say(f"{counted(left, 'agent')} of runs that have ended cleared away." if left else NOTHING)
             return 0
         if await desk.leader() is None:
             # Whoever leads looks them up: better now than by an attempt that fails.
@@ -284,7 +287,7 @@ async def _resume(found: Configuration, prefix: str | None, *, as_json: bool) ->
         reports: list[dict[str, Any]] = []
         for entry in runs:
             if not as_json and not sys.stdout.isatty():
-                out().print(f"run {entry.run_id}: {entry.spec.name} goes on")
+                say(f"run {entry.run_id}: {entry.spec.name} goes on")
             code, report = await _stay(desk, entry.run_id, as_json=as_json, resumed=True)
             codes.append(code)
             reports.append(report)
@@ -322,7 +325,7 @@ def _tell_resumed(task: Task, *, as_json: bool) -> None:
     if as_json:
         print_json({"id": task.task_id, "name": task.name, "done": "resumed"})
     else:
-        out().print(f"Resumed {task.name} ({task.task_id}).")
+        say(f"Resumed {task.name} ({task.task_id}).")
 
 
 async def _retry(found: Configuration, which: str, *, wait: bool, as_json: bool) -> int:
@@ -334,5 +337,5 @@ async def _retry(found: Configuration, which: str, *, wait: bool, as_json: bool)
         if wait:
             return await _stay_and_print(desk, new, as_json=as_json)
         content: dict[str, Any] = {"id": new, "retry_of": target.run.run_id}
-        print_json(content) if as_json else out().print(f"Submitted {new}.")
+        print_json(content) if as_json else say(f"Submitted {new}.")
         return 0

@@ -13,8 +13,9 @@ import typer
 from kapelle.apps import compose
 from kapelle.apps.agents import agent_named, task_named
 from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
+from kapelle.apps.cli.lines import note, print_json, say, say_nobody_leads
 from kapelle.apps.cli.looking import tell_logs
-from kapelle.apps.cli.output import err, out, print_error, print_json, print_nobody_leads
+from kapelle.apps.cli.output import err, print_error
 from kapelle.apps.cli.showing import show
 from kapelle.apps.cli.steering import Which, tell
 from kapelle.apps.desk import Desk
@@ -98,7 +99,7 @@ async def _attach(which: str, folder: Path | None, *, write: bool, transcript: b
     if write:
         # What is shown in a session is seen by all who attached, and not all may type there.
         begins = "With `attach --write` a" if transcript else "A"
-        err().print(f"{begins} line that you type is said to it when its turn is over.")
+        note(f"{begins} line that you type is said to it when its turn is over.")
     async with _speaking(folder, agent) if write else nullcontext():
         await tell_logs(valid_configuration(folder), agent.agent_id, as_json=as_json)
 
@@ -145,7 +146,7 @@ async def _tell_left(folder: Path | None, agent: Agent) -> None:
         name = await reader.store.read(lambda view: task_of(view, agent))
     ended = current is None or current.state in {AgentState.STOPPED, AgentState.COMPLETING}
     if ended:
-        out().print(f"The agent of {name} has ended, and its screen with it; `kapelle logs {name}` shows what it did.")
+        say(f"The agent of {name} has ended, and its screen with it; `kapelle logs {name}` shows what it did.")
 
 
 async def _session(desk: Desk, agent: Agent) -> str | None:
@@ -167,15 +168,13 @@ async def _take_over(which: str, folder: Path | None, *, as_json: bool) -> None:
         before = await desk.store.read(lambda view: view.attempts.get(agent.attempt_id))
         joined = before is not None and bool(before.held_by)
         await desk.ask(TakeOver(run_id=agent.run_id, agent_id=agent.agent_id), who)
-        err().print(
-            f"{name} is taken over already ..." if joined else f"The turn of {name} is broken off; its screen opens ..."
-        )
+        note(f"{name} is taken over already ..." if joined else f"The turn of {name} is broken off; its screen opens ...")
         place = await _screen(desk, agent)
         how = desk.world.terminal.attaching(place, write=True)
     show(how)
     if joined:
         # It is somebody else's, who may be there still.
-        out().print(f"Left {name}. It is handed back as soon as nobody is there, or by: kapelle handback {name}")
+        say(f"Left {name}. It is handed back as soon as nobody is there, or by: kapelle handback {name}")
         return
     async with compose.open_desk(valid_configuration(folder), make=False) as desk:
         attempt = await desk.store.read(lambda view: view.attempts.get(agent.attempt_id))
@@ -184,7 +183,7 @@ async def _take_over(which: str, folder: Path | None, *, as_json: bool) -> None:
             with suppress(NotPossibleNow):
                 await desk.ask(HandBack(run_id=agent.run_id, task_id=agent.task_id), who)
         halted = await desk.store.read(lambda view: view.brakes.halt())
-        out().print(f"Handed {name} back. {await _then(desk, halted, name)}")
+        say(f"Handed {name} back. {await _then(desk, halted, name)}")
 
 
 async def _then(desk: Desk, halted: Halt | None, name: str) -> str:
@@ -237,4 +236,4 @@ async def _hand_back(which: str, folder: Path | None, *, as_json: bool) -> None:
     elif as_json:
         print_json({"task": task.name, "done": "handing back"})
     if not led and not as_json:
-        print_nobody_leads("it is handed back")
+        say_nobody_leads("it is handed back")

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from kapelle.apps.cli.common import Folder, Json, go, valid_configuration
-from kapelle.apps.cli.output import out, print_json
+from kapelle.apps.cli.lines import print_json
+from kapelle.apps.cli.output import out
 from kapelle.apps.cli.top.leaving import end_at_once
 from kapelle.apps.cli.top.plain import print_fleet
 from kapelle.apps.cli.top.watching import look_once

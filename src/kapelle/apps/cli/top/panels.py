@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 
 from rich.text import Text
 
-from kapelle.apps.cli.output import count_tokens, money, state_text
+from kapelle.apps.cli.lines import count_tokens, money
+from kapelle.apps.cli.output import state_text
 from kapelle.apps.cli.standing import STYLES as CONDITIONS
 from kapelle.apps.cli.steering import STYLES as STATES
 from kapelle.apps.cli.top.fitting import Field, Panel, Row, bar, cell
