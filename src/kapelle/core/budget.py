@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
 
 from kapelle.core.frozen import frozen
 
@@ -115,7 +116,11 @@ class Allowance:
     @property
     def bounded(self) -> bool:
         """Whether there is any bound."""
-        return any(True for _ in self.limits())
+        return _amounts(self) != _NOTHING
+
+
+_amounts = attrgetter(*(resource.value for resource in Resource))
+_NOTHING = _amounts(Allowance())
 
 
 class Scope(StrEnum):

@@ -18,15 +18,21 @@ class SqlBrakes:
     def __init__(self, connection: sqlite3.Connection, statements: "Statements") -> None:
         self._at = connection
         self._all = statements
+        # What was found: nearly every stage asks, and mostly there are none.
+        self._spent: list[SpentBudget] | None = None
+        self._halt: list[Halt] | None = None
 
     def put_spent(self, spent: SpentBudget) -> None:
+        self._spent = None
         self._all.brakes.rows.put(self._at, spent)
 
     def get_spent(self, spent_id: SpentId) -> SpentBudget | None:
         return self._all.brakes.rows.get(self._at, spent_id)
 
     def spent(self) -> Sequence[SpentBudget]:
-        return [self._all.brakes.rows.load(self._at, row) for row in self._all.brakes.standing.run(self._at)]
+        if self._spent is None:
+            self._spent = [self._all.brakes.rows.load(self._at, row) for row in self._all.brakes.standing.run(self._at)]
+        return list(self._spent)
 
     def find_spent(self, prefix: str) -> Sequence[SpentBudget]:
         # Asked for by a person only, and there are few.
@@ -35,8 +41,10 @@ class SqlBrakes:
         return [spent for spent in found if spent.spent_id.startswith(prefix)][:2]
 
     def put_halt(self, halt: Halt) -> None:
+        self._halt = None
         self._all.brakes.halt_rows.put(self._at, halt)
 
     def halt(self) -> Halt | None:
-        rows = self._all.brakes.halt.run(self._at)
-        return self._all.brakes.halt_rows.load(self._at, rows[0]) if rows else None
+        if self._halt is None:
+            self._halt = [self._all.brakes.halt_rows.load(self._at, row) for row in self._all.brakes.halt.run(self._at)]
+        return self._halt[0] if self._halt else None

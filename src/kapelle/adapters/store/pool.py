@@ -19,6 +19,8 @@ class SqlSpares:
         self._all = statements
         self._found: list[Spare] | None = None
         """What ``all`` found: every stage asks for it, and mostly there are none."""
+        self._standing: list[StandingPool] | None = None
+        """What ``standing`` found, likewise."""
 
     def put(self, spare: Spare) -> None:
         self._found = None
@@ -38,14 +40,18 @@ class SqlSpares:
         return list(self._found)
 
     def put_standing(self, pool: StandingPool) -> None:
+        self._standing = None
         self._all.pool.standing_rows.put(self._at, pool)
 
     def drop_standing(self, key: str) -> None:
+        self._standing = None
         self._all.pool.drop_standing.do(self._at, key=key)
 
     def standing(self) -> Sequence[StandingPool]:
-        pool = self._all.pool
-        return [pool.standing_rows.load(self._at, row) for row in pool.standing.run(self._at)]
+        if self._standing is None:
+            pool = self._all.pool
+            self._standing = [pool.standing_rows.load(self._at, row) for row in pool.standing.run(self._at)]
+        return list(self._standing)
 
     def assign(self, assignment: Assignment) -> None:
         self._all.pool.given_rows.put(self._at, assignment)

@@ -29,6 +29,10 @@ LONGEST_BODY = 64 << 20
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 REMEMBERED = 4096
 """How many values of a column that never changes are kept."""
+ROWS = 512
+"""How many rows of a table are kept with what they hold."""
+LONGEST_ROW = 4_000
+"""Letters of a row that is kept."""
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -150,6 +154,23 @@ class Statement:
         return tuple(values[name] if name in values else fixed[name] for name in self.compiled.names)
 
 
+class _Lately:
+    """What was needed lately; the writer's thread and the reader's share it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: dict[Any, Any] = {}
+        self._lock = Lock()
+        self.get = self._kept.get
+
+    def keep(self, key: Any, value: Any) -> None:
+        """Remember *value* of *key*, and forget what was remembered longest ago when there is too much."""
+        with self._lock:
+            self._kept[key] = value
+            if len(self._kept) > self._most:
+                del self._kept[next(iter(self._kept))]
+
+
 @frozen
 class _Field:
     name: str
@@ -217,6 +238,9 @@ class Mapper(Generic[R]):
 
     One field may be apart, in a table of its own by the same key: it is written by ``add`` and never by ``put``, and it may
     be big (a run's specification holds all of its tasks), so it is read and decoded when it is first needed, and remembered.
+
+    Every pass of a leader reads what is at work, and most of it is as it was: of a row that was loaded lately, what it holds is
+    remembered. Things are immutable, and whoever puts one writes another row.
     """
 
     def __init__(self, kind: type[R], layout: Layout) -> None:
@@ -231,6 +255,7 @@ class Mapper(Generic[R]):
         self._by_name = {entry.name: entry for entry in self._fields}
         self._key_place = list(layout.columns).index(layout.key)
         self._remembered = None if layout.apart is None else _Remembered(layout.apart, hints[layout.apart.name])
+        self._loaded = _Lately(ROWS)
 
     @cached_property
     def _to_add(self) -> _Packer:
@@ -247,11 +272,21 @@ class Mapper(Generic[R]):
 
     def load(self, connection: sqlite3.Connection, row: Sequence[Any]) -> R:
         """Return what *row*, selected by ``columns``, holds."""
+        found = self._loaded.get(row)
+        apart = self._remembered.get(connection, self.key_of(row)) if self._remembered is not None else None
+        # The same key may be in another store of this process, a copy maybe, and stand for something else there.
+        if found is None or (self._remembered is not None and getattr(found, self._remembered.name) is not apart):
+            found = self._load(row, apart)
+            if sum(len(value) for value in row if isinstance(value, str)) <= LONGEST_ROW:
+                self._loaded.keep(row, found)
+        return found
+
+    def _load(self, row: Sequence[Any], apart: Any) -> R:
         values: dict[str, Any] = {}
         for entry, value in zip(self._fields, row, strict=True):
             values[entry.name] = value if value is None or entry.back is _same else entry.back(value)
         if self._remembered is not None:
-            values[self._remembered.name] = self._remembered.get(connection, row[self._key_place])
+            values[self._remembered.name] = apart
         return self.kind(**values)
 
     def add(self, connection: sqlite3.Connection, things: Sequence[R]) -> None:
@@ -297,17 +332,15 @@ class _Remembered:
         self.name = apart.name
         self._to, self._back = _converters(hint)
         self._read, self._add = apart.read, apart.add
-        self._known: dict[Any, Any] = {}
+        self._known = _Lately(REMEMBERED)
         self._written: tuple[Any, str] | None = None
         """The value that was written last, and how."""
-        # The writer's thread and the reader's share it.
-        self._lock = Lock()
 
     def add(self, connection: sqlite3.Connection, pairs: Sequence[tuple[Any, Any]]) -> None:
         """Insert keys with their values."""
         self._add.do_each(connection, [(key, self.written(value)) for key, value in pairs])
         for key, value in pairs:
-            self._keep(key, value)
+            self._known.keep(key, value)
 
     def written(self, value: Any) -> str:
         """Return *value* as it stands in the table."""
@@ -326,12 +359,5 @@ class _Remembered:
         found = self._known.get(key, self)
         if found is self:
             found = self._back(self._read.run(connection, key=key)[0][0])
-            self._keep(key, found)
+            self._known.keep(key, found)
         return found
-
-    def _keep(self, key: Any, value: Any) -> None:
-        """Remember *value* of *key*, and forget what was remembered longest ago when there is too much."""
-        with self._lock:
-            self._known[key] = value
-            if len(self._known) > REMEMBERED:
-                del self._known[next(iter(self._known))]

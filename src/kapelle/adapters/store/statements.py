@@ -63,13 +63,8 @@ class RunStatements:
         self.newest = Statement(
             select(*columns).order_by(runs.c.submitted_at.desc(), runs.c.run_id).limit(bindparam("limit")), dialect
         )
-        self.like = Statement(
-            select(runs.c.run_id)
-            .where(runs.c.run_id.like(bindparam("pattern"), escape=ESCAPE))
-            .order_by(runs.c.run_id)
-            .limit(2),
-            dialect,
-        )
+        alike = select(runs.c.run_id).where(runs.c.run_id.like(bindparam("pattern"), escape=ESCAPE))
+        self.like = Statement(alike.order_by(runs.c.run_id).limit(2), dialect)
         called = func.json_extract(schema.run_specs.c.spec, literal_column("'$.name'")) == bindparam("name")
         by_name = select(*columns).where(runs.c.run_id.in_(select(schema.run_specs.c.run_id).where(called)))
         newest_first = by_name.order_by(runs.c.submitted_at.desc(), runs.c.run_id).limit(bindparam("limit"))

@@ -340,14 +340,20 @@ class SqlAgents(_Part):
 class SqlAccounts(_Part):
     """Accounts."""
 
+    _shut: list[Account] | None = None
+    """What ``not_open`` found: nearly every stage asks, and mostly there are none."""
+
     def put(self, account: Account) -> None:
+        self._shut = None
         self._all.accounts.rows.put(self._at, account)
 
     def get(self, account_id: AccountId) -> Account | None:
         return self._all.accounts.rows.get(self._at, account_id)
 
     def not_open(self) -> Sequence[Account]:
-        return [self._all.accounts.rows.load(self._at, row) for row in self._all.accounts.not_open.run(self._at)]
+        if self._shut is None:
+            self._shut = [self._all.accounts.rows.load(self._at, row) for row in self._all.accounts.not_open.run(self._at)]
+        return list(self._shut)
 
 
 class SqlQuestions(_Part):

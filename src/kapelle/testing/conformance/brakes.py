@@ -68,5 +68,11 @@ class BrakeSuite(StoreTests):
         await led.do(lambda tx: tx.brakes.put_halt(lifted))
         assert await led.read(lambda view: view.brakes.halt()) is None
         second = replace(first, halt_id=HaltId("h-2"))
-        await led.do(lambda tx: tx.brakes.put_halt(second))
+
+        def halt(tx: Tx) -> None:
+            assert tx.brakes.halt() is None
+            tx.brakes.put_halt(second)
+            assert tx.brakes.halt() == second
+
+        await led.do(halt)
         assert await led.read(lambda view: view.brakes.halt()) == second
