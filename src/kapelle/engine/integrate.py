@@ -161,7 +161,8 @@ class _Pile:
     """Changes that were merged one onto the other."""
 
     onto: str
-    tip: Commit
+    tip: Commit | None = None
+    """The last of them; None while there is none."""
     entries: list[Merging] = field(default_factory=list[Merging])
     heads: list[str] = field(default_factory=list[str])
     conflicted: list[SentBack] = field(default_factory=list[SentBack])
@@ -192,9 +193,9 @@ class Integrator:
         onto, proven = await self._onto(trial, target)
         pile = await self._pile(trial, onto)
         found = Tried(delivered=target, sent_back=tuple(pile.conflicted), proven=proven, room_ready=trial.room.ready)
-        if not pile.entries:
+        if pile.tip is None:
             return found
-        commit = await self._joined(trial, pile)
+        commit = await self._joined(trial, pile, pile.tip)
         gating, ready = await self._gate(trial, commit)
         found = replace(found, room_ready=found.room_ready or ready)
         entries = tuple(pile.entries)
@@ -208,10 +209,10 @@ class Integrator:
     async def _pile(self, trial: Trial, onto: str) -> _Pile:
         """Merge one change after the other onto *onto*, as far as they fit."""
         merge, repository = self._world.repositories.merge, trial.repository
-        pile = _Pile(onto=onto, tip=Commit(commit=onto, tree=await self._world.repositories.tree(repository, onto)))
+        pile = _Pile(onto=onto)
         for entry in trial.entries:
             signature = self._signed(merge_message(whose(entry), trial.target))
-            merged = await merge(repository, pile.tip.commit, entry.change.head, signature)
+            merged = await merge(repository, onto if pile.tip is None else pile.tip.commit, entry.change.head, signature)
             if merged.commit is None and pile.entries:
                 merged = await merge(repository, onto, entry.change.head, signature)
                 if merged.commit is not None:
@@ -227,14 +228,14 @@ class Integrator:
                 pile.heads.append(entry.change.head)
         return pile
 
-    async def _joined(self, trial: Trial, pile: _Pile) -> Commit:
+    async def _joined(self, trial: Trial, pile: _Pile, tip: Commit) -> Commit:
         """Return the one commit that brings all of *pile* onto the target: only what was gated may be a first parent."""
         if len(pile.entries) == 1 or not pile.heads:
-            return pile.tip
+            return tip
         signature = self._signed(batch_message([whose(entry) for entry in pile.entries], trial.target))
         parents = (pile.onto, *pile.heads)
-        commit = await self._world.repositories.join(trial.repository, pile.tip.tree, parents, signature)
-        return replace(pile.tip, commit=commit)
+        commit = await self._world.repositories.join(trial.repository, tip.tree, parents, signature)
+        return replace(tip, commit=commit)
 
     async def _conflicted(self, entry: Merging, files: tuple[str, ...], onto: str) -> SentBack:
         change = entry.change

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kapelle.adapters.workspaces.refs import LONGEST, NotKnown, read_branch, read_ref
+from kapelle.adapters.workspaces.own_files import LONGEST, NotKnown
+from kapelle.adapters.workspaces.refs import read_branch, read_ref
 from kapelle.adapters.workspaces.repositories import GitRepositories
 
 MAIN, DEEP, OURS = "refs/heads/main", "refs/heads/a/b.c", "refs/kapelle/store/integration/main"

@@ -9,7 +9,9 @@ from typing import TypeVar
 
 from kapelle.adapters.system.git import Git, GitResult, failed, plain
 from kapelle.adapters.system.locks import HELD, IN_THE_WAY
-from kapelle.adapters.workspaces.refs import FULL, NotKnown, read_branch, read_ref
+from kapelle.adapters.workspaces.commits import read_commit
+from kapelle.adapters.workspaces.own_files import FULL, NotKnown
+from kapelle.adapters.workspaces.refs import read_branch, read_ref
 from kapelle.core.errors import RepositoryRefused
 from kapelle.core.git import Commit, Conflict, Delivered, Merged, Ref, RepositoryFacts, Signature
 
@@ -17,6 +19,8 @@ MESSAGE_LINES = 4
 MOVED = "moved by somebody else meanwhile"
 AGAIN = "Nothing is to be done: it is tried again while somebody leads."
 REMEMBERED = 10_000
+FEW = 100
+"""Names of files that are remembered together."""
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -41,6 +45,8 @@ class GitRepositories:
         self._trees: _Known[tuple[str, str], str] = _Known()
         self._older: _Known[tuple[str, str, str], bool] = _Known()
         """(repository, older commit, newer one): the older is an ancestor of the newer."""
+        self._changed: _Known[tuple[str, str, str], Sequence[str]] = _Known()
+        """(repository, commit, tree): the files that are not the same in both, where they are few."""
 
     async def inspect(self, path: str) -> RepositoryFacts:
         if not Path(path).is_dir():
@@ -58,7 +64,9 @@ class GitRepositories:
         if found.code != 0:
             raise RepositoryRefused(f"{path} is inside a .git directory", remedy="Go to the checkout itself.")
         git = Git(top)
-        at = await git.ask("rev-parse", "HEAD^{commit}", "--symbolic-full-name", "HEAD")
+        at = await git.ask(
+            "rev-parse", "--path-format=absolute", "--git-common-dir", "HEAD^{commit}", "--symbolic-full-name", "HEAD"
+        )
         if at.code != 0:
             raise RepositoryRefused(
                 f"the repository {top} has no commit yet", remedy="Make a first one: git add -A && git commit"
@@ -69,8 +77,7 @@ class GitRepositories:
                 f"the repository {top} has submodules, which Kapelle cannot work with yet",
                 remedy="Work in the submodule's own repository, or in a branch without submodules.",
             )
-        common = (await git.do("rev-parse", "--path-format=absolute", "--git-common-dir")).text
-        head, name = at.lines
+        common, head, name = at.lines
         branch = name.removeprefix("refs/heads/") if name.startswith("refs/heads/") else None
         return RepositoryFacts(root=top, git_dir=common, branch=branch, head=head)
 
@@ -83,6 +90,8 @@ class GitRepositories:
     async def tree(self, repository: str, commit: str) -> str:
         key = (repository, commit)
         if key not in self._trees:
+            if self._is_noted(repository, commit):
+                return self._trees[key]
             found = (await Git(repository).do("rev-parse", f"{commit}^{{tree}}")).text
             if not FULL.fullmatch(commit):
                 return found
@@ -94,6 +103,8 @@ class GitRepositories:
             return True
         if (repository, newer, older) in self._older:
             return False
+        if self._is_noted(repository, newer) and (repository, older, newer) in self._older:
+            return True
         arguments = ("merge-base", "--is-ancestor", older, newer)
         result = await Git(repository).ask(*arguments)
         if result.code not in {0, 1}:
@@ -103,7 +114,14 @@ class GitRepositories:
         return result.code == 0
 
     async def changed(self, repository: str, base: str, head: str) -> Sequence[str]:
-        return (await Git(repository).do("diff", "--name-only", "-z", "--no-renames", base, head)).names
+        noted = FULL.fullmatch(base) and self._is_noted(repository, head)
+        key = (repository, base, self._trees[repository, head]) if noted else None
+        if key is not None and key in self._changed:
+            return self._changed[key]
+        found = (await Git(repository).do("diff", "--name-only", "-z", "--no-renames", base, head)).names
+        if key is not None and len(found) <= FEW:
+            self._changed.keep(key, found)
+        return found
 
     async def diff(self, repository: str, base: str, head: str, files: Sequence[str] = (), limit: int = 20_000) -> str:
         # The names are of files, whatever they look like.
@@ -117,6 +135,11 @@ class GitRepositories:
         if await self.is_ancestor(repository, commit, onto):
             unchanged = Commit(commit=onto, tree=await self.tree(repository, onto))
             return Merged(commit=unchanged, unchanged=True)
+        if self._is_noted(repository, commit) and (repository, onto, commit) in self._older:
+            # Nothing was merged since it was begun: both together are what it is itself.
+            tree = self._trees[repository, commit]
+            made = await self.join(repository, tree, (onto, commit), signature)
+            return Merged(commit=Commit(commit=made, tree=tree))
         arguments = ("merge-tree", "--write-tree", "-z", "--messages", "--allow-unrelated-histories", onto, commit)
         result = await git.ask(*arguments)
         if result.code not in {0, 1}:
@@ -135,10 +158,22 @@ class GitRepositories:
         }
         named = [part for parent in parents for part in ("-p", parent)]
         made = await Git(repository).having(**names).do("commit-tree", tree, *named, given=signature.message.encode())
-        self._trees.keep((repository, made.text), tree)
-        for parent in parents:
-            self._older.keep((repository, parent, made.text), True)
+        self._keep(repository, made.text, tree, parents)
         return made.text
+
+    def _is_noted(self, repository: str, commit: str) -> bool:
+        """Take in what *commit* holds and comes from; say whether that is known without git."""
+        try:
+            origin = read_commit(repository, commit)
+        except NotKnown:
+            return False
+        self._keep(repository, commit, origin.tree, origin.parents)
+        return True
+
+    def _keep(self, repository: str, commit: str, tree: str, parents: Sequence[str]) -> None:
+        self._trees.keep((repository, commit), tree)
+        for parent in parents:
+            self._older.keep((repository, parent, commit), True)
 
     async def since(self, repository: str, base: str, head: str) -> Sequence[str]:
         return (await Git(repository).do("rev-list", "--first-parent", head, f"^{base}")).lines

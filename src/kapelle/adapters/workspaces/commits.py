@@ -1,0 +1,54 @@
+"""What a commit holds and comes from, read from the file that git keeps it in.
+
+Formats: gitformat-loose(5) and git-commit-tree(1). Of a commit that is packed, or may be seen as another (replaced, grafted,
+cut off by a shallow clone), git has to be asked.
+"""
+
+import hashlib
+import re
+import zlib
+
+from kapelle.adapters.workspaces.own_files import FULL, LONGEST, NotKnown, bytes_of, git_dir, text_of
+from kapelle.core.frozen import frozen
+
+HEADER = re.compile(rb"commit (\d+)\x00tree ([0-9a-f]+)\n((?:parent [0-9a-f]+\n)*)")
+PARENT = len("parent ")
+SHA1 = 40
+"""Letters of a name by SHA-1; the others are by SHA-256."""
+SEEN_OTHERWISE = ("shallow", "info/grafts", "refs/replace")
+"""What makes git see other parents than a commit has, or another commit."""
+
+
+@frozen
+class Origin:
+    """What a commit holds, and what it comes from."""
+
+    tree: str
+    parents: tuple[str, ...]
+
+
+def read_commit(repository: str, commit: str) -> Origin:
+    """Return what *commit*, a full name, of the checkout *repository* holds and comes from.
+
+    Raises:
+        NotKnown: it cannot be told from files alone.
+    """
+    if not FULL.fullmatch(commit):
+        raise NotKnown
+    folder = git_dir(repository)
+    if any((folder / name).exists() for name in SEEN_OTHERWISE) or "refs/replace/" in (text_of(folder / "packed-refs") or ""):
+        raise NotKnown
+    packed = bytes_of(folder / "objects" / commit[:2] / commit[2:])
+    if packed is None:
+        raise NotKnown
+    try:
+        whole = zlib.decompressobj().decompress(packed, LONGEST)
+    except zlib.error as error:
+        raise NotKnown from error
+    # What its name does not vouch for is not believed, nor what is too long to be read whole.
+    name = hashlib.new("sha1" if len(commit) == SHA1 else "sha256", whole, usedforsecurity=False).hexdigest()
+    found = HEADER.match(whole)
+    if found is None or name != commit:
+        raise NotKnown
+    parents = found[3].decode().splitlines()
+    return Origin(tree=found[2].decode(), parents=tuple(parent[PARENT:] for parent in parents))
