@@ -71,14 +71,19 @@ class _Line:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._made: HidingConnection | None = None
-        self.hiding: Callable[[], Hiding] = lambda: NOTHING
+        self._hiding: Callable[[], Hiding] = lambda: NOTHING
+
+    def hide(self, hiding: Callable[[], Hiding]) -> None:
+        """Write nothing from now on that *hiding* hides."""
+        self._hiding = hiding
+        if self._made is not None:
+            self._made.hiding = hiding
 
     def connection(self) -> sqlite3.Connection:
         """Return it."""
         if self._made is None:
             # Without the driver's own idea of when a transaction begins: BEGIN is said where it is meant.
             made = sqlite3.connect(self._path, isolation_level=None, factory=HidingConnection)
-            made.hiding = lambda: self.hiding()  # noqa: PLW0108  # it may be given after the connection was made
             try:
                 for pragma in PRAGMAS:
                     _say(made, pragma)
@@ -86,6 +91,8 @@ class _Line:
                 made.close()
                 raise
             self._made = made
+            # Only now: whoever says it meanwhile, in another thread, finds the connection or is found here.
+            made.hiding = self._hiding
         return self._made
 
     def close(self) -> None:
@@ -138,7 +145,7 @@ class SqliteStore:
 
     def hide(self, hiding: Callable[[], Hiding]) -> None:
         """From now on write nothing that *hiding* returns, at the time of writing, without hiding it."""
-        self._writing.hiding = hiding
+        self._writing.hide(hiding)
 
     def _migrate(self, connection: sqlite3.Connection) -> str:
         known = _version(connection)
