@@ -17,7 +17,7 @@ from kapelle.testing.places import Place, make_repository, until
 AGENTS = "agents: {coder: {program: claude, sandbox: process, tools: {allow: [Bash]}}}\n"
 WORKFLOW = """\
 name: steered
-defaults: {agent: coder, gate: none, timeout: 15s}
+defaults: {agent: coder, gate: none, timeout: 2m}
 tasks: {look: {prompt: "first", reads_only: true}}
 """
 REHEARSAL = """\

@@ -11,13 +11,11 @@ import typer
 from kapelle.apps.cli.commands import COMMANDS, app
 
 LOADED = """
-import sys
+import atexit, sys
 sys.argv = ["kapelle", *{arguments}]
 from kapelle.apps.cli.main import main
-try:
-    main()
-finally:
-    print("loaded:", *sorted(sys.modules))
+atexit.register(lambda: print("loaded:", *sorted(sys.modules), flush=True))
+main()
 """
 
 

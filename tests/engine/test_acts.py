@@ -52,15 +52,37 @@ async def test_a_key_is_taken_until_its_finding_is() -> None:
         assert acts.take() == []
 
 
-async def test_an_act_that_ends_wakes_the_loop() -> None:
+@pytest.mark.parametrize(("found", "wakes"), [(finding, "now"), (None, "soon")])
+async def test_an_act_that_ends_wakes_the_loop(found: Finding | None, wakes: str) -> None:
     woken: list[str] = []
     held = Held()
     held.go.set()
     async with asyncio.TaskGroup() as group:
         acts = Acts(group, lambda: woken.append("now"), lambda: woken.append("soon"))
-        acts.start("key", held())
+        acts.start("key", held(found))
         await acts.settled()
-    assert woken == ["now"]
+        assert woken == [wakes]
+        assert not acts.running("other")
+        assert acts.take() == ([] if found is None else [found])
+        assert not acts.running("key")
+        assert acts.pressing == (found is not None)
+
+
+async def test_what_is_urgent_presses_until_it_is_written_down() -> None:
+    async with asyncio.TaskGroup() as group:
+        acts = Acts(group, lambda: None, lambda: None)
+        acts.report(finding, urgent=False)
+        taken = acts.take()
+        assert not acts.pressing
+        acts.give_back(taken)
+        acts.report(finding)
+        taken = acts.take()
+        assert acts.pressing
+        acts.give_back(taken)
+        assert acts.take() == [finding, finding]
+        assert acts.pressing
+        assert acts.take() == []
+        assert not acts.pressing
 
 
 async def test_what_has_time_wakes_the_loop_soon() -> None:

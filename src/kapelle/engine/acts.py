@@ -21,9 +21,12 @@ class Acts:
         self._group = group
         self._wake = wake
         self._wake_soon = wake_soon
-        self._running: dict[Hashable, Task[None]] = {}
+        self._running: dict[Hashable, Task[bool]] = {}
         self._ended: list[Hashable] = []
         self._findings: list[Finding] = []
+        self._urgent = False
+        self.pressing = False
+        """Whether something else may begin with what was taken last."""
         self._quiet = Event()
         self._quiet.set()
 
@@ -35,26 +38,32 @@ class Acts:
         self._quiet.clear()
         self._running[key] = self._group.create_task(self._run(act))
         # Not at the end of the task itself: one that is broken off before it began has none.
-        self._running[key].add_done_callback(lambda _: self._over(key, act))
+        self._running[key].add_done_callback(lambda task: self._over(key, act, task))
         return True
 
-    async def _run(self, act: Coroutine[Any, Any, Finding | None]) -> None:
+    async def _run(self, act: Coroutine[Any, Any, Finding | None]) -> bool:
         finding = await act
-        if finding is not None:
-            self._findings.append(finding)
+        if finding is None:
+            return False
+        self._findings.append(finding)
+        self._urgent = True
+        return True
 
-    def _over(self, key: Hashable, act: Coroutine[Any, Any, Finding | None]) -> None:
+    def _over(self, key: Hashable, act: Coroutine[Any, Any, Finding | None], task: Task[bool]) -> None:
         act.close()
         # The key stays until its finding is taken: a decision that is being made just now does not know of it yet and would
         # start the same act again.
         self._ended.append(key)
         if len(self._ended) == len(self._running):
             self._quiet.set()
-        self._wake()
+        found = not task.cancelled() and task.exception() is None and task.result()
+        # What found out nothing may be due again, and that has time.
+        (self._wake if found else self._wake_soon)()
 
     def report(self, finding: Finding, *, urgent: bool = True) -> None:
         """Hand over a finding of an act that goes on; one that is not *urgent* may wait a moment for others."""
         self._findings.append(finding)
+        self._urgent = self._urgent or urgent
         (self._wake if urgent else self._wake_soon)()
 
     def running(self, key: Hashable) -> bool:
@@ -71,11 +80,13 @@ class Acts:
             del self._running[key]
         self._ended = []
         found, self._findings = self._findings, []
+        self.pressing, self._urgent = self._urgent, False
         return found
 
     def give_back(self, findings: list[Finding]) -> None:
         """Put *findings* back whose transaction failed."""
         self._findings[:0] = findings
+        self._urgent = self._urgent or self.pressing
 
     def cancel_all(self, which: Callable[[Hashable], bool] = lambda _: True) -> None:
         """Break off every act, or those whose key is among *which*."""

@@ -142,7 +142,8 @@ class ExecuteStage:
         self._meter.written(taken)
         self._meter.know(totals)
         self._carry_out(orders)
-        if findings or orders.send:
+        if self._acts.pressing or orders.send:
+            # The stages before this one look at what has changed.
             return now
         later = (moment for moment in (self._ends_at, self._again.next(now)) if moment is not None and moment > now)
         return min(later, default=None)

@@ -10,7 +10,7 @@ from kapelle.engine.stage import Stage
 
 HEAL = timedelta(seconds=1)
 """A hint may be lost; after this time the stages look for themselves."""
-SOON = 0.05
+SOON = 0.1
 """Seconds within which what nobody waits for is looked at. Agents that work side by side say many things in that time, and a
 pass for all of them takes hardly longer than a pass for one."""
 
