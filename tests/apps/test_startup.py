@@ -53,7 +53,7 @@ def test_looking_at_what_runs_loads_no_engine(tmp_path: Path, command: str, said
     printed, modules = loaded(tmp_path, command)
     assert said in printed
     assert modules.isdisjoint(
-        {"textual", "kapelle.engine", "kapelle.adapters.gateway", "sqlalchemy", "jinja2", "jsonschema", "uvicorn"}
+        {"textual", "kapelle.engine", "kapelle.adapters.gateway", "sqlalchemy", "jinja2", "jsonschema", "uvicorn", "dotenv"}
     )
 
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dotenv import dotenv_values
 from platformdirs import user_state_path
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -291,7 +290,7 @@ def load(
     """
     root = find_root(start.resolve())
     process = dict(os.environ if environment is None else environment)
-    variables = {**{name: value for name, value in dotenv_values(root / ".env").items() if value is not None}, **process}
+    variables = {**_dotenv(root / ".env"), **process}
     mistakes: list[Mistake] = []
     project = _read(root / PROJECT_FILE, models.Project, mistakes) or models.Project()
     agents = _read(root / AGENTS_FILE, models.Agents, mistakes) or models.Agents()
@@ -303,6 +302,14 @@ def load(
     origins = tuple(_origin(setting, given or {}, variables, dotenv_only, project, agents) for setting in ALL)
     settings = _settings(origins)
     return Configuration(root=root, settings=settings, origins=origins, project=project, agents=agents, environment=variables)
+
+
+def _dotenv(path: Path) -> dict[str, str]:
+    if not (path.is_file() or path.is_fifo()):
+        return {}
+    from dotenv import dotenv_values
+
+    return {name: value for name, value in dotenv_values(path).items() if value is not None}
 
 
 T = TypeVar("T", bound=models.Model)
