@@ -116,3 +116,18 @@ def test_all_of_a_long_output_arrives(tmp_path: Path) -> None:
         command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment(tmp_path, buffered=True)
     )
     assert json.loads(found.stdout)
+
+
+SAYS_AND_OPENS = """
+import subprocess, sys
+from kapelle.apps.cli.main import _open_what_is_closed
+_open_what_is_closed()
+look = "import sys; open('found', 'w').write(repr([sys.stdin is None, sys.stdout is None, sys.stderr is None]))"
+subprocess.run([sys.executable, "-c", look])
+"""
+
+
+def test_other_programs_have_the_closed_streams_open_too(tmp_path: Path) -> None:
+    command = ["sh", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, SAYS_AND_OPENS]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment(tmp_path, buffered=True))
+    assert (tmp_path / "found").read_text(encoding="utf-8") == "[False, False, False]"

@@ -33,6 +33,8 @@ def _open_what_is_closed() -> None:
         if getattr(sys, name) is None:
             # The lowest number that is free: in this order it is the stream's own.
             nowhere = os.open(os.devnull, os.O_RDWR)
+            # Programs that are started have it as their own.
+            os.set_inheritable(nowhere, True)  # it takes no name
             setattr(sys, name, os.fdopen(nowhere, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False))
 
 
