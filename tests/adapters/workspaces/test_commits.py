@@ -1,6 +1,7 @@
 """Commits read from files are what git says they are; where they may not be, git is asked."""
 
 import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -155,3 +156,28 @@ async def test_files_are_those_between_these_two_and_no_others(git: Callable[...
     assert await repositories.changed(there, head, head) == []
     assert await repositories.changed(there, head, base) == ["two.txt"]
     assert await repositories.changed(there, "main", "side") == ["two.txt"]
+
+
+LOOKS = """
+import os, sys
+from kapelle.adapters.workspaces.commits import read_commit
+from kapelle.adapters.workspaces.own_files import NotKnown
+if os.getuid() == 0:
+    os.setuid(65534)
+try:
+    print(read_commit(".", sys.argv[1]))
+except NotKnown:
+    print("git has to be asked")
+"""
+
+
+@pytest.mark.parametrize("folder", ["info", "refs", "."])
+def test_where_nobody_may_look_git_is_asked(git: Callable[..., str], there: str, folder: str) -> None:
+    closed = Path(there, ".git", folder)
+    commit, before = git("rev-parse", "side"), closed.stat().st_mode
+    closed.chmod(0)
+    try:
+        found = subprocess.run([sys.executable, "-c", LOOKS, commit], check=False, capture_output=True, text=True, cwd=there)
+    finally:
+        closed.chmod(before)
+    assert (found.stdout, found.stderr) == ("git has to be asked\n", "")

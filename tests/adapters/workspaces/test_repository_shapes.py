@@ -219,6 +219,12 @@ async def test_a_repository_of_another_user_works(repo: Checkout, tmp_path: Path
     assert list(await GitRepositories().changed(facts.root, base, made.commit)) == ["work.txt"]
 
 
+async def test_the_name_of_the_folder_may_hold_a_newline(tmp_path: Path) -> None:
+    repo = make_repository(tmp_path / "two\nlines")
+    facts = await GitRepositories().inspect(repo.root)
+    assert (facts.root, facts.git_dir, facts.branch, facts.head) == (repo.root, f"{repo.root}/.git", "main", repo.head())
+
+
 @pytest.mark.parametrize("kind", ["bare", "empty"])
 async def test_what_has_nothing_to_work_on_is_refused_with_advice(tmp_path: Path, kind: str) -> None:
     place = tmp_path / kind

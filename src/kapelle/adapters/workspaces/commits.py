@@ -8,7 +8,7 @@ import hashlib
 import re
 import zlib
 
-from kapelle.adapters.workspaces.own_files import FULL, LONGEST, NotKnown, bytes_of, git_dir, text_of
+from kapelle.adapters.workspaces.own_files import FULL, LONGEST, NotKnown, bytes_of, git_dir, is_there, text_of
 from kapelle.core.frozen import frozen
 
 HEADER = re.compile(rb"commit (\d+)\x00tree ([0-9a-f]+)\n((?:parent [0-9a-f]+\n)*)")
@@ -36,7 +36,7 @@ def read_commit(repository: str, commit: str) -> Origin:
     if not FULL.fullmatch(commit):
         raise NotKnown
     folder = git_dir(repository)
-    if any((folder / name).exists() for name in SEEN_OTHERWISE) or "refs/replace/" in (text_of(folder / "packed-refs") or ""):
+    if any(is_there(folder / name) for name in SEEN_OTHERWISE) or "refs/replace/" in (text_of(folder / "packed-refs") or ""):
         raise NotKnown
     packed = bytes_of(folder / "objects" / commit[:2] / commit[2:])
     if packed is None:

@@ -6,6 +6,7 @@ Whoever can write there may have put anything in their place; whatever is not as
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 FULL = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
@@ -26,9 +27,21 @@ def git_dir(repository: str) -> Path:
     """
     folder = Path(repository, ".git")
     # A file there leads elsewhere; a worktree has a part of its own of what there is; newer stores are tables.
-    if not folder.is_dir() or (folder / "commondir").exists() or (folder / "reftable").exists():
+    if not is_there(folder, Path.is_dir) or is_there(folder / "commondir") or is_there(folder / "reftable"):
         raise NotKnown
     return folder
+
+
+def is_there(path: Path, there: Callable[[Path], bool] = Path.exists) -> bool:
+    """Say whether there is anything at *path*, or what *there* asks for.
+
+    Raises:
+        NotKnown: nobody may look.
+    """
+    try:
+        return there(path)
+    except OSError as error:
+        raise NotKnown from error
 
 
 def text_of(path: Path) -> str | None:

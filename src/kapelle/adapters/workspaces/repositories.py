@@ -77,7 +77,8 @@ class GitRepositories:
                 f"the repository {top} has submodules, which Kapelle cannot work with yet",
                 remedy="Work in the submodule's own repository, or in a branch without submodules.",
             )
-        common, head, name = at.lines
+        # The names of folders may hold newlines.
+        common, head, name = at.text.rsplit("\n", 2)
         branch = name.removeprefix("refs/heads/") if name.startswith("refs/heads/") else None
         return RepositoryFacts(root=top, git_dir=common, branch=branch, head=head)
 
