@@ -56,6 +56,11 @@ def test_a_thread_at_work_is_waited_for(tmp_path: Path) -> None:
     assert "the work is done\n" in done.stdout
 
 
+def test_a_stream_that_was_closed_is_no_mistake(tmp_path: Path) -> None:
+    done = scripted(tmp_path, "--version", before="atexit.register(sys.stderr.close)")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_exit_code_is_that_of_the_error(tmp_path: Path) -> None:
     done = scripted(tmp_path, "nothing")
     assert done.returncode == UsageError.exit_code

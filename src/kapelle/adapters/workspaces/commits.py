@@ -11,7 +11,7 @@ import zlib
 from kapelle.adapters.workspaces.own_files import FULL, LONGEST, NotKnown, bytes_of, git_dir, is_there, text_of
 from kapelle.core.frozen import frozen
 
-HEADER = re.compile(rb"commit (\d+)\x00tree ([0-9a-f]+)\n((?:parent [0-9a-f]+\n)*)")
+HEADER = re.compile(rb"commit (\d+)\x00tree ([0-9a-f]{40}|[0-9a-f]{64})\n((?:parent (?:[0-9a-f]{40}|[0-9a-f]{64})\n)*)")
 PARENT = len("parent ")
 SHA1 = 40
 """Letters of a name by SHA-1; the others are by SHA-256."""

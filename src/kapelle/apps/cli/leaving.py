@@ -19,6 +19,6 @@ def leave(code: int) -> NoReturn:
     atexit._run_exitfuncs()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # nothing public does it
     for stream in (sys.stdout, sys.stderr):
         # What was printed at the very end. Where nothing can be written, that was told before, or nobody reads it.
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
