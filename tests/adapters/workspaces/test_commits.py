@@ -1,5 +1,6 @@
 """Commits read from files are what git says they are; where they may not be, git is asked."""
 
+import hashlib
 import subprocess
 import sys
 import zlib
@@ -156,6 +157,18 @@ async def test_files_are_those_between_these_two_and_no_others(git: Callable[...
     assert await repositories.changed(there, head, head) == []
     assert await repositories.changed(there, head, base) == ["two.txt"]
     assert await repositories.changed(there, "main", "side") == ["two.txt"]
+
+
+@pytest.mark.parametrize("parent", ["0123456789", "A" * 40, "0" * 64])
+def test_a_parent_that_is_not_named_as_git_names_it_is_for_git(git: Callable[..., str], there: str, parent: str) -> None:
+    """The name of the commit vouches for it: without that line it would be taken for a commit that comes from nothing."""
+    text = f"tree {git('rev-parse', 'side^{tree}')}\nparent {parent}\nauthor You <you@example.org> 0 +0000\n\nx\n".encode()
+    whole = b"commit %d\x00" % len(text) + text
+    commit = hashlib.sha1(whole, usedforsecurity=False).hexdigest()
+    loose(there, commit).parent.mkdir(exist_ok=True)
+    loose(there, commit).write_bytes(zlib.compress(whole))
+    with pytest.raises(NotKnown):
+        read_commit(there, commit)
 
 
 LOOKS = """

@@ -48,7 +48,9 @@ def read_commit(repository: str, commit: str) -> Origin:
     # What its name does not vouch for is not believed, nor what is too long to be read whole.
     name = hashlib.new("sha1" if len(commit) == SHA1 else "sha256", whole, usedforsecurity=False).hexdigest()
     found = HEADER.match(whole)
-    if found is None or name != commit:
+    if found is None or name != commit or whole.startswith(b"parent ", found.end()):
         raise NotKnown
-    parents = found[3].decode().splitlines()
-    return Origin(tree=found[2].decode(), parents=tuple(parent[PARENT:] for parent in parents))
+    tree, parents = found[2].decode(), tuple(line[PARENT:] for line in found[3].decode().splitlines())
+    if any(len(other) != len(commit) for other in (tree, *parents)):
+        raise NotKnown
+    return Origin(tree=tree, parents=parents)
