@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from kapelle.adapters.store import backups, compiled
@@ -72,12 +73,15 @@ class _Line:
         self._path = path
         self._made: HidingConnection | None = None
         self._hiding: Callable[[], Hiding] = lambda: NOTHING
+        self._lock = Lock()
+        """Held while either of the two is set: whoever says what is hidden may do so in another thread."""
 
     def hide(self, hiding: Callable[[], Hiding]) -> None:
         """Write nothing from now on that *hiding* hides."""
-        self._hiding = hiding
-        if self._made is not None:
-            self._made.hiding = hiding
+        with self._lock:
+            self._hiding = hiding
+            if self._made is not None:
+                self._made.hiding = hiding
 
     def connection(self) -> sqlite3.Connection:
         """Return it."""
@@ -90,9 +94,8 @@ class _Line:
             except BaseException:
                 made.close()
                 raise
-            self._made = made
-            # Only now: whoever says it meanwhile, in another thread, finds the connection or is found here.
-            made.hiding = self._hiding
+            with self._lock:
+                self._made, made.hiding = made, self._hiding
         return self._made
 
     def close(self) -> None:

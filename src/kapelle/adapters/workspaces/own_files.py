@@ -6,7 +6,6 @@ Whoever can write there may have put anything in their place; whatever is not as
 import os
 import re
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 FULL = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
@@ -26,22 +25,26 @@ def git_dir(repository: str) -> Path:
         NotKnown: it keeps it elsewhere, or in another way.
     """
     folder = Path(repository, ".git")
-    # A file there leads elsewhere; a worktree has a part of its own of what there is; newer stores are tables.
-    if not is_there(folder, Path.is_dir) or is_there(folder / "commondir") or is_there(folder / "reftable"):
+    # A file there leads elsewhere, and what has no head is none; a worktree has a part of its own; newer stores are tables.
+    if not is_there(folder / "HEAD") or is_there(folder / "commondir") or is_there(folder / "reftable"):
         raise NotKnown
     return folder
 
 
-def is_there(path: Path, there: Callable[[Path], bool] = Path.exists) -> bool:
-    """Say whether there is anything at *path*, or what *there* asks for.
+def is_there(path: Path) -> bool:
+    """Say whether there is anything at *path*, be it a link that leads nowhere.
 
     Raises:
-        NotKnown: nobody may look.
+        NotKnown: it cannot be looked at.
     """
     try:
-        return there(path)
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError as error:
+        # A link to a name that is too long, or a folder of somebody else's.
         raise NotKnown from error
+    return True
 
 
 def text_of(path: Path) -> str | None:
