@@ -278,9 +278,12 @@ async def test_nobody_has_connections_without_end(outside: Outside) -> None:
     assert [lines.splitlines()[0] for lines in said] == [f"HTTP/1.1 503 Kapelle: {why}"] * 3
     for _, writer in held:
         writer.close()
-    assert "200" in await outside.ask("CONNECT good.example:PORT HTTP/1.1\nHost: x\n\nGET / HTTP/1.1\n\n")
+    early = 0
+    while "200" not in await outside.ask("CONNECT good.example:PORT HTTP/1.1\nHost: x\n\nGET / HTTP/1.1\n\n"):
+        # That they are closed has to be noticed first.
+        early += 1
     await outside.ways.close("g-1")
-    assert outside.decided() == [("*", why, 1), ("good.example", "", 1), ("*", why, 2)]
+    assert outside.decided() == [("*", why, 1), ("good.example", "", 1), ("*", why, 2 + early)]
 
 
 async def test_a_connection_that_fails_is_told_and_ends_no_other(tmp_path: Path, web: Web) -> None:
